@@ -1,21 +1,21 @@
 // Command rbee installs, runs and updates inference engines on GPU machines over SSH,
-// as one config file describes them.
+// as described by one config file.
 //
-// The program is also a library: package [pkgmgr] installs a fleet, package
-// [operations] has the operations and reports, package [sshx] connects to machines,
-// and package [gpu] detects accelerators.
+// The module is also a library: package [pkgmgr] installs a fleet, package
+// [operations] defines operations and their reports, package [sshx] connects to
+// machines, and package [gpu] detects accelerators.
 //
 // # Compatibility
 //
 // Releases follow semantic versioning. Before 1.0:
 //
-//   - pkgmgr, operations, sshx and gpu are stable: a change that breaks programs which
-//     use them is an exception, and the CHANGELOG lists it with what to change.
-//   - So are operations/client, sshx/sshconfig and sshx/sshtest.
+//   - Packages pkgmgr, operations, operations/client, sshx, sshx/sshconfig,
+//     sshx/sshtest and gpu are stable. Incompatible changes are exceptions; the
+//     CHANGELOG describes them and how to update programs.
 //   - The other packages below operations, and all packages below pkgmgr, such as
-//     [config] and [plan], may change in any minor release. A program may use them, and
-//     needs most of them only through types that pkgmgr returns.
-//   - Package rbee is the program. Other programs have no use for it.
+//     [config] and [plan], may change in any minor release. Programs may use them, but
+//     need most of them only as the types of values from pkgmgr.
+//   - Package rbee is the program and not intended for use by other programs.
 //
 // [pkgmgr]: https://pkg.go.dev/github.com/rbee-keeper/rbee/pkgmgr
 // [operations]: https://pkg.go.dev/github.com/rbee-keeper/rbee/operations

@@ -12,35 +12,35 @@ import (
 
 const amdSMI = "amd-smi"
 
-// amd lists the AMD devices: by amd-smi, else by rocm-smi, else by the kernel
-// driver's files. cards are those that sysfs shows.
+// amd returns the AMD devices from amd-smi, or else from rocm-smi, or else from the files of
+// the kernel driver. cards are the AMD cards in sysfs.
 func (d *Detector) amd(ctx context.Context, cards []card) []Device {
 	devices, err := d.amdDevices(ctx)
 	if err != nil {
-		var older error
-		devices, older = d.rocmDevices(ctx)
-		if missing(err) || older == nil {
-			err = older
+		var rocmErr error
+		devices, rocmErr = d.rocmDevices(ctx)
+		if isNotInstalled(err) || rocmErr == nil {
+			err = rocmErr
 		}
 	}
 	switch {
 	case len(devices) > 0:
 		return d.sharedMemory(devices, cards)
 	case len(cards) == 0:
-		return nil // a tool without a card is no device
-	case err != nil && !missing(err):
-		return broken(AMD, cards, err.Error())
+		return nil // ignore errors of the tools without a card
+	case err != nil && !isNotInstalled(err):
+		return brokenDevices(AMD, cards, err.Error())
 	}
 	return d.sharedMemory(amdKernelDevices(cards), cards)
 }
 
-// amdKernelDevices reads amdgpu's files; see
+// amdKernelDevices returns the devices from the files of the amdgpu driver; see
 // https://docs.kernel.org/gpu/amdgpu/driver-misc.html
 func amdKernelDevices(cards []card) []Device {
 	var devices []Device
 	for i, c := range cards {
 		if c.driver != "amdgpu" {
-			devices = append(devices, broken(AMD, cards[i:i+1], "the amdgpu driver does not run this device")...)
+			devices = append(devices, brokenDevices(AMD, cards[i:i+1], "the device does not use the amdgpu driver")...)
 			continue
 		}
 		g := Device{
@@ -53,14 +53,14 @@ func amdKernelDevices(cards []card) []Device {
 		if g.Name == "" {
 			g.Name = "AMD GPU " + c.device
 		}
-		g.MemoryFree = less(g.MemoryTotal, g.MemoryUsed)
+		g.MemoryFree = difference(g.MemoryTotal, g.MemoryUsed)
 		devices = append(devices, g)
 	}
 	return devices
 }
 
-// The parts of amd-smi's JSON that are used. Older releases print an array of
-// devices, newer ones an object with that array under "gpu_data"; see
+// amdEntry contains the used fields of a device in amd-smi's JSON. Older releases print an
+// array of devices, newer ones an object with the array in "gpu_data"; see
 // https://rocm.docs.amd.com/projects/amdsmi/en/latest/how-to/amdsmi-cli-tool.html
 type amdEntry struct {
 	GPU  int  `json:"gpu"`
@@ -104,46 +104,46 @@ type amdEntry struct {
 			Memory section[struct {
 				VRAM quantity `json:"vram_mem"`
 			}] `json:"memory_usage"`
-			Total quantity `json:"mem_usage"` // where there is no memory_usage
+			Total quantity `json:"mem_usage"` // if memory_usage is missing
 		}] `json:"process_info"`
 	} `json:"process_list"`
 }
 
-// amdDevices asks amd-smi three things at once. What is static must be known;
-// the rest may be missing.
+// amdDevices returns the devices from three commands of amd-smi, which it runs in parallel.
+// It ignores errors of the commands list and metric.
 func (d *Detector) amdDevices(ctx context.Context) ([]Device, error) {
 	var static, list, metric []amdEntry
-	var failed error
-	var all sync.WaitGroup
-	all.Go(func() {
-		static, failed = d.askAMD(ctx, "static", "--asic", "--bus", "--driver", "--vram", "--json")
+	var staticErr error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		static, staticErr = d.runAMDSMI(ctx, "static", "--asic", "--bus", "--driver", "--vram", "--json")
 	})
-	all.Go(func() { list, _ = d.askAMD(ctx, "list", "--json") })
-	all.Go(func() {
-		metric, _ = d.askAMD(ctx, "metric", "--usage", "--power", "--temperature", "--mem-usage", "--json")
+	wg.Go(func() { list, _ = d.runAMDSMI(ctx, "list", "--json") })
+	wg.Go(func() {
+		metric, _ = d.runAMDSMI(ctx, "metric", "--usage", "--power", "--temperature", "--mem-usage", "--json")
 	})
-	all.Wait()
-	if failed != nil {
-		return nil, failed
+	wg.Wait()
+	if staticErr != nil {
+		return nil, staticErr
 	}
 	return joinAMD(static, list, metric), nil
 }
 
-func (d *Detector) askAMD(ctx context.Context, args ...string) ([]amdEntry, error) {
-	r, err := d.ask(ctx, amdSMI, args...)
-	entries, bad := parseAMD(r.Stdout)
+func (d *Detector) runAMDSMI(ctx context.Context, args ...string) ([]amdEntry, error) {
+	r, err := d.runTool(ctx, amdSMI, args...)
+	entries, parseErr := parseAMD(r.Stdout)
 	switch {
-	case bad == nil && len(entries) > 0:
-		return entries, nil // also if it ended with a warning's exit code
+	case parseErr == nil && len(entries) > 0:
+		return entries, nil // even if the exit code is not 0: it may be a warning
 	case err != nil:
 		return nil, err
-	case bad != nil:
-		return nil, &toolError{tool: amdSMI, words: fmt.Sprintf("amd-smi %s: %v: %s", args[0], bad, oneLine(string(r.Stdout)))}
+	case parseErr != nil:
+		return nil, &toolError{tool: amdSMI, message: fmt.Sprintf("amd-smi %s: %v: %s", args[0], parseErr, oneLine(string(r.Stdout)))}
 	}
 	return entries, nil
 }
 
-// parseAMD reads the JSON of any of amd-smi's commands, in both shapes.
+// parseAMD parses the JSON of an amd-smi command in both forms.
 func parseAMD(out []byte) ([]amdEntry, error) {
 	doc, err := jsonPart(out)
 	if err != nil {
@@ -159,22 +159,22 @@ func parseAMD(out []byte) ([]amdEntry, error) {
 	return wrapped.Data, json.Unmarshal(doc, &wrapped)
 }
 
-// joinAMD makes devices of what the commands said about each index.
+// joinAMD merges the entries of the commands by device index.
 func joinAMD(static, list, metric []amdEntry) []Device {
 	devices := map[int]Device{}
 	for _, e := range static {
 		devices[e.GPU] = Device{
 			Index: e.GPU, Vendor: AMD,
-			Name:         known(string(e.ASIC.value.MarketName)),
+			Name:         knownText(string(e.ASIC.value.MarketName)),
 			Architecture: architecture(string(e.ASIC.value.Graphics)),
 			PCIBusID:     busID(string(e.Bus.value.BDF)),
-			Driver:       known(string(e.Driver.value.Version)),
+			Driver:       knownText(string(e.Driver.value.Version)),
 			MemoryTotal:  orZero(e.VRAM.value.Size.bytes()),
 		}
 	}
 	for _, e := range list {
 		if g, ok := devices[e.GPU]; ok {
-			g.UUID = known(string(e.UUID))
+			g.UUID = knownText(string(e.UUID))
 			if bus := busID(string(e.BDF)); bus != "" {
 				g.PCIBusID = bus
 			}
@@ -183,21 +183,22 @@ func joinAMD(static, list, metric []amdEntry) []Device {
 	}
 	for _, e := range metric {
 		if g, ok := devices[e.GPU]; ok {
-			devices[e.GPU] = e.measured(g)
+			devices[e.GPU] = e.withMetrics(g)
 		}
 	}
 	return slices.Collect(maps.Values(devices))
 }
 
-// measured adds what `amd-smi metric` says. Instincts have no edge sensor.
-func (e amdEntry) measured(g Device) Device {
+// withMetrics returns g with the values of `amd-smi metric`. Instinct devices have no edge
+// sensor.
+func (e amdEntry) withMetrics(g Device) Device {
 	memory := e.Memory.value
 	if g.MemoryTotal == 0 {
 		g.MemoryTotal = orZero(memory.Total.bytes())
 	}
 	g.MemoryUsed, g.MemoryFree = memory.Used.bytes(), memory.Free.bytes()
 	if g.MemoryFree == nil {
-		g.MemoryFree = less(g.MemoryTotal, g.MemoryUsed)
+		g.MemoryFree = difference(g.MemoryTotal, g.MemoryUsed)
 	}
 	g.Utilization = e.Usage.value.Graphics.value
 	g.Power = e.Power.value.Socket.value
@@ -208,36 +209,36 @@ func (e amdEntry) measured(g Device) Device {
 	return g
 }
 
-// amdProcesses lists what amd-smi sees, else what rocm-smi does.
+// amdProcesses returns the processes from amd-smi, or else from rocm-smi.
 func (d *Detector) amdProcesses(ctx context.Context) ([]Process, error) {
-	if len(of(d.pciCards(), AMD)) == 0 {
+	if len(cardsOf(d.pciCards(), AMD)) == 0 {
 		return nil, nil
 	}
 	var entries, list []amdEntry
-	var failed error
-	var all sync.WaitGroup
-	all.Go(func() { entries, failed = d.askAMD(ctx, "process", "--json") })
-	all.Go(func() { list, _ = d.askAMD(ctx, "list", "--json") })
-	all.Wait()
-	if failed == nil {
+	var amdErr error
+	var wg sync.WaitGroup
+	wg.Go(func() { entries, amdErr = d.runAMDSMI(ctx, "process", "--json") })
+	wg.Go(func() { list, _ = d.runAMDSMI(ctx, "list", "--json") })
+	wg.Wait()
+	if amdErr == nil {
 		return joinAMDProcesses(entries, list), nil
 	}
-	processes, older := d.rocmProcesses(ctx)
+	processes, rocmErr := d.rocmProcesses(ctx)
 	switch {
-	case older == nil:
+	case rocmErr == nil:
 		return processes, nil
-	case !missing(failed):
-		return nil, failed
-	case !missing(older):
-		return nil, older
+	case !isNotInstalled(amdErr):
+		return nil, amdErr
+	case !isNotInstalled(rocmErr):
+		return nil, rocmErr
 	}
-	return nil, nil // no tool, nobody to ask
+	return nil, nil // neither tool is installed
 }
 
 func joinAMDProcesses(entries, list []amdEntry) []Process {
 	uuids := map[int]string{}
 	for _, e := range list {
-		uuids[e.GPU] = known(string(e.UUID))
+		uuids[e.GPU] = knownText(string(e.UUID))
 	}
 	var processes []Process
 	for _, e := range entries {
@@ -252,7 +253,7 @@ func joinAMDProcesses(entries, list []amdEntry) []Process {
 				memory = info.Total.bytes()
 			}
 			processes = append(processes, Process{
-				Vendor: AMD, DeviceUUID: uuids[e.GPU], PID: pid, Name: known(string(info.Name)), Memory: memory,
+				Vendor: AMD, DeviceUUID: uuids[e.GPU], PID: pid, Name: knownText(string(info.Name)), Memory: memory,
 			})
 		}
 	}

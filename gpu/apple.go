@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// apple lists the GPU of a Mac with Apple silicon. Macs with Intel have none
-// that an inference engine can use.
+// apple returns the GPU of a Mac with Apple silicon. Inference engines cannot use the GPUs of
+// Macs with Intel processors.
 func (d *Detector) apple(ctx context.Context) []Device {
-	r, err := d.ask(ctx, "system_profiler", "SPDisplaysDataType", "-json")
+	r, err := d.runTool(ctx, "system_profiler", "SPDisplaysDataType", "-json")
 	if err != nil {
 		return []Device{{Index: -1, Vendor: Apple, Error: err.Error()}}
 	}
@@ -20,7 +20,7 @@ func (d *Detector) apple(ctx context.Context) []Device {
 	if len(devices) == 0 {
 		return nil
 	}
-	memory, err := d.ask(ctx, "sysctl", "-n", "hw.memsize")
+	memory, err := d.runTool(ctx, "sysctl", "-n", "hw.memsize")
 	for i := range devices {
 		if err == nil {
 			devices[i].MemoryTotal = orZero(toBytes(number(string(memory.Stdout)), 1))
@@ -29,15 +29,14 @@ func (d *Detector) apple(ctx context.Context) []Device {
 	return devices
 }
 
-// parseApple reads `system_profiler SPDisplaysDataType -json`. Its values are
-// labels such as "spdisplays_metal3" or, on older
-// macOS, "spdisplays_mtlgpufamilyapple7".
+// parseApple parses the output of `system_profiler SPDisplaysDataType -json`. The values are
+// labels such as "spdisplays_metal3" or, on older macOS, "spdisplays_mtlgpufamilyapple7".
 func parseApple(out []byte) ([]Device, error) {
 	doc, err := jsonPart(out)
 	if err != nil {
 		return nil, err
 	}
-	var answer struct {
+	var output struct {
 		GPUs []struct {
 			Model  text `json:"sppci_model"`
 			Vendor text `json:"spdisplays_vendor"`
@@ -45,11 +44,11 @@ func parseApple(out []byte) ([]Device, error) {
 			Older  text `json:"spdisplays_metalfamily"`
 		} `json:"SPDisplaysDataType"`
 	}
-	if err := json.Unmarshal(doc, &answer); err != nil {
+	if err := json.Unmarshal(doc, &output); err != nil {
 		return nil, err
 	}
 	var devices []Device
-	for _, g := range answer.GPUs {
+	for _, g := range output.GPUs {
 		if g.Vendor != "sppci_vendor_Apple" {
 			continue
 		}

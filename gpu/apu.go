@@ -6,11 +6,10 @@ import (
 	"strings"
 )
 
-// sharedMemory corrects the memory of AMD devices inside processors (APUs). Their
-// tools and the mem_info_vram files report the carve-out that the firmware reserves,
-// often 512 MiB, while the driver also lends them main memory through the GTT: what
-// such a device can use is the sum of both. Devices that have no card in sysfs, or
-// whose card has memory of its own, stay unchanged.
+// sharedMemory corrects the memory of AMD devices inside processors (APUs). The tools and the
+// mem_info_vram files report only the carve-out that the firmware reserves, often 512 MiB.
+// The driver also maps main memory through the GTT, so that the device can use the sum of
+// both. Devices without a card in sysfs and cards with dedicated memory do not change.
 func (d *Detector) sharedMemory(devices []Device, cards []card) []Device {
 	for i := range devices {
 		g := &devices[i]
@@ -23,10 +22,9 @@ func (d *Detector) sharedMemory(devices []Device, cards []card) []Device {
 	return devices
 }
 
-// shareMemory sets the memory of g to that of the APU c: total and used are those of
-// carve-out and GTT together. Free is limited by what the machine has available,
-// because the GTT is a limit and not a reservation. available returns bytes; 0 means
-// unknown.
+// shareMemory sets the memory of g to the memory of the APU c, the sum of carve-out and GTT.
+// The GTT is a limit and not a reservation, so its free memory is limited by the available
+// main memory. available returns that in bytes; 0 means unknown.
 func (c card) shareMemory(g *Device, available func() uint64) {
 	vram, gtt := c.bytes("mem_info_vram_total"), c.bytes("mem_info_gtt_total")
 	if gtt == nil || *gtt == 0 || !c.integrated(orZero(vram)) {
@@ -40,20 +38,19 @@ func (c card) shareMemory(g *Device, available func() uint64) {
 		return
 	}
 	g.MemoryUsed = new(*vramUsed + *gttUsed)
-	own, lent := orZero(less(orZero(vram), vramUsed)), orZero(less(*gtt, gttUsed))
+	vramFree, gttFree := orZero(difference(orZero(vram), vramUsed)), orZero(difference(*gtt, gttUsed))
 	if n := available(); n > 0 {
-		lent = min(lent, n)
+		gttFree = min(gttFree, n)
 	}
-	g.MemoryFree = new(own + lent)
+	g.MemoryFree = new(vramFree + gttFree)
 }
 
-// integrated reports whether the card is part of a processor. Sizes do not tell:
-// every card has a GTT, by default of half the main memory, and the carve-out of an
-// APU can be 96 GiB. PCI device ids do: AMD numbers APUs from 0x1100 to 0x1fff and
-// from 0x9800 to 0x9fff, and cards from 0x6600 to 0x7fff; see pciidlist in the
-// kernel's drivers/gpu/drm/amd/amdgpu/amdgpu_drv.c. An id in none of these ranges is
-// taken for an APU if it has less memory of its own, vram bytes, than any card that
-// an engine could use.
+// integrated reports whether the card is part of a processor. Memory sizes are not
+// sufficient: every card has a GTT, by default of half the main memory, and the carve-out of
+// an APU can be 96 GiB. AMD uses the PCI device ids 0x1100 to 0x1fff and 0x9800 to 0x9fff for
+// APUs, and 0x6600 to 0x7fff for cards; see pciidlist in the kernel's
+// drivers/gpu/drm/amd/amdgpu/amdgpu_drv.c. A device with another id counts as an APU if it
+// has less than 2 GiB of dedicated memory, vram, which is too little for an engine.
 func (c card) integrated(vram uint64) bool {
 	id, err := strconv.ParseUint(c.device, 0, 16)
 	switch {
@@ -68,8 +65,8 @@ func (c card) integrated(vram uint64) bool {
 	}
 }
 
-// memoryAvailable returns how many bytes of main memory programs can still get
-// without swapping; 0 if unknown.
+// memoryAvailable returns the main memory that is available without swapping, in bytes; 0 if
+// unknown.
 func (d *Detector) memoryAvailable() uint64 {
 	data, err := os.ReadFile(d.proc() + "/meminfo")
 	if err != nil {

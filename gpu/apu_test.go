@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestAPUMemory checks that the memory of an AMD device in a processor is its
-// carve-out together with the GTT, whichever tool reports the device, and that a card
-// keeps its own memory although it has a GTT too.
+// TestAPUMemory checks that the memory of an APU is the sum of its carve-out and the GTT, for
+// each tool that reports the device, and that a card has only its dedicated memory although
+// it has a GTT, too.
 func TestAPUMemory(t *testing.T) {
 	t.Parallel()
 	const bus = "0000:c5:00.0"
@@ -26,7 +26,7 @@ func TestAPUMemory(t *testing.T) {
 		answers   map[string]answer
 		device    string   // PCI id
 		files     []uint64 // VRAM total and used, GTT total and used, in MiB
-		available int      // main memory, in MiB; 0: unknown
+		available int      // main memory, in MiB; 0 means unknown
 		unified   bool
 		total     float64 // GiB
 		used      *uint64
@@ -65,12 +65,12 @@ func TestAPUMemory(t *testing.T) {
 			}
 			devices, err := d.Devices(t.Context())
 			if err != nil || len(devices) != 1 {
-				t.Fatalf("Devices() = %s, %v, want one device", show(devices), err)
+				t.Fatalf("Devices() = %s, %v, want one device", toJSON(devices), err)
 			}
 			got := devices[0]
 			want := got
 			want.Unified, want.MemoryTotal, want.MemoryUsed, want.MemoryFree = tt.unified, *gib(tt.total), tt.used, tt.free
-			equal(t, got, want)
+			checkEqual(t, "Devices()[0]", got, want)
 		})
 	}
 }

@@ -12,117 +12,113 @@ import (
 	"time"
 )
 
-// DefaultTimeout is how long one call of a vendor's tool may take.
+// DefaultTimeout is the default time limit for each run of a vendor's tool.
 const DefaultTimeout = 10 * time.Second
 
-// Detector looks for accelerators. The zero value is ready to use; its fields
-// are set before the first call, and its methods may be called at once from
-// several goroutines.
+// Detector detects accelerators. The zero value is ready to use. Set the fields before the
+// first call; the methods are safe for concurrent use.
 //
-// Keep one where you look more than once, and do not copy it: it shares one call
-// between those who ask a tool the same at the same time, and remembers tools that
-// hang so that the next look does not add another.
+// Use one Detector for repeated calls and do not copy it. It shares the run of a tool between
+// concurrent calls, and does not start a tool again while an earlier run of it hangs.
 type Detector struct {
-	// Timeout limits each call of a tool; 0 means DefaultTimeout.
+	// Timeout is the time limit for each run of a tool; 0 means DefaultTimeout.
 	Timeout time.Duration
-	// Run runs a tool; nil means the Run of [Tools] of its own. It is called from
-	// several goroutines at once, but not with the same command line.
+	// Run runs a tool; nil means [Tools.Run] of private Tools. It is called concurrently,
+	// but not with the same command line.
 	Run Runner
-	// Sys and Proc are where sysfs and procfs are; empty means /sys and /proc.
+	// Sys and Proc are the mount points of sysfs and procfs; empty means /sys and /proc.
 	Sys, Proc string
 
 	goos     string // for tests and recordings; empty means runtime.GOOS
-	recorded sysfs  // what [Parse] reads in place of Sys
+	recorded sysfs  // used by [Parse] instead of Sys; nil otherwise
 	tools    Tools
 	calls    calls
 }
 
-// Detect finds the devices of all vendors, and what else a [Report] tells. Its
-// error is ctx's own; a vendor's failure is a Device with Error set.
+// Detect returns the devices of all vendors and the CUDA version. The error is ctx.Err();
+// if a vendor's tool or driver fails, the report contains a Device with Error set.
 //
-// On NVIDIA it takes two calls of nvidia-smi, made at once: none of the columns that
-// the quick query for devices can be asked for is the CUDA version, which stands in
-// the header of the plain table. [Detector.Devices] does without it.
+// For NVIDIA it runs nvidia-smi twice in parallel, because only the default output contains
+// the CUDA version. [Detector.Devices] omits this.
 func (d *Detector) Detect(ctx context.Context) (Report, error) {
 	var cuda string
-	var all sync.WaitGroup
+	var wg sync.WaitGroup
 	if d.os() != "darwin" {
-		all.Go(func() { cuda = d.cudaVersion(ctx) })
+		wg.Go(func() { cuda = d.cudaVersion(ctx) })
 	}
 	devices, err := d.Devices(ctx)
-	all.Wait()
+	wg.Wait()
 	if err != nil {
 		return Report{}, err
 	}
 	return Report{Devices: devices, CUDA: cuda}, nil
 }
 
-// Devices finds the devices of all vendors: the quick look, for those who look
-// often. They are sorted as in a [Report], and never nil. The error is ctx's own; a
-// vendor's failure is a Device with Error set.
+// Devices returns the devices of all vendors, sorted as in a [Report]. The result is not nil
+// unless Devices returns an error. The error is ctx.Err(); if a vendor's tool or driver
+// fails, the result contains a Device with Error set.
 func (d *Detector) Devices(ctx context.Context) ([]Device, error) {
 	var found [3][]Device
-	var all sync.WaitGroup
+	var wg sync.WaitGroup
 	if d.os() == "darwin" {
 		found[0] = d.apple(ctx)
 	} else {
 		cards := d.pciCards()
-		all.Go(func() { found[0] = d.nvidia(ctx, of(cards, NVIDIA)) })
-		all.Go(func() { found[1] = d.hipOrder(d.withArchitecture(d.amd(ctx, of(cards, AMD)))) })
-		all.Go(func() { found[2] = d.intel(ctx, of(cards, Intel)) })
+		wg.Go(func() { found[0] = d.nvidia(ctx, cardsOf(cards, NVIDIA)) })
+		wg.Go(func() { found[1] = d.hipOrder(d.withArchitecture(d.amd(ctx, cardsOf(cards, AMD)))) })
+		wg.Go(func() { found[2] = d.intel(ctx, cardsOf(cards, Intel)) })
 	}
-	all.Wait()
+	wg.Wait()
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("detect GPUs: %w", err)
+		return nil, fmt.Errorf("cannot detect GPUs: %w", err)
 	}
 	devices := append([]Device{}, slices.Concat(found[:]...)...) // [] in JSON, not null
 	sortDevices(devices)
 	return devices, nil
 }
 
-// Processes lists the processes that hold memory on the devices, with their
-// owners. Machines without a tool that knows, such as Apple's, give none. If a
-// tool fails, the others' processes come together with an error in its words.
+// Processes returns the processes that use memory of devices, with their owners. It returns
+// none on machines without a tool that reports them, such as Macs. If a tool fails, Processes
+// returns the processes of the other vendors and an error.
 //
-// Inside a container the tools may give process ids of the host, whose owners
-// cannot be seen there.
+// In a container, the tools may report process ids of the host. Their owners are unknown.
 func (d *Detector) Processes(ctx context.Context) ([]Process, error) {
 	var found [3][]Process
-	var failed [3]error
-	var all sync.WaitGroup
+	var errs [3]error
+	var wg sync.WaitGroup
 	for i, list := range []func(context.Context) ([]Process, error){
 		d.nvidiaProcesses, d.amdProcesses, d.intelProcesses,
 	} {
-		all.Go(func() { found[i], failed[i] = list(ctx) })
+		wg.Go(func() { found[i], errs[i] = list(ctx) })
 	}
-	all.Wait()
+	wg.Wait()
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("list GPU processes: %w", err)
+		return nil, fmt.Errorf("cannot list GPU processes: %w", err)
 	}
 	processes := append([]Process{}, slices.Concat(found[:]...)...) // [] in JSON, not null
 	for i := range processes {
 		processes[i].User = owner(d.proc(), processes[i].PID)
 	}
 	sortProcesses(processes)
-	if err := errors.Join(failed[:]...); err != nil {
-		return processes, fmt.Errorf("list GPU processes: %w", err)
+	if err := errors.Join(errs[:]...); err != nil {
+		return processes, fmt.Errorf("cannot list GPU processes: %w", err)
 	}
 	return processes, nil
 }
 
-// toolError says that a tool could not be run, or did not do its work.
+// toolError reports that a tool cannot be run or failed.
 type toolError struct {
-	tool  string
-	words string // what it said, in one line
-	err   error  // nil if it ended by itself
+	tool    string
+	message string // one line
+	err     error  // nil if the tool exited
 }
 
-func (e *toolError) Error() string { return e.words }
+func (e *toolError) Error() string { return e.message }
 func (e *toolError) Unwrap() error { return e.err }
 
-// ask has a tool run under the time limit. The result is what it printed, also
-// when it failed; the error is then a *toolError.
-func (d *Detector) ask(ctx context.Context, tool string, args ...string) (Result, error) {
+// runTool runs a tool with the time limit. If the tool fails, it returns the output and a
+// *toolError.
+func (d *Detector) runTool(ctx context.Context, tool string, args ...string) (Result, error) {
 	limit := d.Timeout
 	if limit <= 0 {
 		limit = DefaultTimeout
@@ -139,36 +135,36 @@ func (d *Detector) ask(ctx context.Context, tool string, args ...string) (Result
 	case errors.Is(err, exec.ErrNotFound):
 		return r, &toolError{tool, tool + " is not installed", err}
 	case errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
-		return r, &toolError{tool, fmt.Sprintf("%s did not answer within %s and was killed", tool, limit), err}
+		return r, &toolError{tool, fmt.Sprintf("%s did not finish within %s and was killed", tool, limit), err}
 	case err != nil:
-		return r, &toolError{tool, fmt.Sprintf("%s could not be run: %v", tool, err), err}
+		return r, &toolError{tool, fmt.Sprintf("cannot run %s: %v", tool, err), err}
 	case r.ExitCode != 0:
-		return r, &toolError{tool: tool, words: r.complaint(tool)}
+		return r, &toolError{tool: tool, message: r.failureText(tool)}
 	}
 	return r, nil
 }
 
-// complaint is what a failed tool said, in one line.
-func (r Result) complaint(tool string) string {
-	said := oneLine(string(r.Stdout) + "\n" + string(r.Stderr))
-	if said == "" {
-		return fmt.Sprintf("%s failed with exit code %d and said nothing", tool, r.ExitCode)
+// failureText returns the output of a failed tool in one line.
+func (r Result) failureText(tool string) string {
+	output := oneLine(string(r.Stdout) + "\n" + string(r.Stderr))
+	if output == "" {
+		return fmt.Sprintf("%s failed with exit code %d and no output", tool, r.ExitCode)
 	}
-	return said
+	return output
 }
 
-// oneLine joins text to a line of bounded length, fit for a table or a log.
+// oneLine converts text to a single line of at most 500 characters, for tables and logs.
 func oneLine(text string) string {
-	const most = 500
+	const maxLength = 500
 	line := strings.Join(strings.Fields(strings.ToValidUTF8(text, "?")), " ")
-	if r := []rune(line); len(r) > most {
-		line = string(r[:most]) + "…"
+	if r := []rune(line); len(r) > maxLength {
+		line = string(r[:maxLength]) + "…"
 	}
 	return line
 }
 
-// missing is whether a tool is not installed.
-func missing(err error) bool { return errors.Is(err, exec.ErrNotFound) }
+// isNotInstalled reports whether err means that a tool is not installed.
+func isNotInstalled(err error) bool { return errors.Is(err, exec.ErrNotFound) }
 
 func (d *Detector) os() string {
 	if d.goos != "" {

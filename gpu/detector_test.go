@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-func show(v any) string {
+func toJSON(v any) string {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return err.Error()
@@ -21,9 +21,9 @@ func show(v any) string {
 	return string(b)
 }
 
-// machine is a made-up machine: answers by command line, and PCI cards.
+// machine is a fake machine with tools and PCI cards.
 type machine struct {
-	answers map[string]answer // by the longest matching start of the command line
+	answers map[string]answer // output of tools, by the longest matching prefix of the command line
 	cards   []fakeCard
 	goos    string
 }
@@ -75,9 +75,9 @@ func (m machine) detector(t *testing.T) *Detector {
 func (m machine) run(ctx context.Context, name string, args ...string) (Result, error) {
 	line := strings.Join(append([]string{name}, args...), " ")
 	best := ""
-	for start := range m.answers {
-		if strings.HasPrefix(line, start) && len(start) > len(best) {
-			best = start
+	for prefix := range m.answers {
+		if strings.HasPrefix(line, prefix) && len(prefix) > len(best) {
+			best = prefix
 		}
 	}
 	if best == "" {
@@ -87,11 +87,11 @@ func (m machine) run(ctx context.Context, name string, args ...string) (Result, 
 	return Result{Stdout: []byte(a.out), ExitCode: a.code}, ctx.Err()
 }
 
-// detectCase is a made-up machine and the devices that it has.
+// detectCase is a fake machine and its devices.
 type detectCase struct {
 	name string
 	machine
-	want []string // vendor index bus name: error
+	want []string // "vendor index bus name: error"
 }
 
 func detectCases(t *testing.T) []detectCase {
@@ -100,41 +100,41 @@ func detectCases(t *testing.T) []detectCase {
 	down := file("nvidia_driver_down.txt")
 	down.code = 9
 	nvidiaCard := fakeCard{bus: "0000:41:00.0", vendor: "0x10de", class: "0x030200"}
-	const downWords = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. " +
+	const downMessage = "NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver. " +
 		"Make sure that the latest NVIDIA driver is installed and running."
 	rtx3090 := "0, GPU-1, NVIDIA GeForce RTX 3090, 00000000:0B:00.0, 24576, 300, 24000, 550.90.07, 8.6, [N/A], 3, 44, 30.1\n"
 	return []detectCase{
-		{"nothing", machine{}, nil},
+		{"no cards", machine{}, nil},
 		{"other cards", machine{cards: []fakeCard{
 			{bus: "0000:00:02.0", vendor: "0x8086", class: "0x030000", driver: "i915"}, // integrated
-			{bus: "0000:09:00.0", vendor: "0x1a03", class: "0x030000"},                 // the board's own
+			{bus: "0000:09:00.0", vendor: "0x1a03", class: "0x030000"},                 // of the board
 			{bus: "0000:0a:00.0", vendor: "0x10de", class: "0x040300"},                 // sound
 		}}, nil},
 		{"NVIDIA", machine{answers: map[string]answer{"nvidia-smi --query-gpu": file("nvidia_two.csv")}, cards: []fakeCard{nvidiaCard}},
 			[]string{"nvidia 0 0000:41:00.0 NVIDIA H100 80GB HBM3: ", "nvidia 1 0000:c1:00.0 NVIDIA GeForce RTX 4090: "}},
-		{"a lost NVIDIA device", machine{answers: map[string]answer{"nvidia-smi": {out: file("nvidia_lost.csv").out, code: 15}}},
+		{"lost NVIDIA device", machine{answers: map[string]answer{"nvidia-smi": {out: file("nvidia_lost.csv").out, code: 15}}},
 			[]string{
 				"nvidia 0 0000:17:00.0 NVIDIA L4: ",
-				"nvidia 2 0000:65:00.0 NVIDIA L4: nvidia-smi says of memory.total: GPU is lost",
+				`nvidia 2 0000:65:00.0 NVIDIA L4: nvidia-smi reports "GPU is lost" for memory.total`,
 				"nvidia -1 0000:34:00.0 : Unable to determine the device handle for GPU1: 0000:34:00.0: Unknown Error",
 			}},
 		{"NVIDIA driver down", machine{answers: map[string]answer{"nvidia-smi": down}},
-			[]string{"nvidia -1  : " + downWords}},
-		{"NVIDIA driver down, card seen", machine{answers: map[string]answer{"nvidia-smi": down}, cards: []fakeCard{nvidiaCard}},
-			[]string{"nvidia -1 0000:41:00.0 : " + downWords + " (no driver is bound to the device)"}},
-		{"NVIDIA tool mute", machine{answers: map[string]answer{"nvidia-smi": {code: 255}}},
-			[]string{"nvidia -1  : nvidia-smi failed with exit code 255 and said nothing"}},
+			[]string{"nvidia -1  : " + downMessage}},
+		{"NVIDIA driver down, card in sysfs", machine{answers: map[string]answer{"nvidia-smi": down}, cards: []fakeCard{nvidiaCard}},
+			[]string{"nvidia -1 0000:41:00.0 : " + downMessage + " (no driver is bound to the device)"}},
+		{"NVIDIA tool without output", machine{answers: map[string]answer{"nvidia-smi": {code: 255}}},
+			[]string{"nvidia -1  : nvidia-smi failed with exit code 255 and no output"}},
 		{"NVIDIA driver missing", machine{cards: []fakeCard{{bus: "0000:41:00.0", vendor: "0x10de", class: "0x030000", driver: "nouveau"}}},
-			[]string{"nvidia -1 0000:41:00.0 : the NVIDIA driver is not installed: there is no nvidia-smi (the device is bound to the driver nouveau)"}},
+			[]string{"nvidia -1 0000:41:00.0 : the NVIDIA driver is not installed: nvidia-smi not found (the device is bound to the driver nouveau)"}},
 		{"NVIDIA tool without a card", machine{answers: map[string]answer{"nvidia-smi": {out: "No devices were found\n", code: 6}}}, nil},
-		{"NVIDIA tool sees no card", machine{answers: map[string]answer{"nvidia-smi": {out: "No devices were found\n"}},
+		{"NVIDIA tool finds no card", machine{answers: map[string]answer{"nvidia-smi": {out: "No devices were found\n"}},
 			cards: []fakeCard{{bus: "0000:41:00.0", vendor: "0x10de", class: "0x030000", driver: "nvidia"}}},
 			[]string{"nvidia -1 0000:41:00.0 : No devices were found"}},
-		{"NVIDIA tool warns of a corrupted infoROM", machine{answers: map[string]answer{"nvidia-smi": {out: rtx3090 + "WARNING: infoROM is corrupted at gpu 0000:0B:00.0\n", code: 14}}},
+		{"NVIDIA warning about the infoROM", machine{answers: map[string]answer{"nvidia-smi": {out: rtx3090 + "WARNING: infoROM is corrupted at gpu 0000:0B:00.0\n", code: 14}}},
 			[]string{"nvidia 0 0000:0b:00.0 NVIDIA GeForce RTX 3090: "}},
-		{"NVIDIA tool warns of nothing in particular", machine{answers: map[string]answer{"nvidia-smi": {out: "Warning: persistence mode is disabled\n\nnote: 1 device\n" + rtx3090}}},
+		{"NVIDIA warning without a device", machine{answers: map[string]answer{"nvidia-smi": {out: "Warning: persistence mode is disabled\n\nnote: 1 device\n" + rtx3090}}},
 			[]string{"nvidia 0 0000:0b:00.0 NVIDIA GeForce RTX 3090: "}},
-		{"NVIDIA tool warns of a device that works", machine{answers: map[string]answer{"nvidia-smi": {out: "GPU 00000000:0B:00.0: ECC page retirement is pending\n" + rtx3090, code: 255}}},
+		{"NVIDIA warning about a working device", machine{answers: map[string]answer{"nvidia-smi": {out: "GPU 00000000:0B:00.0: ECC page retirement is pending\n" + rtx3090, code: 255}}},
 			[]string{"nvidia 0 0000:0b:00.0 NVIDIA GeForce RTX 3090: "}},
 		{"two lost NVIDIA devices", machine{answers: map[string]answer{"nvidia-smi": {code: 15, out: rtx3090 +
 			"Unable to determine the device handle for GPU1: 0000:34:00.0: Unknown Error\nUnable to determine the device handle for GPU2: 0000:35:00.0: Unknown Error\nReboot the system\n"}}},
@@ -144,24 +144,24 @@ func detectCases(t *testing.T) []detectCase {
 				"nvidia -1 0000:34:00.0 : Unable to determine the device handle for GPU1: 0000:34:00.0: Unknown Error",
 				"nvidia -1 0000:35:00.0 : Unable to determine the device handle for GPU2: 0000:35:00.0: Unknown Error",
 			}},
-		{"NVIDIA columns of several words", machine{answers: map[string]answer{"nvidia-smi": {out: "0, GPU-1, NVIDIA \"A\", 2nd, 00000000:0B:00.0, [Not Supported], [Unknown Error], [N/A], 550.90.07, [Not Supported], [N/A], [N/A], [N/A], [N/A]\n"}}},
+		{"NVIDIA values with spaces", machine{answers: map[string]answer{"nvidia-smi": {out: "0, GPU-1, NVIDIA \"A\", 2nd, 00000000:0B:00.0, [Not Supported], [Unknown Error], [N/A], 550.90.07, [Not Supported], [N/A], [N/A], [N/A], [N/A]\n"}}},
 			[]string{"nvidia 0 0000:0b:00.0 NVIDIA \"A\", 2nd: "}},
 		{"AMD", machine{answers: map[string]answer{"amd-smi static": file("amd_static_object.json"), "amd-smi list": file("amd_list.json")}},
 			[]string{"amd 0 0000:83:00.0 AMD Instinct MI210: "}},
 		{"AMD, older tool", machine{answers: map[string]answer{"amd-smi": {out: "no libamd_smi", code: 1}, "rocm-smi": file("rocm_mi250.json")}},
 			[]string{"amd 0 0000:c1:00.0 AMD INSTINCT MI250 (MCM) OAM AC MBA: ", "amd 1 0000:c4:00.0 AMD INSTINCT MI250 (MCM) OAM AC MBA: "}},
-		{"AMD, kernel alone", machine{cards: []fakeCard{
+		{"AMD, sysfs only", machine{cards: []fakeCard{
 			{bus: "0000:03:00.0", vendor: "0x1002", class: "0x120000", driver: "amdgpu", files: map[string]string{"product_name": "MI300X\n"}},
 			{bus: "0000:04:00.0", vendor: "0x1002", class: "0x030000", driver: "vfio-pci"}}},
 			[]string{"amd 0 0000:03:00.0 MI300X: ",
-				"amd -1 0000:04:00.0 : the amdgpu driver does not run this device (the device is bound to the driver vfio-pci)"}},
+				"amd -1 0000:04:00.0 : the device does not use the amdgpu driver (the device is bound to the driver vfio-pci)"}},
 		{"AMD tool fails", machine{answers: map[string]answer{"amd-smi": {out: "AMDSMI_STATUS_DRV\n", code: 34}},
 			cards: []fakeCard{{bus: "0000:03:00.0", vendor: "0x1002", class: "0x120000", driver: "amdgpu"}}},
 			[]string{"amd -1 0000:03:00.0 : AMDSMI_STATUS_DRV"}},
 		{"AMD tool without a card", machine{answers: map[string]answer{"rocm-smi": {out: "ERROR", code: 1}}}, nil},
-		{"Intel, kernel alone", machine{cards: []fakeCard{{bus: "0000:03:00.0", vendor: "0x8086", class: "0x030000", driver: "xe"}}},
+		{"Intel, sysfs only", machine{cards: []fakeCard{{bus: "0000:03:00.0", vendor: "0x8086", class: "0x030000", driver: "xe"}}},
 			[]string{"intel 0 0000:03:00.0 Intel GPU 0x1234: "}},
-		{"AMD tool warns", machine{answers: map[string]answer{"amd-smi static": {out: file("amd_static_object.json").out, code: 1}}},
+		{"AMD tool with a warning", machine{answers: map[string]answer{"amd-smi static": {out: file("amd_static_object.json").out, code: 1}}},
 			[]string{"amd 0  AMD Instinct MI210: "}},
 		{"Intel", machine{answers: map[string]answer{"xpu-smi discovery": file("xpu_list.json"), "xpu-smi discovery -d 0": file("xpu_detail.json")},
 			cards: []fakeCard{{bus: "0000:4d:00.0", vendor: "0x8086", class: "0x038000", driver: "i915"}}},
@@ -171,7 +171,7 @@ func detectCases(t *testing.T) []detectCase {
 			[]string{`intel 0 0000:4d:00.0 Intel GPU 0x1234: {"error": "Level Zero Initialization Error"}`}},
 		{"Apple", machine{goos: "darwin", answers: map[string]answer{"system_profiler": file("apple_m4.json"), "sysctl": {out: "25769803776\n"}}},
 			[]string{"apple 0  Apple M4: "}},
-		{"a Mac with Intel", machine{goos: "darwin", answers: map[string]answer{"system_profiler": {out: `{"SPDisplaysDataType":[]}`}}}, nil},
+		{"Mac with Intel processor", machine{goos: "darwin", answers: map[string]answer{"system_profiler": {out: `{"SPDisplaysDataType":[]}`}}}, nil},
 		{"two vendors", machine{answers: map[string]answer{"nvidia-smi": file("nvidia_gb10.csv"), "amd-smi static": file("amd_static_array.json")}},
 			[]string{"amd 0  : ", "amd 1 0000:03:00.0 Radeon RX 7900 XTX: ", "nvidia 0 000f:01:00.0 NVIDIA GB10: "}},
 	}
@@ -195,10 +195,10 @@ func TestDetect(t *testing.T) {
 				}
 			}
 			if !slices.Equal(got, tt.want) {
-				t.Errorf("\n got %s\nwant %s", strings.Join(got, "\n     "), strings.Join(tt.want, "\n     "))
+				t.Errorf("Detect() =\n     %s\nwant %s", strings.Join(got, "\n     "), strings.Join(tt.want, "\n     "))
 			}
 			if n := len(report.Usable()); n != usable {
-				t.Errorf("%d usable, want %d", n, usable)
+				t.Errorf("Usable() returned %d devices, want %d", n, usable)
 			}
 		})
 	}
@@ -218,7 +218,7 @@ func TestDetectMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, report, Report{Devices: []Device{
+	checkEqual(t, "Detect()", report, Report{Devices: []Device{
 		{Index: 0, Vendor: AMD, PCIBusID: "0000:03:00.0", Name: "AMD GPU 0x1234", UUID: "9246aa", MemoryTotal: 17163091968,
 			MemoryUsed: new(uint64(1000)), MemoryFree: new(uint64(17163090968)), Utilization: new(12.0)},
 		{Index: 0, Vendor: Intel, PCIBusID: "0000:04:00.0", Name: "Intel GPU 0x1234", Driver: "xe", MemoryTotal: 0x300000001},
@@ -228,11 +228,11 @@ func TestDetectMemory(t *testing.T) {
 		"system_profiler": {out: string(testdata(t, "apple_m4.json"))}, "sysctl -n hw.memsize": {out: "25769803776\n"}}}
 	report, err = mac.detector(t).Detect(t.Context())
 	if err != nil || len(report.Devices) != 1 || report.Devices[0].MemoryTotal != 24<<30 || !report.Devices[0].Unified {
-		t.Errorf("%s, %v", show(report), err)
+		t.Errorf("Detect() on a Mac = %s, %v, want one unified device with 24 GiB", toJSON(report), err)
 	}
 }
 
-// xpu-smi tells what is in use, the kernel does not.
+// TestDetectIntelStats checks the metrics of xpu-smi, which sysfs does not have.
 func TestDetectIntelStats(t *testing.T) {
 	t.Parallel()
 	m := machine{
@@ -246,12 +246,13 @@ func TestDetectIntelStats(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, report.Devices, []Device{{Vendor: Intel, UUID: "00000000-0000-0000-6769-df256e271362", Name: "Intel(R) Data Center GPU Flex 170",
+	checkEqual(t, "Detect() devices", report.Devices, []Device{{Vendor: Intel, UUID: "00000000-0000-0000-6769-df256e271362", Name: "Intel(R) Data Center GPU Flex 170",
 		PCIBusID: "0000:4d:00.0", Driver: "XE_1.0.4_23.4.15", MemoryTotal: 14942253056, MemoryUsed: new(uint64(240320512)),
 		MemoryFree: new(uint64(14942253056 - 240320512)), Utilization: new(12.0), Temperature: new(53.0), Power: new(44.69)}})
 }
 
-// AMD's devices have the numbers that HIP gives them, if all of them are known.
+// TestHIPOrder checks that AMD devices have the indices of HIP if all devices are compute
+// nodes.
 func TestHIPOrder(t *testing.T) {
 	t.Parallel()
 	d := machine{}.detector(t)
@@ -269,28 +270,29 @@ func TestHIPOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	at := func(index int, bus string) Device { return Device{Index: index, Vendor: AMD, PCIBusID: bus} }
+	device := func(index int, bus string) Device { return Device{Index: index, Vendor: AMD, PCIBusID: bus} }
 	broken := Device{Index: -1, Vendor: AMD, PCIBusID: "0000:05:00.0", Error: "no driver"}
-	for _, tt := range []struct{ in, want []Device }{
+	for _, tt := range []struct{ devices, want []Device }{
 		{nil, nil},
-		{[]Device{at(0, "0000:43:00.0"), at(1, "0000:83:00.0"), at(2, "0000:c1:00.0"), broken},
-			[]Device{at(2, "0000:43:00.0"), at(1, "0000:83:00.0"), at(0, "0000:c1:00.0"), broken}},
-		{[]Device{at(0, "0000:c1:00.0"), at(1, "0000:07:00.0")}, []Device{at(0, "0000:c1:00.0"), at(1, "0000:07:00.0")}},
-		{[]Device{at(0, "0000:83:00.0"), at(1, "0000:83:00.0")}, []Device{at(0, "0000:83:00.0"), at(1, "0000:83:00.0")}},
-		{[]Device{at(0, "")}, []Device{at(0, "")}},
+		{[]Device{device(0, "0000:43:00.0"), device(1, "0000:83:00.0"), device(2, "0000:c1:00.0"), broken},
+			[]Device{device(2, "0000:43:00.0"), device(1, "0000:83:00.0"), device(0, "0000:c1:00.0"), broken}},
+		{[]Device{device(0, "0000:c1:00.0"), device(1, "0000:07:00.0")}, []Device{device(0, "0000:c1:00.0"), device(1, "0000:07:00.0")}},
+		{[]Device{device(0, "0000:83:00.0"), device(1, "0000:83:00.0")}, []Device{device(0, "0000:83:00.0"), device(1, "0000:83:00.0")}},
+		{[]Device{device(0, "")}, []Device{device(0, "")}},
 	} {
-		before := show(tt.in)
-		equal(t, d.hipOrder(tt.in), tt.want)
-		equal(t, show(tt.in), before)
+		before := toJSON(tt.devices)
+		checkEqual(t, "hipOrder()", d.hipOrder(tt.devices), tt.want)
+		checkEqual(t, "argument of hipOrder()", toJSON(tt.devices), before)
 	}
 	d.Run = machine{answers: map[string]answer{"amd-smi static": {out: string(testdata(t, "amd_static_object.json"))}, "amd-smi list": {out: string(testdata(t, "amd_list.json"))}}}.run
 	report, err := d.Detect(t.Context())
 	if err != nil || len(report.Devices) != 1 || report.Devices[0].Index != 1 {
-		t.Errorf("%s, %v", show(report), err)
+		t.Errorf("Detect() = %s, %v, want one device with index 1", toJSON(report), err)
 	}
 }
 
-// An nvidia-smi that does not know a column is asked again without it.
+// TestDetectOldNvidia checks that the query is repeated without the fields that nvidia-smi
+// does not support.
 func TestDetectOldNvidia(t *testing.T) {
 	t.Parallel()
 	var calls []string
@@ -300,9 +302,9 @@ func TestDetectOldNvidia(t *testing.T) {
 			return Result{}, exec.ErrNotFound
 		}
 		if len(args) == 0 {
-			return Result{}, nil // the plain table, for CUDA's version
+			return Result{}, nil // the default output, for the CUDA version
 		}
-		calls = append(calls, args[0]) // only one goroutine comes here
+		calls = append(calls, args[0]) // the queries run in one goroutine
 		for _, field := range []string{"compute_cap", "mig.mode.current"} {
 			if strings.Contains(args[0], field) {
 				return Result{Stdout: []byte(`Field "` + field + `" is not a valid field to query.`), ExitCode: 2}, nil
@@ -312,46 +314,47 @@ func TestDetectOldNvidia(t *testing.T) {
 	}
 	report, err := d.Detect(t.Context())
 	if err != nil || len(calls) != 3 {
-		t.Fatalf("%q, %v", calls, err)
+		t.Fatalf("Detect() = %v after the queries %q, want 3 queries", err, calls)
 	}
-	equal(t, report.Devices, []Device{{Vendor: NVIDIA, UUID: "GPU-1", Name: "Tesla K80", PCIBusID: "0000:05:00.0", MemoryTotal: 11441 * mib,
+	checkEqual(t, "Detect() devices", report.Devices, []Device{{Vendor: NVIDIA, UUID: "GPU-1", Name: "Tesla K80", PCIBusID: "0000:05:00.0", MemoryTotal: 11441 * mib,
 		MemoryUsed: new(uint64(0)), MemoryFree: new(uint64(11441 * mib)), Driver: "450.51.06", Utilization: new(0.0), Temperature: new(33.0), Power: new(26.2)}})
 }
 
 func TestProcesses(t *testing.T) {
 	t.Parallel()
-	me, gone := os.Getpid(), 1<<30
+	self, exited := os.Getpid(), 1<<30
 	m := machine{
 		cards: []fakeCard{{bus: "0000:83:00.0", vendor: "0x1002", class: "0x120000"}, {bus: "0000:4d:00.0", vendor: "0x8086", class: "0x038000"}},
 		answers: map[string]answer{
 			"nvidia-smi -q":                   {out: "Invalid combination of input arguments.", code: 6},
-			"nvidia-smi --query-compute-apps": {out: fmt.Sprintf("GPU-b, %d, worker, 12\nGPU-a, %d, gone, [N/A]\n", me, gone)},
+			"nvidia-smi --query-compute-apps": {out: fmt.Sprintf("GPU-b, %d, worker, 12\nGPU-a, %d, exited, [N/A]\n", self, exited)},
 			"amd-smi process":                 {out: `[{"gpu":0,"process_list":[{"process_info":"No running processes detected"}]}]`},
 			"xpu-smi ps":                      {out: "segmentation fault", code: 139},
 		},
 	}
 	got, err := m.detector(t).Processes(t.Context())
 	if err == nil || !strings.Contains(err.Error(), "segmentation fault") {
-		t.Errorf("error %v", err)
+		t.Errorf("Processes() = %v, want the error of xpu-smi", err)
 	}
-	mine := owner("/proc", me)
-	if len(got) != 2 || got[0].User != "" || got[1].User != mine {
-		t.Fatalf("%s, I am %q", show(got), mine)
+	user := owner("/proc", self)
+	if len(got) != 2 || got[0].User != "" || got[1].User != user {
+		t.Fatalf("Processes() = %s, want an unknown user and %q", toJSON(got), user)
 	}
 	got[1].User = ""
-	equal(t, got, []Process{
-		{Vendor: NVIDIA, DeviceUUID: "GPU-a", PID: gone, Name: "gone"},
-		{Vendor: NVIDIA, DeviceUUID: "GPU-b", PID: me, Name: "worker", Memory: new(uint64(12 * mib))},
+	checkEqual(t, "Processes()", got, []Process{
+		{Vendor: NVIDIA, DeviceUUID: "GPU-a", PID: exited, Name: "exited"},
+		{Vendor: NVIDIA, DeviceUUID: "GPU-b", PID: self, Name: "worker", Memory: new(uint64(12 * mib))},
 	})
 
 	none, err := machine{answers: map[string]answer{"nvidia-smi": {out: "No devices were found", code: 6}}}.detector(t).Processes(t.Context())
-	if err != nil || show(none) != "[]" {
-		t.Errorf("%s, %v", show(none), err)
+	if err != nil || toJSON(none) != "[]" {
+		t.Errorf("Processes() without devices = %s, %v, want []", toJSON(none), err)
 	}
 }
 
-// nvidia-smi tells of all processes in one call, and is asked for those that compute
-// only where it does not understand that. One that does not answer is not asked again.
+// TestProcessesNvidia checks that all processes are listed by one command, that the compute
+// processes are queried if nvidia-smi does not support it, and that a tool that hangs is not
+// run again.
 func TestProcessesNvidia(t *testing.T) {
 	t.Parallel()
 	compute := answer{out: "GPU-5d1f2c9e-3b7a-4f0d-9c11-7a0e5c1b2d3f, 7, worker, 12\n"}
@@ -366,16 +369,16 @@ func TestProcessesNvidia(t *testing.T) {
 	}{
 		{"all", map[string]answer{"nvidia-smi -q -d PIDS": all, "nvidia-smi --query-gpu": two, "nvidia-smi --query-compute": compute}, []int{1607, 5347, 8080}, 2, ""},
 		{"devices unknown", map[string]answer{"nvidia-smi -q -d PIDS": all, "nvidia-smi --query-gpu": {code: 1}}, nil, 5, ""},
-		{"not understood", map[string]answer{"nvidia-smi -q -d PIDS": {out: "Invalid combination of input arguments.", code: 6}, "nvidia-smi --query-compute": compute}, []int{7}, 0, ""},
-		{"silent", map[string]answer{"nvidia-smi -q -d PIDS": {}, "nvidia-smi --query-compute": compute}, []int{7}, 0, ""},
-		{"nobody", map[string]answer{"nvidia-smi -q -d PIDS": {out: "Attached GPUs : 1\n"}, "nvidia-smi --query-compute": compute}, nil, 0, ""},
+		{"unsupported query", map[string]answer{"nvidia-smi -q -d PIDS": {out: "Invalid combination of input arguments.", code: 6}, "nvidia-smi --query-compute": compute}, []int{7}, 0, ""},
+		{"no output", map[string]answer{"nvidia-smi -q -d PIDS": {}, "nvidia-smi --query-compute": compute}, []int{7}, 0, ""},
+		{"no processes", map[string]answer{"nvidia-smi -q -d PIDS": {out: "Attached GPUs : 1\n"}, "nvidia-smi --query-compute": compute}, nil, 0, ""},
 		{"both fail", map[string]answer{"nvidia-smi": {out: "driver down", code: 9}}, nil, 0, "driver down"},
 		{"no card", map[string]answer{"nvidia-smi": {out: "No devices were found", code: 6}}, nil, 0, ""},
 		{"no tool", nil, nil, 0, ""},
 	} {
 		got, err := machine{answers: tt.answers}.detector(t).Processes(t.Context())
 		if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
-			t.Errorf("%s: %v", tt.name, err)
+			t.Errorf("%s: Processes() = %v, want error %q", tt.name, err, tt.err)
 		}
 		var pids []int
 		for _, p := range got {
@@ -384,24 +387,25 @@ func TestProcessesNvidia(t *testing.T) {
 			}
 		}
 		if !slices.Equal(pids, tt.want) || len(got)-len(pids) != tt.others {
-			t.Errorf("%s: %s", tt.name, show(got))
+			t.Errorf("%s: Processes() = %s, want pids %v and %d others", tt.name, toJSON(got), tt.want, tt.others)
 		}
 	}
-	var asked []string
+	var commands []string
 	d := machine{}.detector(t)
 	d.Run = func(_ context.Context, name string, args ...string) (Result, error) {
 		if name != nvidiaSMI {
 			return Result{}, exec.ErrNotFound
 		}
-		asked = append(asked, args[0]) // only NVIDIA's goroutine comes here
+		commands = append(commands, args[0]) // called by one goroutine
 		return Result{}, &HangError{Tool: name}
 	}
-	if _, err := d.Processes(t.Context()); err == nil || len(asked) != 1 {
-		t.Errorf("one that hangs: %v, asked %q", err, asked)
+	if _, err := d.Processes(t.Context()); err == nil || len(commands) != 1 {
+		t.Errorf("Processes() with a tool that hangs = %v after commands %q, want an error after one", err, commands)
 	}
 }
 
-// Everybody finds Detect, so it tells of CUDA too; the quick look costs no call for it.
+// TestDetectCUDA checks that Detect returns the CUDA version and that Devices does not run
+// nvidia-smi for it.
 func TestDetectCUDA(t *testing.T) {
 	t.Parallel()
 	answers := machine{answers: map[string]answer{
@@ -409,21 +413,22 @@ func TestDetectCUDA(t *testing.T) {
 	d := answers.detector(t)
 	report, err := d.Detect(t.Context())
 	if err != nil || report.CUDA != "12.8" || len(report.Devices) != 2 {
-		t.Errorf("%s, %v", show(report), err)
+		t.Errorf("Detect() = %s, %v, want 2 devices and CUDA 12.8", toJSON(report), err)
 	}
 	d.Run = func(ctx context.Context, name string, args ...string) (Result, error) {
 		if name == nvidiaSMI && len(args) == 0 {
-			t.Error("the CUDA version is asked for, and nobody sees it")
+			t.Error("Devices() runs nvidia-smi for the CUDA version")
 		}
 		return answers.run(ctx, name, args...)
 	}
 	devices, err := d.Devices(t.Context())
-	if err != nil || show(devices) != show(report.Devices) {
-		t.Errorf("%s, %v", show(devices), err)
+	if err != nil || toJSON(devices) != toJSON(report.Devices) {
+		t.Errorf("Devices() = %s, %v, want %s", toJSON(devices), err, toJSON(report.Devices))
 	}
 }
 
-// rocm-smi is asked where amd-smi is not or fails; its failure shows, its silence is none.
+// TestProcessesROCm checks that rocm-smi is used if amd-smi is missing or fails, and that only
+// unexpected output of it is an error.
 func TestProcessesROCm(t *testing.T) {
 	t.Parallel()
 	pids := answer{out: string(testdata(t, "rocm_pids.json"))}
@@ -439,12 +444,12 @@ func TestProcessesROCm(t *testing.T) {
 		{"amd-smi fails", map[string]answer{"amd-smi": {out: "no libamd_smi", code: 1}, "rocm-smi": pids}, 2, ""},
 		{"both fail", map[string]answer{"amd-smi": {out: "no libamd_smi", code: 1}, "rocm-smi": {code: 1, out: "lost"}}, 0, "no libamd_smi"},
 		{"rocm-smi fails", map[string]answer{"rocm-smi": {code: 1, out: "lost"}}, 0, "lost"},
-		{"rocm-smi says something else", map[string]answer{"rocm-smi": {out: "hello"}}, 0, "hello"},
+		{"unexpected output of rocm-smi", map[string]answer{"rocm-smi": {out: "hello"}}, 0, "hello"},
 	} {
 		m := machine{cards: []fakeCard{{bus: "0000:83:00.0", vendor: "0x1002", class: "0x120000"}}, answers: tt.answers}
 		got, err := m.detector(t).Processes(t.Context())
 		if len(got) != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
-			t.Errorf("%s: %s, %v", tt.name, show(got), err)
+			t.Errorf("%s: Processes() = %s, %v, want %d processes and error %q", tt.name, toJSON(got), err, tt.want, tt.err)
 		}
 	}
 }
@@ -454,28 +459,27 @@ func TestDetectCanceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := (&Detector{}).Detect(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("Detect: %v", err)
+		t.Errorf("Detect(canceled) = %v, want context.Canceled", err)
 	}
 	if _, err := (&Detector{}).Devices(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("Devices: %v", err)
+		t.Errorf("Devices(canceled) = %v, want context.Canceled", err)
 	}
 	if _, err := (&Detector{}).Processes(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("Processes: %v", err)
+		t.Errorf("Processes(canceled) = %v, want context.Canceled", err)
 	}
 }
 
-// The JSON is read by other programs: its names stay, and what is unknown is
-// left out.
+// TestJSON checks the keys, which other programs use, and that unknown values are omitted.
 func TestJSON(t *testing.T) {
 	t.Parallel()
-	equal(t, show(Report{Devices: []Device{{Index: -1, Vendor: NVIDIA, Error: "x"}}}),
+	checkEqual(t, "JSON of a Report", toJSON(Report{Devices: []Device{{Index: -1, Vendor: NVIDIA, Error: "x"}}}),
 		`{"devices":[{"index":-1,"vendor":"nvidia","error":"x"}]}`)
 	report, err := machine{}.detector(t).Detect(t.Context())
-	if err != nil || show(report) != `{"devices":[]}` {
-		t.Errorf("%s, %v", show(report), err)
+	if err != nil || toJSON(report) != `{"devices":[]}` {
+		t.Errorf("Detect() = %s, %v, want an empty list of devices", toJSON(report), err)
 	}
 	full := Device{UUID: "u", Name: "n", PCIBusID: "p", MemoryTotal: 1, MemoryUsed: new(uint64(0)), MemoryFree: new(uint64(1)), MemoryReserved: 2, Unified: true,
 		Vendor: Apple, Driver: "d", ComputeCapability: "c", Architecture: "a", MIG: new(false), Utilization: new(0.0), Temperature: new(1.5), Power: new(2.0)}
-	equal(t, show(full), `{"index":0,"vendor":"apple","uuid":"u","name":"n","pci_bus_id":"p","memory_total":1,"memory_used":0,"memory_free":1,"memory_reserved":2,`+
+	checkEqual(t, "JSON of a Device", toJSON(full), `{"index":0,"vendor":"apple","uuid":"u","name":"n","pci_bus_id":"p","memory_total":1,"memory_used":0,"memory_free":1,"memory_reserved":2,`+
 		`"unified":true,"driver":"d","compute_capability":"c","architecture":"a","mig":false,"utilization":0,"temperature":1.5,"power":2}`)
 }

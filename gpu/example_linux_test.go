@@ -9,7 +9,7 @@ import (
 	"github.com/rbee-keeper/rbee/gpu"
 )
 
-// A Detector with its own Runner reads the output of tools that run elsewhere.
+// A Detector with a custom Runner parses the output of tools on another machine.
 func ExampleDetector() {
 	const output = "0, GPU-5d1f2c9e, NVIDIA H100 80GB HBM3, 00000000:41:00.0, 81559, 1204, 79874, 570.86.15, 9.0, Disabled, 37, 41, 182.53\n"
 	d := &gpu.Detector{

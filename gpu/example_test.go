@@ -7,7 +7,7 @@ import (
 	"github.com/rbee-keeper/rbee/gpu"
 )
 
-// Detect finds the devices of this machine.
+// Detect returns the devices of this machine.
 func ExampleDetect() {
 	report, err := gpu.Detect(context.Background())
 	if err != nil {

@@ -9,18 +9,18 @@ import (
 	"strings"
 )
 
-// sysfs is what a detector reads of the kernel's files. Paths are relative to
-// /sys, with slashes: "bus/pci/devices".
+// sysfs provides the kernel's files. Paths are relative to /sys and slash-separated:
+// "bus/pci/devices".
 type sysfs interface {
-	// read returns the content of a file; "" if it cannot be read.
+	// read returns the contents of a file, or "" if it cannot be read.
 	read(name string) string
-	// list returns the names in a directory, sorted; nil if there is none.
+	// list returns the sorted names in a directory, or nil if it does not exist.
 	list(dir string) []string
-	// link returns what a symbolic link points to; "" if it is not one.
+	// link returns the target of a symbolic link, or "" if name is not a link.
 	link(name string) string
 }
 
-// dirSysfs is the sysfs that is mounted at a directory.
+// dirSysfs is a sysfs mounted at a directory.
 type dirSysfs string
 
 func (d dirSysfs) path(name string) string { return filepath.Join(string(d), filepath.FromSlash(name)) }
@@ -50,8 +50,8 @@ func (d dirSysfs) link(name string) string {
 	return target
 }
 
-// recordedSysfs is the part of a sysfs that a probe recorded: the files and the
-// targets of the links, by path.
+// recordedSysfs is the part of a sysfs that a probe recorded: the contents of files and the
+// targets of links, by path.
 type recordedSysfs struct{ files, links map[string]string }
 
 func (r recordedSysfs) read(name string) string { return r.files[name] }
@@ -93,10 +93,11 @@ func glob(fs sysfs, dir, pattern string) []string {
 	return files
 }
 
-// readLine returns a small file's text without the white space around it, or "".
+// readLine returns the contents of a file without leading and trailing white space.
 func readLine(fs sysfs, name string) string { return strings.TrimSpace(fs.read(name)) }
 
-// readBytes returns the number of bytes that a file holds; nil if there is none.
+// readBytes parses a number of bytes in a file. It returns nil if the file does not contain
+// one.
 func readBytes(fs sysfs, name string) *uint64 {
 	n, err := strconv.ParseUint(readLine(fs, name), 0, 63)
 	if err != nil {

@@ -1,33 +1,30 @@
-// Package gpu finds the accelerators of the machine it runs on: NVIDIA, AMD,
-// Intel and Apple, or none.
+// Package gpu detects the accelerators of a machine from NVIDIA, AMD, Intel and Apple.
 //
-// # How it looks
+// # Detection
 //
-// Each vendor's own tool is asked, because it knows its driver best; the PCI
-// list under /sys fills in what the tools leave out and tells of cards that no
-// driver answers for:
+// The package runs the tool of each vendor. The PCI devices in /sys provide missing
+// information and the cards without a working driver:
 //
-//	NVIDIA  nvidia-smi: one call for the devices; another, where it is wanted, for the CUDA version
-//	AMD     amd-smi, else rocm-smi, else amdgpu's files under /sys
-//	Intel   discrete cards under /sys, with xpu-smi's details where it is installed:
-//	        without it, nobody tells how much of their memory is in use
+//	NVIDIA  nvidia-smi: one run for the devices, and one for the CUDA version if requested
+//	AMD     amd-smi, or else rocm-smi, or else the files of amdgpu in /sys
+//	Intel   discrete cards in /sys, with details from xpu-smi if it is installed;
+//	        without it, the used memory is unknown
 //	Apple   system_profiler and sysctl; memory is shared with the CPU
 //
-// All vendors are asked at once, so Detect takes as long as the slowest tool,
-// and never longer than the time limit of each: a tool that hangs, as it does
-// behind a wedged driver, is killed with all its children. One that even so does not
-// end is left behind and remembered; until it ends, a [Detector] starts no other.
+// The tools of all vendors run in parallel, each with a time limit. A tool that hangs, for
+// example because of a stuck driver, is killed with all its children. If it does not exit
+// even then, a [Detector] does not start the tool again until it has exited.
 //
-// Who holds memory is asked apart ([Detector.Processes]), of the same tools: whoever
-// computes there, and on NVIDIA whoever draws.
+// [Detector.Processes] reports the processes that use device memory: compute processes, and
+// for NVIDIA also graphics processes.
 //
-// # A broken driver is not an empty machine
+// # Errors
 //
-// A card whose driver or tool fails is a Device with Error set, in the tool's
-// own words. An empty list means that there is no accelerator here.
-// What a tool does not say is nil or empty, never a made-up zero.
+// A card whose driver or tool fails is a Device with Error set to the message of the tool. An
+// empty list means that the machine has no accelerator. Values that a tool does not report
+// are nil or empty, not zero.
 //
-// Nothing here needs root, writes a file, or changes a setting of a device.
+// The package does not need root, write files, or change settings of devices.
 package gpu
 
 import (
@@ -36,10 +33,10 @@ import (
 	"sort"
 )
 
-// Vendor is who made a device.
+// Vendor is the vendor of a device.
 type Vendor string
 
-// The vendors that are looked for.
+// The supported vendors.
 const (
 	NVIDIA Vendor = "nvidia"
 	AMD    Vendor = "amd"
@@ -47,62 +44,60 @@ const (
 	Apple  Vendor = "apple"
 )
 
-// Device is one accelerator.
+// Device is an accelerator.
 type Device struct {
-	// Index is the device's number in its vendor's tool, or -1 if none was
-	// given. NVIDIA's is the one that CUDA_VISIBLE_DEVICES means when
-	// CUDA_DEVICE_ORDER is PCI_BUS_ID. AMD's is the one that HIP_VISIBLE_DEVICES
-	// means, where the kernel's list of compute nodes tells it; amd-smi itself may
-	// count in another order. It can change at a reboot; UUID does not.
+	// Index is the device's index in its vendor's tool, or -1 if unknown. For NVIDIA it is
+	// the index in CUDA_VISIBLE_DEVICES if CUDA_DEVICE_ORDER is PCI_BUS_ID. For AMD it is
+	// the index in HIP_VISIBLE_DEVICES if the kernel lists all devices as compute nodes;
+	// amd-smi may use another order. Unlike UUID, the index can change at a reboot.
 	Index  int    `json:"index"`
 	Vendor Vendor `json:"vendor"`
 	UUID   string `json:"uuid,omitempty"`
 	Name   string `json:"name,omitempty"`
-	// PCIBusID is domain:bus:device.function in lower case, as under /sys:
+	// PCIBusID is the PCI address domain:bus:device.function in lower case, as in /sys:
 	// "0000:41:00.0".
 	PCIBusID string `json:"pci_bus_id,omitempty"`
 
 	// MemoryTotal is in bytes; 0 means unknown.
 	MemoryTotal uint64 `json:"memory_total,omitempty"`
-	// MemoryUsed and MemoryFree are in bytes; nil means unknown. They need not
-	// add up to the total: drivers keep some memory for themselves.
+	// MemoryUsed and MemoryFree are in bytes; nil means unknown. Their sum can be less than
+	// the total because drivers reserve memory.
 	MemoryUsed *uint64 `json:"memory_used,omitempty"`
 	MemoryFree *uint64 `json:"memory_free,omitempty"`
-	// MemoryReserved is the part of the free memory, in bytes, that is reserved for
-	// workers that are loading and have not allocated it yet. The hive sets it; a
-	// detector does not know it.
+	// MemoryReserved is the part of the free memory, in bytes, that is reserved for workers
+	// that are loading and have not allocated it yet. The hive sets it, not the detector.
 	MemoryReserved uint64 `json:"memory_reserved,omitempty"`
-	// Unified is true where the memory is the machine's own, shared with the CPU:
-	// Apple's, NVIDIA's on boards such as the GB10, whose tool does not say how
-	// much there is, and AMD's in processors (APUs). The memory of an APU is its
-	// carve-out together with what the driver may lend it of main memory (GTT).
+	// Unified reports whether the device shares main memory with the CPU. This is the case
+	// for Apple, NVIDIA boards such as the GB10, whose tool does not report the size, and
+	// AMD APUs. The memory of an APU is the sum of its carve-out and the main memory that
+	// the driver can map (GTT).
 	Unified bool `json:"unified,omitempty"`
 
 	// Driver is the version of the kernel driver, such as "570.86.15".
 	Driver string `json:"driver,omitempty"`
-	// ComputeCapability is NVIDIA's, such as "9.0".
+	// ComputeCapability is the compute capability of an NVIDIA device, such as "9.0".
 	ComputeCapability string `json:"compute_capability,omitempty"`
-	// Architecture is AMD's target, such as "gfx942", or Apple's Metal family,
-	// such as "metal3".
+	// Architecture is the compiler target of an AMD device, such as "gfx942", or the Metal
+	// family of an Apple device, such as "metal3".
 	Architecture string `json:"architecture,omitempty"`
-	// MIG is whether NVIDIA's multi-instance mode is on; nil where the device
-	// has none.
+	// MIG reports whether the multi-instance mode of an NVIDIA device is enabled; nil if
+	// the device does not support it.
 	MIG *bool `json:"mig,omitempty"`
 
-	// Utilization is how busy the device is, in percent; nil means unknown.
+	// Utilization is in percent; nil means unknown.
 	Utilization *float64 `json:"utilization,omitempty"`
 	// Temperature is in degrees Celsius; nil means unknown.
 	Temperature *float64 `json:"temperature,omitempty"`
 	// Power is the current draw in watts; nil means unknown.
 	Power *float64 `json:"power,omitempty"`
 
-	// Error is why the device cannot be used, in the tool's or driver's own
-	// words; empty means that it can.
+	// Error is the reason why the device cannot be used, with the message of the tool or
+	// driver; empty means that it can be used.
 	Error string `json:"error,omitempty"`
 }
 
-// Available returns the free memory that is not reserved, in bytes; known is false if
-// the free memory is unknown.
+// Available returns the free memory that is not reserved, in bytes. known reports whether the
+// free memory is known.
 func (d *Device) Available() (n uint64, known bool) {
 	if d.MemoryFree == nil {
 		return 0, false
@@ -110,43 +105,43 @@ func (d *Device) Available() (n uint64, known bool) {
 	return *d.MemoryFree - min(d.MemoryReserved, *d.MemoryFree), true
 }
 
-// Report is what Detect found.
+// Report is the result of [Detect].
 type Report struct {
 	// Devices are sorted by vendor, index and PCI address.
 	Devices []Device `json:"devices"`
-	// CUDA is the newest CUDA version that the NVIDIA driver runs, such as
-	// "12.8"; empty if there is none, or it does not say.
+	// CUDA is the newest CUDA version that the NVIDIA driver supports, such as "12.8";
+	// empty if unknown.
 	CUDA string `json:"cuda,omitempty"`
 }
 
-// Usable lists the devices without an error.
+// Usable returns the devices without an error.
 func (r Report) Usable() []Device {
-	var ok []Device
+	var usable []Device
 	for _, d := range r.Devices {
 		if d.Error == "" {
-			ok = append(ok, d)
+			usable = append(usable, d)
 		}
 	}
-	return ok
+	return usable
 }
 
-// Process is a process that holds memory on a device. One process on two
-// devices is listed twice.
+// Process is a process that uses memory of a device. A process that uses two devices is
+// listed twice.
 type Process struct {
 	Vendor Vendor `json:"vendor"`
-	// DeviceUUID is the Device.UUID; empty where the tool gives none.
+	// DeviceUUID is the Device.UUID; empty if the tool does not report it.
 	DeviceUUID string `json:"device_uuid,omitempty"`
 	PID        int    `json:"pid"`
-	// Name is the program as the tool gives it, often its path.
+	// Name is the program as reported by the tool, often its path.
 	Name string `json:"name,omitempty"`
-	// Memory is the device memory held, in bytes; nil means unknown.
+	// Memory is the used device memory in bytes; nil means unknown.
 	Memory *uint64 `json:"memory,omitempty"`
-	// User owns the process: a name, or a number if the machine knows no name
-	// for it. It is empty if the process has ended or cannot be seen.
+	// User is the name of the process owner, or the user id if it has no name. It is empty
+	// if the process has exited or is not visible.
 	User string `json:"user,omitempty"`
 }
 
-// Detect looks with a zero Detector.
+// Detect calls [Detector.Detect] of a new Detector.
 func Detect(ctx context.Context) (Report, error) {
 	return (&Detector{}).Detect(ctx)
 }
@@ -156,7 +151,7 @@ func sortDevices(devices []Device) {
 		a, b := &devices[i], &devices[j]
 		return cmp.Or(
 			cmp.Compare(a.Vendor, b.Vendor),
-			cmp.Compare(uint(a.Index), uint(b.Index)), // -1 goes last
+			cmp.Compare(uint(a.Index), uint(b.Index)), // -1 is last
 			cmp.Compare(a.PCIBusID, b.PCIBusID),
 			cmp.Compare(a.UUID, b.UUID),
 			cmp.Compare(a.Error, b.Error),

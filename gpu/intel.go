@@ -12,9 +12,8 @@ import (
 
 const xpuSMI = "xpu-smi"
 
-// intel lists the discrete Intel devices that sysfs shows, with xpu-smi's
-// details where it is installed and answers. An integrated GPU is on PCI bus
-// 0, a discrete one never is.
+// intel returns the discrete Intel devices in sysfs, with details from xpu-smi if it is
+// installed. Integrated GPUs are on PCI bus 0, discrete ones are not.
 func (d *Detector) intel(ctx context.Context, cards []card) []Device {
 	cards = slices.DeleteFunc(cards, func(c card) bool { return onRootBus(c.bus) })
 	if len(cards) == 0 {
@@ -26,7 +25,7 @@ func (d *Detector) intel(ctx context.Context, cards []card) []Device {
 		j := slices.IndexFunc(details, func(x xpuDevice) bool { return busID(string(x.BDF)) == g.PCIBusID })
 		if j >= 0 {
 			devices[i] = details[j].fill(g)
-		} else if err != nil && !missing(err) && g.Error == "" {
+		} else if err != nil && !isNotInstalled(err) && g.Error == "" {
 			devices[i].Error = err.Error()
 		}
 	}
@@ -38,13 +37,13 @@ func onRootBus(bus string) bool {
 	return strings.HasPrefix(rest, "00:")
 }
 
-// intelKernelDevices reads the files of the drivers xe, which gives the memory
-// of each tile, and i915.
+// intelKernelDevices returns the devices from the files of the drivers xe and i915. xe
+// reports the memory of each tile.
 func intelKernelDevices(cards []card) []Device {
 	var devices []Device
 	for i, c := range cards {
 		if c.driver != "xe" && c.driver != "i915" {
-			devices = append(devices, broken(Intel, cards[i:i+1], "neither xe nor i915 runs this device")...)
+			devices = append(devices, brokenDevices(Intel, cards[i:i+1], "the device uses neither the xe nor the i915 driver")...)
 			continue
 		}
 		g := Device{Index: i, Vendor: Intel, PCIBusID: c.bus, Name: "Intel GPU " + c.device, Driver: c.driver}
@@ -61,8 +60,8 @@ func intelKernelDevices(cards []card) []Device {
 	return devices
 }
 
-// xpuDevice is the JSON of `xpu-smi discovery -j` (an entry of device_list) and
-// of `xpu-smi discovery -d N -j`, which says more; see
+// xpuDevice is an entry of device_list in the JSON of `xpu-smi discovery -j`, and the JSON of
+// `xpu-smi discovery -d N -j`, which has more details; see
 // https://intel.github.io/xpumanager/smi_user_guide.html
 type xpuDevice struct {
 	ID       int  `json:"device_id"`
@@ -76,8 +75,8 @@ type xpuDevice struct {
 	stats xpuStats
 }
 
-// xpuStats is the JSON of `xpu-smi stats -d N -j`. A device of several tiles may
-// say some things of each tile only.
+// xpuStats is the JSON of `xpu-smi stats -d N -j`. For a device with several tiles, some
+// metrics may exist only for the tiles.
 type xpuStats struct {
 	Device []xpuMetric `json:"device_level"`
 	Tiles  []struct {
@@ -90,45 +89,45 @@ type xpuMetric struct {
 	Value text `json:"value"`
 }
 
-// xpuDevices asks for the list, and then for the details and the measurements of
-// all devices at once: measuring takes the tool a while.
+// xpuDevices returns the devices that xpu-smi lists. It requests the details and metrics of
+// all devices in parallel because the tool needs some time to measure.
 func (d *Detector) xpuDevices(ctx context.Context) ([]xpuDevice, error) {
-	r, err := d.ask(ctx, xpuSMI, "discovery", "-j")
+	r, err := d.runTool(ctx, xpuSMI, "discovery", "-j")
 	if err != nil {
 		return nil, err
 	}
 	devices, err := parseXPU(r.Stdout)
 	if err != nil {
-		return nil, &toolError{tool: xpuSMI, words: xpuSMI + ": " + err.Error()}
+		return nil, &toolError{tool: xpuSMI, message: xpuSMI + ": " + err.Error()}
 	}
 	stats := make([]xpuStats, len(devices))
-	var all sync.WaitGroup
+	var wg sync.WaitGroup
 	for i, x := range devices {
 		id := strconv.Itoa(x.ID)
-		all.Go(func() {
-			r, err := d.ask(ctx, xpuSMI, "discovery", "-d", id, "-j")
+		wg.Go(func() {
+			r, err := d.runTool(ctx, xpuSMI, "discovery", "-d", id, "-j")
 			if err != nil {
-				return // the list said enough
+				return // keep the entry of the list
 			}
 			if detail, err := parseXPU(r.Stdout); err == nil && len(detail) == 1 {
 				devices[i] = detail[0]
 			}
 		})
-		all.Go(func() {
-			if r, err := d.ask(ctx, xpuSMI, "stats", "-d", id, "-j"); err == nil {
+		wg.Go(func() {
+			if r, err := d.runTool(ctx, xpuSMI, "stats", "-d", id, "-j"); err == nil {
 				stats[i] = parseXPUStats(r.Stdout)
 			}
 		})
 	}
-	all.Wait()
+	wg.Wait()
 	for i := range devices {
 		devices[i].stats = stats[i]
 	}
 	return devices, nil
 }
 
-// parseXPUStats reads what can be read: other versions of the tool have other
-// measurements, or none.
+// parseXPUStats parses the metrics. It returns no metrics for an unknown format, because the
+// metrics depend on the version of the tool.
 func parseXPUStats(out []byte) (s xpuStats) {
 	doc, err := jsonPart(out)
 	if err != nil || json.Unmarshal(doc, &s) != nil {
@@ -146,9 +145,8 @@ func metric(list []xpuMetric, name string) *float64 {
 	return nil
 }
 
-// memoryUsed is the memory in use of a device with this total, in bytes. The
-// tool means MiB; versions that mean bytes are told by a number that is more
-// MiB than there are.
+// memoryUsed returns the used memory in bytes of a device with a total. The tool reports MiB,
+// some versions bytes: a number counts as bytes if it is larger than the total in MiB.
 func (s xpuStats) memoryUsed(total uint64) *uint64 {
 	const name = "XPUM_STATS_MEMORY_USED"
 	used := metric(s.Device, name)
@@ -168,60 +166,60 @@ func (s xpuStats) memoryUsed(total uint64) *uint64 {
 	return nil
 }
 
-// parseXPU reads a list of devices, or the details of one. Virtual functions,
-// which are slices of a physical one, are left out.
+// parseXPU parses a list of devices or the details of one device. It omits virtual functions,
+// which are parts of a physical device.
 func parseXPU(out []byte) ([]xpuDevice, error) {
 	doc, err := jsonPart(out)
 	if err != nil {
 		return nil, err
 	}
-	var answer struct {
+	var output struct {
 		xpuDevice
 		List  []xpuDevice `json:"device_list"`
 		Error text        `json:"error"`
 	}
-	if err := json.Unmarshal(doc, &answer); err != nil {
+	if err := json.Unmarshal(doc, &output); err != nil {
 		return nil, err
 	}
-	if answer.Error != "" {
-		return nil, &toolError{tool: xpuSMI, words: oneLine(string(answer.Error))}
+	if output.Error != "" {
+		return nil, &toolError{tool: xpuSMI, message: oneLine(string(output.Error))}
 	}
-	if answer.List == nil && answer.BDF != "" {
-		return []xpuDevice{answer.xpuDevice}, nil
+	if output.List == nil && output.BDF != "" {
+		return []xpuDevice{output.xpuDevice}, nil
 	}
-	return slices.DeleteFunc(answer.List, func(x xpuDevice) bool { return strings.EqualFold(string(x.Function), "virtual") }), nil
+	return slices.DeleteFunc(output.List, func(x xpuDevice) bool { return strings.EqualFold(string(x.Function), "virtual") }), nil
 }
 
-// fill adds what the tool knows to what the kernel said.
+// fill returns g, the device from sysfs, with the values of the tool.
 func (x xpuDevice) fill(g Device) Device {
 	g.Index = x.ID
-	g.UUID = known(string(x.UUID))
-	g.Name = cmp.Or(known(string(x.Name)), g.Name)
-	g.Driver = cmp.Or(known(string(x.Driver)), g.Driver)
+	g.UUID = knownText(string(x.UUID))
+	g.Name = cmp.Or(knownText(string(x.Name)), g.Name)
+	g.Driver = cmp.Or(knownText(string(x.Driver)), g.Driver)
 	g.MemoryTotal = cmp.Or(orZero(toBytes(number(string(x.Memory)), 1)), g.MemoryTotal)
 	g.MemoryUsed = x.stats.memoryUsed(g.MemoryTotal)
-	g.MemoryFree = less(g.MemoryTotal, g.MemoryUsed)
+	g.MemoryFree = difference(g.MemoryTotal, g.MemoryUsed)
 	g.Utilization = metric(x.stats.Device, "XPUM_STATS_GPU_UTILIZATION")
 	g.Temperature = metric(x.stats.Device, "XPUM_STATS_GPU_CORE_TEMPERATURE")
 	g.Power = metric(x.stats.Device, "XPUM_STATS_POWER")
 	return g
 }
 
-// intelProcesses asks `xpu-smi ps`, which gives kilobytes of 1000; the tool
-// lists itself as well.
+// intelProcesses returns the processes that `xpu-smi ps` lists, except xpu-smi itself. The
+// tool reports memory in units of 1000 bytes.
 func (d *Detector) intelProcesses(ctx context.Context) ([]Process, error) {
-	cards := of(d.pciCards(), Intel)
+	cards := cardsOf(d.pciCards(), Intel)
 	if !slices.ContainsFunc(cards, func(c card) bool { return !onRootBus(c.bus) }) {
 		return nil, nil
 	}
-	r, err := d.ask(ctx, xpuSMI, "ps", "-j")
-	if missing(err) {
+	r, err := d.runTool(ctx, xpuSMI, "ps", "-j")
+	if isNotInstalled(err) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	listed, err := d.ask(ctx, xpuSMI, "discovery", "-j")
+	listed, err := d.runTool(ctx, xpuSMI, "discovery", "-j")
 	if err != nil {
 		return nil, err
 	}
@@ -235,9 +233,9 @@ func (d *Detector) intelProcesses(ctx context.Context) ([]Process, error) {
 func parseXPUProcesses(out []byte, devices []xpuDevice) ([]Process, error) {
 	doc, err := jsonPart(out)
 	if err != nil {
-		return nil, &toolError{tool: xpuSMI, words: xpuSMI + " ps: " + err.Error()}
+		return nil, &toolError{tool: xpuSMI, message: xpuSMI + " ps: " + err.Error()}
 	}
-	var answer struct {
+	var output struct {
 		List []struct {
 			Device int  `json:"device_id"`
 			PID    int  `json:"process_id"`
@@ -245,18 +243,18 @@ func parseXPUProcesses(out []byte, devices []xpuDevice) ([]Process, error) {
 			Memory text `json:"mem_size"`
 		} `json:"device_util_by_proc_list"`
 	}
-	if err := json.Unmarshal(doc, &answer); err != nil {
-		return nil, &toolError{tool: xpuSMI, words: xpuSMI + " ps: " + err.Error()}
+	if err := json.Unmarshal(doc, &output); err != nil {
+		return nil, &toolError{tool: xpuSMI, message: xpuSMI + " ps: " + err.Error()}
 	}
 	uuids := map[int]string{}
 	for _, x := range devices {
-		uuids[x.ID] = known(string(x.UUID))
+		uuids[x.ID] = knownText(string(x.UUID))
 	}
 	var processes []Process
-	for _, p := range answer.List {
+	for _, p := range output.List {
 		if p.PID > 0 && p.Name != xpuSMI {
 			processes = append(processes, Process{
-				Vendor: Intel, DeviceUUID: uuids[p.Device], PID: p.PID, Name: known(string(p.Name)),
+				Vendor: Intel, DeviceUUID: uuids[p.Device], PID: p.PID, Name: knownText(string(p.Name)),
 				Memory: toBytes(number(string(p.Memory)), 1000),
 			})
 		}

@@ -9,10 +9,10 @@ import (
 	"strings"
 )
 
-// hipOrder numbers AMD's devices as HIP does, which is what HIP_VISIBLE_DEVICES
-// counts: in the order of the kernel's compute nodes. The tools count by PCI
-// address, and that can be another order. If not every device is found among the
-// nodes exactly once, as in partitioned ones, all keep their tool's number.
+// hipOrder sets the indices of AMD devices to the HIP indices (HIP_VISIBLE_DEVICES), which
+// follow the order of the kernel's compute nodes. The tools sort by PCI address, which can be
+// another order. If the devices and nodes do not correspond, for example because devices are
+// partitioned, hipOrder does not change the indices.
 func (d *Detector) hipOrder(devices []Device) []Device {
 	nodes := d.kfdNodes()
 	addresses := make([]string, len(nodes))
@@ -35,8 +35,8 @@ func (d *Detector) hipOrder(devices []Device) []Device {
 	return numbered
 }
 
-// withArchitecture adds the architecture of the kernel's compute node to each device
-// whose tool reports none.
+// withArchitecture sets the architecture of devices from the kernel's compute nodes if the
+// tool does not report it.
 func (d *Detector) withArchitecture(devices []Device) []Device {
 	for _, n := range d.kfdNodes() {
 		for i := range devices {
@@ -48,16 +48,14 @@ func (d *Detector) withArchitecture(devices []Device) []Device {
 	return devices
 }
 
-// kfdNode is a compute node of the kernel that is a GPU.
+// kfdNode is a compute node of the kernel for a GPU.
 type kfdNode struct {
 	bus          string
 	architecture string // such as "gfx942"; "" if unknown
 }
 
-// kfdNodes are the PCI addresses of the compute nodes that are GPUs, by node. A
-// node that this user may not use cannot be read, and HIP leaves it out as well.
-// location_id is bus, device and function as in a PCI address; see struct
-// kfd_node_properties in the kernel's drivers/gpu/drm/amd/amdkfd/kfd_topology.h.
+// kfdNodes returns the compute nodes for GPUs, sorted by number. It omits nodes that the user
+// cannot access, as HIP does.
 func (d *Detector) kfdNodes() []kfdNode {
 	const root = "class/kfd/kfd/topology/nodes"
 	fs := d.sysfs()
@@ -77,8 +75,9 @@ func (d *Detector) kfdNodes() []kfdNode {
 	return nodes
 }
 
-// parseKFDNode reads the properties of a node; the result is empty for one that is
-// not a GPU.
+// parseKFDNode parses the properties of a node. The result is empty if the node is not a GPU.
+// location_id contains the bus, device and function of the PCI address; see struct
+// kfd_node_properties in the kernel's drivers/gpu/drm/amd/amdkfd/kfd_topology.h.
 func parseKFDNode(properties string) kfdNode {
 	values := map[string]uint64{}
 	for line := range strings.Lines(properties) {
@@ -88,7 +87,7 @@ func parseKFDNode(properties string) kfdNode {
 		}
 	}
 	if values["simd_count"] == 0 || values["vendor_id"] != 0x1002 {
-		return kfdNode{} // a CPU
+		return kfdNode{} // a CPU or a GPU of another vendor
 	}
 	location, domain := values["location_id"], values["domain"]
 	digits := func(n uint64, width int) string {
@@ -102,11 +101,11 @@ func parseKFDNode(properties string) kfdNode {
 	return node
 }
 
-// architecture returns the name of a target as the compiler writes it. rocm-smi
-// writes the stepping as a decimal number, "gfx9010" for gfx90a, and some releases
-// append features, "gfx90a:sramecc+:xnack-".
+// architecture returns the compiler's name of a target. rocm-smi prints the stepping in
+// decimal, "gfx9010" for gfx90a, and some releases append features,
+// "gfx90a:sramecc+:xnack-".
 func architecture(s string) string {
-	name, _, _ := strings.Cut(known(s), ":")
+	name, _, _ := strings.Cut(knownText(s), ":")
 	if minor, isGFX9 := strings.CutPrefix(name, "gfx9"); isGFX9 && len(minor) == 3 {
 		if stepping, err := strconv.ParseUint(minor[1:], 10, 8); err == nil {
 			return "gfx9" + minor[:1] + strconv.FormatUint(stepping, 16)

@@ -12,9 +12,9 @@ import (
 
 const nvidiaSMI = "nvidia-smi"
 
-// The columns asked of nvidia-smi, which lists and explains them under
-// `nvidia-smi --help-query-gpu`. Older drivers do not know them all.
-// Exit codes are in its manual: https://man.archlinux.org/man/nvidia-smi.1
+// nvidiaFields returns the queried fields, which `nvidia-smi --help-query-gpu` explains.
+// Older drivers do not support all of them. The manual documents the exit codes:
+// https://man.archlinux.org/man/nvidia-smi.1
 func nvidiaFields() []string {
 	return []string{
 		"index", "uuid", "name", "pci.bus_id", "memory.total", "memory.used", "memory.free", "driver_version",
@@ -26,64 +26,64 @@ func nvidiaQuery(fields []string) []string {
 	return []string{"--query-gpu=" + strings.Join(fields, ","), "--format=csv,noheader,nounits"}
 }
 
-// nvidia lists the NVIDIA devices. cards are those that sysfs shows.
+// nvidia returns the NVIDIA devices. cards are the NVIDIA cards in sysfs.
 func (d *Detector) nvidia(ctx context.Context, cards []card) []Device {
 	fields := nvidiaFields()
-	r, err := d.ask(ctx, nvidiaSMI, nvidiaQuery(fields)...)
+	r, err := d.runTool(ctx, nvidiaSMI, nvidiaQuery(fields)...)
 	for err != nil {
 		i := slices.Index(fields, invalidField(r.Stdout, r.Stderr))
 		if i < 0 {
 			break
 		}
 		fields = slices.Delete(fields, i, i+1)
-		r, err = d.ask(ctx, nvidiaSMI, nvidiaQuery(fields)...)
+		r, err = d.runTool(ctx, nvidiaSMI, nvidiaQuery(fields)...)
 	}
-	if missing(err) {
+	if isNotInstalled(err) {
 		if len(cards) == 0 {
 			return nil
 		}
-		return broken(NVIDIA, cards, "the NVIDIA driver is not installed: there is no nvidia-smi")
+		return brokenDevices(NVIDIA, cards, "the NVIDIA driver is not installed: nvidia-smi not found")
 	}
-	devices, complaints := parseNvidia(fields, r.Stdout)
+	devices, messages := parseNvidia(fields, r.Stdout)
 	switch {
 	case len(devices) > 0:
-		// Some devices answer and some do not: a lost one is named in words.
-		return append(devices, lostNvidia(devices, complaints, r.ExitCode)...)
+		// The messages can report devices that do not work.
+		return append(devices, lostNvidia(devices, messages, r.ExitCode)...)
 	case err != nil && !noDevices(err.Error()):
-		return broken(NVIDIA, cards, err.Error())
+		return brokenDevices(NVIDIA, cards, err.Error())
 	case len(cards) == 0:
-		return nil // the tool is there, a card is not
-	case complaints == "":
-		complaints = "nvidia-smi lists no devices"
+		return nil // the tool is installed on a machine without a card
+	case messages == "":
+		messages = "nvidia-smi lists no devices"
 	}
-	return broken(NVIDIA, cards, oneLine(complaints))
+	return brokenDevices(NVIDIA, cards, oneLine(messages))
 }
 
-// nvidiaWarns reports whether an exit code of nvidia-smi means that the
-// query succeeded: 0, or 14 for a corrupted infoROM, with which a device works.
+// nvidiaWarns reports whether an exit code of nvidia-smi means that the query succeeded. 14
+// is a warning about a corrupted infoROM; the device works.
 func nvidiaWarns(exitCode int) bool { return exitCode == 0 || exitCode == 14 }
 
-// askNvidia is [Detector.ask] for nvidia-smi, without an error where the tool only
-// warns.
-func (d *Detector) askNvidia(ctx context.Context, args ...string) (Result, error) {
-	r, err := d.ask(ctx, nvidiaSMI, args...)
-	var failed *toolError
-	if errors.As(err, &failed) && failed.err == nil && nvidiaWarns(r.ExitCode) {
+// runNvidiaSMI runs nvidia-smi as [Detector.runTool] does, but does not return an error for a
+// warning.
+func (d *Detector) runNvidiaSMI(ctx context.Context, args ...string) (Result, error) {
+	r, err := d.runTool(ctx, nvidiaSMI, args...)
+	var toolErr *toolError
+	if errors.As(err, &toolErr) && toolErr.err == nil && nvidiaWarns(r.ExitCode) {
 		return r, nil
 	}
 	return r, err
 }
 
-// lostNvidia returns a broken device for each one that complaints name and that is
-// not among devices. A line about a device that answered, or about none while the
-// exit code reports success, is a warning: the tool prints them between its rows.
-func lostNvidia(devices []Device, complaints string, exitCode int) []Device {
+// lostNvidia returns a device with an error for each failed device that messages report and
+// devices does not contain. A line about a listed device is a warning. So is a line without an
+// address if the exit code reports success.
+func lostNvidia(devices []Device, messages string, exitCode int) []Device {
 	var lost []Device
-	for line := range strings.Lines(complaints) {
+	for line := range strings.Lines(messages) {
 		bus := busIDIn(line)
 		same := func(d Device) bool { return d.PCIBusID == bus }
 		switch {
-		case bus != "" && slices.ContainsFunc(devices, same), warning.MatchString(line), bus == "" && nvidiaWarns(exitCode):
+		case bus != "" && slices.ContainsFunc(devices, same), warningRegexp.MatchString(line), bus == "" && nvidiaWarns(exitCode):
 			continue
 		}
 		i := slices.IndexFunc(lost, same)
@@ -95,31 +95,30 @@ func lostNvidia(devices []Device, complaints string, exitCode int) []Device {
 	return lost
 }
 
-var warning = regexp.MustCompile(`(?i)^\s*warning\b`)
+var warningRegexp = regexp.MustCompile(`(?i)^\s*warning\b`)
 
-func noDevices(words string) bool { return words == "No devices were found" }
+func noDevices(message string) bool { return message == "No devices were found" }
 
-var invalidFieldWords = regexp.MustCompile(`Field "([^"]+)" is not a valid field to query`)
+var invalidFieldRegexp = regexp.MustCompile(`Field "([^"]+)" is not a valid field to query`)
 
-// invalidField is the column that this nvidia-smi is too old for, or "".
+// invalidField returns the field that nvidia-smi rejects, or "".
 func invalidField(outputs ...[]byte) string {
 	for _, out := range outputs {
-		if m := invalidFieldWords.FindSubmatch(out); m != nil {
+		if m := invalidFieldRegexp.FindSubmatch(out); m != nil {
 			return string(m[1])
 		}
 	}
 	return ""
 }
 
-var busIDWords = regexp.MustCompile(`(?:[0-9A-Fa-f]{4,8}:)[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]`)
+var busIDRegexp = regexp.MustCompile(`(?:[0-9A-Fa-f]{4,8}:)[0-9A-Fa-f]{2}:[0-9A-Fa-f]{2}\.[0-7]`)
 
-// busIDIn is the first PCI address in a text, or "".
-func busIDIn(words string) string { return busID(busIDWords.FindString(words)) }
+// busIDIn returns the first PCI address in a text, or "".
+func busIDIn(text string) string { return busID(busIDRegexp.FindString(text)) }
 
-// parseNvidia reads the lines of nvidia-smi's --query-gpu with the given
-// columns. A name may contain what separates the columns. Lines that are no device are
-// returned as complaints.
-func parseNvidia(fields []string, out []byte) (devices []Device, complaints string) {
+// parseNvidia parses the output of `nvidia-smi --query-gpu` with the given fields. A name can
+// contain the separator. messages contains the lines that do not describe a device.
+func parseNvidia(fields []string, out []byte) (devices []Device, messages string) {
 	var others []string
 	for line := range strings.Lines(string(out)) {
 		line = strings.TrimSpace(line)
@@ -147,9 +146,9 @@ func nvidiaDevice(index int, row map[string]string) Device {
 	mib := func(field string) *uint64 { return toBytes(number(row[field]), 1<<20) }
 	d := Device{
 		Index: index, Vendor: NVIDIA,
-		UUID: known(row["uuid"]), Name: known(row["name"]), PCIBusID: busID(row["pci.bus_id"]),
+		UUID: knownText(row["uuid"]), Name: knownText(row["name"]), PCIBusID: busID(row["pci.bus_id"]),
 		MemoryTotal: orZero(mib("memory.total")), MemoryUsed: mib("memory.used"), MemoryFree: mib("memory.free"),
-		Driver: known(row["driver_version"]), ComputeCapability: known(row["compute_cap"]),
+		Driver: knownText(row["driver_version"]), ComputeCapability: knownText(row["compute_cap"]),
 		Utilization: number(row["utilization.gpu"]), Temperature: number(row["temperature.gpu"]), Power: number(row["power.draw"]),
 	}
 	switch mode := row["mig.mode.current"]; mode {
@@ -158,34 +157,35 @@ func nvidiaDevice(index int, row map[string]string) Device {
 		d.MIG = &on
 	}
 	switch row["memory.total"] {
-	case "[N/A]", "[Not Supported]": // it has none of its own
+	case "[N/A]", "[Not Supported]": // no dedicated memory
 		d.Unified = d.MIG == nil
 	}
-	for _, field := range nvidiaFields() { // in order, so that the words are always the same
+	for _, field := range nvidiaFields() { // in a fixed order, for a deterministic message
 		v := strings.Trim(row[field], "[]")
 		if strings.Contains(v, "GPU is lost") || strings.Contains(v, "requires reset") ||
 			field == "memory.total" && v == "Unknown Error" {
-			d.Error = fmt.Sprintf("nvidia-smi says of %s: %s", field, v)
+			d.Error = fmt.Sprintf("nvidia-smi reports %q for %s", v, field)
 			break
 		}
 	}
 	return d
 }
 
-// cudaVersion asks for the plain table, whose header has it; "" if unknown.
+// cudaVersion returns the CUDA version in the default output of nvidia-smi, or "" if unknown.
 func (d *Detector) cudaVersion(ctx context.Context) string {
-	r, err := d.askNvidia(ctx)
+	r, err := d.runNvidiaSMI(ctx)
 	if err != nil {
 		return ""
 	}
 	return parseCUDA(r.Stdout)
 }
 
-// The header says "CUDA Version: 12.8"; newer drivers, such as 610, "CUDA UMD Version: 13.3".
-var cudaWords = regexp.MustCompile(`CUDA (?:UMD )?Version\s*: (\d+\.\d+)`)
+// cudaRegexp matches "CUDA Version: 12.8" in the header. Newer drivers, such as 610, print
+// "CUDA UMD Version: 13.3".
+var cudaRegexp = regexp.MustCompile(`CUDA (?:UMD )?Version\s*: (\d+\.\d+)`)
 
 func parseCUDA(table []byte) string {
-	if m := cudaWords.FindSubmatch(table); m != nil {
+	if m := cudaRegexp.FindSubmatch(table); m != nil {
 		return string(m[1])
 	}
 	return ""

@@ -8,96 +8,97 @@ import (
 	"strings"
 )
 
-// nvidiaProcesses lists all processes, those that draw too: on a workstation the
-// desktop is who holds the memory. `nvidia-smi -q -d PIDS` tells of both kinds, by
-// the manual's section Processes, with whole names and at a fraction of the cost of
-// all of -q; pmon cuts names off and leaves out devices. An nvidia-smi that
-// does not answer so is asked for the compute processes alone.
+// nvidiaProcesses returns the compute and graphics processes; on a workstation, the desktop
+// uses most of the memory. `nvidia-smi -q -d PIDS` lists both kinds with complete names and is
+// much faster than -q alone; see section Processes of the manual. pmon truncates names and
+// omits devices. If nvidia-smi does not support the query, nvidiaProcesses returns only the
+// compute processes.
 func (d *Detector) nvidiaProcesses(ctx context.Context) ([]Process, error) {
-	r, err := d.askNvidia(ctx, "-q", "-d", "PIDS")
-	if missing(err) || err != nil && noDevices(err.Error()) {
+	r, err := d.runNvidiaSMI(ctx, "-q", "-d", "PIDS")
+	if isNotInstalled(err) || err != nil && noDevices(err.Error()) {
 		return nil, nil
 	}
-	var failed *toolError
-	if errors.As(err, &failed) && failed.err != nil {
-		return nil, err // it did not answer at all, and would not answer anything else
+	var toolErr *toolError
+	if errors.As(err, &toolErr) && toolErr.err != nil {
+		return nil, err // the tool did not run or did not exit: do not run it again
 	}
-	holders, understood := parseNvidiaHolders(r.Stdout)
-	if err != nil || !understood {
+	entries, ok := parseNvidiaPIDs(r.Stdout)
+	if err != nil || !ok {
 		return d.nvidiaComputeProcesses(ctx)
 	}
-	if len(holders) == 0 {
+	if len(entries) == 0 {
 		return nil, nil
 	}
-	return joinNvidiaHolders(holders, d.nvidia(ctx, nil)), nil
+	return mergeNvidiaProcesses(entries, d.nvidia(ctx, nil)), nil
 }
 
-// nvidiaHolder is a process as -q tells it.
-type nvidiaHolder struct {
-	nvidiaPlace
+// nvidiaProcess is a process in the output of -q.
+type nvidiaProcess struct {
+	nvidiaLocation
 	process Process
 }
 
-// nvidiaPlace is a device by its address, and in multi-instance mode a part of it.
-type nvidiaPlace struct{ bus, gpuInstance, computeInstance string }
+// nvidiaLocation identifies a device or, in multi-instance mode, a part of it.
+type nvidiaLocation struct{ bus, gpuInstance, computeInstance string }
 
-// parseNvidiaHolders reads lines of "key : value" that are indented below the line
-// of their device, "GPU 00000000:01:00.0". understood is false for an output that is
-// none of -q, such as a complaint.
-func parseNvidiaHolders(out []byte) (holders []nvidiaHolder, understood bool) {
-	var at nvidiaPlace
-	var within bool // lines are about the last of the holders
+// parseNvidiaPIDs parses lines of the form "key : value" that are indented below the line
+// of their device, "GPU 00000000:01:00.0". ok is false if the output does not have this form,
+// for example because it is an error message.
+func parseNvidiaPIDs(out []byte) (entries []nvidiaProcess, ok bool) {
+	var current nvidiaLocation
+	var inProcess bool // the lines describe the last of the entries
 	for line := range strings.Lines(string(out)) {
-		if address, ok := strings.CutPrefix(line, "GPU "); ok && busID(address) != "" {
-			at, within, understood = nvidiaPlace{bus: busID(address)}, false, true
+		if address, isDevice := strings.CutPrefix(line, "GPU "); isDevice && busID(address) != "" {
+			current, inProcess, ok = nvidiaLocation{bus: busID(address)}, false, true
 			continue
 		}
 		key, value, _ := strings.Cut(line, ":")
 		value = strings.TrimSpace(value)
 		switch strings.TrimSpace(key) {
 		case "Attached GPUs":
-			understood = true
+			ok = true
 		case "GPU instance ID":
-			at.gpuInstance = known(value)
+			current.gpuInstance = knownText(value)
 		case "Compute instance ID":
-			at.computeInstance = known(value)
+			current.computeInstance = knownText(value)
 		case "Process ID":
 			pid, err := strconv.Atoi(value)
-			if within = err == nil && pid > 0 && at.bus != ""; within {
-				holders = append(holders, nvidiaHolder{at, Process{Vendor: NVIDIA, PID: pid}})
+			if inProcess = err == nil && pid > 0 && current.bus != ""; inProcess {
+				entries = append(entries, nvidiaProcess{current, Process{Vendor: NVIDIA, PID: pid}})
 			}
 		case "Name":
-			if within {
-				holders[len(holders)-1].process.Name = known(value)
+			if inProcess {
+				entries[len(entries)-1].process.Name = knownText(value)
 			}
 		case "Used GPU Memory":
-			if within {
-				holders[len(holders)-1].process.Memory = toBytes(number(value), 1<<20)
+			if inProcess {
+				entries[len(entries)-1].process.Memory = toBytes(number(value), 1<<20)
 			}
 		}
 	}
-	return holders, understood
+	return entries, ok
 }
 
-// joinNvidiaHolders makes processes of holders, with the UUIDs of the devices. A
-// process that computes and draws may be told twice, each time with all its memory.
-func joinNvidiaHolders(holders []nvidiaHolder, devices []Device) []Process {
+// mergeNvidiaProcesses converts entries to processes with the UUIDs of their devices. A process
+// that does compute and graphics can be listed twice, each time with its total memory; it
+// results in one process.
+func mergeNvidiaProcesses(entries []nvidiaProcess, devices []Device) []Process {
 	uuids := map[string]string{}
 	for _, d := range devices {
 		uuids[d.PCIBusID] = d.UUID
 	}
-	type held struct {
-		nvidiaPlace
+	type key struct {
+		nvidiaLocation
 		pid int
 	}
-	seen := map[held]int{} // where in processes
+	seen := map[key]int{} // index in processes
 	var processes []Process
-	for _, h := range holders {
-		p, key := h.process, held{h.nvidiaPlace, h.process.PID}
+	for _, h := range entries {
+		p, k := h.process, key{h.nvidiaLocation, h.process.PID}
 		p.DeviceUUID = uuids[h.bus]
-		i, again := seen[key]
-		if !again {
-			seen[key] = len(processes)
+		i, duplicate := seen[k]
+		if !duplicate {
+			seen[k] = len(processes)
 			processes = append(processes, p)
 			continue
 		}
@@ -110,10 +111,10 @@ func joinNvidiaHolders(holders []nvidiaHolder, devices []Device) []Process {
 	return processes
 }
 
-// nvidiaComputeProcesses lists the processes that compute; columns are explained
-// under `nvidia-smi --help-query-compute-apps`.
+// nvidiaComputeProcesses returns the compute processes. `nvidia-smi --help-query-compute-apps`
+// explains the fields.
 func (d *Detector) nvidiaComputeProcesses(ctx context.Context) ([]Process, error) {
-	r, err := d.askNvidia(ctx, "--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv,noheader,nounits")
+	r, err := d.runNvidiaSMI(ctx, "--query-compute-apps=gpu_uuid,pid,process_name,used_memory", "--format=csv,noheader,nounits")
 	if err != nil && noDevices(err.Error()) {
 		return nil, nil
 	}
@@ -123,8 +124,8 @@ func (d *Detector) nvidiaComputeProcesses(ctx context.Context) ([]Process, error
 	return parseNvidiaProcesses(r.Stdout), nil
 }
 
-// parseNvidiaProcesses reads lines of uuid, pid, name, MiB. The name may hold
-// commas. Other lines, such as "No devices were found", are no processes.
+// parseNvidiaProcesses parses lines of UUID, process id, name and MiB. The name can contain
+// commas. Other lines, such as "No devices were found", are ignored.
 func parseNvidiaProcesses(out []byte) []Process {
 	var processes []Process
 	for line := range strings.Lines(string(out)) {
@@ -138,8 +139,8 @@ func parseNvidiaProcesses(out []byte) []Process {
 		}
 		last := len(values) - 1
 		processes = append(processes, Process{
-			Vendor: NVIDIA, DeviceUUID: known(values[0]), PID: pid,
-			Name:   known(strings.Join(values[2:last], ", ")),
+			Vendor: NVIDIA, DeviceUUID: knownText(values[0]), PID: pid,
+			Name:   knownText(strings.Join(values[2:last], ", ")),
 			Memory: toBytes(number(values[last]), 1<<20),
 		})
 	}

@@ -2,5 +2,5 @@
 
 package gpu
 
-// owner is unknown where there is no procfs.
+// owner returns "": this platform has no procfs.
 func owner(string, int) string { return "" }

@@ -10,7 +10,8 @@ import (
 	"syscall"
 )
 
-// owner is the user of a process by procfs: a name, else a number, else "".
+// owner returns the name of a process owner from procfs, or the user id if it has no name, or
+// "" if unknown.
 func owner(proc string, pid int) string {
 	info, err := os.Stat(filepath.Join(proc, strconv.Itoa(pid)))
 	if err != nil {

@@ -14,30 +14,29 @@ import (
 //go:embed probe.sh
 var probeScript string
 
-// ProbeScript returns a POSIX shell script that prints what [Parse] reads. It is for
-// machines on which no program can be started that has a [Detector]. It finds tools
-// where a detector finds them, runs each for at most 10 seconds where the machine has
-// timeout(1), and always exits with 0.
+// ProbeScript returns a POSIX shell script that prints the input for [Parse]. It is for
+// machines on which a program with a [Detector] is not installed. It searches tools in the
+// same directories as a detector. If the machine has timeout(1), it runs each tool for at
+// most 10 seconds. It always exits with status 0.
 func ProbeScript() string {
 	return fmt.Sprintf("tool_dirs='%s'\nnvidia_fields='%s'\ntool_limit=%d\n",
 		strings.Join(toolDirs(), " "), strings.Join(nvidiaFields(), ","), int(probeTimeout/time.Second)) + probeScript
 }
 
-// ErrNoProbe is the error of [Parse] for text without the complete output of the
-// script of [ProbeScript].
-var ErrNoProbe = errors.New("the output of the GPU probe is incomplete")
+// ErrNoProbe is the error of [Parse] for text that does not contain the complete output of
+// the script of [ProbeScript].
+var ErrNoProbe = errors.New("incomplete output of the GPU probe")
 
-// probeTimeout is the limit that the script sets to each tool.
+// probeTimeout is the time limit of the script for each tool.
 const probeTimeout = 10 * time.Second
 
-// timedOut reports whether an exit status is that of a tool which timeout(1) killed:
-// 124, or 143 with BusyBox; 137 if SIGTERM was not enough.
+// timedOut reports whether an exit status means that timeout(1) killed a tool: 124, or 143
+// with BusyBox, or 137 after SIGKILL.
 func timedOut(status int) bool { return status == 124 || status == 137 || status == 143 }
 
-// Parse returns the devices that [Detector.Devices] would find on the machine on
-// which the script of [ProbeScript] printed out. It runs nothing: the code that
-// interprets the tools' output is that of the detector. Text before the output of
-// the script is skipped.
+// Parse returns the devices that [Detector.Devices] would return on the machine on which the
+// script of [ProbeScript] printed out. It does not run programs, and interprets the output of
+// the tools as the detector does. It skips text before the output of the script.
 func Parse(out []byte) ([]Device, error) {
 	rec, err := parseRecording(string(out))
 	if err != nil {
@@ -47,18 +46,18 @@ func Parse(out []byte) ([]Device, error) {
 	return d.Devices(context.Background())
 }
 
-// noProc is the procfs of a recording, which has none.
+// noProc is the procfs of a recording, which does not contain one.
 const noProc = "/nonexistent"
 
-// recording is what the script printed.
+// recording is the parsed output of the script.
 type recording struct {
 	os    string // as uname(1) writes it
 	sysfs recordedSysfs
 	runs  map[string]Result // by command line
 }
 
-// sectionMark begins a section of the script's output: a line with its kind and its
-// arguments, then the text that belongs to it.
+// sectionMark starts a section of the script's output: a line with its kind and arguments,
+// and then its text.
 const sectionMark = "\x1c"
 
 func parseRecording(out string) (*recording, error) {
@@ -79,7 +78,7 @@ func parseRecording(out string) (*recording, error) {
 			status, line, _ := strings.Cut(args, " ")
 			code, err := strconv.Atoi(status)
 			if err != nil {
-				return nil, fmt.Errorf("%w: %q is no exit status", ErrNoProbe, status)
+				return nil, fmt.Errorf("%w: invalid exit status %q", ErrNoProbe, status)
 			}
 			last = line
 			rec.runs[line] = Result{Stdout: []byte(body), ExitCode: code}
@@ -95,7 +94,7 @@ func parseRecording(out string) (*recording, error) {
 	return nil, ErrNoProbe
 }
 
-// run is a [Runner] that returns what was recorded.
+// run is a [Runner] that returns recorded results.
 func (rec *recording) run(_ context.Context, name string, args ...string) (Result, error) {
 	line := strings.Join(append([]string{name}, args...), " ")
 	r, ok := rec.runs[line]
@@ -105,8 +104,8 @@ func (rec *recording) run(_ context.Context, name string, args ...string) (Resul
 	case ok:
 		return r, nil
 	}
-	for ran := range rec.runs {
-		if ran == name || strings.HasPrefix(ran, name+" ") {
+	for recorded := range rec.runs {
+		if recorded == name || strings.HasPrefix(recorded, name+" ") {
 			return Result{}, fmt.Errorf("%s was not recorded", line)
 		}
 	}

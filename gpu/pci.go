@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// card is a display controller or accelerator on the PCI bus, as sysfs has it.
+// card is a display controller or accelerator in the PCI devices of sysfs; see
 // https://docs.kernel.org/PCI/sysfs-pci.html
 type card struct {
 	vendor Vendor
@@ -13,11 +13,11 @@ type card struct {
 	device string // the PCI device id, "0x2330"
 	driver string // the kernel driver bound to it, or ""
 	fs     sysfs
-	dir    string // its folder under /sys, relative to that
+	dir    string // its directory, relative to /sys
 }
 
-// pciCards lists the cards of the three vendors, sorted by address. It is
-// empty where there is no PCI bus to be seen.
+// pciCards returns the cards of NVIDIA, AMD and Intel, sorted by address. It returns none if
+// the machine has no visible PCI bus.
 func (d *Detector) pciCards() []card {
 	const root = "bus/pci/devices"
 	fs := d.sysfs()
@@ -49,38 +49,39 @@ func pciVendor(id string) (Vendor, bool) {
 	return "", false
 }
 
-// isAccelerator is true for display controllers (base class 03, all the usual
-// GPUs) and processing accelerators (12, AMD's newer Instincts).
+// isAccelerator reports whether a PCI class is a display controller (base class 03, most
+// GPUs) or a processing accelerator (base class 12, newer AMD Instinct devices).
 func isAccelerator(class string) bool {
 	return strings.HasPrefix(class, "0x03") || strings.HasPrefix(class, "0x12")
 }
 
-func of(cards []card, vendor Vendor) []card {
-	var its []card
+// cardsOf returns the cards of a vendor.
+func cardsOf(cards []card, vendor Vendor) []card {
+	var matching []card
 	for _, c := range cards {
 		if c.vendor == vendor {
-			its = append(its, c)
+			matching = append(matching, c)
 		}
 	}
-	return its
+	return matching
 }
 
-// broken makes a device of each card, all with the same reason why they cannot
-// be used. Where sysfs shows no card, the reason alone is the device.
-func broken(vendor Vendor, cards []card, why string) []Device {
+// brokenDevices returns a device with an error for each card. Without cards, it returns one
+// device with the error.
+func brokenDevices(vendor Vendor, cards []card, reason string) []Device {
 	if len(cards) == 0 {
-		return []Device{{Index: -1, Vendor: vendor, Error: why}}
+		return []Device{{Index: -1, Vendor: vendor, Error: reason}}
 	}
 	var devices []Device
 	for _, c := range cards {
-		devices = append(devices, Device{Index: -1, Vendor: vendor, PCIBusID: c.bus, Error: why + c.boundTo()})
+		devices = append(devices, Device{Index: -1, Vendor: vendor, PCIBusID: c.bus, Error: reason + c.driverNote()})
 	}
 	return devices
 }
 
-// boundTo tells of a driver that explains much, such as vfio-pci (the card was
-// given to a virtual machine) or nouveau.
-func (c card) boundTo() string {
+// driverNote returns a note about the driver of a card that is not the vendor's driver, such as
+// vfio-pci (for a virtual machine) or nouveau.
+func (c card) driverNote() string {
 	switch c.driver {
 	case "":
 		return " (no driver is bound to the device)"
@@ -90,9 +91,9 @@ func (c card) boundTo() string {
 	return " (the device is bound to the driver " + c.driver + ")"
 }
 
-// line returns the text of one of the card's files without the white space around
-// it, or "".
+// line returns the contents of a file of the card without leading and trailing white space.
 func (c card) line(name string) string { return readLine(c.fs, path.Join(c.dir, name)) }
 
-// bytes returns the number of bytes in one of the card's files; nil if there is none.
+// bytes parses a number of bytes in a file of the card. It returns nil if the file does not
+// contain one.
 func (c card) bytes(name string) *uint64 { return readBytes(c.fs, path.Join(c.dir, name)) }

@@ -1,18 +1,17 @@
-# Records what gpu.Parse reads: the raw output of the vendors' tools, with their exit
-# status, and the kernel's files about accelerators. It decides nothing itself.
+# Records the input of gpu.Parse: the output and exit status of the vendors' tools, and the
+# kernel's files about accelerators. It does not interpret them.
 #
-# A section starts with the byte 034 and its kind:
+# A section starts with the byte 034 (octal) and its kind:
 #
-#	os NAME              what uname -s prints
-#	file PATH            a file below /sys; its first line, or all of it, follows
-#	link PATH            a symbolic link below /sys; its target follows
-#	run STATUS COMMAND   a tool that ran; its standard output follows
-#	err                  the standard error of the tool before
+#	os NAME              the output of uname -s
+#	file PATH            a file in /sys, followed by its contents or its first line
+#	link PATH            a symbolic link in /sys, followed by its target
+#	run STATUS COMMAND   a tool that was run, followed by its standard output
+#	err                  the standard error of the previous tool
 #	end                  the recording is complete
 #
-# tool_dirs, nvidia_fields and tool_limit are set by the caller: the directories to
-# search after PATH, the columns to ask nvidia-smi for, and the seconds that a tool may
-# take.
+# The caller sets tool_dirs, nvidia_fields and tool_limit: the directories to search after
+# PATH, the fields to query from nvidia-smi, and the time limit for a tool in seconds.
 : "${tool_dirs=}" "${nvidia_fields=}" "${tool_limit=10}"
 root=
 sys=/sys
@@ -29,7 +28,7 @@ find_tool() { # sets tool to the path of the program $1
 }
 
 # With -k, timeout(1) also stops a tool that ignores SIGTERM. BusyBox before 1.34 and
-# coreutils before 8.6 have no -k, and BusyBox before 1.30 takes the limit as -t.
+# coreutils before 8.6 do not support -k, and BusyBox before 1.30 requires -t for the limit.
 if timeout -k 1 "$tool_limit" sh -c : </dev/null >/dev/null 2>&1; then
 	limited() { timeout -k 1 "$tool_limit" "$@"; }
 elif timeout "$tool_limit" sh -c : </dev/null >/dev/null 2>&1; then
@@ -52,7 +51,7 @@ record() { # runs $tool as the command line "$@"
 	} 4>&1
 }
 
-ask() { # records the command "$@" and keeps it in section; fails if there is no such program
+ask() { # records the command "$@", also in section; fails if the program is not installed
 	find_tool "$1" || return 1
 	section=$(record "$@")
 	printf '%s\n' "$section"
@@ -85,7 +84,7 @@ record_gpus() {
 		case $class$vendor in
 		0x03*0x10de | 0x12*0x10de) ;;
 		0x03*0x1002 | 0x12*0x1002) amd=1 ;;
-		0x03*0x8086 | 0x12*0x8086) case ${path##*/} in *:00:*) continue ;; esac; intel=1 ;; # bus 0: in the processor
+		0x03*0x8086 | 0x12*0x8086) case ${path##*/} in *:00:*) continue ;; esac; intel=1 ;; # devices on bus 0 are integrated
 		*) continue ;;
 		esac
 		card=bus/pci/devices/${path##*/}
@@ -111,7 +110,7 @@ record_gpus() {
 
 	fields=$nvidia_fields
 	while ask nvidia-smi "--query-gpu=$fields" --format=csv,noheader,nounits; do
-		# A driver that does not know a column is asked again without it.
+		# Repeat the query without a field that the driver does not support.
 		case $section in *'Field "'*'" is not a valid field to query'*) ;; *) break ;; esac
 		field=${section#*'Field "'}
 		field=${field%%'"'*}
@@ -143,4 +142,4 @@ record_gpus() {
 {
 	record_gpus
 	printf '\034end\n'
-} | tr -d '\036' # which would begin a record of the caller's protocol
+} | tr -d '\036' # this byte starts a record in the protocol of the caller

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// probe runs the script of [ProbeScript] on a made-up machine whose tools are in dir
-// of its file system; "" means on PATH.
+// probe runs the script of [ProbeScript] on a fake machine whose tools are in the directory
+// dir, or in PATH if dir is empty.
 func (m machine) probe(t *testing.T, sys, dir string, shell ...string) []byte {
 	t.Helper()
 	root := t.TempDir()
@@ -66,12 +66,12 @@ func (m machine) probe(t *testing.T, sys, dir string, shell ...string) []byte {
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("the probe: %v: %s", err, &stderr)
+		t.Fatalf("the probe failed: %v: %s", err, &stderr)
 	}
 	return out
 }
 
-// shells are the POSIX shells of this machine.
+// shells returns the POSIX shells of this machine.
 func shells(t *testing.T) (list [][]string) {
 	t.Helper()
 	for _, shell := range [][]string{{"sh"}, {"dash"}, {"bash"}, {"busybox", "sh"}} {
@@ -82,8 +82,8 @@ func shells(t *testing.T) (list [][]string) {
 	return list
 }
 
-// TestProbeAgreesWithDetector checks that the probe and a detector find the same on
-// the same machine, wherever its tools are.
+// TestProbeAgreesWithDetector checks that the probe and a detector find the same devices, with
+// the tools in any directory.
 func TestProbeAgreesWithDetector(t *testing.T) {
 	t.Parallel()
 	for _, tt := range detectCases(t) {
@@ -101,8 +101,8 @@ func TestProbeAgreesWithDetector(t *testing.T) {
 					}
 					out := tt.probe(t, d.Sys, dir, shell...)
 					got, err := Parse(append([]byte("Welcome!\n"), out...))
-					if err != nil || show(got) != show(want) {
-						t.Errorf("Parse() = %s, %v, want %s\n%s", show(got), err, show(want), out)
+					if err != nil || toJSON(got) != toJSON(want) {
+						t.Errorf("Parse() = %s, %v, want %s\n%s", toJSON(got), err, toJSON(want), out)
 					}
 				})
 			}
@@ -110,7 +110,7 @@ func TestProbeAgreesWithDetector(t *testing.T) {
 	}
 }
 
-// TestProbeFiles checks that the probe reads all of the kernel's files that a detector
+// TestProbeFiles checks that the probe records all of the kernel's files that a detector
 // reads: memory, compute nodes and drivers.
 func TestProbeFiles(t *testing.T) {
 	t.Parallel()
@@ -134,41 +134,41 @@ func TestProbeFiles(t *testing.T) {
 	}
 	want, err := d.Devices(t.Context())
 	if err != nil || len(want) != 3 || want[0].Architecture != "gfx1151" || want[0].MemoryTotal != 536870912+128849018880 {
-		t.Fatalf("Devices() = %s, %v", show(want), err)
+		t.Fatalf("Devices() = %s, %v, want 3 devices, the first a gfx1151 with carve-out and GTT", toJSON(want), err)
 	}
 	for _, shell := range shells(t) {
 		got, err := Parse(m.probe(t, d.Sys, "", shell...))
-		if err != nil || show(got) != show(want) {
-			t.Errorf("%s: Parse() = %s, %v, want %s", shell, show(got), err, show(want))
+		if err != nil || toJSON(got) != toJSON(want) {
+			t.Errorf("%s: Parse() = %s, %v, want %s", shell, toJSON(got), err, toJSON(want))
 		}
 	}
 }
 
-// TestProbeOldDriver checks that an nvidia-smi that does not know a column is asked
-// again without it.
+// TestProbeOldDriver checks that the probe repeats the query without the fields that
+// nvidia-smi does not support.
 func TestProbeOldDriver(t *testing.T) {
 	t.Parallel()
 	fields := func(missing ...string) string {
 		list := slices.DeleteFunc(nvidiaFields(), func(f string) bool { return slices.Contains(missing, f) })
 		return "nvidia-smi " + nvidiaQuery(list)[0]
 	}
-	refuse := func(field string) answer {
+	reject := func(field string) answer {
 		return answer{out: `Field "` + field + `" is not a valid field to query.`, code: 2}
 	}
 	m := machine{answers: map[string]answer{
-		fields(): refuse("compute_cap"), fields("compute_cap"): refuse("mig.mode.current"),
+		fields(): reject("compute_cap"), fields("compute_cap"): reject("mig.mode.current"),
 		fields("compute_cap", "mig.mode.current"): {out: "0, GPU-1, Tesla K80, 00000000:05:00.0, 11441, 0, 11441, 450.51.06, 0, 33, 26.20\n"},
 	}}
 	for _, shell := range shells(t) {
 		got, err := Parse(m.probe(t, t.TempDir(), "", shell...))
 		if err != nil || len(got) != 1 || got[0].Name != "Tesla K80" || got[0].MemoryTotal != 11441*mib || got[0].Driver != "450.51.06" {
-			t.Errorf("%s: Parse() = %s, %v", shell, show(got), err)
+			t.Errorf("%s: Parse() = %s, %v, want the Tesla K80", shell, toJSON(got), err)
 		}
 	}
 }
 
-// TestProbeHangingTool checks that the probe stops a tool that ignores SIGTERM, with
-// each timeout(1) of this machine.
+// TestProbeHangingTool checks that the probe stops a tool that ignores SIGTERM, with each
+// implementation of timeout(1) on this machine.
 func TestProbeHangingTool(t *testing.T) {
 	t.Parallel()
 	for _, shell := range shells(t) {
@@ -197,8 +197,8 @@ func TestProbeHangingTool(t *testing.T) {
 			for _, d := range devices {
 				got += d.Error
 			}
-			if want := "nvidia-smi did not answer within 10s and was killed"; err != nil || !strings.Contains(got, want) {
-				t.Errorf("Parse() = %s, %v, want the error %q\n%s", show(devices), err, want, out)
+			if want := "nvidia-smi did not finish within 10s and was killed"; err != nil || !strings.Contains(got, want) {
+				t.Errorf("Parse() = %s, %v, want the error %q\n%s", toJSON(devices), err, want, out)
 			}
 		})
 	}
@@ -215,15 +215,15 @@ func TestParse(t *testing.T) {
 		want      string // name or error of the only device
 		err       error
 	}{
-		{"nothing", "", "", ErrNoProbe},
-		{"noise", "This account is not available.\n", "", ErrNoProbe},
-		{"half", section("os Linux") + section("run 0 "+query), "", ErrNoProbe},
-		{"no status", section("run x nvidia-smi") + section("end"), "", ErrNoProbe},
+		{"no output", "", "", ErrNoProbe},
+		{"other output", "This account is not available.\n", "", ErrNoProbe},
+		{"incomplete", section("os Linux") + section("run 0 "+query), "", ErrNoProbe},
+		{"invalid status", section("run x nvidia-smi") + section("end"), "", ErrNoProbe},
 		{"no device", section("os Linux") + section("end"), "", nil},
 		{"warning on stderr", section("os Linux") + section("run 0 "+query, "0, GPU-1, RTX, 00000000:05:00.0, 1, 0, 1, 580, 9.0, [N/A], 0, 33, 26.20") + section("err", "a warning") + section("end"), "RTX", nil},
 		{"error on stderr", section("os Linux") + section("run 12 "+query) + section("err", "libnvidia-ml.so is missing") + section("end"), "libnvidia-ml.so is missing", nil},
-		{"time limit", section("os Linux") + section("run 124 "+query) + section("end"), "nvidia-smi did not answer within 10s and was killed", nil},
-		{"time limit, SIGKILL", section("os Linux") + section("run 137 "+query) + section("end"), "nvidia-smi did not answer within 10s and was killed", nil},
+		{"time limit", section("os Linux") + section("run 124 "+query) + section("end"), "nvidia-smi did not finish within 10s and was killed", nil},
+		{"time limit, SIGKILL", section("os Linux") + section("run 137 "+query) + section("end"), "nvidia-smi did not finish within 10s and was killed", nil},
 		{"not executable", section("os Linux") + section("run 126 "+query) + section("err", "Permission denied") + section("end"), "Permission denied", nil},
 	} {
 		devices, err := Parse([]byte(tt.out))
@@ -232,7 +232,7 @@ func TestParse(t *testing.T) {
 			got = devices[0].Name + devices[0].Error
 		}
 		if !errors.Is(err, tt.err) || got != tt.want || len(devices) > 1 {
-			t.Errorf("%s: Parse() = %s, %v, want %q, %v", tt.name, show(devices), err, tt.want, tt.err)
+			t.Errorf("%s: Parse() = %s, %v, want %q, %v", tt.name, toJSON(devices), err, tt.want, tt.err)
 		}
 	}
 }
@@ -245,7 +245,7 @@ func FuzzParseRecording(f *testing.F) {
 	f.Fuzz(func(t *testing.T, out string) {
 		devices, err := Parse([]byte(out))
 		if err == nil && devices == nil {
-			t.Error("Parse() = nil, nil")
+			t.Errorf("Parse(%q) = nil, nil, want a list or an error", out)
 		}
 	})
 }

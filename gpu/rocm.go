@@ -11,21 +11,21 @@ import (
 
 const rocmSMI = "rocm-smi"
 
-// rocmDevices asks rocm-smi, amd-smi's forerunner, which older machines have.
+// rocmDevices returns the devices from rocm-smi, the predecessor of amd-smi.
 func (d *Detector) rocmDevices(ctx context.Context) ([]Device, error) {
-	r, err := d.ask(ctx, rocmSMI, "--showproductname", "--showuniqueid", "--showbus", "--showmeminfo", "vram",
+	r, err := d.runTool(ctx, rocmSMI, "--showproductname", "--showuniqueid", "--showbus", "--showmeminfo", "vram",
 		"--showuse", "--showtemp", "--showpower", "--showdriverversion", "--json")
 	if err != nil {
 		return nil, err
 	}
 	devices, err := parseROCm(r.Stdout)
 	if err != nil {
-		return nil, &toolError{tool: rocmSMI, words: fmt.Sprintf("rocm-smi: %v: %s", err, r.complaint(rocmSMI))}
+		return nil, &toolError{tool: rocmSMI, message: fmt.Sprintf("rocm-smi: %v: %s", err, r.failureText(rocmSMI))}
 	}
 	return devices, nil
 }
 
-// rocmSections reads the objects in rocm-smi's JSON.
+// rocmSections parses the objects in rocm-smi's JSON.
 func rocmSections(out []byte) (sections map[string]section[rocmCard], err error) {
 	doc, err := jsonPart(out)
 	if err != nil {
@@ -35,9 +35,9 @@ func rocmSections(out []byte) (sections map[string]section[rocmCard], err error)
 	return sections, err
 }
 
-// parseROCm reads rocm-smi's JSON: an object "card<N>" per device, and one
-// called "system". All values are text, and the keys' capitals change between
-// versions. Example: https://github.com/sebhildebrandt/systeminformation/pull/960
+// parseROCm parses rocm-smi's JSON: an object "card<N>" for each device, and the object
+// "system". All values are strings, and the capitalization of keys depends on the version.
+// Example: https://github.com/sebhildebrandt/systeminformation/pull/960
 func parseROCm(out []byte) ([]Device, error) {
 	sections, err := rocmSections(out)
 	if err != nil {
@@ -61,12 +61,12 @@ func parseROCm(out []byte) ([]Device, error) {
 
 type rocmCard map[string]text
 
-// first is the value of the first key that has one.
+// first returns the value of the first key that has one, or "".
 func (c rocmCard) first(keys ...string) string {
 	for _, key := range keys {
 		for k, v := range c {
-			if strings.EqualFold(k, key) && known(string(v)) != "" {
-				return known(string(v))
+			if strings.EqualFold(k, key) && knownText(string(v)) != "" {
+				return knownText(string(v))
 			}
 		}
 	}
@@ -87,29 +87,30 @@ func (c rocmCard) device(index int) Device {
 		Temperature:  number(c.first("temperature (sensor edge) (c)", "temperature (sensor junction) (c)")),
 		Power:        number(c.first("average graphics package power (w)", "current socket graphics package power (w)")),
 	}
-	g.MemoryFree = less(g.MemoryTotal, g.MemoryUsed)
+	g.MemoryFree = difference(g.MemoryTotal, g.MemoryUsed)
 	return g
 }
 
-// rocmProcesses asks rocm-smi which processes use devices. It tells on how many
-// devices each is and not on which, unless there is one only.
+// rocmProcesses returns the processes from rocm-smi. The tool reports the number of devices
+// that a process uses but not which, so DeviceUUID is known only on a machine with one
+// device.
 func (d *Detector) rocmProcesses(ctx context.Context) ([]Process, error) {
-	r, err := d.ask(ctx, rocmSMI, "--showpids", "--showuniqueid", "--json")
+	r, err := d.runTool(ctx, rocmSMI, "--showpids", "--showuniqueid", "--json")
 	if err != nil {
 		return nil, err
 	}
 	processes, err := parseROCmProcesses(r.Stdout)
-	if errors.Is(err, errNoJSON) && strings.Contains(r.complaint(rocmSMI), "No JSON data") {
-		return nil, nil // what it says where there is no process
+	if errors.Is(err, errNoJSON) && strings.Contains(r.failureText(rocmSMI), "No JSON data") {
+		return nil, nil // no processes
 	}
 	if err != nil {
-		return nil, &toolError{tool: rocmSMI, words: fmt.Sprintf("rocm-smi --showpids: %v: %s", err, r.complaint(rocmSMI))}
+		return nil, &toolError{tool: rocmSMI, message: fmt.Sprintf("rocm-smi --showpids: %v: %s", err, r.failureText(rocmSMI))}
 	}
 	return processes, nil
 }
 
-// parseROCmProcesses reads the "system" part of rocm-smi's JSON, in which
-// "PID<N>" has "name, devices, VRAM in bytes, SDMA, CU occupancy"; see showPids in
+// parseROCmProcesses parses the object "system" in rocm-smi's JSON, in which the value of
+// "PID<N>" is "name, devices, VRAM in bytes, SDMA, CU occupancy"; see showPids in
 // https://github.com/ROCm/rocm_smi_lib/blob/master/python_smi_tools/rocm_smi.py
 func parseROCmProcesses(out []byte) ([]Process, error) {
 	sections, err := rocmSections(out)
@@ -127,13 +128,13 @@ func parseROCmProcesses(out []byte) ([]Process, error) {
 		digits, isPID := strings.CutPrefix(key, "PID")
 		pid, err := strconv.Atoi(digits)
 		fields := strings.Split(string(value), ",")
-		last := len(fields) - 4 // the name before these may hold commas
+		last := len(fields) - 4 // the name can contain commas
 		if !isPID || err != nil || pid <= 0 || last < 1 {
 			continue // "No KFD PIDs currently running"
 		}
 		p := Process{
 			Vendor: AMD, PID: pid,
-			Name:   known(strings.Join(fields[:last], ",")),
+			Name:   knownText(strings.Join(fields[:last], ",")),
 			Memory: toBytes(number(fields[last+1]), 1),
 		}
 		if cards == 1 && strings.TrimSpace(fields[last]) == "1" {

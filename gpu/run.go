@@ -12,73 +12,73 @@ import (
 	"time"
 )
 
-// Runner runs a program and returns what it printed. The error is
-// exec.ErrNotFound if there is no such program, ctx's error if ctx ended
-// first, or why it could not be started; a program that ends with a code other
-// than 0 is no error.
+// Runner runs a program and returns its output. The error is exec.ErrNotFound if the program
+// does not exist, the error of ctx if ctx is done first, or an error about starting the
+// program. An exit code other than 0 is not an error.
 type Runner func(ctx context.Context, name string, args ...string) (Result, error)
 
-// Result is what a program printed, and how it ended.
+// Result is the output and exit code of a program.
 type Result struct {
 	Stdout, Stderr []byte // the first 4 MiB of each
-	ExitCode       int    // -1 if a signal ended it
+	ExitCode       int    // -1 if a signal terminated the program
 }
 
-// maxOutput keeps a tool gone mad from filling the memory.
+// maxOutput is the maximum size of the output of a tool, in bytes. The rest is discarded.
 const maxOutput = 4 << 20
 
-// afterKill is how long a killed tool is waited for. One that sits in a
-// driver's call never ends, so it is left behind then.
-const afterKill = time.Second
+// killedExitTimeout is the time that a killed tool may take to exit. A tool that is blocked in a
+// driver does not exit.
+const killedExitTimeout = time.Second
 
-// toolDirs are searched after PATH, which is short in a daemon or over SSH.
+// toolDirs returns the directories to search after PATH, because the PATH of a daemon or SSH
+// session may not contain them.
 func toolDirs() []string {
 	return []string{"/usr/bin", "/usr/sbin", "/usr/local/bin", "/opt/rocm/bin", "/usr/local/nvidia/bin", "/usr/lib/wsl/lib"}
 }
 
-// Tools runs the vendors' tools and remembers those that it could not end: its
-// method Run is a [Runner]. The zero value is ready to use. It must not be copied,
-// and may be used from several goroutines.
+// Tools runs the vendors' tools and records tools that cannot be killed. Its method Run is a
+// [Runner]. The zero value is ready to use. Tools must not be copied and is safe for
+// concurrent use.
 type Tools struct {
-	kill     func(*exec.Cmd) // for tests; nil means killGroup
-	patience time.Duration   // for tests; 0 means afterKill
+	kill        func(*exec.Cmd) // for tests; nil means killGroup
+	exitTimeout time.Duration   // for tests; 0 means killedExitTimeout
 
 	mu   sync.Mutex
-	left []*HangError // left behind, oldest first
+	hung []*HangError // processes that hang, oldest first
 }
 
-// HangError says that a tool is not started, because one that was started before
-// has been killed and still has not ended: a driver holds it in the kernel, where
-// no signal reaches it. Another one would hang beside it.
+// HangError reports that a tool was not started because an earlier process of it was killed
+// but has not exited: it is blocked in a kernel driver and does not receive signals. Another
+// process would hang, too.
 type HangError struct {
 	Tool  string
 	PID   int       // of the process that hangs
-	Since time.Time // when that was started
+	Since time.Time // start time of the process
 }
 
 func (e *HangError) Error() string {
-	return fmt.Sprintf("%s still hangs since %s: its process %d was killed and has not ended, as behind a wedged driver",
+	return fmt.Sprintf("%s has been hanging since %s: process %d was killed but has not exited; the driver may be stuck",
 		e.Tool, e.Since.UTC().Format(time.RFC3339), e.PID)
 }
 
-// Run searches PATH and the vendors' usual folders for the program, runs it in a
-// process group of its own with the C locale, and kills that whole group when ctx
-// ends. A program that cannot be killed is left behind; until it has ended, Run
-// answers at once with a *[HangError] for a program of that name.
+// Run searches for the program in PATH and in the vendors' default directories. It runs it with
+// the C locale in a new process group, and kills the group when ctx is done. If a killed
+// process does not exit, Run returns a *[HangError] for programs with this name until the
+// process has exited.
 func (t *Tools) Run(ctx context.Context, name string, args ...string) (Result, error) {
 	path, err := findTool(name)
 	if err != nil {
 		return Result{}, err
 	}
-	if hang := t.hanging(name); hang != nil {
+	if hang := t.hangingProcess(name); hang != nil {
 		return Result{}, hang
 	}
 	var stdout, stderr limitedBuffer
-	cmd := exec.Command(path, args...) // the group is ended here, not by the command's own context
+	cmd := exec.Command(path, args...) // not CommandContext: it would not kill the group
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	cmd.WaitDelay = afterKill // a child of the tool may hold its output open
-	ownGroup(cmd)
+	cmd.WaitDelay = killedExitTimeout // a child of the tool may keep the output open
+	setProcessGroup(cmd)
 	if err := ctx.Err(); err != nil {
 		return Result{}, err
 	}
@@ -86,56 +86,55 @@ func (t *Tools) Run(ctx context.Context, name string, args ...string) (Result, e
 	if err := cmd.Start(); err != nil {
 		return Result{}, err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
 	select {
-	case err = <-ended:
+	case err = <-exited:
 	case <-ctx.Done():
-		t.end(cmd, &HangError{Tool: name, PID: cmd.Process.Pid, Since: since}, ended)
+		t.killTool(cmd, &HangError{Tool: name, PID: cmd.Process.Pid, Since: since}, exited)
 		return Result{}, ctx.Err()
 	}
 	var exit *exec.ExitError
 	switch {
 	case errors.Is(err, exec.ErrWaitDelay):
-		killGroup(cmd) // what the tool left behind
+		killGroup(cmd) // remaining children of the tool
 	case err != nil && !errors.As(err, &exit):
-		return Result{}, fmt.Errorf("wait for %s: %w", path, err)
+		return Result{}, fmt.Errorf("waiting for %s: %w", path, err)
 	}
-	return Result{Stdout: stdout.kept, Stderr: stderr.kept, ExitCode: cmd.ProcessState.ExitCode()}, nil
+	return Result{Stdout: stdout.data, Stderr: stderr.data, ExitCode: cmd.ProcessState.ExitCode()}, nil
 }
 
-// end kills a tool. One that does not end soon is remembered until it does.
-func (t *Tools) end(cmd *exec.Cmd, hang *HangError, ended <-chan error) {
-	kill, patience := t.kill, t.patience
+// killTool kills a tool. If it does not exit in time, killTool records it until it exits.
+func (t *Tools) killTool(cmd *exec.Cmd, hang *HangError, exited <-chan error) {
+	kill, patience := t.kill, t.exitTimeout
 	if kill == nil {
 		kill = killGroup
 	}
 	if patience == 0 {
-		patience = afterKill
+		patience = killedExitTimeout
 	}
 	kill(cmd)
 	select {
-	case <-ended: //nolint:errcheck // a killed tool has nothing to say
+	case <-exited: //nolint:errcheck // the tool was killed
 		return
-	case <-time.After(patience): // stuck in the kernel: its buffers are not ours to read
+	case <-time.After(patience): // do not read the buffers: the command still uses them
 	}
 	t.mu.Lock()
-	t.left = append(t.left, hang)
+	t.hung = append(t.hung, hang)
 	t.mu.Unlock()
 	go func() {
-		<-ended //nolint:errcheck // nor has it later
+		<-exited //nolint:errcheck // the tool was killed
 		t.mu.Lock()
-		t.left = slices.DeleteFunc(t.left, func(l *HangError) bool { return l == hang })
+		t.hung = slices.DeleteFunc(t.hung, func(l *HangError) bool { return l == hang })
 		t.mu.Unlock()
 	}()
 }
 
-// hanging is the oldest process of a tool that was left behind and has not ended,
-// or nil.
-func (t *Tools) hanging(name string) *HangError {
+// hangingProcess returns the oldest process of a tool that hangs, or nil.
+func (t *Tools) hangingProcess(name string) *HangError {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, l := range t.left {
+	for _, l := range t.hung {
 		if l.Tool == name {
 			return l
 		}
@@ -143,7 +142,7 @@ func (t *Tools) hanging(name string) *HangError {
 	return nil
 }
 
-// findTool is the program's path, or exec.ErrNotFound.
+// findTool returns the path of a program, or exec.ErrNotFound.
 func findTool(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
@@ -156,10 +155,10 @@ func findTool(name string) (string, error) {
 	return "", fmt.Errorf("%s: %w", name, exec.ErrNotFound)
 }
 
-// limitedBuffer keeps the first maxOutput bytes and lets the rest pass by.
-type limitedBuffer struct{ kept []byte }
+// limitedBuffer keeps the first maxOutput bytes and discards the rest.
+type limitedBuffer struct{ data []byte }
 
 func (b *limitedBuffer) Write(p []byte) (int, error) {
-	b.kept = append(b.kept, p[:min(len(p), maxOutput-len(b.kept))]...)
+	b.data = append(b.data, p[:min(len(p), maxOutput-len(b.data))]...)
 	return len(p), nil
 }

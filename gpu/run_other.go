@@ -4,9 +4,9 @@ package gpu
 
 import "os/exec"
 
-func ownGroup(*exec.Cmd) {}
+func setProcessGroup(*exec.Cmd) {}
 
-// killGroup ends the program alone: there are no process groups here.
+// killGroup kills only the program: this platform has no process groups.
 func killGroup(cmd *exec.Cmd) {
 	_ = cmd.Process.Kill()
 }

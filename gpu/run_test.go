@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// script puts a shell script that plays a vendor's tool into a new folder.
+// script creates a shell script that replaces a vendor's tool, and returns its directory.
 func script(t *testing.T, name, body string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
@@ -25,7 +25,7 @@ func script(t *testing.T, name, body string) (dir string) {
 	return dir
 }
 
-// The real runner, a real process, a tool on PATH.
+// TestDetectWithTools runs tools in PATH with the default runner.
 func TestDetectWithTools(t *testing.T) {
 	here, err := filepath.Abs("testdata")
 	if err != nil {
@@ -43,27 +43,28 @@ echo "unexpected: $*"; exit 2
 	d := Detector{Sys: t.TempDir(), goos: "linux"}
 	report, err := d.Detect(t.Context())
 	if err != nil || len(report.Devices) != 2 || report.Devices[0].Name != "NVIDIA H100 80GB HBM3" || report.CUDA != "12.8" {
-		t.Errorf("%s, %v", show(report), err)
+		t.Errorf("Detect() = %s, %v, want 2 devices and CUDA 12.8", toJSON(report), err)
 	}
 	processes, err := d.Processes(t.Context())
 	if err != nil || len(processes) != 5 || processes[2].DeviceUUID != report.Devices[0].UUID || processes[2].Name != "/usr/lib/xorg/Xorg" {
-		t.Errorf("%s, %v", show(processes), err)
+		t.Errorf("Processes() = %s, %v, want 5 processes with device UUIDs", toJSON(processes), err)
 	}
 }
 
-// A tool that hangs is killed with its children, and the device says so.
-func TestToolHangs(t *testing.T) {
+// TestKillHangingTool checks that a tool that hangs is killed with its children and that the
+// device has an error.
+func TestKillHangingTool(t *testing.T) {
 	pidFile := filepath.Join(t.TempDir(), "pid")
 	dir := script(t, "nvidia-smi", "sleep 600 & echo $! >"+pidFile+"\nwait\n")
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	d := Detector{Sys: t.TempDir(), Timeout: 2 * time.Second, goos: "linux"}
 	start := time.Now()
 	report, err := d.Detect(t.Context())
-	if err != nil || len(report.Devices) != 1 || report.Devices[0].Error != "nvidia-smi did not answer within 2s and was killed" {
-		t.Errorf("%s, %v", show(report), err)
+	if err != nil || len(report.Devices) != 1 || report.Devices[0].Error != "nvidia-smi did not finish within 2s and was killed" {
+		t.Errorf("Detect() = %s, %v, want one device with the timeout as error", toJSON(report), err)
 	}
 	if took := time.Since(start); took > 30*time.Second {
-		t.Errorf("took %s", took)
+		t.Errorf("Detect() took %s, want about 2s", took)
 	}
 	text, err := os.ReadFile(pidFile)
 	if err != nil {
@@ -75,13 +76,13 @@ func TestToolHangs(t *testing.T) {
 	}
 	for deadline := time.Now().Add(time.Minute); alive(child); {
 		if time.Now().After(deadline) {
-			t.Fatalf("the tool's child %d still runs", child)
+			t.Fatalf("the child %d of the tool still runs after 1 minute", child)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
 }
 
-// alive is whether a process runs; a zombie that nobody reaped does not.
+// alive reports whether a process runs. A zombie does not.
 func alive(pid int) bool {
 	if syscall.Kill(pid, 0) != nil {
 		return false
@@ -94,7 +95,7 @@ func alive(pid int) bool {
 	return !strings.HasPrefix(state, "Z")
 }
 
-func TestTools(t *testing.T) {
+func TestToolsRun(t *testing.T) {
 	dir := script(t, "tool", `echo out "$@"; echo err >&2; exit 7`)
 	if err := os.WriteFile(filepath.Join(dir, "flood"), []byte("#!/bin/sh\nhead -c 9000000 /dev/zero\n"), 0o755); err != nil {
 		t.Fatal(err)
@@ -103,25 +104,25 @@ func TestTools(t *testing.T) {
 	var tools Tools
 	r, err := tools.Run(t.Context(), "tool", "a b", "c")
 	if err != nil || string(r.Stdout) != "out a b c\n" || string(r.Stderr) != "err\n" || r.ExitCode != 7 {
-		t.Errorf("%+v, %v", r, err)
+		t.Errorf("Run(tool) = %+v, %v, want its output and exit code 7", r, err)
 	}
 	r, err = tools.Run(t.Context(), "flood")
 	if err != nil || len(r.Stdout) != maxOutput || r.ExitCode != 0 {
-		t.Errorf("%d bytes, %d, %v", len(r.Stdout), r.ExitCode, err)
+		t.Errorf("Run(flood) = %d bytes, exit code %d, %v, want %d bytes", len(r.Stdout), r.ExitCode, err, maxOutput)
 	}
 	if _, err := tools.Run(t.Context(), "no-such-tool"); !errors.Is(err, exec.ErrNotFound) {
-		t.Errorf("missing: %v", err)
+		t.Errorf("Run(no-such-tool) = %v, want exec.ErrNotFound", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := tools.Run(ctx, "tool"); !errors.Is(err, context.Canceled) {
-		t.Errorf("canceled: %v", err)
+		t.Errorf("Run(canceled) = %v, want context.Canceled", err)
 	}
 }
 
-// A tool that cannot be killed is started once, however often one looks, and again
-// when it has ended. Here it waits for a pipe, and nothing kills it.
-func TestToolCannotBeKilled(t *testing.T) {
+// TestHangingToolIsNotRestarted checks that a tool that cannot be killed is not started again
+// until it has exited. The fake tool waits for input from a pipe, and kill does nothing.
+func TestHangingToolIsNotRestarted(t *testing.T) {
 	dir := t.TempDir()
 	started, pipe := filepath.Join(dir, "started"), filepath.Join(dir, "pipe")
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
@@ -131,22 +132,22 @@ func TestToolCannotBeKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { release.Close() }) // ends whoever still waits
+	t.Cleanup(func() { release.Close() }) // stops remaining tools
 	t.Setenv("PATH", script(t, "nvidia-smi", "echo $$ >>"+started+"\nread line <"+pipe+"\n")+":"+os.Getenv("PATH"))
 	d := Detector{Sys: dir, Timeout: 50 * time.Millisecond, goos: "linux"}
-	d.tools.kill, d.tools.patience = func(*exec.Cmd) {}, time.Millisecond
-	look := func() string {
+	d.tools.kill, d.tools.exitTimeout = func(*exec.Cmd) {}, time.Millisecond
+	detect := func() string {
 		devices, err := d.Devices(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		return show(devices)
+		return toJSON(devices)
 	}
-	await := func(what string, done func() bool) {
+	waitFor := func(condition string, done func() bool) {
 		t.Helper()
 		for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(time.Millisecond) {
 			if time.Now().After(deadline) {
-				t.Fatalf("%s: %s", what, look())
+				t.Fatalf("timeout waiting until %s; devices: %s", condition, detect())
 			}
 		}
 	}
@@ -155,27 +156,27 @@ func TestToolCannotBeKilled(t *testing.T) {
 		return strings.Fields(string(text))
 	}
 	before := time.Now()
-	if got := look(); !strings.Contains(got, "did not answer within 50ms") {
-		t.Errorf("the first look: %s", got)
+	if got := detect(); !strings.Contains(got, "did not finish within 50ms") {
+		t.Errorf("the first Devices() = %s, want a timeout", got)
 	}
-	await("the tool does not start", func() bool { return len(pids()) == 1 })
+	waitFor("the tool has started", func() bool { return len(pids()) == 1 })
 	for range 3 {
-		hang := d.tools.hanging(nvidiaSMI)
+		hang := d.tools.hangingProcess(nvidiaSMI)
 		if hang == nil || strconv.Itoa(hang.PID) != pids()[0] || hang.Since.Before(before) {
-			t.Fatalf("remembered: %+v, started: %q", hang, pids())
+			t.Fatalf("hanging() = %+v, want the process of %q", hang, pids())
 		}
-		if got := look(); !strings.Contains(got, hang.Error()) {
-			t.Errorf("the next look: %s", got)
+		if got := detect(); !strings.Contains(got, hang.Error()) {
+			t.Errorf("the next Devices() = %s, want the error of hanging()", got)
 		}
 		if _, err := d.Processes(t.Context()); !errors.As(err, &hang) {
-			t.Errorf("the processes: %v", err)
+			t.Errorf("Processes() = %v, want a HangError", err)
 		}
 	}
 	if n := len(pids()); n != 1 {
-		t.Errorf("started %d times", n)
+		t.Errorf("the tool was started %d times, want once", n)
 	}
-	if _, err := release.WriteString("\n\n"); err != nil { // for this one and the next
+	if _, err := release.WriteString("\n\n"); err != nil { // for this process and the next
 		t.Fatal(err)
 	}
-	await("it has ended, and is not asked again", func() bool { return look() == "[]" && len(pids()) > 1 })
+	waitFor("the tool has exited and runs again", func() bool { return detect() == "[]" && len(pids()) > 1 })
 }

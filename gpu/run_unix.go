@@ -7,12 +7,12 @@ import (
 	"syscall"
 )
 
-// ownGroup makes the program the leader of a new process group.
-func ownGroup(cmd *exec.Cmd) {
+// setProcessGroup makes the program the leader of a new process group.
+func setProcessGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 }
 
-// killGroup ends the program and its children. It may have ended already.
+// killGroup kills the program and its children. The program may have exited already.
 func killGroup(cmd *exec.Cmd) {
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 }

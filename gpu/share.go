@@ -7,85 +7,86 @@ import (
 	"time"
 )
 
-// calls are the calls of tools that are under way. Callers who want the same of the
-// same tool at the same time share one: a tool that is slow, or hangs, does not
-// become many. The zero value is ready to use.
+// calls contains the running calls of tools. Concurrent callers of the same command line share
+// a call, so that a slow or hanging tool is not started several times. The zero value is
+// ready to use.
 type calls struct {
-	mu       sync.Mutex
-	underWay map[string]*call // by the command line
+	mu      sync.Mutex
+	running map[string]*call // by command line
 }
 
-// call is one run of a tool.
+// call is a run of a tool.
 type call struct {
 	cancel  context.CancelFunc
-	waiting int // callers, guarded by calls.mu; after the last has left it is being ended
+	callers int // number of callers, guarded by calls.mu; at 0 the call is being canceled
 
-	done   chan struct{} // closed when there are
+	done   chan struct{} // closed after result and err are set
 	result Result
 	err    error
 }
 
-// do runs a tool, or waits for one that runs. The tool has the whole of limit,
-// however soon the caller who began it leaves; when the last caller leaves, it is
-// ended. The error is the runner's, or ctx's. The result is not to be changed.
+// do runs a tool or joins a running call of the same command line. The limit applies to the
+// tool, independent of ctx. The tool is canceled when the ctx of all callers is done. The
+// error comes from the runner or from ctx. The caller must not modify the result.
 func (c *calls) do(ctx context.Context, limit time.Duration, run Runner, name string, args ...string) (Result, error) {
 	for {
 		if err := ctx.Err(); err != nil {
 			return Result{}, err
 		}
-		one, joined := c.join(ctx, limit, run, name, args)
+		current, joined := c.join(ctx, limit, run, name, args)
 		select {
-		case <-one.done:
+		case <-current.done:
 			if joined {
-				return one.result, one.err
-			} // else it was somebody's who left, and has made room
+				return current.result, current.err
+			} // else a canceled call has exited: try again
 		case <-ctx.Done():
-			if joined && c.leave(one) {
-				<-one.done // nothing is left running behind a caller's back
+			if joined && c.leave(current) {
+				<-current.done // the tool must not run after do returns
 			}
 			return Result{}, ctx.Err()
 		}
 	}
 }
 
-// join finds the call under way, or begins it. joined is false for one that is
-// being ended: its end is to be waited for.
-func (c *calls) join(ctx context.Context, limit time.Duration, run Runner, name string, args []string) (one *call, joined bool) {
+// join returns the running call of the command line, or starts one. joined is false if the
+// call is being canceled; the caller waits until it is done.
+func (c *calls) join(ctx context.Context, limit time.Duration, run Runner, name string, args []string) (current *call, joined bool) {
 	line := strings.Join(append([]string{name}, args...), "\x00")
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if one := c.underWay[line]; one != nil {
-		if one.waiting == 0 {
-			return one, false
+	if current = c.running[line]; current != nil {
+		if current.callers == 0 {
+			return current, false
 		}
-		one.waiting++
-		return one, true
+		current.callers++
+		return current, true
 	}
-	within, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
-	one = &call{cancel: cancel, waiting: 1, done: make(chan struct{})}
-	if c.underWay == nil {
-		c.underWay = map[string]*call{}
+	callCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
+	current = &call{cancel: cancel, callers: 1, done: make(chan struct{})}
+	if c.running == nil {
+		c.running = map[string]*call{}
 	}
-	c.underWay[line] = one
+	c.running[line] = current
 	go func() {
 		defer cancel()
-		one.result, one.err = run(within, name, args...)
+		current.result, current.err = run(callCtx, name, args...)
 		c.mu.Lock()
-		delete(c.underWay, line)
+		delete(c.running, line)
 		c.mu.Unlock()
-		close(one.done)
+		close(current.done)
 	}()
-	return one, true
+	return current, true
 }
 
-// leave takes a caller off a call. It ends the call of the last one, and is true then.
-func (c *calls) leave(one *call) (last bool) {
+// leave removes a caller from a call. If it was the last caller, leave cancels the call and
+// returns true.
+func (c *calls) leave(current *call) (last bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	one.waiting--
-	if one.waiting > 0 {
+	current.callers--
+	if current.callers > 0 {
 		return false
 	}
-	one.cancel()
+	current.cancel()
 	return true
 }

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// slowTool is a runner whose tool answers when it is told to, and ends when it is
-// killed, but takes a second to die.
+// slowTool is a runner whose tool exits after it receives its output from answer. When it is
+// canceled, it exits after one second.
 type slowTool struct {
-	started chan string // the command's last word
-	answer  chan string
+	started chan string // last argument of each command
+	answer  chan string // output of the tool
 }
 
 func newSlowTool() slowTool {
@@ -30,11 +30,12 @@ func (s slowTool) run(ctx context.Context, _ string, args ...string) (Result, er
 	}
 }
 
-// asked has somebody ask for word, and gives what comes of it.
-func (s slowTool) asked(ctx context.Context, c *calls, word string) <-chan string {
+// start calls do with an argument in a goroutine and returns a channel for the output or
+// error.
+func (s slowTool) start(ctx context.Context, c *calls, arg string) <-chan string {
 	got := make(chan string, 1)
 	go func() {
-		r, err := c.do(ctx, 10*time.Second, s.run, "tool", word)
+		r, err := c.do(ctx, 10*time.Second, s.run, "tool", arg)
 		if err != nil {
 			got <- err.Error()
 			return
@@ -45,94 +46,94 @@ func (s slowTool) asked(ctx context.Context, c *calls, word string) <-chan strin
 	return got
 }
 
-// Those who ask the same at the same time share one call, those who ask something
-// else or later do not.
-func TestCallsAreShared(t *testing.T) {
+// TestConcurrentCallsAreShared checks that only concurrent calls of the same command line
+// share a run.
+func TestConcurrentCallsAreShared(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		tool, c := newSlowTool(), new(calls)
-		a, b := tool.asked(t.Context(), c, "same"), tool.asked(t.Context(), c, "same")
-		other := tool.asked(t.Context(), c, "other")
+		a, b := tool.start(t.Context(), c, "same"), tool.start(t.Context(), c, "same")
+		other := tool.start(t.Context(), c, "other")
 		if len(tool.started) != 2 {
-			t.Errorf("%d calls of two kinds", len(tool.started))
+			t.Errorf("%d tools were started, want 2", len(tool.started))
 		}
 		tool.answer <- "x"
 		tool.answer <- "x"
 		for _, got := range []string{<-a, <-b, <-other} {
 			if got != "x" {
-				t.Error(got)
+				t.Errorf("do() = %q, want x", got)
 			}
 		}
-		later := tool.asked(t.Context(), c, "same")
+		later := tool.start(t.Context(), c, "same")
 		tool.answer <- "new"
-		if got := <-later; got != "new" || len(c.underWay) != 0 {
-			t.Errorf("%q, %d under way", got, len(c.underWay))
+		if got := <-later; got != "new" || len(c.running) != 0 {
+			t.Errorf("do() = %q with %d calls left, want new and none", got, len(c.running))
 		}
 	})
 }
 
-// Who leaves takes nothing from the others; the last one ends the tool, and waits
-// for that. Who comes meanwhile gets a call of his own, after it.
-func TestCallsThatAreLeft(t *testing.T) {
+// TestLastCallerCancels checks that a canceled caller does not affect others, that the last
+// one cancels the tool and waits until it exits, and that a later caller starts a new run.
+func TestLastCallerCancels(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		tool, c := newSlowTool(), new(calls)
-		impatient, leave := context.WithTimeout(t.Context(), time.Second)
-		defer leave()
-		patient, leaveToo := context.WithCancel(t.Context())
-		first := tool.asked(impatient, c, "same") // the tool has longer than he
-		second := tool.asked(patient, c, "same")
+		short, cancelShort := context.WithTimeout(t.Context(), time.Second)
+		defer cancelShort()
+		long, cancelLong := context.WithCancel(t.Context())
+		first := tool.start(short, c, "same") // the tool has a longer limit
+		second := tool.start(long, c, "same")
 		if got := <-first; got != context.DeadlineExceeded.Error() {
-			t.Error(got)
+			t.Errorf("the first do() = %q, want deadline exceeded", got)
 		}
 		time.Sleep(5 * time.Second)
 		if len(second) != 0 {
-			t.Errorf("the other one's tool was ended: %s", <-second)
+			t.Errorf("the second do() = %q after the first was canceled, want a running tool", <-second)
 		}
-		leaveToo()
+		cancelLong()
 		synctest.Wait()
 		if len(second) != 0 {
-			t.Error("the last one leaves before the tool has ended")
+			t.Error("the last do() returned before the tool exited")
 		}
-		third := tool.asked(t.Context(), c, "same")
+		third := tool.start(t.Context(), c, "same")
 		if len(tool.started) != 1 {
-			t.Errorf("%d tools at once", len(tool.started))
+			t.Errorf("%d tools were started, want 1", len(tool.started))
 		}
 		if got := <-second; got != context.Canceled.Error() {
-			t.Error(got)
+			t.Errorf("the second do() = %q, want canceled", got)
 		}
 		tool.answer <- "x"
 		if got := <-third; got != "x" {
-			t.Error(got)
+			t.Errorf("the third do() = %q, want x", got)
 		}
 	})
 }
 
-// A tool that hangs ends at its own limit for everybody, also for those who came late:
-// it does not live on because somebody always waits.
-func TestCallsHaveALimit(t *testing.T) {
+// TestSharedCallHasOneLimit checks that a tool is stopped at its time limit although later
+// callers joined the call.
+func TestSharedCallHasOneLimit(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		tool := newSlowTool()
 		d := Detector{Run: tool.run}
-		begin := time.Now()
+		start := time.Now()
 		var all []chan error
 		for range 5 {
 			done := make(chan error, 1)
 			all = append(all, done)
 			go func() {
-				_, err := d.ask(t.Context(), "tool", "same")
+				_, err := d.runTool(t.Context(), "tool", "same")
 				done <- err
 			}()
 			time.Sleep(2 * time.Second)
 		}
 		for _, done := range all {
-			if err := <-done; !errors.Is(err, context.DeadlineExceeded) || err.Error() != "tool did not answer within 10s and was killed" {
-				t.Error(err)
+			if err := <-done; !errors.Is(err, context.DeadlineExceeded) || err.Error() != "tool did not finish within 10s and was killed" {
+				t.Errorf("ask() = %v, want the time limit of the tool", err)
 			}
 		}
-		if took := time.Since(begin); took != 11*time.Second || len(tool.started) != 1 {
-			t.Errorf("took %s, %d tools", took, len(tool.started))
+		if took := time.Since(start); took != 11*time.Second || len(tool.started) != 1 {
+			t.Errorf("%d tools ran for %s, want one for 11s", len(tool.started), took)
 		}
 	})
 }

@@ -9,26 +9,25 @@ import (
 	"strings"
 )
 
-// Helpers for the ways in which the tools write numbers and the lack of them.
-
-// unknown is whether a tool's value means "I cannot say": "N/A", "[N/A]",
-// "[Not Supported]", "[Not Found]", "[Unknown Error]" and the like.
-func unknown(s string) bool {
+// isUnknown reports whether a value of a tool means that the value is unknown: "N/A", "[N/A]",
+// "[Not Supported]", "[Not Found]", "[Unknown Error]" and similar texts.
+func isUnknown(s string) bool {
 	s = strings.TrimSpace(s)
 	return s == "" || s == "-" || s[0] == '[' || len(s) >= 3 && strings.EqualFold(s[:3], "N/A")
 }
 
-// known is s, or "" where it means nothing.
-func known(s string) string {
-	if unknown(s) {
+// knownText returns s without leading and trailing white space, or "" if the value is unknown.
+func knownText(s string) string {
+	if isUnknown(s) {
 		return ""
 	}
 	return strings.TrimSpace(s)
 }
 
-// number reads a finite number, with or without a unit behind it.
+// number parses a finite number, with or without a unit after it. It returns nil for other
+// text.
 func number(s string) *float64 {
-	if unknown(s) {
+	if isUnknown(s) {
 		return nil
 	}
 	s, _, _ = strings.Cut(strings.TrimSpace(s), " ")
@@ -39,8 +38,8 @@ func number(s string) *float64 {
 	return &f
 }
 
-// toBytes is f times scale as a whole number of bytes; nil if f is nil,
-// negative, or too large for any memory.
+// toBytes returns f times scale, rounded down. It returns nil if f is nil or negative, or if
+// the result is too large for a memory size.
 func toBytes(f *float64, scale uint64) *uint64 {
 	if f == nil || *f < 0 || *f*float64(scale) >= 1<<62 {
 		return nil
@@ -49,7 +48,7 @@ func toBytes(f *float64, scale uint64) *uint64 {
 	return &n
 }
 
-// orZero is *n, or 0 where it is unknown.
+// orZero returns *n, or 0 if n is nil.
 func orZero[T uint64 | float64](n *T) T {
 	if n == nil {
 		return 0
@@ -57,8 +56,9 @@ func orZero[T uint64 | float64](n *T) T {
 	return *n
 }
 
-// less is total minus used, where both are known and make sense.
-func less(total uint64, used *uint64) *uint64 {
+// difference returns total minus used, or nil if a value is unknown or the result would be
+// negative.
+func difference(total uint64, used *uint64) *uint64 {
 	if total == 0 || used == nil || *used > total {
 		return nil
 	}
@@ -66,7 +66,7 @@ func less(total uint64, used *uint64) *uint64 {
 	return &n
 }
 
-// text is a JSON string, number or boolean as text; anything else is "".
+// text is a JSON string, number or boolean as text. Other JSON values are "".
 type text string
 
 func (t *text) UnmarshalJSON(b []byte) error {
@@ -81,8 +81,8 @@ func (t *text) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// quantity is a value with a unit, in any of amd-smi's three ways:
-// {"value": 65520, "unit": "MB"}, "65520 MB", or 65520.
+// quantity is a value with a unit. amd-smi uses three forms: {"value": 65520, "unit": "MB"},
+// "65520 MB", and 65520.
 type quantity struct {
 	value *float64
 	unit  string
@@ -106,8 +106,7 @@ func (q *quantity) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// bytes reads the quantity as memory. The tools write MB and mean MiB, which
-// is also what a number without a unit is.
+// bytes returns the quantity in bytes. MB in the output of the tools, or no unit, means MiB.
 func (q quantity) bytes() *uint64 {
 	switch strings.ToUpper(q.unit) {
 	case "B":
@@ -122,7 +121,7 @@ func (q quantity) bytes() *uint64 {
 	return nil
 }
 
-// section is a JSON object that a tool may replace by "N/A"; then it is empty.
+// section is a JSON object that a tool may replace with "N/A". Then it is empty.
 type section[T any] struct{ value T }
 
 func (s *section[T]) UnmarshalJSON(b []byte) error {
@@ -135,10 +134,10 @@ func (s *section[T]) UnmarshalJSON(b []byte) error {
 
 var errNoJSON = errors.New("no JSON in the output")
 
-// jsonPart cuts off the warnings that some tools print before their JSON,
-// which begins a line, and after it.
+// jsonPart returns the JSON in an output without the warnings that some tools print before
+// and after it. The JSON must start at the beginning of a line.
 func jsonPart(out []byte) ([]byte, error) {
-	var followed []byte // the first JSON that text follows
+	var followed []byte // the first JSON value that is followed by text
 	for line := out; ; {
 		trimmed := bytes.TrimLeft(line, " \t\r")
 		if len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[') {
@@ -162,8 +161,8 @@ func jsonPart(out []byte) ([]byte, error) {
 	}
 }
 
-// busID brings a PCI address into the form of /sys: four digits of domain,
-// lower case. nvidia-smi writes "00000000:41:00.0". Not an address: "".
+// busID converts a PCI address to the form in /sys, in lower case with four digits of domain;
+// nvidia-smi prints "00000000:41:00.0". It returns "" if s is not an address.
 func busID(s string) string {
 	parts := strings.Split(strings.ToLower(strings.TrimSpace(s)), ":")
 	if len(parts) == 2 {
@@ -174,14 +173,14 @@ func busID(s string) string {
 	}
 	domain, err := strconv.ParseUint(parts[0], 16, 32)
 	slot, function, dotted := strings.Cut(parts[2], ".")
-	if err != nil || !dotted || !hex(parts[1], 2) || !hex(slot, 2) || !hex(function, 1) {
+	if err != nil || !dotted || !isHex(parts[1], 2) || !isHex(slot, 2) || !isHex(function, 1) {
 		return ""
 	}
 	d := strconv.FormatUint(domain, 16)
 	return strings.Repeat("0", max(0, 4-len(d))) + d + ":" + parts[1] + ":" + parts[2]
 }
 
-func hex(s string, digits int) bool {
+func isHex(s string, digits int) bool {
 	_, err := strconv.ParseUint(s, 16, 32)
 	return err == nil && len(s) == digits
 }

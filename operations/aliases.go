@@ -5,14 +5,14 @@ import (
 	"errors"
 )
 
-// Aliases is a selection of hives by alias. On the wire it is null for none, a
-// string for one and a list for several.
+// Aliases is a list of hive aliases. Its JSON form is null for no alias, a string for
+// one alias, and an array of strings for several.
 type Aliases []string
 
-// IsZero reports whether nothing is selected; encoding/json asks it.
+// IsZero reports whether the list is empty. encoding/json uses it for omitzero.
 func (a Aliases) IsZero() bool { return len(a) == 0 }
 
-// MarshalJSON writes null, a string or a list.
+// MarshalJSON implements [json.Marshaler].
 func (a Aliases) MarshalJSON() ([]byte, error) {
 	switch len(a) {
 	case 0:
@@ -24,7 +24,8 @@ func (a Aliases) MarshalJSON() ([]byte, error) {
 	}
 }
 
-// UnmarshalJSON reads null, a string or a list of strings.
+// UnmarshalJSON implements [json.Unmarshaler]. It accepts null, a string or an array of
+// strings.
 func (a *Aliases) UnmarshalJSON(data []byte) error {
 	if string(data) == "null" {
 		*a = nil
@@ -37,7 +38,7 @@ func (a *Aliases) UnmarshalJSON(data []byte) error {
 	}
 	var many []string
 	if json.Unmarshal(data, &many) != nil {
-		return errors.New("field \"hive_alias\": want one alias or a list of aliases") // its one key
+		return errors.New("invalid field \"hive_alias\": want an alias or a list of aliases") // the only field of this type
 	}
 	*a = many
 	return nil

@@ -1,36 +1,32 @@
-// Package operations is the vocabulary of rbee: every operation, the events it
-// sends while it runs, and the report or error it ends with.
+// Package operations defines the operations of rbee, the events that an operation
+// sends while it runs, and the report or error that it returns.
 //
-// # The model
+// # Running an operation
 //
-// One [Operation] goes in; a stream of [Event] values comes out, and one
-// [Report] or one error. Whatever can do that is a [Runner]: the queen's router
-// inside the rbee program, or a client (package operations/client) of a queen or a hive far away. A program
-// that speaks to a Runner does not know which of them it has.
+// A [Runner] takes one [Operation], sends [Event] values while the operation runs,
+// and returns one [Report] or one error. The queen's router inside the rbee program
+// is a Runner, and so is a client of a queen or a hive (package operations/client).
+// A program that uses a Runner does not depend on where the operation runs.
 //
 //	report, err := runner.Run(ctx, operations.PackageSync{DryRun: true}, nil)
 //
-// Over HTTP an operation becomes a job, which runs whether it is watched or not;
-// [github.com/rbee-keeper/rbee/operations/client] says how.
+// Over HTTP an operation becomes a job, which runs whether or not a client watches
+// it. See [github.com/rbee-keeper/rbee/operations/client].
 //
-// # Who does what
+// # Routing
 //
-// Package operations (the Package types) bring machines to what hives.conf says
-// and are done by the queen, as are the Hive operations and [Infer]. Operations
-// on worker processes and models are done on the machine itself;
-// [ShouldForwardToHive] is that rule.
+// The queen runs the Package operations, the Hive operations and [Infer]. The hive runs
+// operations on worker processes and models. [ShouldForwardToHive] implements this rule.
 //
 // # Wire form
 //
-// An operation is one JSON object. The key "operation" holds its [Kind], the
-// other keys are its fields, and optional fields may be absent or null:
+// An operation is one JSON object. The key "operation" holds its [Kind]; the other
+// keys are its fields. Optional fields may be absent or null:
 //
 //	{"operation":"package_sync","hive_alias":"gpu-1","dry_run":true}
 //
-// Every operation type writes that form through encoding/json, and [Parse]
-// reads it. Parse is strict: an unknown operation, an unknown field, a field
-// given twice and an operation that rbee no longer has are refused by name, the
-// last with the operation that replaces it.
-//
-// The package imports the standard library only.
+// Every operation type implements [json.Marshaler] with that form, and [Parse]
+// reads it. Parse is strict: it rejects unknown operations, unknown fields and
+// duplicate fields. For an operation that was removed from rbee, the error names
+// the replacement.
 package operations

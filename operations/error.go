@@ -6,53 +6,52 @@ import (
 	"strings"
 )
 
-// Code classifies an error, so that programs need not read its words.
+// Code is the general category of an error. [Reason] is the specific cause.
 type Code string
 
-// The codes of errors.
+// The error codes.
 const (
-	CodeFailed           Code = "failed"            // something that was tried did not work
-	CodeBadOperation     Code = "bad_operation"     // the operation itself is wrong
-	CodeRemovedOperation Code = "removed_operation" // rbee no longer has this operation
-	CodeUnsupported      Code = "unsupported"       // this rbee cannot do it
-	CodeConfigInvalid    Code = "config_invalid"    // hives.conf or a recipe is wrong
-	CodeNotFound         Code = "not_found"         // a hive, file or worker that was named does not exist
-	CodeUnreachable      Code = "unreachable"       // a hive cannot be reached
-	CodeLocked           Code = "locked"            // another run works on the hive
-	CodeCanceled         Code = "canceled"          // the caller ended the operation
+	CodeFailed           Code = "failed"            // the operation failed
+	CodeBadOperation     Code = "bad_operation"     // the operation is invalid
+	CodeRemovedOperation Code = "removed_operation" // the operation was removed from rbee
+	CodeUnsupported      Code = "unsupported"       // this rbee does not support the operation
+	CodeConfigInvalid    Code = "config_invalid"    // hives.conf or a recipe is invalid
+	CodeNotFound         Code = "not_found"         // the hive, file, worker or model does not exist
+	CodeUnreachable      Code = "unreachable"       // the hive or the queen cannot be reached
+	CodeLocked           Code = "locked"            // another run holds the lock of the hive
+	CodeCanceled         Code = "canceled"          // the caller canceled the operation
 )
 
-// Error is an error as it crosses the wire: classified, about one hive or none.
+// Error is the error type of all operations. It has a JSON form.
 type Error struct {
-	// Code classifies the error.
+	// Code is the general category of the error.
 	Code Code `json:"code"`
 
-	// Reason states the cause within the code. Errors of rbee always have one.
+	// Reason is the specific cause. Every error of rbee has one.
 	Reason Reason `json:"reason,omitempty"`
 
-	// Subject is what the error concerns; the zero value if that is nothing in
-	// particular, or the hive alone.
+	// Subject is the object that the error concerns. It is the zero value if there is
+	// no such object, or if it is the hive.
 	Subject Subject `json:"subject,omitzero"`
 
-	// Hive is the alias of the hive that it concerns; empty for none.
+	// Hive is the alias of the hive. Empty if the error does not concern a hive.
 	Hive string `json:"hive,omitempty"`
 
-	// Message says what was tried and what came back.
+	// Message states what failed and why.
 	Message string `json:"message"`
 
-	// Detail is the complete output of the program that failed, in several lines;
-	// empty if there is none. It holds no passwords.
+	// Detail is the complete output of the program that failed. It may have several
+	// lines and contains no passwords. May be empty.
 	Detail string `json:"detail,omitempty"`
 
-	// Problems lists everything that is wrong with a config, for
-	// [CodeConfigInvalid].
+	// Problems lists all problems of a config, for [CodeConfigInvalid].
 	Problems []Problem `json:"problems,omitempty"`
 
-	// Err is the cause, for errors.Is and errors.As in the same process.
+	// Err is the cause. It is not part of the JSON form. May be nil.
 	Err error `json:"-"`
 }
 
-// Error gives the message, with the hive before it and problems below it.
+// Error returns the message, preceded by the hive and followed by the problems, if any.
 func (e *Error) Error() string {
 	var b strings.Builder
 	if e.Hive != "" {
@@ -66,17 +65,17 @@ func (e *Error) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the cause, or nil.
+// Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// FileError returns an error about a file of this machine: what could not be done with
-// it, and the reason that err has.
-func FileError(path, what string, err error) *Error {
-	return &Error{Code: CodeFailed, Reason: ReasonOf(err), Subject: SubjectFile.Named(path), Message: what + ": " + err.Error(), Err: err}
+// FileError returns an error about a file of this machine. The message is the action that
+// failed, followed by the text of err. The reason is [ReasonOf] err.
+func FileError(path, action string, err error) *Error {
+	return &Error{Code: CodeFailed, Reason: ReasonOf(err), Subject: SubjectFile.Named(path), Message: action + ": " + err.Error(), Err: err}
 }
 
-// CodeOf is the code of the first [*Error] in err's chain, [CodeFailed] for any
-// other error, and empty for nil.
+// CodeOf returns the code of the first [*Error] in the chain of err. It returns
+// [CodeFailed] for any other error, and "" for nil.
 func CodeOf(err error) Code {
 	var e *Error
 	switch {
@@ -89,25 +88,26 @@ func CodeOf(err error) Code {
 	}
 }
 
-// Problem is one thing wrong with a file that a person wrote.
+// Problem is one problem in a config or recipe file.
 type Problem struct {
-	// File, Line and Column say where; lines and columns count from 1, and 0
-	// means that the place is not known.
+	// File, Line and Column are the position. Line and Column start at 1; 0 means not
+	// known.
 	File   string `json:"file,omitempty"`
 	Line   int    `json:"line,omitempty"`
 	Column int    `json:"column,omitempty"`
 
-	// Hive is the alias of the hive that it concerns; empty for none.
+	// Hive is the alias of the hive. Empty if the problem does not concern a hive.
 	Hive string `json:"hive,omitempty"`
 
-	// Message says what is wrong.
+	// Message describes the problem.
 	Message string `json:"message"`
 
-	// Hint says what would be right, such as the nearest known key. May be empty.
+	// Hint suggests a fix, such as the nearest known key. May be empty.
 	Hint string `json:"hint,omitempty"`
 }
 
-// String writes "file:line:column: message (hint)", leaving out what is not known.
+// String returns the problem in the form "file:line:column: message (hint)". It omits
+// parts that are empty.
 func (p Problem) String() string {
 	var b strings.Builder
 	if p.File != "" {

@@ -6,100 +6,101 @@ import (
 	"time"
 )
 
-// EventType says what an event tells.
+// EventType is the type of an [Event].
 type EventType string
 
 // The types of events.
 const (
-	EventPhase    EventType = "phase"    // a hive enters a phase
-	EventPlan     EventType = "plan"     // the plan is made; Plan holds it
-	EventStep     EventType = "step"     // a step begins, ends or fails
-	EventProgress EventType = "progress" // bytes moved, for a step or a model
-	EventNote     EventType = "note"     // something worth saying, in Message
-	EventWorker   EventType = "worker"   // a worker process entered a state; Worker holds it
-	EventLog      EventType = "log"      // a worker wrote Text
-	EventToken    EventType = "token"    // a model answered Text, a part of its answer
+	EventPhase    EventType = "phase"    // a hive enters Phase
+	EventPlan     EventType = "plan"     // the operation computed Plan
+	EventStep     EventType = "step"     // Step starts, completes or fails
+	EventProgress EventType = "progress" // a step or a model download makes progress
+	EventNote     EventType = "note"     // Message is information for the user
+	EventWorker   EventType = "worker"   // a worker process changes state; Worker is its new state
+	EventLog      EventType = "log"      // Text is output of a worker process
+	EventToken    EventType = "token"    // Text is a part of a model's answer
 )
 
-// Phase is what is going on with a hive.
+// Phase is the progress of an operation on one hive.
 type Phase string
 
-// The phases of a hive within one operation, in order. An operation ends every
-// hive in done, failed or unreachable, and skips phases it has no need of.
+// The phases of a hive within one operation, in order. The last phase of every hive is
+// done, failed or unreachable. An operation skips phases that it does not need.
 const (
-	PhaseConnecting  Phase = "connecting"
-	PhaseReading     Phase = "reading"  // its state is being read
-	PhaseWaiting     Phase = "waiting"  // another run holds its lock; Message says who
-	PhaseApplying    Phase = "applying" // its steps are being done
-	PhaseDone        Phase = "done"
-	PhaseFailed      Phase = "failed"      // Error says why
-	PhaseUnreachable Phase = "unreachable" // Error says why
+	PhaseConnecting  Phase = "connecting"  // connecting to the hive
+	PhaseReading     Phase = "reading"     // reading the state of the hive
+	PhaseWaiting     Phase = "waiting"     // waiting for the lock of the hive; Message names its holder
+	PhaseApplying    Phase = "applying"    // executing the steps of the plan
+	PhaseDone        Phase = "done"        // finished without an error
+	PhaseFailed      Phase = "failed"      // failed; Error is the cause
+	PhaseUnreachable Phase = "unreachable" // cannot reach the hive; Error is the cause
 )
 
-// StepStatus is how far a step is.
+// StepStatus is the status of a step.
 type StepStatus string
 
 // The states of a step.
 const (
-	StepStarted StepStatus = "started"
-	StepDone    StepStatus = "done"
-	StepFailed  StepStatus = "failed"  // Error says why
-	StepSkipped StepStatus = "skipped" // an earlier step of the hive failed
+	StepStarted StepStatus = "started" // in progress
+	StepDone    StepStatus = "done"    // completed
+	StepFailed  StepStatus = "failed"  // failed; Error is the cause
+	StepSkipped StepStatus = "skipped" // not started because an earlier step of the hive failed
 )
 
-// StepPhase is a part of a step. New parts may be added: treat an unknown one as work
-// in progress.
+// StepPhase is a phase of a step. Later versions may add phases. Treat an unknown phase
+// as work in progress.
 type StepPhase string
 
-// The parts of a step. A step skips those that it does not need, and may enter one
+// The phases of a step. A step skips phases that it does not need, and may enter a phase
 // more than once.
 const (
-	StepPhaseFetch       StepPhase = "fetch"       // this machine fetches an artifact that it will send
-	StepPhaseSend        StepPhase = "send"        // this machine sends to the hive; bytes
-	StepPhaseDownload    StepPhase = "download"    // the hive downloads; bytes
+	StepPhaseFetch       StepPhase = "fetch"       // this machine downloads an artifact to send to the hive
+	StepPhaseSend        StepPhase = "send"        // this machine sends data to the hive; counts bytes
+	StepPhaseDownload    StepPhase = "download"    // the hive downloads an artifact; counts bytes
 	StepPhaseUnpack      StepPhase = "unpack"      // the hive unpacks an archive (bytes) or wheels (packages)
-	StepPhaseEnvironment StepPhase = "environment" // the hive creates the Python environment; packages
-	StepPhaseCompile     StepPhase = "compile"     // the hive compiles Python files to bytecode; files
-	StepPhaseCheck       StepPhase = "check"       // the hive computes checksums of files; files
+	StepPhaseEnvironment StepPhase = "environment" // the hive creates the Python environment; counts packages
+	StepPhaseCompile     StepPhase = "compile"     // the hive compiles Python files to bytecode; counts files
+	StepPhaseCheck       StepPhase = "check"       // the hive computes checksums of files; counts files
 	StepPhaseSync        StepPhase = "sync"        // the hive flushes files to disk
-	StepPhaseVerify      StepPhase = "verify"      // the hive runs the recipe's check
-	StepPhaseRemove      StepPhase = "remove"      // the hive removes files; files
+	StepPhaseVerify      StepPhase = "verify"      // the hive runs the verify command of the recipe
+	StepPhaseRemove      StepPhase = "remove"      // the hive removes files; counts files
 )
 
-// Event is one thing that happened while an operation runs.
+// Event reports the progress of a running operation.
 type Event struct {
-	// Time is when.
+	// Time is the time of the event.
 	Time time.Time `json:"time"`
 
-	// Type says which of the following fields are meaningful.
+	// Type determines which of the following fields are set.
 	Type EventType `json:"type"`
 
-	// Hive is the alias of the hive; empty for events about no single hive.
+	// Hive is the alias of the hive. Empty if the event does not concern a single hive.
 	Hive string `json:"hive,omitempty"`
 
 	// Phase is set for [EventPhase].
 	Phase Phase `json:"phase,omitempty"`
 
-	// Step and StepStatus are set for [EventStep]; Step for the [EventProgress]
-	// of a step too.
+	// Step and StepStatus are set for [EventStep]. Step is also set for the
+	// [EventProgress] of a step.
 	Step       *Step      `json:"step,omitempty"`
 	StepStatus StepStatus `json:"step_status,omitempty"`
 
-	// Bytes have been moved so far, of Total; a Total of 0 is not known.
+	// Bytes is the number of bytes transferred so far, out of Total. Total is 0 if it
+	// is not known.
 	Bytes int64 `json:"bytes,omitempty"`
 	Total int64 `json:"total,omitempty"`
 
-	// StepPhase is set for the [EventProgress] of a step: the current part of it.
+	// StepPhase is the current phase of the step, for the [EventProgress] of a step.
 	StepPhase StepPhase `json:"step_phase,omitempty"`
 
-	// Count of CountTotal items are done, in a StepPhase that does not move bytes; a
-	// CountTotal of 0 is not known. Unit is the plural of the items: "files" or
-	// "packages". Without a Unit there is nothing to count.
+	// Count is the number of items completed so far, out of CountTotal, in a StepPhase
+	// that does not count bytes. CountTotal is 0 if it is not known. Unit is "files"
+	// or "packages"; it is empty if the phase does not count items.
 	Count      int64  `json:"count,omitempty"`
 	CountTotal int64  `json:"count_total,omitempty"`
 	Unit       string `json:"unit,omitempty"`
 
-	// Message is a line for a person. May be empty.
+	// Message is a line of text for the user. May be empty.
 	Message string `json:"message,omitempty"`
 
 	// Plan is set for [EventPlan].
@@ -108,17 +109,17 @@ type Event struct {
 	// Worker is set for [EventWorker].
 	Worker *WorkerProcess `json:"worker,omitempty"`
 
-	// Text is set for [EventLog] and [EventToken], as it is: white space counts,
-	// and a log may hold anything.
+	// Text is set for [EventLog] and [EventToken]. White space is significant. The text
+	// of a log may contain control characters.
 	Text string `json:"text,omitempty"`
 
 	// Error is set for failures.
 	Error *Error `json:"error,omitempty"`
 }
 
-// String returns the event as one line for people, such as "gpu-1: install_worker vllm
-// 0.33.0: done". Progress is a percentage, or a number of items; Bytes of an unknown Total
-// are not in the line. For [EventLog] and [EventToken] it is the text itself.
+// String returns the event as one line of text, such as "gpu-1: install_worker vllm
+// 0.33.0: done". Progress is shown as a percentage or a number of items; Bytes is omitted
+// if Total is not known. For [EventLog] and [EventToken], String returns Text.
 func (e Event) String() string {
 	var parts []string
 	add := func(part string) {
@@ -134,7 +135,7 @@ func (e Event) String() string {
 		add(string(e.Phase))
 	case EventPlan:
 		if e.Plan != nil {
-			add("plan: " + counted(len(e.Plan.Steps), "step") + ", " + counted(len(e.Plan.Drift), "difference"))
+			add("plan: " + pluralize(len(e.Plan.Steps), "step") + ", " + pluralize(len(e.Plan.Drift), "difference"))
 		}
 	case EventStep:
 		add(stepText(e.Step))
@@ -154,8 +155,8 @@ func (e Event) String() string {
 	return strings.Join(parts, ": ")
 }
 
-// counted returns a number with its noun: 1 step, 2 steps.
-func counted(n int, noun string) string {
+// pluralize returns n followed by the noun: "1 step", "2 steps".
+func pluralize(n int, noun string) string {
 	if n != 1 {
 		noun += "s"
 	}
@@ -168,12 +169,12 @@ func stepText(s *Step) string {
 	}
 	version := s.Version
 	if version == "" {
-		version = s.From // what is removed
+		version = s.From // of a step that removes a component
 	}
 	return strings.Join(strings.Fields(string(s.Action)+" "+s.Worker+" "+version), " ")
 }
 
-// progressText returns how far something is: a percentage where the total is known.
+// progressText returns a percentage, a number of items, or "".
 func (e Event) progressText() string {
 	switch {
 	case e.Total > 0:

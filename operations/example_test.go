@@ -19,7 +19,7 @@ func ExampleParse() {
 	// Output: package_sync [gpu-1] true
 }
 
-func ExampleParse_refused() {
+func ExampleParse_invalid() {
 	for _, in := range []string{
 		`{"operation": "package_sync", "dryrun": true}`,
 		`{"operation": "hive_install", "alias": "gpu-1"}`,
@@ -32,7 +32,7 @@ func ExampleParse_refused() {
 	// removed_operation: operation "hive_install" was removed: use "package_sync"
 }
 
-// Every operation writes its wire form through encoding/json.
+// Use encoding/json to get the wire form of an operation.
 func ExampleOperation() {
 	op := operations.PackageInstall{Scope: operations.Scope{Hives: operations.Aliases{"gpu-1", "gpu-2"}}}
 	data, err := json.Marshal(op)
@@ -40,12 +40,12 @@ func ExampleOperation() {
 	// Output: {"operation":"package_install","hive_alias":["gpu-1","gpu-2"],"force":false} <nil>
 }
 
-// twoHives is a Runner that has two hives to tell of.
-type twoHives struct{}
+// fakeRunner is a Runner for PackageStatus with two hives.
+type fakeRunner struct{}
 
-func (twoHives) Run(_ context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+func (fakeRunner) Run(_ context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	if _, ok := op.(operations.PackageStatus); !ok {
-		return nil, &operations.Error{Code: operations.CodeUnsupported, Message: string(op.Kind()) + " is not for this runner"}
+		return nil, &operations.Error{Code: operations.CodeUnsupported, Message: "unsupported operation " + string(op.Kind())}
 	}
 	for _, hive := range []string{"gpu-1", "gpu-2"} {
 		events(operations.Event{Type: operations.EventPhase, Hive: hive, Phase: operations.PhaseReading})
@@ -55,9 +55,9 @@ func (twoHives) Run(_ context.Context, op operations.Operation, events operation
 	}, nil
 }
 
-// A program that knows a Runner knows neither who does the work nor where.
+// A program that uses a Runner does not depend on where the operation runs.
 func ExampleRunner() {
-	var runner operations.Runner = twoHives{}
+	var runner operations.Runner = fakeRunner{}
 	report, err := runner.Run(context.Background(), operations.PackageStatus{}, func(e operations.Event) {
 		fmt.Println(e.Hive, e.Phase)
 	})
@@ -66,12 +66,12 @@ func ExampleRunner() {
 		return
 	}
 	if status, ok := report.(*operations.StatusReport); ok {
-		fmt.Printf("%s: %d of %d hives are fine\n", status.Status, status.Summary.HivesOK, status.Summary.TotalHives)
+		fmt.Printf("%s: %d of %d hives ok\n", status.Status, status.Summary.HivesOK, status.Summary.TotalHives)
 	}
 	// Output:
 	// gpu-1 reading
 	// gpu-2 reading
-	// in_sync: 2 of 2 hives are fine
+	// in_sync: 2 of 2 hives ok
 }
 
 func ExampleShouldForwardToHive() {

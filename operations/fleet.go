@@ -2,37 +2,38 @@ package operations
 
 import "time"
 
-// FleetPath is where a queen tells of its whole fleet: with GET as one
-// [FleetSnapshot], and with Accept: text/event-stream as a stream of them, one at
-// once and one whenever something has changed, at most twice a second.
+// FleetPath is the URL path of a queen that returns the state of all hives. GET returns
+// one [FleetSnapshot]. With Accept: text/event-stream, it returns a stream of them: one
+// immediately, and one after each change, at most two per second.
 const FleetPath = "/v1/fleet"
 
-// WatchPath is where a hive tells of itself: with GET a stream of server-sent
-// events, each a [HiveSnapshot], one at once and one whenever something has
-// changed. Every few seconds a comment comes, so that silence means something.
+// WatchPath is the URL path of a hive daemon that returns the state of the hive. GET
+// returns a stream of server-sent events, each a [HiveSnapshot]: one immediately, and one
+// after each change. The daemon sends a comment every few seconds, so that a client can
+// detect a broken connection.
 const WatchPath = "/v1/watch"
 
-// HiveSnapshot is all that a hive tells of itself at one moment.
+// HiveSnapshot is the state of a hive at one point in time.
 type HiveSnapshot struct {
-	// Time is when, by the hive's own clock.
+	// Time is the time of the snapshot, by the clock of the hive.
 	Time time.Time `json:"time"`
 
-	// Version is that of the rbee that the daemon runs, Since when it was started.
+	// Version is the version of the hive daemon, and Since its start time.
 	Version string    `json:"version"`
 	Since   time.Time `json:"since"`
 
-	// Machine is what the machine has; its processes are left out. It is asked for
-	// now and then: MachineAt is when.
+	// Machine describes the hardware, without the list of processes. The daemon reads
+	// it periodically, last at MachineAt.
 	Machine   HiveCapabilitiesReport `json:"machine"`
 	MachineAt time.Time              `json:"machine_at"`
 
-	// Installed are the worker types that are installed.
+	// Installed lists the installed worker types.
 	Installed []InstalledType `json:"installed"`
 
-	// Workers are the worker processes, but for those that were stopped.
+	// Workers lists the worker processes, except stopped ones.
 	Workers []WorkerProcess `json:"workers"`
 
-	// Models are those on disk, without their files.
+	// Models lists the models on disk, without their files.
 	Models []Model `json:"models"`
 }
 
@@ -41,23 +42,23 @@ type InstalledType struct {
 	Type    string `json:"type"`
 	Version string `json:"version,omitempty"`
 
-	// Formats are the formats of models that it serves, such as "gguf"; empty if
-	// it is not known to serve any.
+	// Formats lists the model formats that the worker type can serve, such as "gguf".
+	// Empty if they are not known.
 	Formats []string `json:"formats,omitempty"`
 }
 
-// Link is how a queen stands with a hive.
+// Link is the state of the connection between a queen and a hive.
 type Link string
 
-// The states of a link.
+// The states of a connection.
 const (
-	LinkConnecting Link = "connecting" // not heard yet since the queen was started
-	LinkOnline     Link = "online"
-	LinkStale      Link = "stale"   // not heard for 15 seconds
-	LinkOffline    Link = "offline" // not heard for 45 seconds, or the connection is gone
+	LinkConnecting Link = "connecting" // not connected since the start of the queen
+	LinkOnline     Link = "online"     // data received in the last 15 seconds
+	LinkStale      Link = "stale"      // no data for 15 seconds
+	LinkOffline    Link = "offline"    // no data for 45 seconds, or connection closed
 )
 
-// HiveView is what a queen knows of a hive.
+// HiveView is the state of a hive as the queen knows it.
 type HiveView struct {
 	Alias    string   `json:"alias"`
 	Hostname string   `json:"hostname"`
@@ -65,67 +66,70 @@ type HiveView struct {
 
 	Link Link `json:"link"`
 
-	// Problem is why it is not online. May be empty.
+	// Problem is the reason why the hive is not online. May be empty.
 	Problem string `json:"problem,omitempty"`
 
-	// SeenAt is when it was heard last; zero if never.
+	// SeenAt is the time when the queen last received data from the hive; zero if never.
 	SeenAt time.Time `json:"seen_at,omitzero"`
 
-	// Snapshot is what it said last; nil if nothing yet. It stays while the hive
-	// is away: SeenAt tells how old it is.
+	// Snapshot is the last snapshot that the hive sent; nil if none. The queen keeps it
+	// while the hive is offline.
 	Snapshot *HiveSnapshot `json:"snapshot,omitempty"`
 }
 
-// FleetSnapshot is all that a queen knows at one moment.
+// FleetSnapshot is the state of a queen and its hives at one point in time.
 type FleetSnapshot struct {
 	Time    time.Time `json:"time"`
-	Version string    `json:"version"`
-	Since   time.Time `json:"since"` // when the queen was started
-	Config  string    `json:"config"`
+	Version string    `json:"version"` // of the queen
+	Since   time.Time `json:"since"`   // start time of the queen
+	Config  string    `json:"config"`  // path of the config file
 
-	// ConfigProblem is why the config cannot be read; what it said before counts
-	// until then.
+	// ConfigProblem is the reason why the config cannot be read. The queen keeps using
+	// the previous config until it can. Usually empty.
 	ConfigProblem string `json:"config_problem,omitempty"`
 
-	// Hives are those of the config, sorted by alias.
+	// Hives lists the hives of the config, sorted by alias.
 	Hives []HiveView `json:"hives"`
 
 	Traffic Traffic `json:"traffic"`
 
-	// Drift is what `rbee status` found last, at DriftAt; a queen looks now and then.
+	// Drift is the result of the last drift check, at DriftAt. The queen checks
+	// periodically.
 	Drift   []Drift   `json:"drift"`
 	DriftAt time.Time `json:"drift_at,omitzero"`
 }
 
-// Traffic is what goes through a queen's gateway: the last minutes as points, and
-// what there was since it was started, model by model.
+// Traffic summarizes the requests to the gateway of a queen.
 type Traffic struct {
-	// EverySeconds is the time between two points, the last of which is still going
-	// on; Points are oldest first.
-	EverySeconds float64        `json:"every_seconds"`
-	Points       []TrafficPoint `json:"points"`
+	// EverySeconds is the interval between two points, in seconds.
+	EverySeconds float64 `json:"every_seconds"`
 
+	// Points covers the last minutes, oldest first. The interval of the last point has
+	// not ended.
+	Points []TrafficPoint `json:"points"`
+
+	// Models counts requests per model since the start of the queen.
 	Models []ModelTraffic `json:"models"`
 
-	// InFlight are requests that are being answered, Waiting those that wait for a
-	// model to be loaded.
+	// InFlight is the number of requests being processed, and Waiting the number of
+	// requests waiting for a model to load.
 	InFlight int `json:"in_flight"`
 	Waiting  int `json:"waiting"`
 }
 
-// TrafficPoint is a piece of time.
+// TrafficPoint summarizes the requests of one interval.
 type TrafficPoint struct {
-	Time     time.Time `json:"time"` // its beginning
+	Time     time.Time `json:"time"` // start of the interval
 	Requests int       `json:"requests"`
 	Errors   int       `json:"errors"`
-	Tokens   int       `json:"tokens"` // that were generated
+	Tokens   int       `json:"tokens"` // generated tokens
 
-	// FirstToken is the median time to the first byte of an answer, in seconds; 0
-	// without requests.
+	// FirstToken is the median time to the first byte of a response, in seconds. 0 without
+	// requests.
 	FirstToken float64 `json:"first_token_seconds"`
 }
 
-// ModelTraffic is what one model was asked.
+// ModelTraffic summarizes the requests for one model.
 type ModelTraffic struct {
 	Model    string `json:"model"`
 	Requests int64  `json:"requests"`

@@ -1,77 +1,77 @@
 package operations
 
-// HiveStart starts the hive daemon on a machine. It ends in a [*HiveDaemonReport].
+// HiveStart starts the daemon of a hive. Its report is a [*HiveDaemonReport].
 type HiveStart struct {
-	// Alias is the hive's name in the config. Required.
+	// Alias is the alias of the hive. Required.
 	Alias string `json:"alias"`
 
 	// ConfigPath is as in [Scope].
 	ConfigPath string `json:"config_path,omitempty"`
 }
 
-// HiveStop stops the hive daemon on a machine; workers go on. It ends in a
-// [*HiveDaemonReport].
+// HiveStop stops the daemon of a hive. Its worker processes keep running. Its report is
+// a [*HiveDaemonReport].
 type HiveStop struct {
-	// Alias is the hive's name in the config. Required.
+	// Alias is the alias of the hive. Required.
 	Alias string `json:"alias"`
 
 	// ConfigPath is as in [Scope].
 	ConfigPath string `json:"config_path,omitempty"`
 }
 
-// HiveList lists the hives of the config and of the record, asking no machine.
-// It ends in a [*HiveListReport].
+// HiveList lists the hives of the config and the recorded hives without contacting
+// them. Its report is a [*HiveListReport].
 type HiveList struct {
 	// ConfigPath is as in [Scope].
 	ConfigPath string `json:"config_path,omitempty"`
 }
 
-// HiveGet tells all about one hive: its config, its record, and what the
-// machine itself answers. It ends in a [*HiveGetReport].
+// HiveGet returns the config, the record and the current state of one hive. Its report
+// is a [*HiveGetReport].
 type HiveGet struct {
-	// Alias is the hive's name in the config. Required.
+	// Alias is the alias of the hive. Required.
 	Alias string `json:"alias"`
 
 	// ConfigPath is as in [Scope].
 	ConfigPath string `json:"config_path,omitempty"`
 }
 
-// HiveStatus tells whether the daemon of one hive runs and answers. It ends in
-// a [*HiveDaemonReport].
+// HiveStatus reports whether the daemon of one hive is running and responds. Its report
+// is a [*HiveDaemonReport].
 type HiveStatus struct {
-	// Alias is the hive's name in the config. Required.
+	// Alias is the alias of the hive. Required.
 	Alias string `json:"alias"`
 
 	// ConfigPath is as in [Scope].
 	ConfigPath string `json:"config_path,omitempty"`
 }
 
-// HiveCapabilities tells which accelerators and resources a hive has, as the
-// machine itself finds them. It ends in a [*HiveCapabilitiesReport].
+// HiveCapabilities returns the accelerators and other resources of one hive. Its report
+// is a [*HiveCapabilitiesReport].
 type HiveCapabilities struct {
-	// Alias is the hive's name in the config. Required.
+	// Alias is the alias of the hive. Required.
 	Alias string `json:"alias"`
 
 	// ConfigPath is as in [Scope].
 	ConfigPath string `json:"config_path,omitempty"`
 }
 
-// Kind is [KindHiveStart].
+// Kind returns [KindHiveStart].
 func (HiveStart) Kind() Kind { return KindHiveStart }
 
-// Kind is [KindHiveStop].
+// Kind returns [KindHiveStop].
 func (HiveStop) Kind() Kind { return KindHiveStop }
 
-// Kind is [KindHiveList].
+// Kind returns [KindHiveList].
 func (HiveList) Kind() Kind { return KindHiveList }
 
-// Kind is [KindHiveGet].
+// Kind returns [KindHiveGet].
 func (HiveGet) Kind() Kind { return KindHiveGet }
 
-// Kind is [KindHiveStatus].
+// Kind returns [KindHiveStatus].
 func (HiveStatus) Kind() Kind { return KindHiveStatus }
 
-// Kind is [KindHiveCapabilities].
+// Kind returns [KindHiveCapabilities].
 func (HiveCapabilities) Kind() Kind { return KindHiveCapabilities }
 
 // Validate implements [Operation].
@@ -92,44 +92,44 @@ func (o HiveCapabilities) Validate() error { return require(o.Kind(), "alias", o
 // Validate implements [Operation].
 func (HiveList) Validate() error { return nil }
 
-// MarshalJSON writes the wire form.
+// MarshalJSON returns the wire form of the operation.
 func (o HiveStart) MarshalJSON() ([]byte, error) {
 	type fields HiveStart
-	return tagged(o.Kind(), fields(o))
+	return marshal(o.Kind(), fields(o))
 }
 
-// MarshalJSON writes the wire form.
+// MarshalJSON returns the wire form of the operation.
 func (o HiveStop) MarshalJSON() ([]byte, error) {
 	type fields HiveStop
-	return tagged(o.Kind(), fields(o))
+	return marshal(o.Kind(), fields(o))
 }
 
-// MarshalJSON writes the wire form.
+// MarshalJSON returns the wire form of the operation.
 func (o HiveList) MarshalJSON() ([]byte, error) {
 	type fields HiveList
-	return tagged(o.Kind(), fields(o))
+	return marshal(o.Kind(), fields(o))
 }
 
-// MarshalJSON writes the wire form.
+// MarshalJSON returns the wire form of the operation.
 func (o HiveGet) MarshalJSON() ([]byte, error) {
 	type fields HiveGet
-	return tagged(o.Kind(), fields(o))
+	return marshal(o.Kind(), fields(o))
 }
 
-// MarshalJSON writes the wire form.
+// MarshalJSON returns the wire form of the operation.
 func (o HiveStatus) MarshalJSON() ([]byte, error) {
 	type fields HiveStatus
-	return tagged(o.Kind(), fields(o))
+	return marshal(o.Kind(), fields(o))
 }
 
-// MarshalJSON writes the wire form.
+// MarshalJSON returns the wire form of the operation.
 func (o HiveCapabilities) MarshalJSON() ([]byte, error) {
 	type fields HiveCapabilities
-	return tagged(o.Kind(), fields(o))
+	return marshal(o.Kind(), fields(o))
 }
 
-// require checks that named string fields are not empty; pairs holds names and
-// values in turn.
+// require returns an error if a required field is empty. pairs alternates field names
+// and values.
 func require(kind Kind, pairs ...string) error {
 	for i := 0; i < len(pairs); i += 2 {
 		if pairs[i+1] == "" { //nolint:gosec // pairs has an even length

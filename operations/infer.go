@@ -5,73 +5,76 @@ import (
 	"encoding/json"
 )
 
-// Infer asks a model. The answer comes in events of type [EventToken] as it is
-// made, if Stream is set, and whole in the [*InferReport] that it ends in.
+// Infer runs a prompt or a workflow on a model. Its report is an [*InferReport] with the
+// complete answer. If Stream is set, parts of the answer are also sent in events of type
+// [EventToken] as they are generated.
 //
-// With a Workflow it makes pictures, or what else the workflow makes: a worker
-// that speaks ComfyUI's dialect runs it, and the report holds the files.
+// A Workflow runs on a worker that supports the API of ComfyUI. The report contains the
+// files that it produces, such as images.
 type Infer struct {
-	// Target limits the choice to one hive; an empty HiveID lets the queen choose.
+	// Target limits the operation to one hive. An empty HiveID lets the queen choose.
 	Target
 
-	// Model is the model to ask. Required, unless there is a Workflow: that may
-	// run on any worker that runs workflows.
+	// Model is the model to use. Required unless Workflow is set; a workflow without a
+	// Model runs on any worker that supports workflows.
 	Model string `json:"model"`
 
-	// Prompt is the question, or what {prompt} stands for in a workflow. Required,
-	// unless there is a Workflow.
+	// Prompt is the user message, or the value of the placeholder {prompt} in a
+	// workflow. Required unless Workflow is set.
 	Prompt string `json:"prompt"`
 
-	// Workflow is a graph in ComfyUI's API format, a JSON object. In the texts of
-	// its inputs {prompt}, {seed} and {model_file}, the name of the file of the
-	// worker's model, are replaced. May be nil.
+	// Workflow is a graph in the API format of ComfyUI, a JSON object. In the string
+	// inputs of its nodes, the placeholders {prompt}, {seed} and {model_file} (the file
+	// name of the worker's model) are replaced. May be nil.
 	Workflow json.RawMessage `json:"workflow,omitempty"`
 
-	// Seed begins the sampling, so that the same seed gives the same answer as far
-	// as the engine can; nil leaves it to the worker, and to chance for a workflow.
+	// Seed is the random seed for sampling. Nil means the default of the engine, or a
+	// random seed for a workflow.
 	Seed *int64 `json:"seed,omitempty"`
 
-	// MaxTokens ends the answer after so many tokens; at least 1. A workflow
-	// takes no heed of it, nor of the three below.
+	// MaxTokens is the maximum number of tokens to generate, at least 1. Workflows
+	// ignore MaxTokens, Temperature, TopP and TopK.
 	MaxTokens int `json:"max_tokens"`
 
-	// Temperature is the sampling temperature, 0 (always the likeliest) to 2.
+	// Temperature is the sampling temperature, from 0 (always the most likely token)
+	// to 2.
 	Temperature float64 `json:"temperature"`
 
-	// TopP samples from the likeliest tokens that hold this share of the
-	// probability, above 0 to 1; nil leaves it to the worker.
+	// TopP is the cumulative probability for nucleus sampling, greater than 0 and at
+	// most 1. Nil means the default of the engine.
 	TopP *float64 `json:"top_p,omitempty"`
 
-	// TopK samples from so many of the likeliest tokens, at least 1; nil
-	// leaves it to the worker.
+	// TopK is the number of most likely tokens to sample from, at least 1. Nil means
+	// the default of the engine.
 	TopK *int `json:"top_k,omitempty"`
 
-	// Device limits the choice to workers on this accelerator; empty does not.
+	// Device limits the operation to workers on this accelerator. Empty means any.
 	Device string `json:"device,omitempty"`
 
-	// WorkerID asks one worker; empty lets the queen choose.
+	// WorkerID limits the operation to one worker. Empty lets the queen choose.
 	WorkerID string `json:"worker_id,omitempty"`
 
-	// NoSpawn asks only workers that run. Without it, where none is ready, one that is
-	// loading is waited for, or one is started on a hive that has an engine for the
-	// model, the model, and room. A model of a hub that no hive has is fetched first.
+	// NoSpawn limits the operation to workers that are running. Otherwise, if no worker
+	// is ready, the queen waits for a loading worker, or starts a worker on a hive that
+	// has the model, an engine for it, and enough free memory. If no hive has the
+	// model, the queen first downloads it from the model hub.
 	NoSpawn bool `json:"no_spawn,omitempty"`
 
-	// System is the instruction before the question; empty for none.
+	// System is the system message. May be empty.
 	System string `json:"system,omitempty"`
 
-	// Stream sends tokens as they come.
+	// Stream sends tokens in events as they are generated.
 	Stream bool `json:"stream"`
 }
 
-// Kind is [KindInfer].
+// Kind returns [KindInfer].
 func (Infer) Kind() Kind { return KindInfer }
 
 // Validate implements [Operation].
 func (o Infer) Validate() error {
 	if o.Workflow != nil {
 		if text := bytes.TrimSpace(o.Workflow); !bytes.HasPrefix(text, []byte("{")) || !json.Valid(text) {
-			return badOperation("%s: field \"workflow\" is no JSON object", o.Kind())
+			return badOperation("%s: invalid field \"workflow\": want a JSON object", o.Kind())
 		}
 		return nil
 	}
@@ -91,8 +94,8 @@ func (o Infer) Validate() error {
 	return nil
 }
 
-// MarshalJSON writes the wire form.
+// MarshalJSON returns the wire form of the operation.
 func (o Infer) MarshalJSON() ([]byte, error) {
 	type fields Infer
-	return tagged(o.Kind(), fields(o))
+	return marshal(o.Kind(), fields(o))
 }

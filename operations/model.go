@@ -1,31 +1,31 @@
 package operations
 
-// ModelDownload fetches a model to a hive, into the cache that every engine
-// reads. It ends in a [*ModelDownloadReport]. Canceled or cut off, it goes on
-// where it was when it is asked for again.
+// ModelDownload downloads a model to the model cache of a hive, which all engines share.
+// After an interruption, the next download of the same model resumes. Its report is a
+// [*ModelDownloadReport].
 type ModelDownload struct {
 	Target
 
-	// Model says which: org/repo of the model hub, with ":quantisation" or
-	// ":file" for a part of it and "@revision" for another than main; or a
-	// file: or https: address, with "#sha256=" and the checksum, which https:
-	// must have. Required.
+	// Model identifies the model. It is either org/repo on the model hub, optionally
+	// followed by ":quantization" or ":file" and by "@revision" (default: main), or a
+	// file: or https: URL, optionally followed by "#sha256=" and the checksum. The
+	// checksum is required for https: URLs. Required.
 	Model string `json:"model"`
 
-	// Token is for repositories that ask for one. Empty leaves it to the hive,
-	// which has its own HF_TOKEN or token file, or none, and uses that only with
-	// its own endpoint.
+	// Token authenticates to the model hub. If it is empty, the hive uses its own
+	// token, if it has one, from HF_TOKEN or a token file. The hive sends its own
+	// token only to its default endpoint.
 	Token Secret `json:"token,omitempty"`
 
-	// Endpoint is the address of the model hub; empty leaves it to the hive:
-	// its HF_ENDPOINT, or https://huggingface.co.
+	// Endpoint is the URL of the model hub. Empty means the default of the hive: its
+	// HF_ENDPOINT, or https://huggingface.co.
 	Endpoint string `json:"endpoint,omitempty"`
 }
 
-// Secret is a text that no log and no error shows. On the wire it is a string.
+// Secret is a string that package fmt does not print. Its JSON form is the string itself.
 type Secret string
 
-// String hides the secret from fmt.
+// String returns a placeholder, or "" for an empty secret.
 func (s Secret) String() string {
 	if s == "" {
 		return ""
@@ -33,42 +33,44 @@ func (s Secret) String() string {
 	return "[secret]"
 }
 
-// GoString hides the secret from fmt's %#v.
+// GoString implements [fmt.GoStringer] and returns the quoted placeholder.
 func (s Secret) GoString() string { return `"` + s.String() + `"` }
 
-// ModelList lists the models on a hive, or on every hive of the config, also
-// those that other programs put into the cache. It ends in a [*ModelListReport].
+// ModelList lists the models on one hive, or on every hive of the config. The list
+// includes models that other programs stored in the cache. Its report is a
+// [*ModelListReport].
 type ModelList struct {
 	Target
 }
 
-// ModelGet tells about one model on a hive. It ends in a [*ModelGetReport].
+// ModelGet returns one model on a hive. Its report is a [*ModelGetReport].
 type ModelGet struct {
 	Target
 
-	// ID is the model, as [ModelList] names it. Required.
+	// ID is the [Model.ID]. Required.
 	ID string `json:"id"`
 }
 
-// ModelDelete removes one model from a hive, but for what other models share
-// with it. A model that a worker uses is refused. It ends in a [*ModelDeleteReport].
+// ModelDelete removes one model from a hive. Files that other models share stay on disk.
+// The operation fails if a worker serves the model. Its report is a
+// [*ModelDeleteReport].
 type ModelDelete struct {
 	Target
 
-	// ID is the model, as [ModelList] names it. Required.
+	// ID is the [Model.ID]. Required.
 	ID string `json:"id"`
 }
 
-// Kind is [KindModelDownload].
+// Kind returns [KindModelDownload].
 func (ModelDownload) Kind() Kind { return KindModelDownload }
 
-// Kind is [KindModelList].
+// Kind returns [KindModelList].
 func (ModelList) Kind() Kind { return KindModelList }
 
-// Kind is [KindModelGet].
+// Kind returns [KindModelGet].
 func (ModelGet) Kind() Kind { return KindModelGet }
 
-// Kind is [KindModelDelete].
+// Kind returns [KindModelDelete].
 func (ModelDelete) Kind() Kind { return KindModelDelete }
 
 // Validate implements [Operation].
@@ -85,26 +87,26 @@ func (o ModelGet) Validate() error { return require(o.Kind(), "hive_id", o.HiveI
 // Validate implements [Operation].
 func (o ModelDelete) Validate() error { return require(o.Kind(), "hive_id", o.HiveID, "id", o.ID) }
 
-// MarshalJSON writes the wire form.
+// MarshalJSON returns the wire form of the operation.
 func (o ModelDownload) MarshalJSON() ([]byte, error) {
 	type fields ModelDownload
-	return tagged(o.Kind(), fields(o))
+	return marshal(o.Kind(), fields(o))
 }
 
-// MarshalJSON writes the wire form.
+// MarshalJSON returns the wire form of the operation.
 func (o ModelList) MarshalJSON() ([]byte, error) {
 	type fields ModelList
-	return tagged(o.Kind(), fields(o))
+	return marshal(o.Kind(), fields(o))
 }
 
-// MarshalJSON writes the wire form.
+// MarshalJSON returns the wire form of the operation.
 func (o ModelGet) MarshalJSON() ([]byte, error) {
 	type fields ModelGet
-	return tagged(o.Kind(), fields(o))
+	return marshal(o.Kind(), fields(o))
 }
 
-// MarshalJSON writes the wire form.
+// MarshalJSON returns the wire form of the operation.
 func (o ModelDelete) MarshalJSON() ([]byte, error) {
 	type fields ModelDelete
-	return tagged(o.Kind(), fields(o))
+	return marshal(o.Kind(), fields(o))
 }

@@ -10,12 +10,12 @@ import (
 	"github.com/rbee-keeper/rbee/operations/internal/strictjson"
 )
 
-// Kind names an operation on the wire, in snake_case.
+// Kind identifies an operation on the wire, in snake_case.
 type Kind string
 
-// The kinds of operations. Package kinds change or describe what is installed,
-// hive kinds concern the daemon on a machine, worker and model kinds what runs
-// and lies there.
+// The kinds of operations. Package kinds change or report the installed state of
+// hives. Hive kinds concern the hive daemon. Worker and model kinds concern the
+// worker processes and the models of a hive.
 const (
 	KindPackageSync         Kind = "package_sync"
 	KindPackageStatus       Kind = "package_status"
@@ -43,25 +43,26 @@ const (
 	KindInfer               Kind = "infer"
 )
 
-// Operation is one thing to do. The types of this package are the only
-// operations there are; their zero values are valid where no field is required.
+// Operation is a request to a [Runner]. Its implementations are the operation types of
+// this package. The zero value of a type without required fields is valid.
 type Operation interface {
 	json.Marshaler
 
-	// Kind says which operation this is.
+	// Kind returns the kind of the operation.
 	Kind() Kind
 
-	// Validate checks the fields by themselves, without looking at any
-	// machine. It returns an [*Error] with [CodeBadOperation], or nil.
+	// Validate checks the fields without contacting a machine. It returns an
+	// [*Error] with [CodeBadOperation], or nil.
 	Validate() error
 }
 
-// Handler receives the events of one operation. Its calls never overlap, but
-// they may come from different goroutines. It must not block for long: the
-// operation waits for it. A nil Handler discards events.
+// Handler receives the events of one operation. Calls never overlap, but may be
+// made from different goroutines. The operation waits for each call, so a Handler
+// must not block for long. A nil Handler discards events.
 type Handler func(Event)
 
-// Send passes an event with the current time to the handler, unless it is nil.
+// Send sets the time of e to the current time and passes e to h. It does nothing if
+// h is nil.
 func (h Handler) Send(e Event) {
 	if h != nil {
 		e.Time = time.Now()
@@ -69,21 +70,21 @@ func (h Handler) Send(e Event) {
 	}
 }
 
-// Runner performs operations. Run returns once the operation has ended; it
-// never calls events after that. Where work was begun, a report is returned
-// even when some of it failed: what failed is in the report, and the error is
-// nil. An error means that the operation as a whole could not be done.
+// Runner runs operations. Run returns when the operation has ended; it does not call
+// events after it has returned. If only a part of the operation fails, Run returns a
+// report that lists the failures, and a nil error. A non-nil error means that the complete
+// operation failed.
 //
-// Canceling ctx ends the operation cleanly: nothing is left half-done, and the
-// report, where there is one, tells what was done before.
+// Canceling ctx stops the operation without leaving a step half-finished. The report,
+// if Run returns one, lists the steps that were completed.
 type Runner interface {
 	Run(ctx context.Context, op Operation, events Handler) (Report, error)
 }
 
-// ShouldForwardToHive reports whether an operation is done on the hive itself.
+// ShouldForwardToHive reports whether the queen forwards op to the hive.
 //
-// Forwarded are worker process operations and model operations. The queen
-// handles package operations, hive operations and [Infer].
+// Worker process operations and model operations are forwarded. The queen runs
+// package operations, hive operations and [Infer] itself.
 func ShouldForwardToHive(op Operation) bool {
 	switch op.Kind() {
 	case KindWorkerSpawn, KindWorkerProcessList, KindWorkerProcessGet, KindWorkerProcessDelete,
@@ -94,96 +95,96 @@ func ShouldForwardToHive(op Operation) bool {
 	}
 }
 
-// Kinds lists every kind of operation, in the order of their definition.
+// Kinds returns every kind of operation, in the order of their definition.
 func Kinds() []Kind {
-	kinds := make([]Kind, len(all))
-	for i, e := range all {
+	kinds := make([]Kind, len(registry))
+	for i, e := range registry {
 		kinds[i] = e.kind
 	}
 	return kinds
 }
 
-// entry ties a kind to the Go types of its operation and its report.
+// entry maps a kind to the Go types of its operation and its report.
 type entry struct {
-	kind   Kind
-	read   func(data []byte) (Operation, error)
-	report func() Report // an empty one, of the type that the operation ends with
+	kind      Kind
+	parse     func(data []byte) (Operation, error)
+	newReport func() Report // returns an empty report of the operation's type
 }
 
-var all = []entry{
-	reader[PackageSync, SyncReport](),
-	reader[PackageStatus, StatusReport](),
-	reader[PackageInstall, SyncReport](),
-	reader[PackageUninstall, UninstallReport](),
-	reader[PackageValidate, ValidateReport](),
-	reader[PackageMigrate, MigrateReport](),
-	reader[PackageRollback, RollbackReport](),
-	reader[PackageBundle, BundleReport](),
-	reader[HiveStart, HiveDaemonReport](),
-	reader[HiveStop, HiveDaemonReport](),
-	reader[HiveList, HiveListReport](),
-	reader[HiveGet, HiveGetReport](),
-	reader[HiveStatus, HiveDaemonReport](),
-	reader[HiveCapabilities, HiveCapabilitiesReport](),
-	reader[WorkerSpawn, WorkerSpawnReport](),
-	reader[WorkerProcessList, WorkerListReport](),
-	reader[WorkerProcessGet, WorkerGetReport](),
-	reader[WorkerProcessDelete, WorkerDeleteReport](),
-	reader[WorkerProcessLogs, WorkerLogsReport](),
-	reader[ModelDownload, ModelDownloadReport](),
-	reader[ModelList, ModelListReport](),
-	reader[ModelGet, ModelGetReport](),
-	reader[ModelDelete, ModelDeleteReport](),
-	reader[Infer, InferReport](),
+var registry = []entry{
+	newEntry[PackageSync, SyncReport](),
+	newEntry[PackageStatus, StatusReport](),
+	newEntry[PackageInstall, SyncReport](),
+	newEntry[PackageUninstall, UninstallReport](),
+	newEntry[PackageValidate, ValidateReport](),
+	newEntry[PackageMigrate, MigrateReport](),
+	newEntry[PackageRollback, RollbackReport](),
+	newEntry[PackageBundle, BundleReport](),
+	newEntry[HiveStart, HiveDaemonReport](),
+	newEntry[HiveStop, HiveDaemonReport](),
+	newEntry[HiveList, HiveListReport](),
+	newEntry[HiveGet, HiveGetReport](),
+	newEntry[HiveStatus, HiveDaemonReport](),
+	newEntry[HiveCapabilities, HiveCapabilitiesReport](),
+	newEntry[WorkerSpawn, WorkerSpawnReport](),
+	newEntry[WorkerProcessList, WorkerListReport](),
+	newEntry[WorkerProcessGet, WorkerGetReport](),
+	newEntry[WorkerProcessDelete, WorkerDeleteReport](),
+	newEntry[WorkerProcessLogs, WorkerLogsReport](),
+	newEntry[ModelDownload, ModelDownloadReport](),
+	newEntry[ModelList, ModelListReport](),
+	newEntry[ModelGet, ModelGetReport](),
+	newEntry[ModelDelete, ModelDeleteReport](),
+	newEntry[Infer, InferReport](),
 }
 
-// reader makes the entry of operation T, which ends in a *R.
-func reader[T Operation, R any, P interface {
+// newEntry returns the entry of operation T, whose report is a *R.
+func newEntry[T Operation, R any, P interface {
 	*R
 	Report
 }]() entry {
 	var zero T
-	read := func(data []byte) (Operation, error) {
+	parse := func(data []byte) (Operation, error) {
 		var op T
-		if err := strictjson.Read(data, &op); err != nil {
+		if err := strictjson.Unmarshal(data, &op); err != nil {
 			return nil, badOperation("%s: %v", zero.Kind(), err)
 		}
 		return op, op.Validate()
 	}
-	return entry{zero.Kind(), read, func() Report { return P(new(R)) }}
+	return entry{zero.Kind(), parse, func() Report { return P(new(R)) }}
 }
 
-// Parse reads one operation from its wire form and validates it. Every error is
-// an [*Error]: [CodeBadOperation] for JSON that is no operation, an unknown
-// operation, an unknown or repeated field, or a value that does not fit;
-// [CodeRemovedOperation] for an operation that rbee no longer has.
+// Parse parses and validates one operation in its wire form. Every error is an
+// [*Error]. Its code is [CodeRemovedOperation] for an operation that was removed from
+// rbee, and [CodeBadOperation] for malformed JSON, an unknown operation, an unknown or
+// duplicate field, or an invalid value.
 func Parse(data []byte) (Operation, error) {
 	var tag struct {
 		Operation *string `json:"operation"`
 	}
 	if err := json.Unmarshal(data, &tag); err != nil {
-		return nil, badOperation("not a JSON object with a key \"operation\": %v", err)
+		return nil, badOperation("invalid operation: want a JSON object with a key \"operation\": %v", err)
 	}
 	if tag.Operation == nil {
-		return nil, badOperation("the key \"operation\" is missing")
+		return nil, badOperation("missing key \"operation\"")
 	}
-	for _, e := range all {
+	for _, e := range registry {
 		if string(e.kind) == *tag.Operation {
-			return e.read(data)
+			return e.parse(data)
 		}
 	}
-	if by, ok := Replacement(*tag.Operation); ok {
+	if kind, ok := Replacement(*tag.Operation); ok {
 		return nil, &Error{
 			Code: CodeRemovedOperation, Reason: ReasonRemovedOperation,
-			Message: fmt.Sprintf("operation %q was removed: use %q", *tag.Operation, by),
+			Message: fmt.Sprintf("operation %q was removed: use %q", *tag.Operation, kind),
 		}
 	}
 	return nil, badOperation("unknown operation %q%s", *tag.Operation, strictjson.DidYouMean(*tag.Operation, Kinds()))
 }
 
-// Replacement says which operation took the place of a removed one. ok is false
-// for a name that rbee never had or still has.
-func Replacement(name string) (by Kind, ok bool) {
+// Replacement returns the operation that replaces the removed operation name. ok is
+// false if name is not a removed operation.
+func Replacement(name string) (kind Kind, ok bool) {
 	switch name {
 	case "hive_install", "worker_download", "worker_build", "worker_binary_delete":
 		return KindPackageSync, true
@@ -195,8 +196,8 @@ func Replacement(name string) (by Kind, ok bool) {
 	return "", false
 }
 
-// tagged writes fields, a struct, as a JSON object that begins with the tag.
-func tagged(kind Kind, fields any) ([]byte, error) {
+// marshal returns fields, a struct, as a JSON object whose first key is "operation".
+func marshal(kind Kind, fields any) ([]byte, error) {
 	body, err := json.Marshal(fields)
 	if err != nil {
 		return nil, err

@@ -16,10 +16,10 @@ import (
 	ops "github.com/rbee-keeper/rbee/operations"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "update the golden files")
 
-// golden has every operation with all of its fields, by the name of its file in
-// testdata, and where they differ the least that it can be (_min).
+// golden maps file names in testdata to operations. Every kind has at least one entry.
+// The suffix _min marks an operation with only its required fields.
 var golden = map[string]ops.Operation{
 	"package_sync": ops.PackageSync{
 		Scope: scope(), Change: ops.Change{Push: true, LockWaitSeconds: 2.5}, DryRun: true, RemoveExtra: true, Force: true,
@@ -98,7 +98,7 @@ func TestGolden(t *testing.T) {
 		seen[op.Kind()] = true
 		t.Run(name, func(t *testing.T) {
 			if !strings.HasPrefix(name, string(op.Kind())) {
-				t.Errorf("kind is %s", op.Kind())
+				t.Errorf("Kind() = %s, want a prefix of the file name %s", op.Kind(), name)
 			}
 			got, err := json.Marshal(op)
 			if err != nil {
@@ -115,34 +115,33 @@ func TestGolden(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !bytes.Equal(got, bytes.TrimSpace(want)) {
-				t.Errorf("wire form\n got %s\nwant %s", got, want)
+				t.Errorf("json.Marshal(%T) = %s\nwant %s", op, got, want)
 			}
-			back, err := ops.Parse(want)
+			parsed, err := ops.Parse(want)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(op, back); diff != "" {
+			if diff := cmp.Diff(op, parsed); diff != "" {
 				t.Errorf("Parse(%s) differs from the encoded operation (-want +got):\n%s", want, diff)
 			}
 		})
 	}
 	for _, k := range ops.Kinds() {
 		if !seen[k] {
-			t.Errorf("%s is not in the table", k)
+			t.Errorf("golden has no operation of kind %s", k)
 		}
 	}
 }
 
-func TestEveryKindIsKnownOnce(t *testing.T) {
+func TestKindsAreUnique(t *testing.T) {
 	t.Parallel()
 	kinds := ops.Kinds()
 	if len(kinds) != 24 || len(slices.Compact(slices.Sorted(slices.Values(kinds)))) != 24 {
-		t.Errorf("kinds: %v", kinds)
+		t.Errorf("Kinds() = %v, want 24 different kinds", kinds)
 	}
 }
 
-// TestNullAndAbsent holds that an optional field may be left out or null.
-func TestNullAndAbsent(t *testing.T) {
+func TestParseAcceptsNullAndAbsentFields(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		in   string
@@ -161,91 +160,90 @@ func TestNullAndAbsent(t *testing.T) {
 	} {
 		got, err := ops.Parse([]byte(c.in))
 		if err != nil || !reflect.DeepEqual(got, c.want) {
-			t.Errorf("%s\n got %#v, %v\nwant %#v", c.in, got, err, c.want)
+			t.Errorf("Parse(%s) = %#v, %v, want %#v", c.in, got, err, c.want)
 		}
 	}
 }
 
-func TestParseRefuses(t *testing.T) {
+func TestParseRejectsInvalidOperations(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, in, want string }{
-		{"nothing", ``, `not a JSON object`},
-		{"no object", `["package_sync"]`, `not a JSON object`},
-		{"no JSON", `{"operation":`, `not a JSON object`},
-		{"no tag", `{}`, `the key "operation" is missing`},
-		{"null tag", `{"operation":null}`, `the key "operation" is missing`},
-		{"tag of another type", `{"operation":7}`, `not a JSON object with a key "operation"`},
-		{"unknown", `{"operation":"fly"}`, `unknown operation "fly"`},
-		{"unknown, near", `{"operation":"package_snyc"}`, `unknown operation "package_snyc", did you mean "package_sync"?`},
-		{"unknown field", `{"operation":"package_sync","colour":1}`, `package_sync: unknown field "colour"`},
-		{"unknown field, near", `{"operation":"package_sync","dryrun":true}`, `package_sync: unknown field "dryrun", did you mean "dry_run"?`},
-		{"field of another", `{"operation":"package_status","force":true}`, `package_status: unknown field "force"`},
-		{"wrong case", `{"operation":"package_sync","Dry_Run":true}`, `unknown field "Dry_Run", did you mean "dry_run"?`},
-		{"tag in wrong case", `{"Operation":"package_sync"}`, `unknown field "Operation"`},
-		{"a second tag in wrong case", `{"operation":"package_sync","OPERATION":"package_status"}`, `unknown field "OPERATION"`},
-		{"twice", `{"operation":"package_sync","force":true,"force":false}`, `package_sync: field "force" is given twice`},
-		{"tag twice", `{"operation":"hive_list","operation":"package_sync"}`, `field "operation" is given twice`},
-		{"wrong type", `{"operation":"package_sync","dry_run":"yes"}`, `package_sync: field "dry_run": a JSON string does not fit, want bool`},
-		{"wrong type, embedded", `{"operation":"package_sync","config_path":3}`, `package_sync: field "config_path": a JSON number does not fit`},
-		{"wrong type in a list", `{"operation":"package_sync","labels":["a",1]}`, `field "labels": a JSON number does not fit`},
-		{"wrong alias", `{"operation":"package_sync","hive_alias":3}`, `field "hive_alias": want one alias or a list of aliases`},
-		{"a fraction", `{"operation":"worker_process_get","hive_id":"a","pid":1.5}`, `field "pid"`},
-		{"trailing", `{"operation":"hive_list"} {}`, `not a JSON object`},
-		{"trailing words", `{"operation":"hive_list"}x`, `not a JSON object`},
+		{"empty input", ``, `want a JSON object`},
+		{"array", `["package_sync"]`, `want a JSON object`},
+		{"malformed JSON", `{"operation":`, `want a JSON object`},
+		{"missing operation", `{}`, `missing key "operation"`},
+		{"null operation", `{"operation":null}`, `missing key "operation"`},
+		{"operation of wrong type", `{"operation":7}`, `want a JSON object with a key "operation"`},
+		{"unknown operation", `{"operation":"fly"}`, `unknown operation "fly"`},
+		{"misspelled operation", `{"operation":"package_snyc"}`, `unknown operation "package_snyc", did you mean "package_sync"?`},
+		{"unknown field", `{"operation":"package_sync","shape":1}`, `package_sync: unknown field "shape"`},
+		{"misspelled field", `{"operation":"package_sync","dryrun":true}`, `package_sync: unknown field "dryrun", did you mean "dry_run"?`},
+		{"field of another operation", `{"operation":"package_status","force":true}`, `package_status: unknown field "force"`},
+		{"field in wrong case", `{"operation":"package_sync","Dry_Run":true}`, `unknown field "Dry_Run", did you mean "dry_run"?`},
+		{"operation in wrong case", `{"Operation":"package_sync"}`, `unknown field "Operation"`},
+		{"second operation in wrong case", `{"operation":"package_sync","OPERATION":"package_status"}`, `unknown field "OPERATION"`},
+		{"duplicate field", `{"operation":"package_sync","force":true,"force":false}`, `package_sync: duplicate field "force"`},
+		{"duplicate operation", `{"operation":"hive_list","operation":"package_sync"}`, `duplicate field "operation"`},
+		{"wrong type", `{"operation":"package_sync","dry_run":"yes"}`, `package_sync: invalid field "dry_run": got JSON string, want bool`},
+		{"wrong type of embedded field", `{"operation":"package_sync","config_path":3}`, `package_sync: invalid field "config_path": got JSON number`},
+		{"wrong type in array", `{"operation":"package_sync","labels":["a",1]}`, `invalid field "labels": got JSON number`},
+		{"wrong type of alias", `{"operation":"package_sync","hive_alias":3}`, `invalid field "hive_alias": want an alias or a list of aliases`},
+		{"fractional pid", `{"operation":"worker_process_get","hive_id":"a","pid":1.5}`, `field "pid"`},
+		{"trailing object", `{"operation":"hive_list"} {}`, `want a JSON object`},
+		{"trailing text", `{"operation":"hive_list"}x`, `want a JSON object`},
 
-		{"empty alias", `{"operation":"package_sync","hive_alias":["a",""]}`, `holds an empty alias`},
-		{"parallel", `{"operation":"package_sync","parallel":-1}`, `"parallel" is -1`},
-		{"parallel of migrate", `{"operation":"package_migrate","output_path":"x","parallel":-1}`, `"parallel" is -1`},
-		{"purge of some", `{"operation":"package_uninstall","purge":true,"hive_alias":"a"}`, `purge removes the config`},
-		{"purge of labels", `{"operation":"package_uninstall","purge":true,"labels":["a"]}`, `purge removes the config`},
-		{"migrate without output", `{"operation":"package_migrate","output_path":" "}`, `"output_path" is required`},
-		{"start of none", `{"operation":"hive_start"}`, `"alias" is required`},
-		{"stop of none", `{"operation":"hive_stop","alias":""}`, `"alias" is required`},
-		{"get of none", `{"operation":"hive_get","alias":null}`, `"alias" is required`},
-		{"status of none", `{"operation":"hive_status"}`, `"alias" is required`},
-		{"capabilities of none", `{"operation":"hive_capabilities"}`, `"alias" is required`},
+		{"empty alias", `{"operation":"package_sync","hive_alias":["a",""]}`, `contains an empty alias`},
+		{"negative parallel", `{"operation":"package_sync","parallel":-1}`, `"parallel" is -1`},
+		{"migrate with negative parallel", `{"operation":"package_migrate","output_path":"x","parallel":-1}`, `"parallel" is -1`},
+		{"purge with hives", `{"operation":"package_uninstall","purge":true,"hive_alias":"a"}`, `cannot combine "purge"`},
+		{"purge with labels", `{"operation":"package_uninstall","purge":true,"labels":["a"]}`, `cannot combine "purge"`},
+		{"migrate without output_path", `{"operation":"package_migrate","output_path":" "}`, `"output_path" is required`},
+		{"start without alias", `{"operation":"hive_start"}`, `"alias" is required`},
+		{"stop without alias", `{"operation":"hive_stop","alias":""}`, `"alias" is required`},
+		{"get without alias", `{"operation":"hive_get","alias":null}`, `"alias" is required`},
+		{"status without alias", `{"operation":"hive_status"}`, `"alias" is required`},
+		{"capabilities without alias", `{"operation":"hive_capabilities"}`, `"alias" is required`},
 		{"spawn without model", `{"operation":"worker_spawn","hive_id":"a","worker":"w"}`, `"model" is required`},
 		{"spawn without worker", `{"operation":"worker_spawn","hive_id":"a","model":"m"}`, `"worker" is required`},
-		{"spawn on no device", `{"operation":"worker_spawn","hive_id":"a","model":"m","worker":"w","device":"0,x"}`, `"x" is no device`},
-		{"spawn twice on a device", `{"operation":"worker_spawn","hive_id":"a","model":"m","worker":"w","device":"1,1"}`, `named twice`},
-		{"spawn on a bad port", `{"operation":"worker_spawn","hive_id":"a","model":"m","worker":"w","port":65536}`, `"port" is 65536`},
-		{"spawn with a bad context", `{"operation":"worker_spawn","hive_id":"a","model":"m","worker":"w","context_length":-1}`, `"context_length" is -1`},
-		{"spawn with a bad variable", `{"operation":"worker_spawn","hive_id":"a","model":"m","worker":"w","env":{"A=B":""}}`, `not the name of a variable`},
-		{"pid and id", `{"operation":"worker_process_get","hive_id":"a","pid":1,"id":"w"}`, `both given`},
-		{"logs of none", `{"operation":"worker_process_logs","hive_id":"a"}`, `"pid" is 0`},
-		{"a bad grace", `{"operation":"worker_process_delete","hive_id":"a","pid":1,"grace_seconds":-1}`, `"grace_seconds" is -1`},
-		{"no process", `{"operation":"worker_process_get","hive_id":"a"}`, `"pid" is 0`},
-		{"a bad process", `{"operation":"worker_process_delete","hive_id":"a","pid":-1}`, `"pid" is -1`},
-		{"download of nothing", `{"operation":"model_download","hive_id":"a"}`, `"model" is required`},
-		{"no model", `{"operation":"model_get","hive_id":"a"}`, `"id" is required`},
-		{"delete no model", `{"operation":"model_delete","hive_id":"a"}`, `"id" is required`},
-		{"no prompt", `{"operation":"infer","model":"m","max_tokens":1}`, `"prompt" is required`},
-		{"no tokens", `{"operation":"infer","model":"m","prompt":"p"}`, `"max_tokens" is 0`},
-		{"no graph", `{"operation":"infer","workflow":[],"max_tokens":1}`, `"workflow" is no JSON object`},
-		{"too hot", `{"operation":"infer","model":"m","prompt":"p","max_tokens":1,"temperature":2.1}`, `"temperature" is 2.1`},
-		{"no share", `{"operation":"infer","model":"m","prompt":"p","max_tokens":1,"top_p":0}`, `"top_p" is 0`},
-		{"no choice", `{"operation":"infer","model":"m","prompt":"p","max_tokens":1,"top_k":0}`, `"top_k" is 0`},
+		{"spawn with invalid device", `{"operation":"worker_spawn","hive_id":"a","model":"m","worker":"w","device":"0,x"}`, `invalid device "x"`},
+		{"spawn with duplicate device", `{"operation":"worker_spawn","hive_id":"a","model":"m","worker":"w","device":"1,1"}`, `duplicate device 1`},
+		{"spawn with invalid port", `{"operation":"worker_spawn","hive_id":"a","model":"m","worker":"w","port":65536}`, `"port" is 65536`},
+		{"spawn with negative context", `{"operation":"worker_spawn","hive_id":"a","model":"m","worker":"w","context_length":-1}`, `"context_length" is -1`},
+		{"spawn with invalid variable", `{"operation":"worker_spawn","hive_id":"a","model":"m","worker":"w","env":{"A=B":""}}`, `invalid variable name "A=B"`},
+		{"pid and id", `{"operation":"worker_process_get","hive_id":"a","pid":1,"id":"w"}`, `cannot combine fields "pid" and "id"`},
+		{"logs without pid or id", `{"operation":"worker_process_logs","hive_id":"a"}`, `"pid" is 0`},
+		{"negative grace period", `{"operation":"worker_process_delete","hive_id":"a","pid":1,"grace_seconds":-1}`, `"grace_seconds" is -1`},
+		{"get without pid or id", `{"operation":"worker_process_get","hive_id":"a"}`, `"pid" is 0`},
+		{"negative pid", `{"operation":"worker_process_delete","hive_id":"a","pid":-1}`, `"pid" is -1`},
+		{"download without model", `{"operation":"model_download","hive_id":"a"}`, `"model" is required`},
+		{"model_get without id", `{"operation":"model_get","hive_id":"a"}`, `"id" is required`},
+		{"model_delete without id", `{"operation":"model_delete","hive_id":"a"}`, `"id" is required`},
+		{"infer without prompt", `{"operation":"infer","model":"m","max_tokens":1}`, `"prompt" is required`},
+		{"infer without max_tokens", `{"operation":"infer","model":"m","prompt":"p"}`, `"max_tokens" is 0`},
+		{"workflow is not an object", `{"operation":"infer","workflow":[],"max_tokens":1}`, `invalid field "workflow"`},
+		{"temperature above range", `{"operation":"infer","model":"m","prompt":"p","max_tokens":1,"temperature":2.1}`, `"temperature" is 2.1`},
+		{"top_p is zero", `{"operation":"infer","model":"m","prompt":"p","max_tokens":1,"top_p":0}`, `"top_p" is 0`},
+		{"top_k is zero", `{"operation":"infer","model":"m","prompt":"p","max_tokens":1,"top_k":0}`, `"top_k" is 0`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			op, err := ops.Parse([]byte(c.in))
 			if err == nil {
-				t.Fatalf("parsed %#v", op)
+				t.Fatalf("Parse(%s) = %#v, want an error", c.in, op)
 			}
 			if ops.CodeOf(err) != ops.CodeBadOperation {
-				t.Errorf("code %s", ops.CodeOf(err))
+				t.Errorf("Parse(%s) returned code %s, want %s", c.in, ops.CodeOf(err), ops.CodeBadOperation)
 			}
 			if !strings.Contains(err.Error(), c.want) {
-				t.Errorf("error %q, want %q in it", err, c.want)
+				t.Errorf("Parse(%s) returned error %q, want an error containing %q", c.in, err, c.want)
 			}
 		})
 	}
 }
 
-// TestRemoved holds the list of removed operations and what replaces each.
-func TestRemoved(t *testing.T) {
+func TestParseNamesReplacementOfRemovedOperation(t *testing.T) {
 	t.Parallel()
-	for name, by := range map[string]ops.Kind{
+	for name, want := range map[string]ops.Kind{
 		"hive_install":         ops.KindPackageSync,
 		"hive_uninstall":       ops.KindPackageUninstall,
 		"worker_download":      ops.KindPackageSync,
@@ -256,21 +254,20 @@ func TestRemoved(t *testing.T) {
 	} {
 		_, err := ops.Parse([]byte(`{"operation":"` + name + `","alias":"x"}`))
 		var e *ops.Error
-		if !errors.As(err, &e) || e.Code != ops.CodeRemovedOperation || !strings.Contains(e.Message, `use "`+string(by)+`"`) {
-			t.Errorf("%s: %v", name, err)
+		if !errors.As(err, &e) || e.Code != ops.CodeRemovedOperation || !strings.Contains(e.Message, `use "`+string(want)+`"`) {
+			t.Errorf("Parse(%s) returned error %v, want code %s and the replacement %s", name, err, ops.CodeRemovedOperation, want)
 		}
-		if got, ok := ops.Replacement(name); !ok || got != by {
-			t.Errorf("%s: replacement %q, %t", name, got, ok)
+		if got, ok := ops.Replacement(name); !ok || got != want {
+			t.Errorf("Replacement(%q) = %q, %t, want %q, true", name, got, ok, want)
 		}
 	}
 	for _, k := range append(ops.Kinds(), "fly") {
-		if by, ok := ops.Replacement(string(k)); ok {
-			t.Errorf("%s is said to be replaced by %s", k, by)
+		if got, ok := ops.Replacement(string(k)); ok {
+			t.Errorf("Replacement(%q) = %q, true, want false", k, got)
 		}
 	}
 }
 
-// TestShouldForwardToHive is the routing rule, kind by kind.
 func TestShouldForwardToHive(t *testing.T) {
 	t.Parallel()
 	forwarded := []ops.Kind{
@@ -283,17 +280,17 @@ func TestShouldForwardToHive(t *testing.T) {
 	}
 	for _, k := range ops.Kinds() {
 		if got, want := ops.ShouldForwardToHive(byKind[k]), slices.Contains(forwarded, k); got != want {
-			t.Errorf("%s: forwarded is %t, want %t", k, got, want)
+			t.Errorf("ShouldForwardToHive(%s) = %t, want %t", k, got, want)
 		}
 	}
 }
 
-func TestInstallIsASyncThatRemovesNothing(t *testing.T) {
+func TestInstallSync(t *testing.T) {
 	t.Parallel()
 	install := ops.PackageInstall{Scope: scope(), Change: ops.Change{Push: true}, Force: true}
 	want := ops.PackageSync{Scope: scope(), Change: ops.Change{Push: true}, Force: true}
 	if got := install.Sync(); !reflect.DeepEqual(got, want) {
-		t.Errorf("got %#v", got)
+		t.Errorf("Sync() = %#v, want %#v", got, want)
 	}
 }
 
@@ -305,22 +302,22 @@ func TestAliases(t *testing.T) {
 	}{{`null`, nil}, {`"a"`, ops.Aliases{"a"}}, {`["a","b"]`, ops.Aliases{"a", "b"}}} {
 		var got ops.Aliases
 		if err := json.Unmarshal([]byte(c.json), &got); err != nil || !reflect.DeepEqual(got, c.want) {
-			t.Errorf("%s: got %#v, %v", c.json, got, err)
+			t.Errorf("json.Unmarshal(%s) = %#v, %v, want %#v", c.json, got, err, c.want)
 		}
 		if out, err := json.Marshal(c.want); err != nil || string(out) != c.json {
-			t.Errorf("%v: wrote %s, %v", c.want, out, err)
+			t.Errorf("json.Marshal(%v) = %s, %v, want %s", c.want, out, err, c.json)
 		}
 		if c.want.IsZero() != (c.want == nil) {
-			t.Errorf("%v: IsZero is %t", c.want, c.want.IsZero())
+			t.Errorf("%#v.IsZero() = %t, want %t", c.want, c.want.IsZero(), c.want == nil)
 		}
 	}
 	var one ops.Aliases
 	if err := json.Unmarshal([]byte(`["a"]`), &one); err != nil || !reflect.DeepEqual(one, ops.Aliases{"a"}) {
-		t.Errorf("a list of one: %#v, %v", one, err)
+		t.Errorf(`json.Unmarshal(["a"]) = %#v, %v, want [a]`, one, err)
 	}
-	for _, bad := range []string{`1`, `true`, `{}`, `["a",1]`, `[["a"]]`} {
-		if err := json.Unmarshal([]byte(bad), &ops.Aliases{}); err == nil {
-			t.Errorf("%s was taken", bad)
+	for _, invalid := range []string{`1`, `true`, `{}`, `["a",1]`, `[["a"]]`} {
+		if err := json.Unmarshal([]byte(invalid), &ops.Aliases{}); err == nil {
+			t.Errorf("json.Unmarshal(%s) returned no error, want one", invalid)
 		}
 	}
 }
@@ -340,21 +337,21 @@ func FuzzParse(f *testing.F) {
 		op, err := ops.Parse(data)
 		if err != nil {
 			if ops.CodeOf(err) != ops.CodeBadOperation && ops.CodeOf(err) != ops.CodeRemovedOperation {
-				t.Fatalf("code %q of %v", ops.CodeOf(err), err)
+				t.Fatalf("Parse(%s) returned code %q (%v), want %q or %q", data, ops.CodeOf(err), err, ops.CodeBadOperation, ops.CodeRemovedOperation)
 			}
 			return
 		}
 		first, err := json.Marshal(op)
 		if err != nil {
-			t.Fatalf("parsed and cannot be written: %v", err)
+			t.Fatalf("json.Marshal(%#v): %v", op, err)
 		}
-		again, err := ops.Parse(first)
+		parsed, err := ops.Parse(first)
 		if err != nil {
-			t.Fatalf("%s cannot be parsed: %v", first, err)
+			t.Fatalf("Parse(%s): %v", first, err)
 		}
-		second, err := json.Marshal(again)
+		second, err := json.Marshal(parsed)
 		if err != nil || !bytes.Equal(first, second) {
-			t.Fatalf("%s became %s (%v)", first, second, err)
+			t.Fatalf("json.Marshal after Parse(%s) = %s, %v, want the same JSON", first, second, err)
 		}
 	})
 }

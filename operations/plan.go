@@ -1,20 +1,20 @@
 package operations
 
-// Issue is a kind of drift: one way in which a hive differs from the config.
+// Issue is a kind of drift.
 type Issue string
 
 // The kinds of drift.
 const (
-	IssueMissingHive    Issue = "missing_hive"     // in the config, rbee is not on the machine
-	IssueExtraHive      Issue = "extra_hive"       // rbee was installed there, the config does not name it
-	IssueOutdatedHive   Issue = "outdated_hive"    // another rbee or other settings than wanted
-	IssueNewerHive      Issue = "newer_hive"       // the rbee of the hive is newer than this one
-	IssueHiveNotRunning Issue = "hive_not_running" // auto_start is set, the daemon does not answer
-	IssueMissingWorker  Issue = "missing_worker"   // in the config, not installed
-	IssueExtraWorker    Issue = "extra_worker"     // installed, not in the config
-	IssueOutdatedWorker Issue = "outdated_worker"  // another version or another source than wanted
-	IssueCorruptWorker  Issue = "corrupt_worker"   // installed files are missing or changed
-	IssueUnreachable    Issue = "unreachable"      // the hive could not be read; nothing is known of it
+	IssueMissingHive    Issue = "missing_hive"     // the hive is in the config but rbee is not installed
+	IssueExtraHive      Issue = "extra_hive"       // rbee is installed but the hive is not in the config
+	IssueOutdatedHive   Issue = "outdated_hive"    // rbee or its settings differ from the config
+	IssueNewerHive      Issue = "newer_hive"       // the rbee of the hive is newer than the caller's
+	IssueHiveNotRunning Issue = "hive_not_running" // auto_start is set but the daemon does not respond
+	IssueMissingWorker  Issue = "missing_worker"   // the worker is in the config but not installed
+	IssueExtraWorker    Issue = "extra_worker"     // the worker is installed but not in the config
+	IssueOutdatedWorker Issue = "outdated_worker"  // the version or the source differs from the config
+	IssueCorruptWorker  Issue = "corrupt_worker"   // installed files are missing or modified
+	IssueUnreachable    Issue = "unreachable"      // the state of the hive cannot be read
 )
 
 // Drift is one difference between a hive and the config.
@@ -25,34 +25,34 @@ type Drift struct {
 	// Issue is the kind of difference.
 	Issue Issue `json:"issue"`
 
-	// Worker is the worker type, for drift of a worker; else empty.
+	// Worker is the worker type. Empty for drift of the hive itself.
 	Worker string `json:"worker,omitempty"`
 
-	// Details describes the difference in words.
+	// Details describes the difference for a user.
 	Details string `json:"details"`
 
-	// Error is why the hive is unreachable; nil for every other issue.
+	// Error is the cause of [IssueUnreachable]; nil for other issues.
 	Error *Error `json:"error,omitempty"`
 }
 
-// Action is what one step of a plan does to a hive.
+// Action is the kind of a plan step.
 type Action string
 
-// The actions, in the order in which they are done on one hive.
+// The actions, in the order in which they are applied to one hive.
 const (
-	ActionInstallHive   Action = "install_hive"   // bring rbee to a machine without it
-	ActionUpdateHive    Action = "update_hive"    // replace the machine's rbee
-	ActionConfigureHive Action = "configure_hive" // change the hive's settings
+	ActionInstallHive   Action = "install_hive"   // install rbee on a machine that does not have it
+	ActionUpdateHive    Action = "update_hive"    // replace rbee
+	ActionConfigureHive Action = "configure_hive" // change the settings of the hive
 	ActionRemoveWorker  Action = "remove_worker"  // remove a worker
-	ActionInstallWorker Action = "install_worker" // install a worker that is missing
-	ActionUpdateWorker  Action = "update_worker"  // replace a worker by another version, or repair it
+	ActionInstallWorker Action = "install_worker" // install a missing worker
+	ActionUpdateWorker  Action = "update_worker"  // install another version of a worker, or repair it
 
-	ActionRollbackHive   Action = "rollback_hive"   // restore the rbee that the machine had before
-	ActionRollbackWorker Action = "rollback_worker" // go back to the version before
+	ActionRollbackHive   Action = "rollback_hive"   // restore the previous rbee
+	ActionRollbackWorker Action = "rollback_worker" // restore the previous version of a worker
 
-	ActionStartHive  Action = "start_hive"  // start the daemon, or restart it as another one
+	ActionStartHive  Action = "start_hive"  // start or restart the daemon
 	ActionStopHive   Action = "stop_hive"   // stop the daemon
-	ActionRemoveHive Action = "remove_hive" // stop the daemon and remove all of rbee
+	ActionRemoveHive Action = "remove_hive" // stop the daemon and remove rbee
 )
 
 // Step is one change to one hive.
@@ -60,86 +60,84 @@ type Step struct {
 	// Hive is the alias of the hive.
 	Hive string `json:"hive"`
 
-	// Action is what is done.
+	// Action is the kind of the change.
 	Action Action `json:"action"`
 
-	// Worker is the worker type, for steps on a worker; else empty.
+	// Worker is the worker type. Empty for a step on the hive itself.
 	Worker string `json:"worker,omitempty"`
 
-	// From and Version are the version before and after; empty where there is
-	// none or it is not known.
+	// From and Version are the versions before and after the step. Empty if not
+	// applicable or not known.
 	From    string `json:"from,omitempty"`
 	Version string `json:"version,omitempty"`
 
-	// Variant is which of a recipe's sources is installed, and VariantReason why
-	// it is that one; empty where there is no choice.
+	// Variant is the variant of the recipe, and VariantReason the reason why it was
+	// selected. Empty if the recipe has only one variant.
 	Variant       string `json:"variant,omitempty"`
 	VariantReason string `json:"variant_reason,omitempty"`
 
-	// Reason says why the step is needed.
+	// Reason is the reason for the step.
 	Reason string `json:"reason"`
 
-	// Bytes is how many bytes go to the hive for this step, from this machine
-	// or by its own download, as far as it is known beforehand; 0 if nothing
-	// does or it is not known.
+	// Bytes is the number of bytes to transfer to the hive, sent by this machine or
+	// downloaded by the hive. 0 if none, or if not known in advance.
 	Bytes int64 `json:"bytes,omitempty"`
 
-	// Digest identifies what is installed, as a SHA-256 in hex: for rbee that of the
-	// binary, for a worker that of the installation. Empty where nothing is installed,
-	// or where it is not known beforehand.
+	// Digest is a SHA-256 in hex: the digest of the binary for rbee, the digest of the
+	// installation for a worker. Empty if the step installs nothing, or if the digest
+	// is not known in advance.
 	Digest string `json:"digest,omitempty"`
 
-	// DownloadBytes is the part of Bytes that the hive downloads itself; the rest is
-	// sent to it.
+	// DownloadBytes is the part of Bytes that the hive downloads itself.
 	DownloadBytes int64 `json:"download_bytes,omitempty"`
 }
 
-// Plan is the decision what to do, made before anything is done: sorted by
-// hive, and within a hive in the order of doing.
+// Plan lists the changes that make hives match the config. It is sorted by hive, and
+// within a hive in the order of execution.
 type Plan struct {
-	// Steps are the changes; empty when nothing needs to change.
+	// Steps lists the changes. Empty if no change is necessary.
 	Steps []Step `json:"steps"`
 
-	// Drift is every difference that was found, whether a step mends it or not.
+	// Drift lists all differences, including differences that no step fixes.
 	Drift []Drift `json:"drift"`
 
-	// Blocked are the wishes that no step can fulfil, such as a worker type
-	// whose recipe has no way to install it.
+	// Blocked lists the requirements of the config that no step can satisfy, such as a
+	// worker type that cannot be installed on the platform of the hive.
 	Blocked []Blocked `json:"blocked,omitempty"`
 
-	// Upgrades are the wishes that stand for another version, or for other files
-	// of the same one, from now on.
+	// Upgrades lists the version constraints that now resolve to another version, or
+	// to other files of the same version.
 	Upgrades []Upgrade `json:"upgrades,omitempty"`
 }
 
-// Upgrade is a wish of the config, such as "latest", that stands for another
-// version than the lock said, or for other files of the same version because the
-// recipe's steps have changed.
+// Upgrade is a version constraint of the config, such as "latest", that resolves to
+// another version than the one in hives.lock, or to other files of the same version
+// because the recipe changed.
 type Upgrade struct {
 	Worker    string `json:"worker"`
-	Requested string `json:"requested"` // for the tool "python" the version of Python that is wanted
+	Requested string `json:"requested"` // the version constraint; for the tool "python", the required Python version
 
-	// From and To are versions. Where they are the same, what differs follows in
+	// From and To are versions. If they are equal, the difference follows in
 	// parentheses, such as "1.0 (wax 1.1)".
 	From string `json:"from"`
 	To   string `json:"to"`
 }
 
-// Blocked is something the config wants and rbee cannot do.
+// Blocked is a requirement of the config that rbee cannot satisfy.
 type Blocked struct {
 	// Hive is the alias of the hive.
 	Hive string `json:"hive"`
 
-	// Worker is the worker type, if it concerns one; else empty.
+	// Worker is the worker type. Empty if the requirement concerns the hive itself.
 	Worker string `json:"worker,omitempty"`
 
-	// Reason says why it cannot be done and what would help.
+	// Reason explains the cause and how to fix it.
 	Reason string `json:"reason"`
 
-	// Detail is the complete output of the program that failed, in several lines;
-	// empty if there is none. It holds no passwords.
+	// Detail is the complete output of the program that failed. It may have several
+	// lines and contains no passwords. May be empty.
 	Detail string `json:"detail,omitempty"`
 
-	// Error is the same as an error, with its code, reason and subject.
+	// Error is the same information as an error, with code, reason and subject.
 	Error *Error `json:"error,omitempty"`
 }

@@ -19,8 +19,8 @@ import (
 	ops "github.com/rbee-keeper/rbee/operations"
 )
 
-// TestReasonsListsEveryConstant compares Reasons with the constants in the source.
-func TestReasonsListsEveryConstant(t *testing.T) {
+// TestReasonsReturnsAllConstants compares Reasons with the constants in the source.
+func TestReasonsReturnsAllConstants(t *testing.T) {
 	t.Parallel()
 	file, err := parser.ParseFile(gotoken.NewFileSet(), "reason.go", nil, 0)
 	if err != nil {
@@ -48,52 +48,54 @@ func TestReasonsListsEveryConstant(t *testing.T) {
 		t.Errorf("Reasons() = %q, want the constants %q", got, want)
 	}
 	if slices.Contains(got, "") || len(slices.Compact(slices.Clone(got))) != len(got) {
-		t.Errorf("Reasons() = %q, want each once and none empty", got)
+		t.Errorf("Reasons() = %q, want no empty and no duplicate reasons", got)
 	}
 }
 
-// coded is an error of a connection of another package.
-type coded string
+// codeError is an error with an ErrorCode method, like the errors of a connection.
+type codeError string
 
-func (c coded) Error() string     { return "coded" }
-func (c coded) ErrorCode() string { return string(c) }
+func (c codeError) Error() string     { return "code error" }
+func (c codeError) ErrorCode() string { return string(c) }
 
 func TestReasonOf(t *testing.T) {
 	t.Parallel()
-	path := func(err error) error { return fmt.Errorf("x: %w", &fs.PathError{Op: "open", Path: "/x", Err: err}) }
-	dial := func(err error) error { return &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", err)} }
+	pathError := func(err error) error { return fmt.Errorf("x: %w", &fs.PathError{Op: "open", Path: "/x", Err: err}) }
+	dialError := func(err error) error {
+		return &net.OpError{Op: "dial", Err: os.NewSyscallError("connect", err)}
+	}
 	for name, test := range map[string]struct {
-		err                error
-		want, ofConnection ops.Reason
+		err                  error
+		want, wantConnection ops.Reason
 	}{
-		"nil":                        {nil, "", ""},
-		"no reason":                  {errors.New("permission denied: no space left on device"), ops.ReasonFailed, ops.ReasonFailed},
-		"own":                        {fmt.Errorf("x: %w", &ops.Error{Reason: ops.ReasonLocked, Err: syscall.ENOSPC}), ops.ReasonLocked, ops.ReasonLocked},
-		"own without reason":         {&ops.Error{Err: syscall.ENOSPC}, ops.ReasonDiskFull, ops.ReasonDiskFull},
-		"coded":                      {fmt.Errorf("x: %w", coded("host_key_unknown")), ops.ReasonHostKeyUnknown, ops.ReasonHostKeyUnknown},
-		"coded, of another program":  {coded("moon"), "moon", "moon"},
-		"coded as failed":            {errors.Join(coded("failed"), path(syscall.ENOSPC)), ops.ReasonDiskFull, ops.ReasonDiskFull},
-		"coded without a code":       {coded(""), ops.ReasonFailed, ops.ReasonFailed},
-		"canceled":                   {fmt.Errorf("x: %w", context.Canceled), ops.ReasonCanceled, ops.ReasonCanceled},
-		"full":                       {path(syscall.ENOSPC), ops.ReasonDiskFull, ops.ReasonDiskFull},
-		"quota":                      {path(syscall.EDQUOT), ops.ReasonDiskFull, ops.ReasonDiskFull},
-		"read-only":                  {path(syscall.EROFS), ops.ReasonReadOnly, ops.ReasonReadOnly},
-		"permission":                 {path(syscall.EACCES), ops.ReasonPermissionDenied, ops.ReasonPermissionDenied},
-		"port":                       {dial(syscall.EADDRINUSE), ops.ReasonPortInUse, ops.ReasonPortInUse},
-		"no file":                    {path(syscall.ENOENT), ops.ReasonNotFound, ops.ReasonNotFound},
-		"refused":                    {dial(syscall.ECONNREFUSED), ops.ReasonFailed, ops.ReasonRefused},
-		"no route":                   {dial(syscall.EHOSTUNREACH), ops.ReasonFailed, ops.ReasonUnreachable},
-		"time out":                   {dial(syscall.ETIMEDOUT), ops.ReasonFailed, ops.ReasonTimeout},
-		"deadline":                   {context.DeadlineExceeded, ops.ReasonFailed, ops.ReasonTimeout},
-		"name":                       {&net.DNSError{Err: "no such host"}, ops.ReasonFailed, ops.ReasonResolve},
-		"reset":                      {dial(syscall.ECONNRESET), ops.ReasonFailed, ops.ReasonLost},
-		"first of those that joined": {errors.Join(errors.New("x"), &ops.Error{Reason: ops.ReasonExists}), ops.ReasonExists, ops.ReasonExists},
+		"nil":                    {nil, "", ""},
+		"plain error":            {errors.New("permission denied: no space left on device"), ops.ReasonFailed, ops.ReasonFailed},
+		"Error":                  {fmt.Errorf("x: %w", &ops.Error{Reason: ops.ReasonLocked, Err: syscall.ENOSPC}), ops.ReasonLocked, ops.ReasonLocked},
+		"Error without a reason": {&ops.Error{Err: syscall.ENOSPC}, ops.ReasonDiskFull, ops.ReasonDiskFull},
+		"ErrorCode":              {fmt.Errorf("x: %w", codeError("host_key_unknown")), ops.ReasonHostKeyUnknown, ops.ReasonHostKeyUnknown},
+		"unknown ErrorCode":      {codeError("moon"), "moon", "moon"},
+		"ErrorCode failed":       {errors.Join(codeError("failed"), pathError(syscall.ENOSPC)), ops.ReasonDiskFull, ops.ReasonDiskFull},
+		"empty ErrorCode":        {codeError(""), ops.ReasonFailed, ops.ReasonFailed},
+		"canceled":               {fmt.Errorf("x: %w", context.Canceled), ops.ReasonCanceled, ops.ReasonCanceled},
+		"disk full":              {pathError(syscall.ENOSPC), ops.ReasonDiskFull, ops.ReasonDiskFull},
+		"quota exceeded":         {pathError(syscall.EDQUOT), ops.ReasonDiskFull, ops.ReasonDiskFull},
+		"read-only":              {pathError(syscall.EROFS), ops.ReasonReadOnly, ops.ReasonReadOnly},
+		"permission denied":      {pathError(syscall.EACCES), ops.ReasonPermissionDenied, ops.ReasonPermissionDenied},
+		"port in use":            {dialError(syscall.EADDRINUSE), ops.ReasonPortInUse, ops.ReasonPortInUse},
+		"missing file":           {pathError(syscall.ENOENT), ops.ReasonNotFound, ops.ReasonNotFound},
+		"connection refused":     {dialError(syscall.ECONNREFUSED), ops.ReasonFailed, ops.ReasonRefused},
+		"no route":               {dialError(syscall.EHOSTUNREACH), ops.ReasonFailed, ops.ReasonUnreachable},
+		"connection timeout":     {dialError(syscall.ETIMEDOUT), ops.ReasonFailed, ops.ReasonTimeout},
+		"deadline exceeded":      {context.DeadlineExceeded, ops.ReasonFailed, ops.ReasonTimeout},
+		"unknown host name":      {&net.DNSError{Err: "no such host"}, ops.ReasonFailed, ops.ReasonResolve},
+		"connection reset":       {dialError(syscall.ECONNRESET), ops.ReasonFailed, ops.ReasonLost},
+		"joined errors":          {errors.Join(errors.New("x"), &ops.Error{Reason: ops.ReasonExists}), ops.ReasonExists, ops.ReasonExists},
 	} {
 		if got := ops.ReasonOf(test.err); got != test.want {
 			t.Errorf("%s: ReasonOf(%v) = %q, want %q", name, test.err, got, test.want)
 		}
-		if got := ops.ConnectionReason(test.err); got != test.ofConnection {
-			t.Errorf("%s: ConnectionReason(%v) = %q, want %q", name, test.err, got, test.ofConnection)
+		if got := ops.ConnectionReason(test.err); got != test.wantConnection {
+			t.Errorf("%s: ConnectionReason(%v) = %q, want %q", name, test.err, got, test.wantConnection)
 		}
 	}
 }
@@ -112,15 +114,15 @@ func TestErrorJSON(t *testing.T) {
 		if err != nil || string(data) != test.want {
 			t.Errorf("json.Marshal(%v) = %s, %v, want %s", &test.e, data, err, test.want)
 		}
-		var back ops.Error
-		if err := json.Unmarshal(data, &back); err != nil || back.Reason != test.e.Reason || back.Subject != test.e.Subject {
-			t.Errorf("json.Unmarshal(%s) = %+v, %v, want %+v", data, back, err, test.e)
+		var decoded ops.Error
+		if err := json.Unmarshal(data, &decoded); err != nil || decoded.Reason != test.e.Reason || decoded.Subject != test.e.Subject {
+			t.Errorf("json.Unmarshal(%s) = %+v, %v, want %+v", data, decoded, err, test.e)
 		}
 	}
 	if got := ops.SubjectOf(fmt.Errorf("x: %w", &e)); got != e.Subject {
-		t.Errorf("SubjectOf = %+v, want %+v", got, e.Subject)
+		t.Errorf("SubjectOf(wrapped %v) = %+v, want %+v", &e, got, e.Subject)
 	}
 	if got := ops.SubjectOf(errors.New("x")); got != (ops.Subject{}) {
-		t.Errorf("SubjectOf = %+v, want none", got)
+		t.Errorf("SubjectOf(plain error) = %+v, want the zero value", got)
 	}
 }

@@ -2,74 +2,72 @@ package operations
 
 import "time"
 
-// Outcome is what a report comes to, for a program that only wants to know
-// whether to worry.
+// Outcome is the overall result of a report.
 type Outcome string
 
-// The outcomes. Where several fit, the first of this list that applies wins.
+// The outcomes, in order of precedence: the first outcome that applies is used.
 const (
-	OutcomeFailed      Outcome = "failed"      // some of it was tried and did not work
-	OutcomeInvalid     Outcome = "invalid"     // the config is wrong
-	OutcomeLocked      Outcome = "locked"      // a hive was locked by another run, nothing else failed
+	OutcomeFailed      Outcome = "failed"      // at least one step failed
+	OutcomeInvalid     Outcome = "invalid"     // the config is invalid
+	OutcomeLocked      Outcome = "locked"      // a hive was locked by another run
 	OutcomeDrift       Outcome = "drift"       // hives differ from the config, or changes are pending
-	OutcomeUnreachable Outcome = "unreachable" // a hive was unreachable, nothing else is wrong
-	OutcomeOK          Outcome = "ok"          // all is well
+	OutcomeUnreachable Outcome = "unreachable" // a hive was unreachable
+	OutcomeOK          Outcome = "ok"          // no problems
 )
 
-// Report is what an operation ends with. The pointers to this package's report
-// types are the only reports there are.
+// Report is the result of an operation. Its implementations are pointers to the report
+// types of this package.
 type Report interface {
-	// Outcome sums the report up.
+	// Outcome returns the overall result.
 	Outcome() Outcome
 }
 
 // Status values of reports.
 const (
-	StatusSuccess        = "success"         // all was done, or nothing had to be
-	StatusPartial        = "partial"         // some hives are done, some failed
-	StatusFailed         = "failed"          // no hive could be done
-	StatusChangesPending = "changes_pending" // a dry run found something to do
-	StatusInSync         = "in_sync"         // hives are what the config says
+	StatusSuccess        = "success"         // no hive failed
+	StatusPartial        = "partial"         // some hives failed
+	StatusFailed         = "failed"          // all hives failed
+	StatusChangesPending = "changes_pending" // a dry run found changes to make
+	StatusInSync         = "in_sync"         // all hives match the config
 	StatusDriftDetected  = "drift_detected"  // hives differ from the config
-	StatusUnreachable    = "unreachable"     // some hives could not be read, the others are in sync
-	StatusValid          = "valid"
-	StatusInvalid        = "invalid"
+	StatusUnreachable    = "unreachable"     // some hives cannot be read, the others are in sync
+	StatusValid          = "valid"           // the config is valid
+	StatusInvalid        = "invalid"         // the config is invalid
 )
 
-// HiveResult is how one hive came out of an operation that changes hives.
+// HiveResult is the result of an operation for one hive.
 type HiveResult string
 
-// The results of hives.
+// The results for a hive.
 const (
-	HiveInstalled        HiveResult = "installed"         // rbee is new there
-	HiveUpdated          HiveResult = "updated"           // rbee was there, something was changed
-	HiveAlreadyInstalled HiveResult = "already_installed" // nothing had to change
+	HiveInstalled        HiveResult = "installed"         // rbee was installed
+	HiveUpdated          HiveResult = "updated"           // rbee was already installed; something was changed
+	HiveAlreadyInstalled HiveResult = "already_installed" // no change was necessary
 	HiveUninstalled      HiveResult = "uninstalled"       // rbee was removed
-	HiveNotInstalled     HiveResult = "not_installed"     // there was nothing to remove
-	HivePending          HiveResult = "pending"           // a dry run would change it
-	HiveFailed           HiveResult = "failed"            // Error says why
-	HiveUnreachable      HiveResult = "unreachable"       // Error says why
-	HiveLocked           HiveResult = "locked"            // another run held its lock for too long
-	HiveCanceled         HiveResult = "canceled"          // the run was ended before this hive was done
+	HiveNotInstalled     HiveResult = "not_installed"     // rbee was not installed, so nothing was removed
+	HivePending          HiveResult = "pending"           // changes are pending (dry run)
+	HiveFailed           HiveResult = "failed"            // the operation or a step failed
+	HiveUnreachable      HiveResult = "unreachable"       // the hive cannot be reached
+	HiveLocked           HiveResult = "locked"            // another run held the lock of the hive
+	HiveCanceled         HiveResult = "canceled"          // the operation was canceled before the hive was finished
 )
 
-// SyncReport is what [PackageSync] and [PackageInstall] end with.
+// SyncReport is the report of [PackageSync] and [PackageInstall].
 type SyncReport struct {
 	Status  string       `json:"status"` // success, partial, failed, changes_pending
 	DryRun  bool         `json:"dry_run"`
 	Summary SyncSummary  `json:"summary"`
 	Hives   []HiveReport `json:"hives"` // sorted by alias
 
-	// Plan is what was decided.
+	// Plan is the plan of the sync.
 	Plan Plan `json:"plan"`
 
-	// Warnings are about workers that are less than the machine allows, such as
-	// one that runs on the CPU although the machine has a GPU. They change no
-	// outcome.
+	// Warnings reports workers that do not use the hardware of the hive fully, such as
+	// a CPU worker on a machine with a GPU. Warnings do not affect the outcome.
 	Warnings []ValidateWarning `json:"warnings,omitempty"`
 }
 
-// SyncSummary counts what a sync did. In a dry run the counts say what it would do.
+// SyncSummary counts the changes of a sync. In a dry run, it counts the pending changes.
 type SyncSummary struct {
 	HivesInstalled          int     `json:"hives_installed"`
 	HivesUpdated            int     `json:"hives_updated"`
@@ -84,25 +82,24 @@ type SyncSummary struct {
 	DurationSeconds         float64 `json:"duration_seconds"`
 }
 
-// HiveReport is one hive's part of a report.
+// HiveReport is the part of a report about one hive.
 type HiveReport struct {
 	Alias           string     `json:"alias"`
 	Status          HiveResult `json:"status"`
-	Workers         []string   `json:"workers"` // worker types installed there now, sorted
+	Workers         []string   `json:"workers"` // worker types installed after the operation, sorted
 	DurationSeconds float64    `json:"duration_seconds"`
 
-	// Steps are those that were done.
+	// Steps lists the completed steps.
 	Steps []Step `json:"steps,omitempty"`
 
-	// Failed are those that were not, each with its error.
+	// Failed lists the steps that failed or were skipped, with their errors.
 	Failed []FailedStep `json:"failed,omitempty"`
 
-	// Error is set for a hive that failed as a whole.
+	// Error is set if the complete operation failed for the hive.
 	Error *Error `json:"error,omitempty"`
 }
 
-// FailedStep is a step that did not work, or that was not begun because of one
-// before it.
+// FailedStep is a step that failed, or that was skipped because an earlier step failed.
 type FailedStep struct {
 	Step  Step   `json:"step"`
 	Error *Error `json:"error"`
@@ -119,7 +116,7 @@ func (r *SyncReport) Outcome() Outcome {
 	return hivesOutcome(r.Hives)
 }
 
-// hivesOutcome is the worst of the hives' results.
+// hivesOutcome returns the outcome with the highest precedence among the hives.
 func hivesOutcome(hives []HiveReport) Outcome {
 	out := OutcomeOK
 	for _, h := range hives {
@@ -137,36 +134,36 @@ func hivesOutcome(hives []HiveReport) Outcome {
 	return out
 }
 
-// RollbackReport is what [PackageRollback] ends with.
+// RollbackReport is the report of [PackageRollback].
 type RollbackReport struct {
 	Hive   string `json:"hive"`
 	Worker string `json:"worker"`
-	From   string `json:"from"` // the version that was installed
-	To     string `json:"to"`   // the one that is now
+	From   string `json:"from"` // the version before the rollback
+	To     string `json:"to"`   // the version after the rollback
 }
 
 // Outcome implements [Report].
 func (r *RollbackReport) Outcome() Outcome { return OutcomeOK }
 
-// BundleReport is what [PackageBundle] ends with.
+// BundleReport is the report of [PackageBundle].
 type BundleReport struct {
 	Path      string `json:"path"`
 	Bytes     int64  `json:"bytes"`
 	SHA256    string `json:"sha256"`
-	Artifacts int    `json:"artefacts"` // files of workers
+	Artifacts int    `json:"artefacts"` // number of worker artifacts
 
-	// Platforms are those that rbee itself is in for, and Workers what is in of
-	// workers, sorted.
+	// Platforms lists the platforms for which the bundle contains rbee, and Workers the
+	// workers in the bundle. Both are sorted.
 	Platforms []string         `json:"platforms"`
 	Workers   []BundleContents `json:"workers"`
 
-	// Blocked are the wishes that are not in, with the reason.
+	// Blocked lists the requirements of the config that the bundle does not contain.
 	Blocked []Blocked `json:"blocked,omitempty"`
 
 	DurationSeconds float64 `json:"duration_seconds"`
 }
 
-// BundleContents is a version of a worker type in a bundle.
+// BundleContents describes one version of a worker type in a bundle.
 type BundleContents struct {
 	Worker   string `json:"worker"`
 	Version  string `json:"version"`
@@ -183,17 +180,17 @@ func (r *BundleReport) Outcome() Outcome {
 	return OutcomeOK
 }
 
-// UninstallReport is what [PackageUninstall] ends with.
+// UninstallReport is the report of [PackageUninstall].
 type UninstallReport struct {
 	Status  string           `json:"status"` // success, partial, failed
 	Summary UninstallSummary `json:"summary"`
 	Hives   []HiveReport     `json:"hives"` // sorted by alias
 
-	// Purged are the files and directories removed from this machine.
+	// Purged lists the files and directories that were removed from this machine.
 	Purged []string `json:"purged,omitempty"`
 }
 
-// UninstallSummary counts what an uninstall did.
+// UninstallSummary counts the results of an uninstall.
 type UninstallSummary struct {
 	HivesUninstalled  int     `json:"hives_uninstalled"`
 	HivesNotInstalled int     `json:"hives_not_installed"`
@@ -206,27 +203,27 @@ type UninstallSummary struct {
 // Outcome implements [Report].
 func (r *UninstallReport) Outcome() Outcome { return hivesOutcome(r.Hives) }
 
-// StatusReport is what [PackageStatus] ends with.
+// StatusReport is the report of [PackageStatus].
 type StatusReport struct {
 	Status  string        `json:"status"` // in_sync, drift_detected, unreachable
 	Summary StatusSummary `json:"summary"`
-	Drift   []Drift       `json:"drift"` // sorted by hive, then as in Issue's order
+	Drift   []Drift       `json:"drift"` // sorted by hive, then in the order of the Issue constants
 
-	// Warnings are as in [SyncReport], about workers that are installed.
+	// Warnings is as in [SyncReport], for the installed workers.
 	Warnings []ValidateWarning `json:"warnings,omitempty"`
 
-	// Hives tells what each hive has; only with Verbose.
+	// Hives describes each hive. Set only with [PackageStatus.Verbose].
 	Hives []HiveDetail `json:"hives,omitempty"`
 }
 
 // StatusSummary counts hives and workers that differ from the config.
 type StatusSummary struct {
-	TotalHives       int     `json:"total_hives"` // hives of the config that were asked for
+	TotalHives       int     `json:"total_hives"` // selected hives of the config
 	HivesOK          int     `json:"hives_ok"`
 	HivesMissing     int     `json:"hives_missing"`
 	HivesExtra       int     `json:"hives_extra"`
 	HivesOutdated    int     `json:"hives_outdated"`
-	HivesNewer       int     `json:"hives_newer,omitempty"` // their rbee is newer than the caller's
+	HivesNewer       int     `json:"hives_newer,omitempty"` // hives whose rbee is newer than the caller's
 	HivesNotRunning  int     `json:"hives_not_running"`
 	HivesUnreachable int     `json:"hives_unreachable"`
 	WorkersMissing   int     `json:"workers_missing"`
@@ -248,24 +245,24 @@ func (r *StatusReport) Outcome() Outcome {
 	return out
 }
 
-// ValidateReport is what [PackageValidate] ends with.
+// ValidateReport is the report of [PackageValidate].
 type ValidateReport struct {
 	Status   string            `json:"status"` // valid, invalid
 	Warnings []ValidateWarning `json:"warnings"`
 	Errors   []ValidateError   `json:"errors"`
 
-	// Hives counts the hives that were checked, Workers the workers they want.
+	// Hives is the number of hives checked, and Workers the number of their workers.
 	Hives   int `json:"hives"`
 	Workers int `json:"workers"`
 }
 
-// ValidateWarning is something that may be meant, or may become a problem.
+// ValidateWarning is a possible problem that does not prevent an installation.
 type ValidateWarning struct {
 	Hive    string `json:"hive,omitempty"`
 	Warning string `json:"warning"`
 }
 
-// ValidateError is something that has to be mended before an install.
+// ValidateError is a problem that must be fixed before an installation.
 type ValidateError struct {
 	Hive  string `json:"hive,omitempty"`
 	Error string `json:"error"`
@@ -275,11 +272,11 @@ type ValidateError struct {
 	Line   int    `json:"line,omitempty"`
 	Column int    `json:"column,omitempty"`
 
-	// Hint says what would be right. May be empty.
+	// Hint suggests a fix. May be empty.
 	Hint string `json:"hint,omitempty"`
 
-	// Unreachable is the reason why the hive could not be reached, where that
-	// is the error; else empty.
+	// Unreachable is the [Reason] why the hive cannot be reached. Empty for other
+	// errors.
 	Unreachable string `json:"unreachable,omitempty"`
 }
 
@@ -295,16 +292,16 @@ func (r *ValidateReport) Outcome() Outcome {
 	return out
 }
 
-// MigrateReport is what [PackageMigrate] ends with.
+// MigrateReport is the report of [PackageMigrate].
 type MigrateReport struct {
 	Status     string            `json:"status"` // success, partial
 	OutputPath string            `json:"output_path"`
-	Hives      []HiveSummary     `json:"hives"`    // those in the config that was written
-	Warnings   []ValidateWarning `json:"warnings"` // hosts that were left out, and why
+	Hives      []HiveSummary     `json:"hives"`    // hives in the generated config
+	Warnings   []ValidateWarning `json:"warnings"` // omitted hosts, with the reasons
 	Summary    MigrateSummary    `json:"summary"`
 }
 
-// MigrateSummary counts what a migrate found.
+// MigrateSummary counts the hives and workers that a migration found.
 type MigrateSummary struct {
 	Hives            int `json:"hives"`
 	Workers          int `json:"workers"`
@@ -319,7 +316,7 @@ func (r *MigrateReport) Outcome() Outcome {
 	return OutcomeOK
 }
 
-// HiveSummary is a hive as config and record know it.
+// HiveSummary is a hive as described by the config and the record of installed hives.
 type HiveSummary struct {
 	Alias     string          `json:"alias"`
 	Hostname  string          `json:"hostname"`
@@ -330,36 +327,38 @@ type HiveSummary struct {
 	AutoStart bool            `json:"auto_start"`
 	Workers   []WorkerSummary `json:"workers"`
 
-	// InConfig and OnRecord say where the hive is known from.
+	// InConfig reports whether the hive is in the config.
 	InConfig bool `json:"in_config"`
+
+	// OnRecord reports whether the hive is in the record of installed hives.
 	OnRecord bool `json:"on_record"`
 
-	// InstalledAt is when this machine last installed there; zero if never.
+	// InstalledAt is the time of the last installation from this machine; zero if never.
 	InstalledAt time.Time `json:"installed_at,omitzero"`
 }
 
-// WorkerSummary is a worker type at a version.
+// WorkerSummary is a worker type and a version.
 type WorkerSummary struct {
 	Type    string `json:"type"`
 	Version string `json:"version"`
 }
 
-// HiveListReport is what [HiveList] ends with.
+// HiveListReport is the report of [HiveList].
 type HiveListReport struct {
 	Hives []HiveSummary `json:"hives"` // sorted by alias
 
-	// Warnings are as in [SyncReport], as they were when the hives were last read.
+	// Warnings is as in [SyncReport], from the last time the hives were read.
 	Warnings []ValidateWarning `json:"warnings,omitempty"`
 }
 
-// Outcome implements [Report]; it is always ok.
+// Outcome returns [OutcomeOK].
 func (r *HiveListReport) Outcome() Outcome { return OutcomeOK }
 
-// HiveGetReport is what [HiveGet] ends with.
+// HiveGetReport is the report of [HiveGet].
 type HiveGetReport struct {
 	Hive HiveSummary `json:"hive"`
 
-	// Detail is what the machine itself answered.
+	// Detail is the state of the hive, read from the machine.
 	Detail HiveDetail `json:"detail"`
 }
 
@@ -371,47 +370,47 @@ func (r *HiveGetReport) Outcome() Outcome {
 	return OutcomeOK
 }
 
-// HiveDetail is what a machine says of itself.
+// HiveDetail is the state of a hive, read from the machine.
 type HiveDetail struct {
 	Alias     string `json:"alias"`
-	Installed bool   `json:"installed"`
+	Installed bool   `json:"installed"` // whether rbee is installed
 
-	// Version is the version of rbee there; empty if it is not installed.
+	// Version is the version of rbee on the hive. Empty if rbee is not installed.
 	Version string `json:"version,omitempty"`
 
-	// Daemon is the hive daemon; nil if rbee is not installed.
+	// Daemon is the state of the hive daemon; nil if rbee is not installed.
 	Daemon *DaemonDetail `json:"daemon,omitempty"`
 
-	// Workers are the worker types installed, sorted.
+	// Workers lists the installed worker types, sorted.
 	Workers []WorkerDetail `json:"workers"`
 
-	// OS, Arch and Libc describe the platform, as Go names them; Libc is
-	// "glibc 2.36", "musl" or empty.
+	// OS and Arch are the values of runtime.GOOS and runtime.GOARCH. Libc is, for
+	// example, "glibc 2.36" or "musl"; it may be empty.
 	OS   string `json:"os,omitempty"`
 	Arch string `json:"arch,omitempty"`
 	Libc string `json:"libc,omitempty"`
 
-	// Hostname is the machine's own name for itself.
+	// Hostname is the host name that the machine reports.
 	Hostname string `json:"hostname,omitempty"`
 
-	// Home is rbee's directory on the machine.
+	// Home is the directory of rbee on the machine.
 	Home string `json:"home,omitempty"`
 
-	// DiskFree is the free space where Home is, in bytes.
+	// DiskFree is the free space on the file system of Home, in bytes.
 	DiskFree uint64 `json:"disk_free,omitempty"`
 
-	// Error is why the machine could not be read; nil if it could.
+	// Error is the reason why the machine cannot be read; nil if it can.
 	Error *Error `json:"error,omitempty"`
 }
 
-// WorkerDetail is a worker type that is installed.
+// WorkerDetail is an installed worker type.
 type WorkerDetail struct {
 	Type        string    `json:"type"`
-	Version     string    `json:"version,omitempty"` // empty: not known, rbee did not install it
+	Version     string    `json:"version,omitempty"` // empty if rbee did not install the worker
 	Bytes       int64     `json:"bytes,omitempty"`
 	InstalledAt time.Time `json:"installed_at,omitzero"`
 
-	// Problem says what is wrong with the installed files; empty if nothing is.
+	// Problem describes a problem with the installed files. May be empty.
 	Problem string `json:"problem,omitempty"`
 }
 
@@ -419,39 +418,40 @@ type WorkerDetail struct {
 type DaemonDetail struct {
 	Running bool `json:"running"`
 
-	// PID, Port, Version and Since describe the running daemon; zero if it
-	// does not run.
+	// PID, Port, Version and Since (the start time) describe the running daemon. They
+	// are zero if it is not running.
 	PID     int       `json:"pid,omitempty"`
 	Port    int       `json:"port,omitempty"`
 	Version string    `json:"version,omitempty"`
 	Since   time.Time `json:"since,omitzero"`
 
-	// Supervisor is what keeps it running: "systemd", "launchd", or "none".
+	// Supervisor is the service manager of the daemon: "systemd", "launchd" or "none".
 	Supervisor string `json:"supervisor,omitempty"`
 
-	// Problem says why a daemon that should run does not answer. May be empty.
+	// Problem is the reason why the daemon does not respond. May be empty.
 	Problem string `json:"problem,omitempty"`
 }
 
-// Results of [HiveStart], [HiveStop] and [HiveStatus].
+// Values of [HiveDaemonReport.Status].
 const (
-	DaemonStarted        = "started"
-	DaemonAlreadyRunning = "already_running"
-	DaemonStopped        = "stopped"
-	DaemonAlreadyStopped = "already_stopped"
-	DaemonRunning        = "running"
-	DaemonNotRunning     = "not_running"
-	DaemonNotInstalled   = "not_installed"
+	DaemonStarted        = "started"         // HiveStart started the daemon
+	DaemonAlreadyRunning = "already_running" // HiveStart found the daemon running
+	DaemonStopped        = "stopped"         // HiveStop stopped the daemon
+	DaemonAlreadyStopped = "already_stopped" // HiveStop found the daemon stopped
+	DaemonRunning        = "running"         // HiveStatus: the daemon is running
+	DaemonNotRunning     = "not_running"     // HiveStatus: the daemon is not running
+	DaemonNotInstalled   = "not_installed"   // rbee is not installed on the hive
 )
 
-// HiveDaemonReport is what [HiveStart], [HiveStop] and [HiveStatus] end with.
+// HiveDaemonReport is the report of [HiveStart], [HiveStop] and [HiveStatus].
 type HiveDaemonReport struct {
 	Alias  string       `json:"alias"`
-	Status string       `json:"status"` // one of the Daemon constants
+	Status string       `json:"status"` // a Daemon constant, such as DaemonRunning
 	Daemon DaemonDetail `json:"daemon"`
 }
 
-// Outcome implements [Report]. A daemon that does not run is drift.
+// Outcome returns [OutcomeDrift] if the daemon is not running or not installed, and
+// [OutcomeOK] otherwise.
 func (r *HiveDaemonReport) Outcome() Outcome {
 	switch r.Status {
 	case DaemonNotRunning, DaemonNotInstalled:

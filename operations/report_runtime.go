@@ -8,102 +8,106 @@ import (
 	"github.com/rbee-keeper/rbee/gpu"
 )
 
-// WorkerState is how far a worker process is.
+// WorkerState is the state of a worker process.
 type WorkerState string
 
-// The states of a worker process. It goes through starting and loading to ready,
-// and through draining to stopped. From starting, loading and ready it can fall
-// into failed, and from there it is started again or stopped.
+// The states of a worker process. The usual order is starting, loading, ready, draining,
+// stopped. A worker in the state starting, loading or ready can become failed. A failed
+// worker is restarted or stopped.
 const (
-	WorkerStarting WorkerState = "starting" // its process is being made
-	WorkerLoading  WorkerState = "loading"  // its process runs and does not serve yet
-	WorkerReady    WorkerState = "ready"    // it serves
-	WorkerDraining WorkerState = "draining" // it is ending: no new requests, those under way are finished
-	WorkerStopped  WorkerState = "stopped"  // it was told to end and has
-	WorkerFailed   WorkerState = "failed"   // it ended by itself; RestartAt says whether it will be tried again
+	WorkerStarting WorkerState = "starting" // the process is being started
+	WorkerLoading  WorkerState = "loading"  // the process is running but not ready to serve
+	WorkerReady    WorkerState = "ready"    // the worker serves requests
+	WorkerDraining WorkerState = "draining" // the worker is stopping: it finishes in-flight requests and accepts no new ones
+	WorkerStopped  WorkerState = "stopped"  // the worker was stopped
+	WorkerFailed   WorkerState = "failed"   // the process exited unexpectedly; RestartAt is the time of the next attempt
 )
 
 // WorkerProcess is one worker process on a hive.
 type WorkerProcess struct {
-	// ID names the worker for as long as it is wanted, also over restarts:
-	// its type, a dash and a few letters.
+	// ID is the worker id: the worker type, a dash and a few characters. It does not
+	// change when the process is restarted.
 	ID string `json:"id"`
 
-	// Hive is the alias of its hive.
+	// Hive is the alias of the hive.
 	Hive string `json:"hive,omitempty"`
 
-	// Worker is its type and Version what is installed of that type.
+	// Worker is the worker type, and Version its installed version.
 	Worker  string `json:"worker"`
 	Version string `json:"version,omitempty"`
 
-	// Model is the model it serves, as it was asked for; ModelID names that model as
-	// [ModelList] does, and ModelFile is the name of its file. Both are empty if it
-	// has none on disk or the engine does not need it.
+	// Model is the model as given in [WorkerSpawn]. ModelID is its [Model.ID] and
+	// ModelFile the name of its file; both are empty if the worker does not load a
+	// model from disk.
 	Model     string `json:"model"`
 	ModelID   string `json:"model_id,omitempty"`
 	ModelFile string `json:"model_file,omitempty"`
 
-	// Serves is what the engine itself calls the model; empty if that is Model.
+	// Serves is the name of the model in the API of the engine. Empty if it equals
+	// Model.
 	Serves string `json:"serves,omitempty"`
 
-	// OnDemand means that a queen started it for a request, and ends it again.
+	// OnDemand reports whether the queen started the worker for a request.
 	OnDemand bool `json:"on_demand,omitempty"`
 
-	// API is the dialect it speaks: "comfyui", or empty for OpenAI's.
+	// API is the API of the worker: "comfyui", or empty for the OpenAI API.
 	API string `json:"api,omitempty"`
 
 	State WorkerState `json:"state"`
 
-	// PID is the process, which leads a process group of its own; 0 if there is none.
+	// PID is the id of the process, which is the leader of its process group. 0 if the
+	// worker has no process.
 	PID int `json:"pid,omitempty"`
 
-	// Port is the loopback port on which it serves.
+	// Port is the loopback port that the worker listens on.
 	Port int `json:"port,omitempty"`
 
-	// Devices are the accelerators it was given; empty means the CPU.
+	// Devices lists the accelerators assigned to the worker. Empty means CPU only.
 	Devices []WorkerDevice `json:"devices,omitempty"`
 
-	// MemoryEstimate is the device memory that it was expected to need, in
-	// bytes over all devices; 0 if that is not known.
+	// MemoryEstimate is the estimated device memory in bytes, summed over all devices.
+	// 0 if not known.
 	MemoryEstimate int64 `json:"memory_estimate,omitempty"`
 
-	// Argv is the command as it was started, EnvNames the variables that were
-	// added to its environment, without their values.
+	// Argv is the command line. EnvNames lists the names of the variables that were
+	// added to the environment.
 	Argv     []string `json:"argv,omitempty"`
 	EnvNames []string `json:"env_names,omitempty"`
 
-	// CreatedAt is when it was asked for; StartedAt when its process was made
-	// last and ReadyAt when that was ready; EndedAt when it ended. Zero if not yet.
+	// CreatedAt is the time when the worker was created. StartedAt is the last start of
+	// its process, ReadyAt the time when that process became ready, and EndedAt the
+	// time when it exited. Zero if it has not happened yet.
 	CreatedAt time.Time `json:"created_at,omitzero"`
 	StartedAt time.Time `json:"started_at,omitzero"`
 	ReadyAt   time.Time `json:"ready_at,omitzero"`
 	EndedAt   time.Time `json:"ended_at,omitzero"`
 
-	// Restarts is how often it was started again after it failed, and RestartAt
-	// when it will be again; zero if it will not.
+	// Restarts is the number of restarts after failures. RestartAt is the time of the
+	// next restart; zero if none is scheduled.
 	Restarts  int       `json:"restarts,omitempty"`
 	RestartAt time.Time `json:"restart_at,omitzero"`
 
-	// Adopted means that an earlier hive daemon started the process.
+	// Adopted reports whether a previous hive daemon started the process.
 	Adopted bool `json:"adopted,omitempty"`
 
-	// Requests is how many requests go through the hive to it right now.
+	// Requests is the number of in-flight requests that the hive proxies to the worker.
 	Requests int `json:"requests,omitempty"`
 
-	// ExitStatus is that of the last process that ended by itself; nil if there
-	// is none, or if a signal ended it or nobody saw it end, which Problem says.
+	// ExitStatus is the exit status of the last process that exited unexpectedly. It is
+	// nil if no process did, if a signal terminated the process, or if the status is not
+	// known. In the last two cases, Problem has the details.
 	ExitStatus *int `json:"exit_status,omitempty"`
 
-	// Problem says what went wrong last, or what is wrong now. May be empty.
+	// Problem describes the current problem or the last failure. May be empty.
 	Problem string `json:"problem,omitempty"`
 
-	// LogPath is its log on the hive, and LogTail the last lines of it: always
-	// for a worker that failed, and in the answer to [WorkerProcessGet].
+	// LogPath is the path of the log on the hive. LogTail holds its last lines; it is
+	// set for failed workers and in a [WorkerGetReport].
 	LogPath string   `json:"log_path,omitempty"`
 	LogTail []string `json:"log_tail,omitempty"`
 }
 
-// WorkerDevice is an accelerator that a worker was given.
+// WorkerDevice is an accelerator that is assigned to a worker.
 type WorkerDevice struct {
 	Index  int    `json:"index"`
 	Vendor string `json:"vendor,omitempty"`
@@ -111,11 +115,11 @@ type WorkerDevice struct {
 	Name   string `json:"name,omitempty"`
 }
 
-// WorkerSpawnReport is what [WorkerSpawn] ends with.
+// WorkerSpawnReport is the report of [WorkerSpawn].
 type WorkerSpawnReport struct {
 	Worker WorkerProcess `json:"worker"`
 
-	// Reason says why it was put on these devices: the arithmetic of memory.
+	// Reason explains the choice of devices, including the memory calculation.
 	Reason string `json:"reason,omitempty"`
 
 	DurationSeconds float64 `json:"duration_seconds"`
@@ -131,18 +135,18 @@ func (r *WorkerSpawnReport) Outcome() Outcome {
 	}
 }
 
-// WorkerListReport is what [WorkerProcessList] ends with.
+// WorkerListReport is the report of [WorkerProcessList].
 type WorkerListReport struct {
 	Workers []WorkerProcess `json:"workers"` // sorted by hive, then by age
 
-	// Errors are the hives that could not be asked.
+	// Errors has one error for each hive that could not be queried.
 	Errors []*Error `json:"errors,omitempty"`
 }
 
 // Outcome implements [Report].
 func (r *WorkerListReport) Outcome() Outcome { return errorsOutcome(r.Errors) }
 
-// errorsOutcome is what a list comes to when some hives could not be asked.
+// errorsOutcome returns the outcome of a list operation with these errors.
 func errorsOutcome(errs []*Error) Outcome {
 	out := OutcomeOK
 	for _, e := range errs {
@@ -154,31 +158,31 @@ func errorsOutcome(errs []*Error) Outcome {
 	return out
 }
 
-// WorkerGetReport is what [WorkerProcessGet] ends with.
+// WorkerGetReport is the report of [WorkerProcessGet].
 type WorkerGetReport struct {
 	Worker WorkerProcess `json:"worker"`
 }
 
-// Outcome implements [Report]; it is always ok.
+// Outcome returns [OutcomeOK].
 func (*WorkerGetReport) Outcome() Outcome { return OutcomeOK }
 
-// WorkerDeleteReport is what [WorkerProcessDelete] ends with.
+// WorkerDeleteReport is the report of [WorkerProcessDelete].
 type WorkerDeleteReport struct {
 	Worker WorkerProcess `json:"worker"`
 
-	// Killed means that SIGTERM was not enough.
+	// Killed reports whether the processes were killed because they did not exit after
+	// SIGTERM.
 	Killed bool `json:"killed,omitempty"`
 
-	// Holders are processes that still hold memory on the devices which the
-	// worker had. Those are no processes of the worker: it has none left.
+	// Holders lists other processes that use memory on the devices of the worker. All
+	// processes of the worker itself have exited.
 	Holders []DeviceProcess `json:"holders,omitempty"`
 
-	// Problem says that device memory did not come back in time. Empty if it
-	// did, or if the worker had no device.
+	// Problem is set if the device memory was not freed in time.
 	Problem string `json:"problem,omitempty"`
 
-	// Note says that less device memory is free than before the worker came, where
-	// others may have taken it whom the machine's tools do not tell. Mostly empty.
+	// Note is set if less device memory is free than before the worker started, and
+	// processes that are not visible to rbee may be using it.
 	Note string `json:"note,omitempty"`
 
 	DurationSeconds float64 `json:"duration_seconds"`
@@ -192,55 +196,55 @@ func (r *WorkerDeleteReport) Outcome() Outcome {
 	return OutcomeOK
 }
 
-// WorkerLogsReport is what [WorkerProcessLogs] ends with; the log itself came in
-// events.
+// WorkerLogsReport is the report of [WorkerProcessLogs]. The log itself is sent in events.
 type WorkerLogsReport struct {
 	ID    string      `json:"id"`
 	Path  string      `json:"path"` // on the hive
 	State WorkerState `json:"state"`
 }
 
-// Outcome implements [Report]; it is always ok.
+// Outcome returns [OutcomeOK].
 func (*WorkerLogsReport) Outcome() Outcome { return OutcomeOK }
 
 // Model is a model on a hive's disk.
 type Model struct {
-	// ID names it to the other operations: org/repo, with ":file" where a
-	// repository holds several models, and "@revision" for another than main.
+	// ID identifies the model in other operations: org/repo, followed by ":file" if the
+	// repository contains several models, and by "@revision" unless that is main.
 	ID string `json:"id"`
 
-	// Hive is the alias of its hive.
+	// Hive is the alias of the hive.
 	Hive string `json:"hive,omitempty"`
 
-	// Repo is org/repo, or local/name for a file that came by address.
-	// Revisions are the names under which Commit was asked for.
+	// Repo is org/repo, or local/name for a file that was downloaded from a URL.
+	// Revisions lists the revision names that Commit was downloaded by.
 	Repo      string   `json:"repo"`
 	Revisions []string `json:"revisions,omitempty"`
 	Commit    string   `json:"commit,omitempty"`
 
-	// Format is "gguf", "safetensors", or empty for anything else.
+	// Format is "gguf" or "safetensors". Empty for other formats.
 	Format string `json:"format,omitempty"`
 
-	// Path is what an engine is given: a file, or the directory of the snapshot.
+	// Path is the path that is passed to an engine: a file, or the directory of the
+	// repository snapshot.
 	Path string `json:"path,omitempty"`
 
-	// Bytes is the size of all files that are there.
+	// Bytes is the total size of the files on disk.
 	Bytes int64 `json:"bytes"`
 
-	// Complete is false for a download that is not finished: PartialBytes of it
-	// are there. Other programs' models count as complete if nothing is known
-	// to be missing.
+	// Complete is false if a download has not finished; PartialBytes is then the number
+	// of bytes downloaded of unfinished files. Models that other programs downloaded
+	// are complete unless files are known to be missing.
 	Complete     bool  `json:"complete"`
 	PartialBytes int64 `json:"partial_bytes,omitempty"`
 
-	// Files are sorted by path; only in the answer to [ModelGet] and [ModelDownload].
+	// Files lists the files, sorted by path. Set only by [ModelGet] and [ModelDownload].
 	Files []ModelFile `json:"files,omitempty"`
 
-	// MemoryEstimate is the device memory that serving it takes with its usual
-	// context, in bytes; 0 if not known. Only in the answer to [ModelGet].
+	// MemoryEstimate is the estimated device memory to serve the model with its default
+	// context length, in bytes. 0 if not known. Set only by [ModelGet].
 	MemoryEstimate int64 `json:"memory_estimate,omitempty"`
 
-	// UsedBy are the ids of worker processes that serve it.
+	// UsedBy lists the ids of the worker processes that serve the model.
 	UsedBy []string `json:"used_by,omitempty"`
 
 	ModifiedAt time.Time `json:"modified_at,omitzero"`
@@ -251,117 +255,123 @@ type ModelFile struct {
 	Path  string `json:"path"` // within the repository
 	Bytes int64  `json:"bytes"`
 
-	// SHA256 is that of its content, where that is known, in hex.
+	// SHA256 is the checksum of the content in hex. Empty if not known.
 	SHA256 string `json:"sha256,omitempty"`
 
-	// Missing means that the file is known and not there, or not whole.
+	// Missing reports whether the file is missing or incomplete.
 	Missing bool `json:"missing,omitempty"`
 }
 
-// ModelDownloadReport is what [ModelDownload] ends with.
+// ModelDownloadReport is the report of [ModelDownload].
 type ModelDownloadReport struct {
 	Model Model `json:"model"`
 
-	// Downloaded are the bytes that came over the net now, Resumed those that an
-	// earlier download had left, and Present those of files that were there.
+	// Downloaded is the number of bytes transferred by this operation.
 	Downloaded int64 `json:"downloaded_bytes"`
-	Resumed    int64 `json:"resumed_bytes,omitempty"`
-	Present    int64 `json:"present_bytes,omitempty"`
+
+	// Resumed is the number of bytes reused from an earlier partial download.
+	Resumed int64 `json:"resumed_bytes,omitempty"`
+
+	// Present is the size of the files that were already complete, in bytes.
+	Present int64 `json:"present_bytes,omitempty"`
 
 	DurationSeconds float64 `json:"duration_seconds"`
 }
 
-// Outcome implements [Report]; it is always ok.
+// Outcome returns [OutcomeOK].
 func (*ModelDownloadReport) Outcome() Outcome { return OutcomeOK }
 
-// ModelListReport is what [ModelList] ends with.
+// ModelListReport is the report of [ModelList].
 type ModelListReport struct {
 	Models []Model `json:"models"` // sorted by hive, then by id
 
-	// Errors are the hives that could not be asked.
+	// Errors has one error for each hive that could not be queried.
 	Errors []*Error `json:"errors,omitempty"`
 }
 
 // Outcome implements [Report].
 func (r *ModelListReport) Outcome() Outcome { return errorsOutcome(r.Errors) }
 
-// ModelGetReport is what [ModelGet] ends with.
+// ModelGetReport is the report of [ModelGet].
 type ModelGetReport struct {
 	Model Model `json:"model"`
 }
 
-// Outcome implements [Report]; it is always ok.
+// Outcome returns [OutcomeOK].
 func (*ModelGetReport) Outcome() Outcome { return OutcomeOK }
 
-// ModelDeleteReport is what [ModelDelete] ends with.
+// ModelDeleteReport is the report of [ModelDelete].
 type ModelDeleteReport struct {
-	Model Model `json:"model"` // as it was
+	Model Model `json:"model"` // the model before it was deleted
 
-	// Freed are the bytes that the disk got back, Kept those that other models
-	// need.
+	// Freed is the number of bytes freed on disk.
 	Freed int64 `json:"freed_bytes"`
-	Kept  int64 `json:"kept_bytes,omitempty"`
+
+	// Kept is the size of the files that other models share, in bytes.
+	Kept int64 `json:"kept_bytes,omitempty"`
 }
 
-// Outcome implements [Report]; it is always ok.
+// Outcome returns [OutcomeOK].
 func (*ModelDeleteReport) Outcome() Outcome { return OutcomeOK }
 
-// InferReport is what [Infer] ends with.
+// InferReport is the report of [Infer].
 type InferReport struct {
-	// Text is the whole answer.
+	// Text is the complete answer.
 	Text string `json:"text"`
 
-	// Files are what a workflow made, and Seed is the one that it was given.
+	// Files lists the output files of a workflow, and Seed is the seed that it used.
 	Files []InferFile `json:"files,omitempty"`
 	Seed  *int64      `json:"seed,omitempty"`
 
-	// Model, Hive and WorkerID say who answered.
+	// Model, Hive and WorkerID identify the worker that processed the request.
 	Model    string `json:"model,omitempty"`
 	Hive     string `json:"hive,omitempty"`
 	WorkerID string `json:"worker_id,omitempty"`
 
-	// FinishReason is the engine's own word: "stop", "length".
+	// FinishReason is the finish reason that the engine reports, such as "stop" or
+	// "length".
 	FinishReason string `json:"finish_reason,omitempty"`
 
-	// PromptTokens and CompletionTokens are the engine's own count; 0 if it gave none.
+	// PromptTokens and CompletionTokens are the token counts that the engine reports; 0
+	// if it does not.
 	PromptTokens     int `json:"prompt_tokens,omitempty"`
 	CompletionTokens int `json:"completion_tokens,omitempty"`
 
-	// FirstTokenSeconds is the time to the first token, DurationSeconds that to
-	// the last.
+	// FirstTokenSeconds is the time to the first token, and DurationSeconds the time to
+	// the last token.
 	FirstTokenSeconds float64 `json:"first_token_seconds,omitempty"`
 	DurationSeconds   float64 `json:"duration_seconds"`
 }
 
-// InferFile is a file that a workflow made.
+// InferFile is an output file of a workflow.
 type InferFile struct {
-	// Name is its name at the worker, without directories.
+	// Name is the base name of the file on the worker.
 	Name string `json:"name"`
 
-	// Node is the id of the node that made it, and Kind what that calls it, such
-	// as "images".
+	// Node is the id of the node that produced the file, and Kind the name of the
+	// node's output, such as "images".
 	Node string `json:"node,omitempty"`
 	Kind string `json:"kind,omitempty"`
 
-	// Bytes is its size.
+	// Bytes is the size of the file.
 	Bytes int64 `json:"bytes"`
 
-	// Data is what is in it. Who saves it may put Path in its place.
+	// Data is the content. A program that saves the file may replace Data by Path.
 	Data []byte `json:"data,omitempty"`
 	Path string `json:"path,omitempty"`
 }
 
-// Outcome implements [Report]; it is always ok.
+// Outcome returns [OutcomeOK].
 func (*InferReport) Outcome() Outcome { return OutcomeOK }
 
-// HiveCapabilitiesReport is what [HiveCapabilities] ends with: what the machine
-// has. Numbers that are not known are 0 or nil.
+// HiveCapabilitiesReport is the report of [HiveCapabilities]. It describes the hardware
+// and the platform of a hive. Unknown numbers are 0 or nil.
 type HiveCapabilitiesReport struct {
 	Alias    string `json:"alias"`
 	Hostname string `json:"hostname,omitempty"`
 
-	// OS and Arch are as Go names them; Kernel is the kernel's release, Libc
-	// "glibc 2.36", "musl" or empty.
+	// OS and Arch are the values of runtime.GOOS and runtime.GOARCH. Kernel is the
+	// kernel release. Libc is, for example, "glibc 2.36" or "musl"; it may be empty.
 	OS     string `json:"os"`
 	Arch   string `json:"arch"`
 	Kernel string `json:"kernel,omitempty"`
@@ -369,62 +379,65 @@ type HiveCapabilitiesReport struct {
 
 	CPU CPU `json:"cpu"`
 
-	// MemoryTotal and MemoryAvailable are of the machine's RAM, in bytes.
+	// MemoryTotal and MemoryAvailable describe the main memory, in bytes.
 	MemoryTotal     uint64 `json:"memory_total,omitempty"`
 	MemoryAvailable uint64 `json:"memory_available,omitempty"`
 
-	// DiskTotal and DiskFree are of the filesystem that rbee's directory is on,
-	// in bytes; ModelsPath is where models lie, on a disk with ModelsFree.
+	// DiskTotal and DiskFree describe the file system of rbee's directory, in bytes.
+	// ModelsPath is the directory of the models, and ModelsFree the free space on its
+	// file system, in bytes.
 	DiskTotal  uint64 `json:"disk_total,omitempty"`
 	DiskFree   uint64 `json:"disk_free,omitempty"`
 	ModelsPath string `json:"models_path,omitempty"`
 	ModelsFree uint64 `json:"models_free,omitempty"`
 
-	// CUDA is the newest CUDA version that the driver runs; empty without NVIDIA.
+	// CUDA is the newest CUDA version that the driver supports. Empty without an NVIDIA
+	// driver.
 	CUDA string `json:"cuda,omitempty"`
 
-	// Devices are the accelerators, sorted by vendor and index; one that cannot
-	// be used has its Error set.
+	// Devices lists the accelerators, sorted by vendor and index. Unusable devices have
+	// an Error.
 	Devices []gpu.Device `json:"devices"`
 
-	// Processes hold memory on the devices, whosever they are.
+	// Processes lists all processes that use memory on the devices.
 	Processes []DeviceProcess `json:"processes,omitempty"`
 }
 
-// Outcome implements [Report]; it is always ok.
+// Outcome returns [OutcomeOK].
 func (*HiveCapabilitiesReport) Outcome() Outcome { return OutcomeOK }
 
-// CPU is a machine's processor.
+// CPU describes the processor of a machine.
 type CPU struct {
 	Model string `json:"model,omitempty"`
 
-	// Threads is how many run at once as this user may use them.
+	// Threads is the number of hardware threads available to the user of rbee.
 	Threads int `json:"threads"`
 }
 
-// DeviceProcess is a process that holds memory on an accelerator.
+// DeviceProcess is a process that uses memory on an accelerator.
 type DeviceProcess struct {
 	Vendor     string  `json:"vendor,omitempty"`
 	DeviceUUID string  `json:"device_uuid,omitempty"`
 	PID        int     `json:"pid"`
 	Name       string  `json:"name,omitempty"`
-	User       string  `json:"user,omitempty"` // empty if that cannot be seen
-	Memory     *uint64 `json:"memory,omitempty"`
+	User       string  `json:"user,omitempty"`   // empty if not known
+	Memory     *uint64 `json:"memory,omitempty"` // in bytes; nil if not known
 
-	// WorkerID is the worker process that it belongs to; empty for a stranger.
+	// WorkerID is the id of the worker that the process belongs to. Empty if it does not
+	// belong to a worker.
 	WorkerID string `json:"worker_id,omitempty"`
 }
 
-// ParseReport reads the report of an operation of this kind from its JSON.
-// Fields that this rbee does not know are passed over: the other side may be newer.
+// ParseReport parses the JSON form of the report of an operation of the given kind. It
+// ignores unknown fields, which a newer rbee may send.
 func ParseReport(kind Kind, data []byte) (Report, error) {
-	for _, e := range all {
+	for _, e := range registry {
 		if e.kind != kind {
 			continue
 		}
-		r := e.report()
+		r := e.newReport()
 		if err := json.Unmarshal(data, r); err != nil {
-			return nil, fmt.Errorf("the report of %s: %w", kind, err)
+			return nil, fmt.Errorf("cannot parse the report of %s: %w", kind, err)
 		}
 		return r, nil
 	}

@@ -6,136 +6,138 @@ import (
 	"strings"
 )
 
-// Target names the hive that a runtime operation is for.
+// Target identifies the hive that runs a worker, model or inference operation.
 type Target struct {
-	// HiveID is the alias of the hive. Required, but for the lists, where empty
-	// means every hive of the config, and for [Infer].
+	// HiveID is the alias of the hive. Required, except for list operations, where
+	// empty means every hive of the config, and for [Infer].
 	HiveID string `json:"hive_id,omitempty"`
 
-	// ConfigPath is as in [Scope]: where the hive is looked up. It means nothing
-	// to the hive itself.
+	// ConfigPath is as in [Scope]. The queen uses it to look up the hive; the hive
+	// ignores it.
 	ConfigPath string `json:"config_path,omitempty"`
 }
 
-// OperationTarget is the target itself: by it every operation that has one can be asked for it.
+// OperationTarget returns t. Every operation that embeds a Target has this method, so
+// callers can get the target through an interface.
 func (t Target) OperationTarget() Target { return t }
 
-// Devices that [WorkerSpawn] knows besides indices.
+// Values of [WorkerSpawn.Device] other than device indices.
 const (
-	DeviceAuto = "auto" // the hive chooses by free memory
-	DeviceNone = "none" // no accelerator: the CPU
+	DeviceAuto = "auto" // the hive selects devices by free memory
+	DeviceNone = "none" // CPU only
 )
 
-// WorkerSpawn starts a worker process on a hive and waits until it is ready to
-// serve, or has failed. It ends in a [*WorkerSpawnReport]. Canceling it ends the
-// worker, unless it was ready already.
+// WorkerSpawn starts a worker process on a hive and waits until it is ready or has
+// failed. Canceling the operation stops the worker unless it is ready. Its report is a
+// [*WorkerSpawnReport].
 type WorkerSpawn struct {
 	Target
 
-	// Model is what the worker serves, in the form that [ModelDownload] takes,
-	// or any name for a worker that needs no model on disk. Required.
+	// Model is the model to serve, in the form that [ModelDownload] accepts, or any
+	// name for a worker type that does not load a model from disk. Required.
 	Model string `json:"model"`
 
 	// Worker is the worker type. Required.
 	Worker string `json:"worker"`
 
-	// Device is which accelerators to use: indices in PCI order such as "0,1",
-	// [DeviceAuto] or [DeviceNone]. Empty means auto.
+	// Device selects accelerators: indices in PCI order such as "0,1", [DeviceAuto]
+	// or [DeviceNone]. Empty means [DeviceAuto].
 	Device string `json:"device,omitempty"`
 
-	// Port is the loopback port that the worker listens on; 0 takes a free one.
+	// Port is the loopback port that the worker listens on. 0 selects a free port.
 	Port int `json:"port,omitempty"`
 
-	// ContextLength is how many tokens each conversation may have; 0 leaves it to
-	// the recipe: as many as memory was counted with, or the engine's own choice.
+	// ContextLength is the maximum number of tokens of one conversation. 0 means the
+	// length that the memory estimate is based on, or the engine's default.
 	ContextLength int `json:"context_length,omitempty"`
 
-	// Parallel is how many requests it shall serve at once; 0 leaves it to the
-	// engine and its recipe.
+	// Parallel is the number of requests to serve at the same time. 0 means the
+	// default of the recipe or the engine.
 	Parallel int `json:"parallel,omitempty"`
 
-	// Env is added to the worker's environment. Reports tell its names only.
+	// Env is added to the environment of the worker. Reports contain only the names.
 	Env map[string]string `json:"env,omitempty"`
 
-	// Args are given to the engine after those of the recipe.
+	// Args are passed to the engine after the arguments of the recipe.
 	Args []string `json:"args,omitempty"`
 
-	// OnDemand marks a worker that nobody asked for by name: a queen starts it for
-	// a request, and ends it when it has been idle for long or its room is needed.
+	// OnDemand marks a worker that the queen starts for a request. The queen stops it
+	// after it has been idle, or when its memory is needed for another model.
 	OnDemand bool `json:"on_demand,omitempty"`
 
-	// Detach ends the operation once the process is started, without waiting
-	// until it is ready.
+	// Detach makes the operation return as soon as the process has started, without
+	// waiting until it is ready.
 	Detach bool `json:"detach,omitempty"`
 }
 
-// WorkerProcessList lists the worker processes of a hive, or of every hive of
-// the config. It ends in a [*WorkerListReport].
+// WorkerProcessList lists the worker processes of one hive, or of every hive of the
+// config. Its report is a [*WorkerListReport].
 type WorkerProcessList struct {
 	Target
 
-	// All lists workers that were stopped too, as far as the hive remembers them.
+	// All includes the stopped workers that the hive still has a record of.
 	All bool `json:"all,omitempty"`
 }
 
-// WorkerRef names one worker process: by process id, or by the id that rbee gave
-// it, which stays when the process is started again. One of them is required.
+// WorkerRef identifies one worker process by process id or by worker id. A worker keeps
+// its worker id when its process is restarted. Set exactly one field.
 type WorkerRef struct {
 	// PID is the process id on the hive.
 	PID int `json:"pid,omitempty"`
 
-	// ID is the worker's id, or as much of its beginning as is unique.
+	// ID is the worker id, or a unique prefix of it.
 	ID string `json:"id,omitempty"`
 }
 
-// WorkerProcessGet tells about one worker process. It ends in a [*WorkerGetReport].
+// WorkerProcessGet returns one worker process. Its report is a [*WorkerGetReport].
 type WorkerProcessGet struct {
 	Target
 	WorkerRef
 }
 
-// WorkerProcessDelete stops one worker process, one that rbee started: requests
-// under way are finished, the whole process group is ended, and its device
-// memory is waited for. It ends in a [*WorkerDeleteReport].
+// WorkerProcessDelete stops one worker process. It waits until the worker's in-flight
+// requests have finished, stops the process group, and waits until the device memory is
+// free. Its report is a [*WorkerDeleteReport].
 type WorkerProcessDelete struct {
 	Target
 	WorkerRef
 
-	// GraceSeconds is how long requests under way, and then the processes, may
-	// take to end before they are killed: 0 is the hive's own (30 s and 20 s).
+	// GraceSeconds is the grace period, in seconds, for in-flight requests to finish,
+	// and then for the processes to exit before they are killed. 0 means the defaults
+	// of the hive: 30 s for requests and 20 s for processes.
 	GraceSeconds float64 `json:"grace_seconds,omitempty"`
 
-	// Force kills at once.
+	// Force kills the processes immediately.
 	Force bool `json:"force,omitempty"`
 }
 
-// WorkerProcessLogs gives what a worker process wrote to its standard streams, in
-// events of type [EventLog]. It ends in a [*WorkerLogsReport].
+// WorkerProcessLogs sends the log of a worker process, its standard output and standard
+// error, in events of type [EventLog]. Its report is a [*WorkerLogsReport].
 type WorkerProcessLogs struct {
 	Target
 	WorkerRef
 
-	// Lines is how many of the last lines are given: 0 means 100, a negative
-	// number all that is kept.
+	// Lines is the number of lines to send from the end of the log. 0 means 100; a
+	// negative number means the complete log.
 	Lines int `json:"lines,omitempty"`
 
-	// Follow goes on giving what is written until the worker has ended.
+	// Follow also sends new lines until the worker exits.
 	Follow bool `json:"follow,omitempty"`
 }
 
-// Kind is [KindWorkerSpawn].
+// Kind returns [KindWorkerSpawn].
 func (WorkerSpawn) Kind() Kind { return KindWorkerSpawn }
 
-// Kind is [KindWorkerProcessList].
+// Kind returns [KindWorkerProcessList].
 func (WorkerProcessList) Kind() Kind { return KindWorkerProcessList }
 
-// Kind is [KindWorkerProcessGet].
+// Kind returns [KindWorkerProcessGet].
 func (WorkerProcessGet) Kind() Kind { return KindWorkerProcessGet }
 
-// Kind is [KindWorkerProcessDelete].
+// Kind returns [KindWorkerProcessDelete].
 func (WorkerProcessDelete) Kind() Kind { return KindWorkerProcessDelete }
 
-// Kind is [KindWorkerProcessLogs].
+// Kind returns [KindWorkerProcessLogs].
 func (WorkerProcessLogs) Kind() Kind { return KindWorkerProcessLogs }
 
 // Validate implements [Operation].
@@ -144,43 +146,43 @@ func (o WorkerSpawn) Validate() error {
 		return err
 	}
 	if o.Port < 0 || o.Port > 65535 {
-		return badOperation("%s: field \"port\" is %d, want 0 (any free one) to 65535", o.Kind(), o.Port)
+		return badOperation("%s: field \"port\" is %d, want 0 (a free port) to 65535", o.Kind(), o.Port)
 	}
 	if o.ContextLength < 0 {
-		return badOperation("%s: field \"context_length\" is %d, want 0 (the engine's own) or more", o.Kind(), o.ContextLength)
+		return badOperation("%s: field \"context_length\" is %d, want 0 (the default) or more", o.Kind(), o.ContextLength)
 	}
 	if o.Parallel < 0 {
-		return badOperation("%s: field \"parallel\" is %d, want 0 (the engine's own) or more", o.Kind(), o.Parallel)
+		return badOperation("%s: field \"parallel\" is %d, want 0 (the default) or more", o.Kind(), o.Parallel)
 	}
 	if _, err := ParseDevices(o.Device); err != nil {
 		return badOperation("%s: field \"device\": %v", o.Kind(), err)
 	}
 	for name := range o.Env {
 		if name == "" || strings.ContainsAny(name, "=\x00") {
-			return badOperation("%s: field \"env\" has %q, which is not the name of a variable", o.Kind(), name)
+			return badOperation("%s: field \"env\": invalid variable name %q", o.Kind(), name)
 		}
 	}
 	return nil
 }
 
-// ParseDevices reads the device field of [WorkerSpawn]: the indices it names, or
-// nil for [DeviceAuto], [DeviceNone] and empty.
+// ParseDevices parses the Device field of [WorkerSpawn]. It returns the device indices,
+// or nil if s is [DeviceAuto], [DeviceNone] or empty.
 func ParseDevices(s string) ([]int, error) {
 	if s == "" || s == DeviceAuto || s == DeviceNone {
 		return nil, nil
 	}
-	var list []int
+	var indices []int
 	for part := range strings.SplitSeq(s, ",") {
 		n, err := strconv.Atoi(part)
 		switch {
 		case err != nil || n < 0 || n > 1023:
-			return nil, badOperation("%q is no device: want indices such as 0 or 0,1, %q or %q", part, DeviceAuto, DeviceNone)
-		case slices.Contains(list, n):
-			return nil, badOperation("device %d is named twice", n)
+			return nil, badOperation("invalid device %q: want indices such as 0 or 0,1, %q or %q", part, DeviceAuto, DeviceNone)
+		case slices.Contains(indices, n):
+			return nil, badOperation("duplicate device %d", n)
 		}
-		list = append(list, n)
+		indices = append(indices, n)
 	}
-	return list, nil
+	return indices, nil
 }
 
 // Validate implements [Operation].
@@ -192,7 +194,7 @@ func (o WorkerProcessGet) Validate() error { return o.validate(o.Kind(), o.Targe
 // Validate implements [Operation].
 func (o WorkerProcessDelete) Validate() error {
 	if o.GraceSeconds < 0 {
-		return badOperation("%s: field \"grace_seconds\" is %g, want 0 (the hive's own) or more", o.Kind(), o.GraceSeconds)
+		return badOperation("%s: field \"grace_seconds\" is %g, want 0 (the default) or more", o.Kind(), o.GraceSeconds)
 	}
 	return o.validate(o.Kind(), o.Target)
 }
@@ -206,39 +208,39 @@ func (r WorkerRef) validate(kind Kind, t Target) error {
 	}
 	switch {
 	case r.ID != "" && r.PID != 0:
-		return badOperation("%s: fields \"pid\" and \"id\" are both given, want one", kind)
+		return badOperation("%s: cannot combine fields \"pid\" and \"id\"", kind)
 	case r.ID == "" && r.PID < 1:
 		return badOperation("%s: field \"pid\" is %d, want a process id", kind, r.PID)
 	}
 	return nil
 }
 
-// MarshalJSON writes the wire form.
+// MarshalJSON returns the wire form of the operation.
 func (o WorkerSpawn) MarshalJSON() ([]byte, error) {
 	type fields WorkerSpawn
-	return tagged(o.Kind(), fields(o))
+	return marshal(o.Kind(), fields(o))
 }
 
-// MarshalJSON writes the wire form.
+// MarshalJSON returns the wire form of the operation.
 func (o WorkerProcessList) MarshalJSON() ([]byte, error) {
 	type fields WorkerProcessList
-	return tagged(o.Kind(), fields(o))
+	return marshal(o.Kind(), fields(o))
 }
 
-// MarshalJSON writes the wire form.
+// MarshalJSON returns the wire form of the operation.
 func (o WorkerProcessGet) MarshalJSON() ([]byte, error) {
 	type fields WorkerProcessGet
-	return tagged(o.Kind(), fields(o))
+	return marshal(o.Kind(), fields(o))
 }
 
-// MarshalJSON writes the wire form.
+// MarshalJSON returns the wire form of the operation.
 func (o WorkerProcessDelete) MarshalJSON() ([]byte, error) {
 	type fields WorkerProcessDelete
-	return tagged(o.Kind(), fields(o))
+	return marshal(o.Kind(), fields(o))
 }
 
-// MarshalJSON writes the wire form.
+// MarshalJSON returns the wire form of the operation.
 func (o WorkerProcessLogs) MarshalJSON() ([]byte, error) {
 	type fields WorkerProcessLogs
-	return tagged(o.Kind(), fields(o))
+	return marshal(o.Kind(), fields(o))
 }

@@ -269,8 +269,8 @@ func TestBundleErrorsContainRecipeLine(t *testing.T) {
 	}
 	defer b.Close()
 	tests := []struct{ constraint, want string }{
-		{">1.0", "engine.yaml:2: the bundle holds no engine >1.0"},
-		{version.Latest, "engine.yaml:4: the bundle holds no engine 1.0 for linux/arm64"},
+		{">1.0", "engine.yaml:2: the bundle does not contain engine >1.0"},
+		{version.Latest, "engine.yaml:4: the bundle does not contain engine 1.0 for linux/arm64"},
 	}
 	for _, tt := range tests {
 		lock, err := b.Lock(new(lockfile.Lock))

@@ -238,7 +238,7 @@ func TestLatestWithoutSolution(t *testing.T) {
 	if v := f.version("gpu-00"); v != "1.0" {
 		t.Fatalf("version(gpu-00) = %q, blocked %s; want 1.0", v, blockReasons(r))
 	}
-	want := "warning: taking engine 1.0: cannot resolve the packages of engine 1.2 for linux/amd64 (glibc): cuda-tile was not found in the package registry, and neither has 1.1"
+	want := "warning: using engine 1.0: cannot resolve the packages of engine 1.2 for linux/amd64 (glibc): cuda-tile was not found in the package registry; also no solution for 1.1"
 	if !slices.Contains(notes, want) {
 		t.Errorf("sync emitted notes %q, want %q", notes, want)
 	}
@@ -325,10 +325,10 @@ func TestInvalidIndex(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ kind, body, want string }{
 		"garbage":       {"application/vnd.pypi.simple.v1+json", `{"files": [`, "invalid response"},
-		"content type":  {"text/plain", "hello", `invalid answer of type "text/plain": want a page of a package index`},
-		"login page":    {"text/html", "<html><body><p>Log in</p></body></html>", "the package index has no version latest of engine"},
-		"not HTML":      {"text/html", "<<<", "cannot read the page as HTML"},
-		"no files":      {"application/vnd.pypi.simple.v1+json", `{"files": []}`, "the package index has no version latest of engine"},
+		"content type":  {"text/plain", "hello", `invalid response of type "text/plain": want a package index page`},
+		"login page":    {"text/html", "<html><body><p>Log in</p></body></html>", "the package index has no version of engine that satisfies latest"},
+		"not HTML":      {"text/html", "<<<", "cannot parse the page as HTML"},
+		"no files":      {"application/vnd.pypi.simple.v1+json", `{"files": []}`, "the package index has no version of engine that satisfies latest"},
 		"not a package": {"application/vnd.pypi.simple.v1+json", `[]`, "invalid response"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -435,7 +435,7 @@ ready: { path: /health }
 	if v := f.version("gpu-00"); v != "1.0" {
 		t.Fatalf("version(gpu-00) = %q, want 1.0; blocked %s", v, blockReasons(r))
 	}
-	const want = "bees/engine 1.1 has no solution (soot was not found in the package registry): taking 1.0"
+	const want = "bees/engine 1.1 has no solution (soot was not found in the package registry): using 1.0"
 	if !slices.Contains(notes, want) {
 		t.Errorf("sync emitted notes %q, want %q", notes, want)
 	}

@@ -108,7 +108,7 @@ func TestNightlyReleases(t *testing.T) {
 	withPointer := func(content string) llamaReleases {
 		return llamaReleases{from: 10700, to: 10811, versions: versions("v0.5.0", content)}
 	}
-	const takingOther = "ggml-org/llama.cpp b10811 has no asset llama-b10811-bin-ubuntu-x64.tar.gz for gpu-00: taking "
+	const takingOther = "ggml-org/llama.cpp b10811 has no asset llama-b10811-bin-ubuntu-x64.tar.gz for gpu-00: using "
 	for name, k := range map[string]struct {
 		llamaReleases
 		constraint string
@@ -127,31 +127,31 @@ func TestNightlyReleases(t *testing.T) {
 		"latest, no version yet":            {llamaReleases{from: 10700, to: 10811}, "latest", "b10811", "", "", 2},
 		"latest, classic":                   {llamaReleases{from: 10700, to: 10811, classic: true}, "latest", "b10811", "", "", 1},
 		"latest, classic, half-published":   {llamaReleases{from: 10700, to: 10811, classic: true, without: map[int]string{10811: "ubuntu"}}, "latest", "b10810", takingOther + "b10810", "", 2},
-		"latest, no linux at all":           {noLinux, "latest", "", "", "none of the newest 99 releases of ggml-org/llama.cpp is a version latest with the files that the recipe names", 3},
+		"latest, no linux at all":           {noLinux, "latest", "", "", "none of the newest 99 releases of ggml-org/llama.cpp satisfies latest and has the files that the recipe requires", 3},
 		"range":                             {usual, ">=b10000, <b10810", "b10809", "", "", 1},
 		"range, second page":                {usual, "<b10710", "b10709", "", "", 2},
 		"range, classic":                    {llamaReleases{from: 10700, to: 10811, classic: true}, ">=b10000, <b10800", "b10799", "", "", 1},
-		"range, no linux":                   {withoutFile(10809, "ubuntu"), "<b10810", "b10808", "ggml-org/llama.cpp b10809 has no asset llama-b10809-bin-ubuntu-x64.tar.gz for gpu-00: taking b10808", "", 1},
-		"range, too old":                    {llamaReleases{from: 10480, to: 10811, classic: true}, "<b10500", "", "", "(read 300 releases; for an older one, write its exact version in the config)", 3},
-		"range, nothing":                    {usual, ">b20000", "", "", "is a version >b20000 with the files that the recipe names", 2},
+		"range, no linux":                   {withoutFile(10809, "ubuntu"), "<b10810", "b10808", "ggml-org/llama.cpp b10809 has no asset llama-b10809-bin-ubuntu-x64.tar.gz for gpu-00: using b10808", "", 1},
+		"range, too old":                    {llamaReleases{from: 10480, to: 10811, classic: true}, "<b10500", "", "", "(checked 300 releases; for an older release, set its exact version in the config)", 3},
+		"range, nothing":                    {usual, ">b20000", "", "", "satisfies >b20000 and has the files that the recipe requires", 2},
 		"range of versions":                 {usual, ">=v0.4.0", "", "", `invalid version range ">=v0.4.0": want versions of ggml-org/llama.cpp such as b[0-9]*, or one release such as v1.2.3`, 0},
 		"exact":                             {usual, "b10705", "b10705", "", "", 1},
 		"exact, classic":                    {llamaReleases{from: 10700, to: 10711, classic: true}, "b10705", "b10705", "", "", 1},
-		"exact, no linux":                   {withoutFile(10705, "ubuntu"), "b10705", "", "", "release b10705 of ggml-org/llama.cpp has no asset llama-b10705-bin-ubuntu-x64.tar.gz; it has ", 1},
-		"exact, no files":                   {withoutFile(10705, ""), "b10705", "", "", "release b10705 of ggml-org/llama.cpp has no files (yet): try again later, or write another version in the config", 1},
+		"exact, no linux":                   {withoutFile(10705, "ubuntu"), "b10705", "", "", "release b10705 of ggml-org/llama.cpp has no asset llama-b10705-bin-ubuntu-x64.tar.gz; assets: ", 1},
+		"exact, no files":                   {withoutFile(10705, ""), "b10705", "", "", "release b10705 of ggml-org/llama.cpp has no files yet: try again later, or set another version in the config", 1},
 		"exact, unknown":                    {usual, "b99999", "", "", "ggml-org/llama.cpp has no release b99999", 1},
 		"exact, other shape":                {usual, "foo", "", "", `invalid version "foo": want a version of ggml-org/llama.cpp such as b[0-9]*, or one release such as v1.2.3`, 0},
 		"version":                           {usual, "v0.5.0", "b10811", "", "", 2},
 		"version, without v":                {usual, "0.4.0", "b10731", "", "", 2},
 		"version, with an operator":         {usual, "==v0.4.0", "b10731", "", "", 2},
 		"version, unknown":                  {usual, "v9.9.9", "", "", "ggml-org/llama.cpp has no release v9.9.9: want a version such as b[0-9]*", 1},
-		"version, no pointer yet":           {withPointer(""), "v0.5.0", "", "", "release v0.5.0 of ggml-org/llama.cpp has no asset nightly-tag.txt, which contains its version: write the version instead", 1},
+		"version, no pointer yet":           {withPointer(""), "v0.5.0", "", "", "release v0.5.0 of ggml-org/llama.cpp has no asset nightly-tag.txt with its version: set the version in the config", 1},
 		"version, no linux":                 {withoutFile(10811, "ubuntu"), "v0.5.0", "", "", "release b10811 of ggml-org/llama.cpp has no asset llama-b10811-bin-ubuntu-x64.tar.gz", 2},
-		"pointer to itself":                 {withPointer("v0.5.0"), "latest", "", "", `invalid nightly-tag.txt of release v0.5.0 of ggml-org/llama.cpp: "v0.5.0", want the tag of a release with a version such as b[0-9]*; write an exact version in the config`, 1},
-		"pointer with HTML":                 {withPointer("<!DOCTYPE html><title>Sign in</title>"), "latest", "", "", `invalid nightly-tag.txt of release v0.5.0 of ggml-org/llama.cpp: "<!DOCTYPE html>`, 1},
+		"pointer to itself":                 {withPointer("v0.5.0"), "latest", "", "", `invalid nightly-tag.txt of release v0.5.0 of ggml-org/llama.cpp: got "v0.5.0", want the tag of a release with a version such as b[0-9]*; set an exact version in the config`, 1},
+		"pointer with HTML":                 {withPointer("<!DOCTYPE html><title>Sign in</title>"), "latest", "", "", `invalid nightly-tag.txt of release v0.5.0 of ggml-org/llama.cpp: got "<!DOCTYPE html>`, 1},
 		"pointer with too much":             {withPointer(strings.Repeat("b10811\n", 1000)), "latest", "", "", "cannot read nightly-tag.txt of release v0.5.0 of ggml-org/llama.cpp: ", 1},
-		"pointer to nothing":                {withPointer("b90000\n"), "latest", "", "", "cannot follow release v0.5.0 of ggml-org/llama.cpp to its version: ggml-org/llama.cpp has no release b90000; write an exact version in the config", 2},
-		"version with a pointer to nothing": {withPointer("b90000\n"), "v0.5.0", "", "", "cannot follow release v0.5.0 of ggml-org/llama.cpp to its version: ", 2},
+		"pointer to nothing":                {withPointer("b90000\n"), "latest", "", "", "cannot resolve release v0.5.0 of ggml-org/llama.cpp to its version: ggml-org/llama.cpp has no release b90000; set an exact version in the config", 2},
+		"version with a pointer to nothing": {withPointer("b90000\n"), "v0.5.0", "", "", "cannot resolve release v0.5.0 of ggml-org/llama.cpp to its version: ", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -174,16 +174,16 @@ func TestReleaseAnswers(t *testing.T) {
 	t.Parallel()
 	const hint = "; check GITHUB_API_URL and the proxy"
 	for name, k := range map[string]struct{ constraint, path, contentType, body, want string }{
-		"HTML":              {"latest", "/releases", "text/html; charset=utf-8", "<html>Sign in</html>", `answers with text/html instead of JSON: "<html>Sign in</html>"` + hint},
+		"HTML":              {"latest", "/releases", "text/html; charset=utf-8", "<html>Sign in</html>", `returned text/html instead of JSON: "<html>Sign in</html>"` + hint},
 		"HTML, exact":       {"b10705", "/releases", "text/html", "<html>", "cannot read the releases of ggml-org/llama.cpp: http"},
-		"empty body":        {"latest", "/releases", "", "", "answers with an empty body" + hint},
-		"no tag":            {"latest", "/latest", "application/json", "{}", "answers with a release without a tag" + hint},
-		"object for a list": {"<b10710", "/releases", "application/json", `{"message": "no"}`, "answers with something other than releases: "},
-		"empty entries":     {"<b10710", "/releases", "application/json", `[{}]`, "answers with a release without a tag" + hint},
-		"null":              {"<b10710", "/releases", "application/json", `[null]`, "answers with a release without a tag" + hint},
-		"other release":     {"b10705", "/tags/", "application/json", `{"tag_name": "b10706"}`, `answers with the release "b10706" where b10705 was requested` + hint},
+		"empty body":        {"latest", "/releases", "", "", "returned an empty body" + hint},
+		"no tag":            {"latest", "/latest", "application/json", "{}", "returned a release without a tag" + hint},
+		"object for a list": {"<b10710", "/releases", "application/json", `{"message": "no"}`, "returned unexpected JSON: "},
+		"empty entries":     {"<b10710", "/releases", "application/json", `[{}]`, "returned a release without a tag" + hint},
+		"null":              {"<b10710", "/releases", "application/json", `[null]`, "returned a release without a tag" + hint},
+		"other release":     {"b10705", "/tags/", "application/json", `{"tag_name": "b10706"}`, `returned release "b10706" for the tag b10705` + hint},
 		"empty list":        {"<b10710", "/releases", "application/json", `[]`, "ggml-org/llama.cpp has no release with a tag such as {version} and a version such as b[0-9]*"},
-		"truncated":         {"<b10710", "/releases", "application/json", `[{"tag_name": "b10705", "assets": [`, "answers with something other than releases"},
+		"truncated":         {"<b10710", "/releases", "application/json", `[{"tag_name": "b10705", "assets": [`, "returned unexpected JSON"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -198,7 +198,7 @@ func TestReleaseAnswers(t *testing.T) {
 	}
 	f := newRecipeFleet(t, strings.Replace(nightlyRecipe, "  prereleases: true\n", "", 1))
 	llamaReleases{from: 10700, to: 10711}.publish(f.origin)
-	if _, _, blocked, _ := f.planVersion("latest", nil); !strings.Contains(blocked, "ggml-org/llama.cpp has only prereleases among its newest 12 releases: write an exact version, or add prereleases: true to versions in the recipe") {
+	if _, _, blocked, _ := f.planVersion("latest", nil); !strings.Contains(blocked, "ggml-org/llama.cpp has only prereleases among its newest 12 releases: set an exact version, or add prereleases: true to versions in the recipe") {
 		t.Errorf("planVersion(latest) without prereleases: blocked %q, want a hint to prereleases: true", blocked)
 	}
 }
@@ -207,7 +207,7 @@ func TestReleaseAnswers(t *testing.T) {
 // hundreds of files.
 func TestManyAssets(t *testing.T) {
 	t.Parallel()
-	for position, want := range map[int]string{0: "1.30, 1", 9: "1.21, 2", 15: "1.15, 3", 25: ", 3: none of the newest 20 releases of bees/engine is a version latest with the files that the recipe names (read 20 releases; for an older one, write its exact version in the config)"} {
+	for position, want := range map[int]string{0: "1.30, 1", 9: "1.21, 2", 15: "1.15, 3", 25: ", 3: none of the newest 20 releases of bees/engine satisfies latest and has the files that the recipe requires (checked 20 releases; for an older release, set its exact version in the config)"} {
 		f := newLockFleet(t)
 		for i := range 31 {
 			r := origintest.Release{Tag: fmt.Sprintf("v1.%d", i), Assets: map[string][]byte{}}

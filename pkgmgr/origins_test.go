@@ -224,7 +224,7 @@ func TestUpgradeWithoutReleaseAPI(t *testing.T) {
 		before := f.origin.Asked("/api/")
 		r := f.sync(plan.Options{Upgrade: true, UpgradeTypes: []string{"engine"}}, func(o *pkgmgr.Options) {
 			o.Events = func(e operations.Event) {
-				if strings.Contains(e.Message, "stays at") {
+				if strings.Contains(e.Message, "keeping ") {
 					notes = append(notes, e.Message)
 				}
 			}
@@ -233,7 +233,7 @@ func TestUpgradeWithoutReleaseAPI(t *testing.T) {
 			t.Errorf("the hives have engines %s and %s, want %s; blocked %+v", f.version("gpu-00"), f.version("gpu-01"), newest, r.Plan.Blocked)
 		}
 		text := strings.Join(notes, "\n")
-		if len(notes) != 2 || !strings.Contains(text, "uv stays at 0.9.9: ") || !strings.Contains(text, "python 3.12 stays at 20251120: ") || !strings.Contains(text, "rate limit of ") {
+		if len(notes) != 2 || !strings.Contains(text, "keeping uv at 0.9.9: ") || !strings.Contains(text, "keeping python 3.12 at 20251120: ") || !strings.Contains(text, "rate limit of ") {
 			t.Errorf("%s: sync emitted notes %q, want that uv and Python keep their versions", newest, notes)
 		}
 		if n := f.origin.Asked("/api/") - before; n != 2 {
@@ -338,11 +338,11 @@ func TestLatestHasFilesOfVariants(t *testing.T) {
 		want       string // version and notes
 		constraint string // empty for the default
 	}{
-		"one hive needs CUDA": {[]bool{false, true}, "", "1.1; bees/engine 1.2 has no asset engine-1.2-cuda.tar.gz for gpu-01: taking 1.1", ""},
-		"all hives need CUDA": {[]bool{true, true}, "", "1.1; bees/engine 1.2 has no asset engine-1.2-cuda.tar.gz for gpu-00: taking 1.1", ""},
+		"one hive needs CUDA": {[]bool{false, true}, "", "1.1; bees/engine 1.2 has no asset engine-1.2-cuda.tar.gz for gpu-01: using 1.1", ""},
+		"all hives need CUDA": {[]bool{true, true}, "", "1.1; bees/engine 1.2 has no asset engine-1.2-cuda.tar.gz for gpu-00: using 1.1", ""},
 		"no hive needs CUDA":  {[]bool{false, false}, "", "1.2", ""},
 		"hive not selected":   {[]bool{false, true}, "gpu-00", "1.2", ""},
-		"no version has CUDA": {[]bool{false, true}, "", "1.2; bees/engine 1.2 has no asset engine-1.2-cuda.tar.gz for gpu-01, and neither has a release before it all that is needed", ">1.1"},
+		"no version has CUDA": {[]bool{false, true}, "", "1.2; bees/engine 1.2 has no asset engine-1.2-cuda.tar.gz for gpu-01, and no earlier release has all required files", ">1.1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

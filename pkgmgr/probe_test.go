@@ -185,8 +185,8 @@ func TestProbeBrokenRbee(t *testing.T) {
 			{0o755, "#!/bin/sh\nprintf 'no \"library\" \\\\ \\tx\\001\\ny\\n' >&2\nexit 3\n", `failed with status 3: no "library" \  x y`},
 			{0o755, "#!/bin/sh\nprintf '\\036{\"half\":\\n'\nexit 4\n", `failed with status 4: {"half":`},
 			{0o644, "not to be run", "failed with status 126: "},
-			{0o755, "#!/bin/sh\necho usage: rbee\n", "answered no record: usage: rbee"},
-			{0o755, "#!/bin/sh\n", "answered no record: "},
+			{0o755, "#!/bin/sh\necho usage: rbee\n", "printed no record: usage: rbee"},
+			{0o755, "#!/bin/sh\n", "printed no record: "},
 		} {
 			h.write(t, k.mode, k.content, h.rbee(), "bin", "rbee")
 			s := h.mustRead(t, pkgmgr.ReadOptions{})
@@ -259,7 +259,7 @@ func TestProbeDevices(t *testing.T) {
 			{"values with spaces", "nvidia-smi", nvidiaSMI("", `index=0 memory='[Not Supported]' driver=550.54 compute='[Unknown Error]' name='NVIDIA A100 80GB PCIe'`),
 				wire.Devices{{Vendor: "nvidia", Name: "NVIDIA A100 80GB PCIe", Driver: "550.54", Unified: true}}},
 			{"lost GPU", "nvidia-smi", nvidiaSMI("exit 15", rtx, `index=1 memory='[GPU is lost]' driver=581.95 name='NVIDIA L4'`),
-				append(rtxDevice[:1:1], gpu.Device{Index: 1, Vendor: "nvidia", Name: "NVIDIA L4", Driver: "581.95", Error: "nvidia-smi says of memory.total: GPU is lost"})},
+				append(rtxDevice[:1:1], gpu.Device{Index: 1, Vendor: "nvidia", Name: "NVIDIA L4", Driver: "581.95", Error: `nvidia-smi reports "GPU is lost" for memory.total`})},
 			{"corrupted infoROM", "nvidia-smi", nvidiaSMI("echo 'WARNING: infoROM is corrupted at gpu 0000:0B:00.0'\nexit 14", rtx), rtxDevice},
 			{"warning before the rows", "nvidia-smi", nvidiaSMI("", "echo 'Warning: persistence mode is disabled'\n"+rtx), rtxDevice},
 			{"warning on stderr", "nvidia-smi", nvidiaSMI("echo 'a library is old' >&2", rtx), rtxDevice},
@@ -331,7 +331,7 @@ func TestProbeCards(t *testing.T) {
 		others := wire.Devices{
 			{Vendor: "amd", Name: "AMD GPU 0x744c", PCIBusID: "0000:01:00.0"},
 			{Index: 1, Vendor: "amd", Name: `AMD "Instinct"`, PCIBusID: "0000:02:00.0", MemoryTotal: 206141652992},
-			{Index: -1, Vendor: "amd", PCIBusID: "0000:03:00.0", Error: "the amdgpu driver does not run this device (the device is bound to the driver radeon)"},
+			{Index: -1, Vendor: "amd", PCIBusID: "0000:03:00.0", Error: "the device does not use the amdgpu driver (the device is bound to the driver radeon)"},
 			{Vendor: "intel", Name: "Intel GPU 0x56a0", PCIBusID: "0000:04:00.0", Driver: "xe"},
 		}
 		s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
@@ -342,7 +342,7 @@ func TestProbeCards(t *testing.T) {
 		h.write(t, 0o644, "0x10de\n", h.pci, "devices", "0000:41:00.0", "vendor")
 		s = h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
 		if want := append(others[:4:4], gpu.Device{
-			Index: -1, Vendor: "nvidia", PCIBusID: "0000:41:00.0", Error: "the NVIDIA driver is not installed: there is no nvidia-smi (no driver is bound to the device)",
+			Index: -1, Vendor: "nvidia", PCIBusID: "0000:41:00.0", Error: "the NVIDIA driver is not installed: nvidia-smi not found (no driver is bound to the device)",
 		}); !reflect.DeepEqual(s.Devices, want) {
 			t.Errorf("Read() returned devices %+v, want %+v", s.Devices, want)
 		}
@@ -379,12 +379,12 @@ func TestProbeInvalidOutput(t *testing.T) {
 		host *shellHost
 		want string
 	}{
-		"no output":      {&shellHost{shell: []string{"true"}}, "nothing that rbee understands"},
-		"other output":   {&shellHost{shell: []string{"true"}, noise: "This account is not available.\n"}, "nothing that rbee understands"},
+		"no output":      {&shellHost{shell: []string{"true"}}, "no record in the output of its shell"},
+		"other output":   {&shellHost{shell: []string{"true"}, noise: "This account is not available.\n"}, "no record in the output of its shell"},
 		"partial record": {&shellHost{shell: []string{"true"}, noise: "\x1e{\"schema\":1"}, "unexpected EOF"},
 		"no JSON":        {&shellHost{shell: []string{"true"}, noise: "\x1e{schema}\n"}, "invalid JSON"},
 		"failure":        {&shellHost{shell: []string{"false"}}, "exit status 1"},
-		"large output":   {&shellHost{shell: []string{"true"}, noise: strings.Repeat("x", 64<<20+1)}, "answers too much"},
+		"large output":   {&shellHost{shell: []string{"true"}, noise: strings.Repeat("x", 64<<20+1)}, "exceeds 64 MiB"},
 	} {
 		s, err := k.host.read(t, pkgmgr.ReadOptions{})
 		if s != nil || err == nil || err.Code != operations.CodeUnreachable || !strings.Contains(err.Message, k.want) {

@@ -45,11 +45,11 @@ func TestValidate(t *testing.T) {
 		{name: "fits", machine: wire.State{Devices: []gpu.Device{device("nvidia", 8, ""), device("nvidia", 24, "")}}},
 		{name: "unknown GPU memory", machine: wire.State{Devices: []gpu.Device{device("nvidia", 0, "")}}},
 		{name: "any GPU", gpu: "any", machine: wire.State{Devices: []gpu.Device{device("amd", 0, "")}}},
-		{name: "no GPU", errors: []string{"worker 'needy' cannot run on this hive: no NVIDIA GPU is found"}},
-		{name: "no GPU at all", gpu: "any", errors: []string{"worker 'needy' cannot run on this hive: no GPU is found"}},
+		{name: "no GPU", errors: []string{"worker 'needy' cannot run on this hive: no NVIDIA GPU found"}},
+		{name: "no GPU at all", gpu: "any", errors: []string{"worker 'needy' cannot run on this hive: no GPU found"}},
 		{
 			name: "GPU of another vendor", machine: wire.State{Devices: []gpu.Device{device("amd", 192, "")}},
-			errors: []string{"no NVIDIA GPU is found"},
+			errors: []string{"no NVIDIA GPU found"},
 		},
 		{
 			name: "small GPU", machine: wire.State{Devices: []gpu.Device{device("nvidia", 8, "")}},
@@ -73,7 +73,7 @@ func TestValidate(t *testing.T) {
 		{
 			name:    "unsupported platform",
 			machine: wire.State{Platform: wire.Platform{OS: "linux", Arch: "arm64"}, Devices: []gpu.Device{device("nvidia", 24, "")}},
-			errors:  []string{"worker 'needy': worker needy 1 does not run on linux/arm64"},
+			errors:  []string{"worker 'needy': worker needy 1 does not support linux/arm64"},
 		},
 		{
 			name: "unknown type with suggestion and position",
@@ -114,7 +114,7 @@ func TestValidate(t *testing.T) {
 				Devices:  []gpu.Device{device("nvidia", 24, "")},
 			},
 			errors: []string{
-				"worker 'vllm': worker vllm does not run there: cuda-13: glibc 2.27 is older than 2.28; ",
+				"worker 'vllm': worker vllm cannot run on this machine: cuda-13: glibc 2.27 is older than 2.28; ",
 			},
 		},
 		{
@@ -122,14 +122,14 @@ func TestValidate(t *testing.T) {
 			machine: wire.State{
 				Devices: []gpu.Device{device("nvidia", 24, "")}, Noexec: "/home", Commands: []string{"cc"},
 			},
-			errors: []string{"/home is mounted noexec", "git is not on its PATH"},
+			errors: []string{"/home is mounted noexec", "git is not in PATH"},
 		},
 		{
 			name: "no commands",
 			machine: wire.State{
 				Devices: []gpu.Device{device("nvidia", 24, "")}, Commands: []string{},
 			},
-			errors: []string{"worker 'needy' cannot run on this hive: git is not on its PATH"},
+			errors: []string{"worker 'needy' cannot run on this hive: git is not in PATH"},
 		},
 		{
 			name: "missing SSH key",

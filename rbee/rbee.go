@@ -1,4 +1,4 @@
-// Package rbee is the program: [Main] is its only entry point.
+// Package rbee is the rbee program. [Main] is its only entry point.
 package rbee
 
 import (
@@ -12,13 +12,13 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/cli"
 )
 
-// DevVersion is the version of builds that the go command gives none.
+// DevVersion is the version of builds for which the go command records no version.
 const DevVersion = artifact.DevVersion
 
-// Main runs the program and returns its exit code. args begins with the
-// program's own name: as rbee-worker-<type> it is that built-in worker. env
-// holds NAME=value. Standard streams that are terminals are drawn and asked on.
-// It listens for interrupts while it runs.
+// Main runs the program and returns its exit code. args starts with the name of the
+// program; the name rbee-worker-TYPE runs the built-in worker TYPE. env contains
+// NAME=value pairs. Standard streams that are terminals are used for progress and
+// prompts. Main handles interrupts while it runs.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, env []string) int {
 	var line []string
 	if len(args) > 0 {
@@ -32,8 +32,8 @@ func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io
 	})
 }
 
-// Version is the release that this program is, such as 1.2.3, where the go
-// command recorded one, else [DevVersion].
+// Version returns the version of this program, such as 1.2.3, or [DevVersion] if the
+// go command recorded no release.
 func Version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {

@@ -9,17 +9,17 @@ func TestVersionOf(t *testing.T) {
 	t.Parallel()
 	for module, want := range map[string]string{"": DevVersion, "(devel)": DevVersion, "v1.2.3": "1.2.3", "v0.0.0-20261123114718-c0e7c90c7af8+dirty": "0.1.0-dev"} {
 		if got := versionOf(module); got != want {
-			t.Errorf("%q: %q, want %q", module, got, want)
+			t.Errorf("versionOf(%q) = %q, want %q", module, got, want)
 		}
 	}
 }
 
-// TestMainTakesItsNameAsAWorker asks the built-in worker for a port that cannot be.
-func TestMainTakesItsNameAsAWorker(t *testing.T) {
+// TestMainRunsBuiltInWorker starts the built-in worker with an invalid port.
+func TestMainRunsBuiltInWorker(t *testing.T) {
 	t.Parallel()
 	var out, errOut strings.Builder
 	code := Main(t.Context(), []string{"/x/rbee-worker-echo", "--port", "99999"}, strings.NewReader(""), &out, &errOut, nil)
-	if code != 64 || !strings.Contains(errOut.String(), "--port is 99999") {
-		t.Errorf("exit code %d, stderr %q", code, errOut.String())
+	if code != 64 || !strings.Contains(errOut.String(), "invalid --port 99999") {
+		t.Errorf("Main as rbee-worker-echo returned %d with stderr %q, want exit code 64 and an error about the port", code, errOut.String())
 	}
 }

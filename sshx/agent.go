@@ -11,10 +11,10 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 )
 
-// agentConnectLimit bounds how long an agent's socket may take to accept.
-const agentConnectLimit = 2 * time.Second
+// agentConnectTimeout limits the time to connect to the socket of an agent.
+const agentConnectTimeout = 2 * time.Second
 
-// agents keeps one connection to each SSH agent for the whole Dialer.
+// agents holds the connections of a Dialer to SSH agents, one for each socket.
 type agents struct {
 	mu   sync.Mutex
 	open map[string]*agentConn
@@ -31,7 +31,7 @@ func (a *agents) get(ctx context.Context, socket string) (*agentConn, error) {
 	if c := a.open[socket]; c != nil {
 		return c, nil
 	}
-	d := net.Dialer{Timeout: agentConnectLimit}
+	d := net.Dialer{Timeout: agentConnectTimeout}
 	conn, err := d.DialContext(ctx, "unix", socket)
 	if err != nil {
 		return nil, err
@@ -44,8 +44,8 @@ func (a *agents) get(ctx context.Context, socket string) (*agentConn, error) {
 	return c, nil
 }
 
-// drop forgets a connection that has failed, so that the next login makes a new one.
-func (a *agents) drop(socket string, c *agentConn) {
+// remove closes and removes a failed connection, so that the next login opens a new one.
+func (a *agents) remove(socket string, c *agentConn) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.open[socket] == c {
@@ -63,25 +63,25 @@ func (a *agents) close() {
 	a.open = nil
 }
 
-// agentSigners are the keys that the agent holds now. An agent that does not answer is noted and passed over.
+// agentSigners returns the keys of the agent. If the agent does not respond, it adds a note and returns nil.
 func (l *login) agentSigners() []ssh.Signer {
 	socket := l.r.IdentityAgent
 	if socket == "" {
 		return nil
 	}
-	for try := 0; ; try++ {
+	for attempt := 0; ; attempt++ {
 		c, err := l.st.agents.get(l.ctx, socket)
 		if err != nil {
-			l.note("no agent: %v", err)
+			l.note("cannot use agent: %v", err)
 			return nil
 		}
 		signers, err := c.agent.Signers()
 		if err == nil {
 			return signers
 		}
-		l.st.agents.drop(socket, c) // it may have been restarted since the last login
-		if try > 0 {
-			l.note("no agent: %v", fmt.Errorf("%s: %w", socket, err))
+		l.st.agents.remove(socket, c) // the agent may have been restarted
+		if attempt > 0 {
+			l.note("cannot use agent: %v", fmt.Errorf("%s: %w", socket, err))
 			return nil
 		}
 	}

@@ -13,31 +13,31 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// login is one attempt to log in at one host. The handshake's goroutine drives it.
+// login is one attempt to log in to one host. The goroutine of the handshake calls its methods.
 type login struct {
 	st    *state
 	r     sshconfig.Settings
 	ctx   context.Context
 	clock *clock
 
-	keys     []identity // still to be offered
-	prepared bool
-	asked    int             // passwords asked for
-	tried    map[string]bool // passwords that this host has seen
-	last     string          // the newest of them
-	trying   bool            // the last attempt was keyboard-interactive
-	answered bool            // and it asked something
-	noKI     bool            // keyboard-interactive asks nothing here
-	stop     error           // ends the login
+	keys           []identity // not offered yet
+	hasKeys        bool
+	prompted       int             // number of password prompts
+	triedPasswords map[string]bool // passwords sent to this host
+	lastPassword   string          // the last password sent
+	kiActive       bool            // the last attempt was keyboard-interactive
+	kiPrompted     bool            // the last keyboard-interactive attempt had questions
+	kiUnavailable  bool            // keyboard-interactive has no questions on this host
+	abortErr       error           // set to abort the login
 
 	mu        sync.Mutex
-	allowed   []string // methods that the host takes
-	exhausted bool     // no method is left to try
-	stage     string   // what it is doing, for a timeout's message
-	notes     []string // what was offered and what could not be, for the message of a failed login
+	allowed   []string // methods that the host accepts
+	exhausted bool     // all methods were tried
+	stage     string   // current stage, for error messages
+	notes     []string // attempts and errors, for the error message of a failed login
 }
 
-// identity is a key to offer.
+// identity is a key to offer to the host.
 type identity struct {
 	name   string
 	signer func() (ssh.Signer, error)
@@ -75,14 +75,14 @@ func (l *login) setExhausted(exhausted bool) {
 	l.exhausted = exhausted
 }
 
-// next chooses what to try next: every key, one after another, then keyboard-interactive, then password.
+// next returns the next authentication method to try: each key in turn, then keyboard-interactive, then password.
 func (l *login) next(c *ssh.ClientAuthContext) (method ssh.AuthMethod, err error) {
 	defer func() { l.setExhausted(method == nil && err == nil) }()
 	if err := l.ctx.Err(); err != nil {
 		return nil, context.Cause(l.ctx)
 	}
-	if l.stop != nil {
-		return nil, l.stop
+	if l.abortErr != nil {
+		return nil, l.abortErr
 	}
 	l.setAllowed(c.AllowedMethods)
 	if slices.Contains(c.AllowedMethods, "publickey") {
@@ -90,16 +90,16 @@ func (l *login) next(c *ssh.ClientAuthContext) (method ssh.AuthMethod, err error
 			return ssh.PublicKeys(signer), nil
 		}
 	}
-	if l.st.ask.prompter == nil {
+	if l.st.prompts.prompter == nil {
 		return nil, nil
 	}
-	l.noKI = l.noKI || l.trying && !l.answered
-	l.trying, l.answered = false, false
-	if l.asked >= passwordTries {
+	l.kiUnavailable = l.kiUnavailable || l.kiActive && !l.kiPrompted
+	l.kiActive, l.kiPrompted = false, false
+	if l.prompted >= maxPasswordAttempts {
 		return nil, nil
 	}
-	if slices.Contains(c.AllowedMethods, "keyboard-interactive") && !l.noKI {
-		l.trying = true
+	if slices.Contains(c.AllowedMethods, "keyboard-interactive") && !l.kiUnavailable {
+		l.kiActive = true
 		return ssh.KeyboardInteractive(l.challenge), nil
 	}
 	if slices.Contains(c.AllowedMethods, "password") {
@@ -108,10 +108,10 @@ func (l *login) next(c *ssh.ClientAuthContext) (method ssh.AuthMethod, err error
 	return nil, nil
 }
 
-// nextKey takes the next key that can be used from the list.
+// nextKey removes the next usable key from the list and returns it, or nil.
 func (l *login) nextKey() ssh.Signer {
-	if !l.prepared {
-		l.keys, l.prepared = l.identities(), true
+	if !l.hasKeys {
+		l.keys, l.hasKeys = l.identities(), true
 	}
 	for len(l.keys) > 0 && l.ctx.Err() == nil {
 		id := l.keys[0]
@@ -121,14 +121,15 @@ func (l *login) nextKey() ssh.Signer {
 			l.note("%v", err)
 			continue
 		}
-		l.note("%s was offered", id.name)
+		l.note("offered %s", id.name)
 		return signer
 	}
 	return nil
 }
 
-// identities lists the keys to offer: the target's own key file, then keys of the agent that ssh_config names, then the
-// agent's other keys unless IdentitiesOnly, then key files. A locked key file whose key the agent has is not unlocked.
+// identities returns the keys to offer: the key file of the target, then the agent keys that ssh_config selects, then the
+// other agent keys unless IdentitiesOnly is set, then the key files. An encrypted key file is not used if the agent has its
+// key.
 func (l *login) identities() []identity {
 	agentKeys := l.agentSigners()
 	var list []identity
@@ -161,9 +162,9 @@ func (l *login) identities() []identity {
 		}
 	}
 	if l.r.KeyFile != "" {
-		own := l.st.keys.get(l.r.KeyFile)
-		addAgent(func(pub ssh.PublicKey) bool { return own.matches(pub) })
-		l.addFile(own, add)
+		file := l.st.keys.get(l.r.KeyFile)
+		addAgent(func(pub ssh.PublicKey) bool { return file.matches(pub) })
+		l.addFile(file, add)
 	}
 	addAgent(func(pub ssh.PublicKey) bool {
 		return slices.ContainsFunc(files, func(f *keyFile) bool { return f.matches(pub) })
@@ -177,7 +178,7 @@ func (l *login) identities() []identity {
 	return list
 }
 
-// matches tells whether pub is the file's key or a certificate for it.
+// matches reports whether pub is the key of the file or a certificate for it.
 func (f *keyFile) matches(pub ssh.PublicKey) bool {
 	if f.pub == nil {
 		return false
@@ -188,18 +189,18 @@ func (f *keyFile) matches(pub ssh.PublicKey) bool {
 	return bytes.Equal(f.pub.Marshal(), pub.Marshal())
 }
 
-// addFile adds a key file, its certificates first.
+// addFile adds a key file, preceded by its certificates.
 func (l *login) addFile(f *keyFile, add func(string, ssh.PublicKey, func() (ssh.Signer, error))) {
 	if f.err != nil || !f.isPrivate() {
 		return
 	}
 	if f.pub == nil {
-		add(f.path, nil, func() (ssh.Signer, error) { return f.unlock(l.ctx, l.clock, &l.st.ask) })
+		add(f.path, nil, func() (ssh.Signer, error) { return f.unlock(l.ctx, l.clock, &l.st.prompts) })
 		return
 	}
-	if signer, _ := f.state(); signer == nil && l.st.ask.prompter == nil {
+	if signer, _ := f.cachedSigner(); signer == nil && l.st.prompts.prompter == nil {
 		add(f.path, f.pub, func() (ssh.Signer, error) {
-			return nil, fmt.Errorf("%s needs a passphrase and %w", f.path, errNoPrompter)
+			return nil, fmt.Errorf("%s needs a passphrase, but %w", f.path, errNoPrompter)
 		})
 		return
 	}

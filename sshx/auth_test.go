@@ -22,55 +22,56 @@ import (
 	"golang.org/x/crypto/ssh/agent"
 )
 
-// prompter answers from functions and keeps the questions.
-type prompter struct {
+// fakePrompter is a Prompter that answers with functions and records the questions.
+type fakePrompter struct {
 	secret  func(n int, question string) (string, error)
 	confirm func(question string) (bool, error)
 
-	mu        sync.Mutex
-	open      bool
-	overlap   bool
-	questions []string
+	mu         sync.Mutex
+	isOpen     bool
+	hasOverlap bool
+	questions  []string
 }
 
-func (p *prompter) begin(question string) int {
+func (p *fakePrompter) begin(question string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.overlap = p.overlap || p.open
-	p.open = true
+	p.hasOverlap = p.hasOverlap || p.isOpen
+	p.isOpen = true
 	p.questions = append(p.questions, question)
 	return len(p.questions)
 }
 
-func (p *prompter) end() {
+func (p *fakePrompter) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.open = false
+	p.isOpen = false
 }
 
-func (p *prompter) Secret(_ context.Context, question string) (string, error) {
+func (p *fakePrompter) Secret(_ context.Context, question string) (string, error) {
 	n := p.begin(question)
 	defer p.end()
 	if p.secret == nil {
-		return "", errors.New("no secret was expected to be asked for")
+		return "", errors.New("unexpected call of Secret")
 	}
 	return p.secret(n, question)
 }
 
-func (p *prompter) Confirm(_ context.Context, question string) (bool, error) {
+func (p *fakePrompter) Confirm(_ context.Context, question string) (bool, error) {
 	p.begin(question)
 	defer p.end()
 	if p.confirm == nil {
-		return false, errors.New("no question was expected")
+		return false, errors.New("unexpected call of Confirm")
 	}
 	return p.confirm(question)
 }
 
-func (p *prompter) asked() int {
+// count returns the number of questions.
+func (p *fakePrompter) count() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.overlap {
-		panic("two questions at once")
+	if p.hasOverlap {
+		panic("concurrent calls of the prompter")
 	}
 	return len(p.questions)
 }
@@ -79,12 +80,12 @@ func wantReason(t *testing.T, err error, reason sshx.Reason) *sshx.Error {
 	t.Helper()
 	var e *sshx.Error
 	if !errors.As(err, &e) || e.Reason != reason {
-		t.Fatalf("error %v, want reason %q", err, reason)
+		t.Fatalf("error is %v, want reason %q", err, reason)
 	}
 	return e
 }
 
-// login dials and closes.
+// login connects and closes the connection.
 func login(t *testing.T, d *sshx.Dialer, target sshx.Target) error {
 	t.Helper()
 	c, err := d.Dial(t.Context(), target)
@@ -94,31 +95,37 @@ func login(t *testing.T, d *sshx.Dialer, target sshx.Target) error {
 	return err
 }
 
+// wantLogin reports a test error if the login fails.
+func wantLogin(t *testing.T, d *sshx.Dialer, target sshx.Target) {
+	t.Helper()
+	if err := login(t, d, target); err != nil {
+		t.Errorf("Dial(%+v): %v", target, err)
+	}
+}
+
 func TestKeyFile(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
 	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}, MaxAuthTries: 1})
-	c.knows(t, h)
+	c.writeKnownHosts(t, h)
 	_, other, _ := sshtest.NewKey()
 	c.write(t, "id_ed25519", string(other))
 	c.write(t, "broken", "-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\n-----END OPENSSH PRIVATE KEY-----\n")
 	d := c.dialer(t, "")
-	// The target's own key is the first to be offered, so one try is enough.
-	if err := login(t, d, c.target(h)); err != nil {
-		t.Error(err)
-	}
+	// The key file of the target is offered first, so one attempt is enough.
+	wantLogin(t, d, c.target(h))
 	target := c.target(h)
 	for _, name := range []string{"missing", "broken"} {
 		target.KeyFile = c.path(name)
 		e := wantReason(t, login(t, d, target), sshx.ReasonConfig)
 		if !strings.Contains(e.Error(), target.KeyFile) {
-			t.Errorf("error %q does not name %s", e, target.KeyFile)
+			t.Errorf("Dial() with key file %s returned error %q, want an error with its path", target.KeyFile, e)
 		}
 	}
 	target.KeyFile = ""
 	e := wantReason(t, login(t, d, target), sshx.ReasonAuth)
 	if !strings.Contains(e.Error(), "id_ed25519") {
-		t.Errorf("error %q does not say what was offered", e)
+		t.Errorf("Dial() returned error %q, want an error with the offered key id_ed25519", e)
 	}
 }
 
@@ -126,28 +133,24 @@ func TestIdentityFiles(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
 	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}})
-	c.knows(t, h)
+	c.writeKnownHosts(t, h)
 	_, other, _ := sshtest.NewKey()
 	c.write(t, "other", string(other))
 	target := sshx.Target{Host: "box"}
 	config := fmt.Sprintf("Host box\nHostName 127.0.0.1\nPort %d\nIdentityFile ~/.ssh/missing\nIdentityFile %%d/.ssh/other\nIdentityFile ~/.ssh/id\n", h.Port())
-	if err := login(t, c.dialer(t, config), target); err != nil {
-		t.Error(err)
-	}
-	// A default key needs no configuration.
+	wantLogin(t, c.dialer(t, config), target)
+	// Default keys do not need a configuration.
 	text, _ := os.ReadFile(c.path("id"))
 	c.write(t, "id_ecdsa", string(text))
-	if err := login(t, c.dialer(t, ""), sshx.Target{Host: "127.0.0.1", Port: h.Port()}); err != nil {
-		t.Error(err)
-	}
-	// The wrong user has no key that fits.
-	wantReason(t, login(t, c.dialer(t, config), sshx.Target{Host: "box", User: "nobody-else"}), sshx.ReasonAuth)
+	wantLogin(t, c.dialer(t, ""), sshx.Target{Host: "127.0.0.1", Port: h.Port()})
+	// Another user cannot log in with the key.
+	wantReason(t, login(t, c.dialer(t, config), sshx.Target{Host: "box", User: "other-user"}), sshx.ReasonAuth)
 }
 
-// startAgent serves keys on a socket and counts signatures.
+// startAgent starts an SSH agent with keys and returns the path of its socket.
 func startAgent(t *testing.T, keys ...any) (socket string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "agent") // a socket's path must be short
+	dir, err := os.MkdirTemp("", "agent") // the path of a socket must be short
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,77 +193,69 @@ func TestAgent(t *testing.T) {
 	c := newClientFiles(t)
 	good, goodText, _ := sshtest.NewKey()
 	var keys []any
-	for range 8 { // more than sshd lets anyone try
+	for range 8 { // more than MaxAuthTries
 		_, text, _ := sshtest.NewKey()
 		keys = append(keys, rawKey(t, text))
 	}
 	keys = append(keys, rawKey(t, goodText))
 	socket := startAgent(t, keys...)
 	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{good.PublicKey()}})
-	c.knows(t, h)
+	c.writeKnownHosts(t, h)
 	target := sshx.Target{Host: "127.0.0.1", Port: h.Port()}
 	agentLine := "IdentityAgent " + socket + "\n"
 
-	wantReason(t, login(t, c.dialer(t, agentLine), target), sshx.ReasonAuth) // cut off after six
-	// A public key file names the one to offer first; the private key stays in the agent.
+	wantReason(t, login(t, c.dialer(t, agentLine), target), sshx.ReasonAuth) // the host disconnects after six keys
+	// A public key file selects the agent key to offer first.
 	c.write(t, "good.pub", string(ssh.MarshalAuthorizedKey(good.PublicKey())))
 	for _, name := range []string{"good", "good.pub"} {
 		if err := login(t, c.dialer(t, agentLine+"IdentityFile ~/.ssh/"+name+"\n"), target); err != nil {
-			t.Errorf("IdentityFile %s: %v", name, err)
+			t.Errorf("Dial() with IdentityFile %s: %v", name, err)
 		}
 	}
-	if err := login(t, c.dialer(t, agentLine+"IdentitiesOnly yes\nIdentityFile ~/.ssh/good\n"), target); err != nil {
-		t.Error(err)
-	}
-	// IdentitiesOnly keeps the agent's other keys back; the key file is offered instead.
+	wantLogin(t, c.dialer(t, agentLine+"IdentitiesOnly yes\nIdentityFile ~/.ssh/good\n"), target)
+	// With IdentitiesOnly, the other agent keys are not offered.
 	c.write(t, "plain", string(goodText))
-	if err := login(t, c.dialer(t, agentLine+"IdentitiesOnly yes\nIdentityFile ~/.ssh/plain\n"), target); err != nil {
-		t.Error(err)
-	}
-	// An agent that is not there does no harm.
-	if err := login(t, c.dialer(t, "IdentityAgent "+socket+"x\nIdentityFile ~/.ssh/plain\n"), target); err != nil {
-		t.Error(err)
-	}
+	wantLogin(t, c.dialer(t, agentLine+"IdentitiesOnly yes\nIdentityFile ~/.ssh/plain\n"), target)
+	// A missing agent is ignored.
+	wantLogin(t, c.dialer(t, "IdentityAgent "+socket+"x\nIdentityFile ~/.ssh/plain\n"), target)
 }
 
-func TestAgentSparesPassphrase(t *testing.T) {
+func TestAgentKeyNeedsNoPassphrase(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	key, text, _ := sshtest.NewLockedKey("open sesame")
+	key, text, _ := sshtest.NewEncryptedKey("open sesame")
 	c.write(t, "locked", string(text))
 	raw, err := ssh.ParseRawPrivateKeyWithPassphrase(text, []byte("open sesame"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{key.PublicKey()}})
-	c.knows(t, h)
+	c.writeKnownHosts(t, h)
 	d := c.dialer(t, "IdentityAgent "+startAgent(t, raw)+"\n")
-	d.Prompter = &prompter{}
+	d.Prompter = &fakePrompter{}
 	target := c.target(h)
 	target.KeyFile = "~/.ssh/locked"
-	if err := login(t, d, target); err != nil {
-		t.Error(err)
-	}
+	wantLogin(t, d, target)
 }
 
-// TestPassphraseOnce dials 20 hosts at once with one locked key.
-func TestPassphraseOnce(t *testing.T) {
+// TestPassphrasePromptedOnce connects to 20 hosts concurrently with one encrypted key.
+func TestPassphrasePromptedOnce(t *testing.T) {
 	t.Parallel()
-	key, modern, _ := sshtest.NewLockedKey("open sesame")
+	key, modern, _ := sshtest.NewEncryptedKey("open sesame")
 	rsaKey, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		t.Fatal(err)
 	}
-	//lint:ignore SA1019 such keys are still around
+	//lint:ignore SA1019 such keys are still in use
 	block, err := x509.EncryptPEMBlock(rand.Reader, "RSA PRIVATE KEY", x509.MarshalPKCS1PrivateKey(rsaKey), []byte("open sesame"), x509.PEMCipherAES256)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rsaPublic, _ := ssh.NewPublicKey(&rsaKey.PublicKey)
 	for name, k := range map[string]struct {
-		text []byte
-		pub  ssh.PublicKey
-		tell bool // a .pub lies beside it
+		text   []byte
+		pub    ssh.PublicKey
+		hasPub bool // a .pub file exists
 	}{
 		"OpenSSH format": {modern, key.PublicKey(), false},
 		"old PEM":        {pem.EncodeToMemory(block), rsaPublic, false},
@@ -270,30 +265,28 @@ func TestPassphraseOnce(t *testing.T) {
 			t.Parallel()
 			c := newClientFiles(t)
 			c.write(t, "locked", string(k.text))
-			if k.tell {
+			if k.hasPub {
 				c.write(t, "locked.pub", string(ssh.MarshalAuthorizedKey(k.pub)))
 			}
 			var hosts []server
 			for range 20 {
 				hosts = append(hosts, newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{k.pub}}))
 			}
-			c.knows(t, hosts...)
+			c.writeKnownHosts(t, hosts...)
 			d := c.dialer(t, "")
-			ask := &prompter{secret: func(n int, _ string) (string, error) {
+			prompter := &fakePrompter{secret: func(n int, _ string) (string, error) {
 				return []string{"", "wrong", "open sesame"}[n], nil
 			}}
-			d.Prompter = ask
+			d.Prompter = prompter
 			var all sync.WaitGroup
 			for _, h := range hosts {
 				all.Go(func() {
-					if err := login(t, d, sshx.Target{Host: "127.0.0.1", Port: h.Port(), KeyFile: "~/.ssh/locked"}); err != nil {
-						t.Error(err)
-					}
+					wantLogin(t, d, sshx.Target{Host: "127.0.0.1", Port: h.Port(), KeyFile: "~/.ssh/locked"})
 				})
 			}
 			all.Wait()
-			if n := ask.asked(); n != 2 { // one wrong answer, one right one
-				t.Errorf("asked %d times: %q", n, ask.questions)
+			if n := prompter.count(); n != 2 { // one wrong and one correct answer
+				t.Errorf("20 logins prompted %d times: %q, want 2", n, prompter.questions)
 			}
 		})
 	}
@@ -302,48 +295,42 @@ func TestPassphraseOnce(t *testing.T) {
 func TestPassphraseNotNeeded(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	_, text, _ := sshtest.NewLockedKey("x")
+	_, text, _ := sshtest.NewEncryptedKey("x")
 	c.write(t, "locked", string(text))
 	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}})
-	c.knows(t, h)
+	c.writeKnownHosts(t, h)
 	config := "IdentityFile ~/.ssh/locked\nIdentityFile ~/.ssh/id\n"
 	target := sshx.Target{Host: "127.0.0.1", Port: h.Port()}
 	d := c.dialer(t, config)
-	ask := &prompter{}
-	d.Prompter = ask
-	if err := login(t, d, target); err != nil {
-		t.Error(err)
+	prompter := &fakePrompter{}
+	d.Prompter = prompter
+	wantLogin(t, d, target)
+	if n := prompter.count(); n != 0 {
+		t.Errorf("login prompted %q for a key that the host does not accept, want no prompt", prompter.questions)
 	}
-	if n := ask.asked(); n != 0 {
-		t.Errorf("asked %q for a key that the host does not want", ask.questions)
-	}
-	// Nobody to ask: the locked key is passed over, and named when nothing else helps.
-	if err := login(t, c.dialer(t, config), target); err != nil {
-		t.Error(err)
-	}
+	// Without a prompter, the encrypted key is not used. If the login fails, the error contains it.
+	wantLogin(t, c.dialer(t, config), target)
 	e := wantReason(t, login(t, c.dialer(t, "IdentityFile ~/.ssh/locked\n"), target), sshx.ReasonAuth)
 	if !strings.Contains(e.Error(), "locked needs a passphrase") {
-		t.Errorf("error %q", e)
+		t.Errorf("Dial() returned error %q, want an error that the key needs a passphrase", e)
 	}
 }
 
-func TestPassphraseGivenUp(t *testing.T) {
+func TestPassphraseAttemptsAreLimited(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	key, text, _ := sshtest.NewLockedKey("x")
+	key, text, _ := sshtest.NewEncryptedKey("x")
 	c.write(t, "locked", string(text))
 	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{key.PublicKey(), c.key.PublicKey()}})
-	c.knows(t, h)
+	c.writeKnownHosts(t, h)
 	d := c.dialer(t, "IdentityFile ~/.ssh/locked\nIdentityFile ~/.ssh/id\n")
-	ask := &prompter{secret: func(int, string) (string, error) { return "wrong", nil }}
-	d.Prompter = ask
-	for range 2 { // the second time it is known that the key stays locked
-		if err := login(t, d, sshx.Target{Host: "127.0.0.1", Port: h.Port()}); err != nil {
-			t.Error(err)
-		}
+	prompter := &fakePrompter{secret: func(int, string) (string, error) { return "wrong", nil }}
+	d.Prompter = prompter
+	for range 2 { // the second login does not prompt again
+		wantLogin(t, d, sshx.Target{Host: "127.0.0.1", Port: h.Port()})
 	}
-	if n := ask.asked(); n != 3 {
-		t.Errorf("asked %d times", n)
+	if n := prompter.count(); n != 3 {
+		t.Errorf("two logins prompted %d times, want 3", n)
 	}
 }
 
@@ -352,7 +339,7 @@ func TestCertificate(t *testing.T) {
 	c := newClientFiles(t)
 	authority, _, _ := sshtest.NewKey()
 	h := newHost(t, sshtest.Options{UserAuthorities: []ssh.PublicKey{authority.PublicKey()}})
-	c.knows(t, h)
+	c.writeKnownHosts(t, h)
 	cert := &ssh.Certificate{
 		Key: c.key.PublicKey(), CertType: ssh.UserCert, ValidPrincipals: []string{h.User()},
 		ValidBefore: uint64(time.Now().Add(time.Hour).Unix()),
@@ -362,9 +349,7 @@ func TestCertificate(t *testing.T) {
 	}
 	wantReason(t, login(t, c.dialer(t, ""), c.target(h)), sshx.ReasonAuth)
 	c.write(t, "id-cert.pub", string(ssh.MarshalAuthorizedKey(cert)))
-	if err := login(t, c.dialer(t, ""), c.target(h)); err != nil {
-		t.Error(err)
-	}
+	wantLogin(t, c.dialer(t, ""), c.target(h))
 }
 
 func TestPassword(t *testing.T) {
@@ -377,60 +362,56 @@ func TestPassword(t *testing.T) {
 			for range 10 {
 				hosts = append(hosts, newHost(t, sshtest.Options{Password: "swordfish", KeyboardInteractive: interactive}))
 			}
-			odd := newHost(t, sshtest.Options{Password: "other", KeyboardInteractive: interactive})
-			c.knows(t, append(hosts, odd)...)
-			wantReason(t, login(t, c.dialer(t, ""), sshx.Target{Host: "127.0.0.1", Port: odd.Port()}), sshx.ReasonAuth)
+			other := newHost(t, sshtest.Options{Password: "other", KeyboardInteractive: interactive})
+			c.writeKnownHosts(t, append(hosts, other)...)
+			wantReason(t, login(t, c.dialer(t, ""), sshx.Target{Host: "127.0.0.1", Port: other.Port()}), sshx.ReasonAuth)
 
 			d := c.dialer(t, "")
-			ask := &prompter{secret: func(n int, _ string) (string, error) {
+			prompter := &fakePrompter{secret: func(n int, _ string) (string, error) {
 				return []string{"", "typo", "swordfish", "other"}[n], nil
 			}}
-			d.Prompter = ask
+			d.Prompter = prompter
 			var all sync.WaitGroup
 			for _, h := range hosts {
 				all.Go(func() {
-					if err := login(t, d, sshx.Target{Host: "127.0.0.1", Port: h.Port()}); err != nil {
-						t.Error(err)
-					}
+					wantLogin(t, d, sshx.Target{Host: "127.0.0.1", Port: h.Port()})
 				})
 			}
 			all.Wait()
-			if n := ask.asked(); n != 2 {
-				t.Errorf("asked %d times for ten hosts: %q", n, ask.questions)
+			if n := prompter.count(); n != 2 {
+				t.Errorf("logins to ten hosts prompted %d times: %q, want 2", n, prompter.questions)
 			}
-			// The host with another password asks for it, and then the first ones still know theirs.
-			for _, h := range []server{odd, hosts[0], odd} {
-				if err := login(t, d, sshx.Target{Host: "127.0.0.1", Port: h.Port()}); err != nil {
-					t.Error(err)
-				}
+			// The host with another password prompts once. The passwords of all hosts remain cached.
+			for _, h := range []server{other, hosts[0], other} {
+				wantLogin(t, d, sshx.Target{Host: "127.0.0.1", Port: h.Port()})
 			}
-			if n := ask.asked(); n != 3 {
-				t.Errorf("asked %d times: %q", n, ask.questions)
+			if n := prompter.count(); n != 3 {
+				t.Errorf("all logins prompted %d times: %q, want 3", n, prompter.questions)
 			}
 		})
 	}
 }
 
-func TestPasswordRefused(t *testing.T) {
+func TestPasswordAttemptsAreLimited(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
 	h := newHost(t, sshtest.Options{Password: "swordfish"})
-	c.knows(t, h)
+	c.writeKnownHosts(t, h)
 	target := sshx.Target{Host: "127.0.0.1", Port: h.Port()}
 	d := c.dialer(t, "")
-	ask := &prompter{secret: func(n int, _ string) (string, error) { return fmt.Sprint("hunter", n), nil }}
-	d.Prompter = ask
+	prompter := &fakePrompter{secret: func(n int, _ string) (string, error) { return fmt.Sprint("hunter", n), nil }}
+	d.Prompter = prompter
 	e := wantReason(t, login(t, d, target), sshx.ReasonAuth)
 	if strings.Contains(e.Error(), "hunter") {
-		t.Errorf("error %q shows a password", e)
+		t.Errorf("Dial() returned error %q, want an error without the password", e)
 	}
-	if n := ask.asked(); n != 3 {
-		t.Errorf("asked %d times", n)
+	if n := prompter.count(); n != 3 {
+		t.Errorf("login prompted %d times, want 3", n)
 	}
 	d = c.dialer(t, "")
-	away := errors.New("nobody is there")
-	d.Prompter = &prompter{secret: func(int, string) (string, error) { return "", away }}
-	if err := login(t, d, target); !errors.Is(err, away) {
-		t.Errorf("error %v", err)
+	promptErr := errors.New("no terminal")
+	d.Prompter = &fakePrompter{secret: func(int, string) (string, error) { return "", promptErr }}
+	if err := login(t, d, target); !errors.Is(err, promptErr) {
+		t.Errorf("Dial() with a failing prompter returned %v, want %v", err, promptErr)
 	}
 }

@@ -16,12 +16,12 @@ func benchOptions(c *clientFiles) sshtest.Options {
 	return sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}}
 }
 
-// BenchmarkDialScript is the whole cost of asking one host one thing.
+// BenchmarkDialScript measures a connection with one script.
 func BenchmarkDialScript(b *testing.B) {
 	c := newClientFiles(b)
 	for name, h := range map[string]server{"inprocess": newHost(b, benchOptions(c)), "openssh": newOpenSSH(b, benchOptions(c))} {
 		b.Run(name, func(b *testing.B) {
-			c.knows(b, h)
+			c.writeKnownHosts(b, h)
 			d := c.dialer(b, "")
 			for b.Loop() {
 				client, err := d.Dial(b.Context(), c.target(h))
@@ -37,7 +37,7 @@ func BenchmarkDialScript(b *testing.B) {
 	}
 }
 
-// BenchmarkRun is one more command on an open connection.
+// BenchmarkRun measures a command on an open connection.
 func BenchmarkRun(b *testing.B) {
 	c := newClientFiles(b)
 	client := c.dial(b, newHost(b, benchOptions(c)))
@@ -48,7 +48,7 @@ func BenchmarkRun(b *testing.B) {
 	}
 }
 
-// BenchmarkPut sends 8 MiB that compress to about half, as programs do.
+// BenchmarkPut sends 8 MiB that compress to about half, like executables.
 func BenchmarkPut(b *testing.B) {
 	content := make([]byte, 8<<20)
 	rand.New(rand.NewSource(1)).Read(content[:len(content)/2])
@@ -70,7 +70,7 @@ func BenchmarkPut(b *testing.B) {
 	}
 }
 
-// BenchmarkResolve has a configuration of 500 hosts.
+// BenchmarkResolve uses a configuration with 500 hosts.
 func BenchmarkResolve(b *testing.B) {
 	c := newClientFiles(b)
 	var config bytes.Buffer

@@ -14,39 +14,39 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// keepAliveRequest is the name of OpenSSH's request for a sign of life (PROTOCOL, section 2). Every server answers it, if
-// only to say that it does not know it.
+// keepAliveRequest is the name of OpenSSH's keepalive request (PROTOCOL, section 2). Every server responds to it, if only
+// with a failure.
 const keepAliveRequest = "keepalive@openssh.com"
 
-// Client is one connection to a host. All methods are safe for concurrent use. A connection carries many commands at
-// once; where the host allows fewer sessions (MaxSessions in sshd_config(5), usually 10), further ones wait for a free one.
+// Client is a connection to a host. All methods are safe for concurrent use. Commands run concurrently, up to the limit
+// of the host (MaxSessions in sshd_config(5), by default 10); further commands wait.
 type Client struct {
-	// goph's client carries the connection and its sessions, and nothing more of goph is used: its Dial takes no
-	// connection through a proxy or a jump host, a key's algorithms and the time for a prompt cannot be set, its Cmd
-	// joins arguments without quoting them, and its transfers need SFTP, which not every host has.
+	// Only the connection and session types of goph are used. goph.Dial does not support proxies, jump hosts, key
+	// algorithms or time for prompts; goph.Cmd does not quote arguments; its file transfers need SFTP, which some
+	// hosts do not have.
 	ssh    *goph.Client
 	link   *link
 	target string
 	done   chan struct{} // closed when the connection has ended
 
-	mu      sync.Mutex
-	cause   error         // why it ended
-	opening int           // sessions that the host is being asked for
-	running int           // open sessions
-	ended   int           // sessions that have ended
-	changed chan struct{} // closed and replaced when one of the three changes
+	mu              sync.Mutex
+	endCause        error         // set before done is closed
+	openingSessions int           // sessions being opened
+	runningSessions int           // open sessions
+	endedSessions   int           // ended sessions, in total
+	sessionsChanged chan struct{} // closed and replaced when a counter changes
 }
 
-var errClosed = errors.New("the connection was closed on this side")
+var errClosed = errors.New("connection closed by this side")
 
 func newClient(g *goph.Client, l *link, r sshconfig.Settings, keepAlive time.Duration) *Client {
-	c := &Client{ssh: g, link: l, target: r.Address(), done: make(chan struct{}), changed: make(chan struct{})}
+	c := &Client{ssh: g, link: l, target: r.Address(), done: make(chan struct{}), sessionsChanged: make(chan struct{})}
 	go func() {
 		err := g.Wait()
 		if err == nil || errors.Is(err, io.EOF) {
-			err = errors.New("the host closed the connection")
+			err = errors.New("connection closed by the host")
 		}
-		c.end(err)
+		c.shutdown(err)
 	}()
 	if keepAlive == 0 {
 		keepAlive = r.KeepAlive
@@ -60,15 +60,15 @@ func newClient(g *goph.Client, l *link, r sshconfig.Settings, keepAlive time.Dur
 	return c
 }
 
-// closeLimit bounds how long closing may take: a connection through a jump host that does not answer cannot say goodbye.
-const closeLimit = time.Second
+// closeTimeout limits how long Close waits. A connection through an unresponsive jump host cannot be closed cleanly.
+const closeTimeout = time.Second
 
-// end closes the connection. The first cause is kept.
-func (c *Client) end(cause error) {
+// shutdown closes the connection. It keeps the first cause.
+func (c *Client) shutdown(cause error) {
 	c.mu.Lock()
-	first := c.cause == nil
+	first := c.endCause == nil
 	if first {
-		c.cause = cause
+		c.endCause = cause
 		close(c.done)
 	}
 	c.mu.Unlock()
@@ -82,45 +82,45 @@ func (c *Client) end(cause error) {
 	}()
 	select {
 	case <-closed:
-	case <-time.After(closeLimit):
+	case <-time.After(closeTimeout):
 	}
 }
 
-// Close closes the connection: commands that are running lose it. It never fails.
+// Close closes the connection. Running commands fail with reason "lost". Close always returns nil.
 func (c *Client) Close() error {
-	c.end(errClosed)
+	c.shutdown(errClosed)
 	return nil
 }
 
-// Done is closed when the connection has ended, whatever the reason.
+// Done returns a channel that is closed when the connection has ended.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
-// Wait waits for the connection's end and says why it came: nil after Close, else an [*Error] with reason "lost".
+// Wait waits until the connection has ended. It returns nil after Close, and an [*Error] with reason "lost" otherwise.
 func (c *Client) Wait() error {
 	<-c.done
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if errors.Is(c.cause, errClosed) {
+	if errors.Is(c.endCause, errClosed) {
 		return nil
 	}
-	return &Error{Op: "connection to", Target: c.target, Reason: ReasonLost, Err: c.cause}
+	return &Error{Op: "connection to", Target: c.target, Reason: ReasonLost, Err: c.endCause}
 }
 
-// Target is the resolved user@host:port.
+// Target returns the resolved user@host:port.
 func (c *Client) Target() string { return c.target }
 
-// keepAlive asks for a sign of life whenever nothing has come in for the interval, and gives up after some intervals
-// without any.
+// keepAlive sends a keepalive request after each interval without received data. It shuts the connection down after limit
+// intervals without a response.
 func (c *Client) keepAlive(interval time.Duration, limit int) {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	answered := make(chan struct{}, 1)
+	replies := make(chan struct{}, 1)
 	waiting, missed := false, 0
 	for {
 		select {
 		case <-c.done:
 			return
-		case <-answered:
+		case <-replies:
 			waiting, missed = false, 0
 		case now := <-tick.C:
 			if now.Sub(time.Unix(0, c.link.last.Load())) < interval {
@@ -129,24 +129,24 @@ func (c *Client) keepAlive(interval time.Duration, limit int) {
 			}
 			if waiting {
 				if missed++; missed >= limit {
-					c.end(fmt.Errorf("no sign of life for %s: %d keepalive answers are missing", time.Duration(missed)*interval, missed))
+					c.shutdown(fmt.Errorf("no data received for %s: %d keepalive requests without a response", time.Duration(missed)*interval, missed))
 					return
 				}
 				continue
 			}
 			waiting = true
 			go func() {
-				// A refusal is an answer, too. A broken connection ends the loop by itself.
+				// A failure reply also shows that the host is alive. If the connection is broken, c.done ends the loop.
 				if _, _, err := c.ssh.SendRequest(keepAliveRequest, true, nil); err == nil {
-					answered <- struct{}{}
+					replies <- struct{}{}
 				}
 			}()
 		}
 	}
 }
 
-// lost waits a moment for the connection's end and gives its cause, or nil when the connection is alive.
-func (c *Client) lost(ctx context.Context) error {
+// checkAlive sends a keepalive request. It returns nil if the host responds, or the reason why the connection has ended.
+func (c *Client) checkAlive(ctx context.Context) error {
 	alive := make(chan bool, 1)
 	go func() {
 		_, _, err := c.ssh.SendRequest(keepAliveRequest, true, nil)
@@ -164,71 +164,71 @@ func (c *Client) lost(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.cause
+	return c.endCause
 }
 
-// fail makes an operation's error. A dead connection's cause explains more than what the operation has seen of it, which
-// can be anything; only a channel that was refused proves a live connection.
-func (c *Client) fail(ctx context.Context, op string, err error) error {
+// opError returns the error of an operation. If the connection has ended, its end cause is more specific than err. A
+// rejected channel proves that the connection is alive.
+func (c *Client) opError(ctx context.Context, op string, err error) error {
 	if ctx.Err() != nil {
 		return &Error{Op: op, Target: c.target, Reason: classify(ctx.Err()), Err: ctx.Err()}
 	}
-	var refused *ssh.OpenChannelError
-	if !errors.As(err, &refused) {
-		if cause := c.lost(ctx); cause != nil {
+	var rejected *ssh.OpenChannelError
+	if !errors.As(err, &rejected) {
+		if cause := c.checkAlive(ctx); cause != nil {
 			return &Error{Op: op, Target: c.target, Reason: ReasonLost, Err: cause}
 		}
 	}
 	return &Error{Op: op, Target: c.target, Reason: classify(err), Err: err}
 }
 
-// newSession opens a session. When the host refuses one more while this connection has others, it waits until one of
-// them has ended. When it has none, it tries once more: sshd frees the sessions whose end it has read only after
-// all else that it has read by then, such as this wish, but before it answers (channel_garbage_collect in OpenSSH's
-// channels.c).
+// newSession opens a session. If the host rejects it while this connection has other sessions, newSession waits until one
+// of them has ended. If the connection has no other session, it retries once: sshd frees ended sessions only after it has
+// processed all requests that it has already read, including this one, but before it replies (channel_garbage_collect in
+// OpenSSH's channels.c).
 func (c *Client) newSession(ctx context.Context) (*ssh.Session, error) {
-	for again := true; ; {
+	for retry := true; ; {
 		c.mu.Lock()
-		ended := c.ended
-		c.opening++
+		ended := c.endedSessions
+		c.openingSessions++
 		c.mu.Unlock()
 		s, err := c.ssh.NewSession()
 		c.mu.Lock()
-		c.opening--
+		c.openingSessions--
 		if err == nil {
-			c.running++
+			c.runningSessions++
 		}
-		c.tellWaiters()
+		c.notifyWaiters()
 		c.mu.Unlock()
-		var refused *ssh.OpenChannelError
-		if err == nil || !errors.As(err, &refused) {
+		var rejected *ssh.OpenChannelError
+		if err == nil || !errors.As(err, &rejected) {
 			return s, err
 		}
-		if waitErr := c.waitEnded(ctx, ended); waitErr != nil {
-			if !errors.Is(waitErr, errNoneRunning) {
+		if waitErr := c.waitSessionEnd(ctx, ended); waitErr != nil {
+			if !errors.Is(waitErr, errNoOtherSession) {
 				return nil, waitErr
 			}
-			if !again {
+			if !retry {
 				return nil, err
 			}
-			again = false
+			retry = false
 		}
 	}
 }
 
-var errNoneRunning = errors.New("no other session is running")
+var errNoOtherSession = errors.New("no other session is running")
 
-// waitEnded waits until more sessions than the given number have ended.
-func (c *Client) waitEnded(ctx context.Context, than int) error {
+// waitSessionEnd waits until more than n sessions have ended in total.
+func (c *Client) waitSessionEnd(ctx context.Context, n int) error {
 	for {
 		c.mu.Lock()
-		enough, none, changed := c.ended > than, c.running+c.opening == 0, c.changed
+		enough, none, changed := c.endedSessions > n, c.runningSessions+c.openingSessions == 0, c.sessionsChanged
 		c.mu.Unlock()
 		switch {
 		case enough:
 			return nil
 		case none:
-			return errNoneRunning
+			return errNoOtherSession
 		}
 		select {
 		case <-changed:
@@ -240,27 +240,27 @@ func (c *Client) waitEnded(ctx context.Context, than int) error {
 	}
 }
 
-// tellWaiters wakes all waitEnded calls. c.mu is held.
-func (c *Client) tellWaiters() {
-	close(c.changed)
-	c.changed = make(chan struct{})
+// notifyWaiters wakes all waitSessionEnd calls. The caller holds c.mu.
+func (c *Client) notifyWaiters() {
+	close(c.sessionsChanged)
+	c.sessionsChanged = make(chan struct{})
 }
 
-// sessionEnded lets waiting sessions try again.
-func (c *Client) sessionEnded() {
+// releaseSession counts the end of a session and wakes waiting calls of newSession.
+func (c *Client) releaseSession() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.running--
-	c.ended++
-	c.tellWaiters()
+	c.runningSessions--
+	c.endedSessions++
+	c.notifyWaiters()
 }
 
-// Dial connects to an address as seen from the host: "tcp" with host:port, or "unix" with a path. Deadlines and
-// CloseWrite work on the connection. When ctx ends, Dial gives up; the connection does not depend on ctx afterwards.
+// Dial connects to an address as seen from the host. network is "tcp" with address host:port, or "unix" with a path. The
+// connection supports deadlines and has a CloseWrite method. ctx applies only until Dial returns.
 func (c *Client) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := c.ssh.DialContext(ctx, network, address)
 	if err != nil {
-		return nil, c.fail(ctx, "forward "+address, err)
+		return nil, c.opError(ctx, "forward "+address, err)
 	}
 	return newForward(conn), nil
 }

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Both transports are one interface to their users.
 var _, _ conform.Host = (*sshx.Client)(nil), (*sshx.Local)(nil)
 
 func TestConformInProcess(t *testing.T) {
@@ -21,7 +20,7 @@ func TestConformInProcess(t *testing.T) {
 		c := newClientFiles(t)
 		h := newHost(t, sshtest.Options{
 			AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}, Env: pathEnv(o), Shell: o.Shell,
-			Noise: "motd of the day\nwithout an end", Banner: "banner\n",
+			StartupOutput: "motd of the day\nincomplete line", Banner: "banner\n",
 		})
 		return conform.Machine{Host: c.dial(t, h), Home: h.Home(), CutAfter: h.CutAfter}
 	})
@@ -33,7 +32,7 @@ func TestConformOpenSSH(t *testing.T) {
 		c := newClientFiles(t)
 		h := newOpenSSH(t, sshtest.Options{
 			AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}, Env: pathEnv(o), Shell: o.Shell,
-			Noise: "motd of the day\nwithout an end", Banner: "banner\n",
+			StartupOutput: "motd of the day\nincomplete line", Banner: "banner\n",
 		})
 		return conform.Machine{Host: c.dial(t, h), Home: h.Home(), CutAfter: h.CutAfter}
 	})
@@ -86,7 +85,7 @@ func newOpenSSH(t testing.TB, o sshtest.Options) *sshtest.OpenSSHHost {
 	return h
 }
 
-// clientFiles is a user's home directory: a key and a known_hosts file.
+// clientFiles is the home directory of a user, with a key and a known_hosts file.
 type clientFiles struct {
 	home string
 	key  ssh.Signer
@@ -118,14 +117,14 @@ func (c *clientFiles) write(t testing.TB, name, text string) string {
 
 func (c *clientFiles) path(name string) string { return filepath.Join(c.home, ".ssh", name) }
 
-// server is what the tests need to know of a host.
+// server is implemented by sshtest.Host and sshtest.OpenSSHHost.
 type server interface {
 	Port() int
 	KnownHostsLines() string
 }
 
-// knows writes a known_hosts file that knows the hosts.
-func (c *clientFiles) knows(t testing.TB, hosts ...server) {
+// writeKnownHosts writes a known_hosts file with the keys of the hosts.
+func (c *clientFiles) writeKnownHosts(t testing.TB, hosts ...server) {
 	t.Helper()
 	text := ""
 	for _, h := range hosts {
@@ -134,7 +133,7 @@ func (c *clientFiles) knows(t testing.TB, hosts ...server) {
 	c.write(t, "known_hosts", text)
 }
 
-// dialer reads only this home: no files of the machine, no agent.
+// dialer returns a Dialer that uses only this home directory, and no agent.
 func (c *clientFiles) dialer(t testing.TB, config string) *sshx.Dialer {
 	t.Helper()
 	file := c.write(t, "config", config+"\nHost *\nIdentityAgent none\nGlobalKnownHostsFile none\n")
@@ -143,10 +142,10 @@ func (c *clientFiles) dialer(t testing.TB, config string) *sshx.Dialer {
 	return d
 }
 
-// dial connects to a host with the key.
+// dial connects to a host with the key of the user.
 func (c *clientFiles) dial(t testing.TB, h server) *sshx.Client {
 	t.Helper()
-	c.knows(t, h)
+	c.writeKnownHosts(t, h)
 	client, err := c.dialer(t, "").Dial(t.Context(), c.target(h))
 	if err != nil {
 		t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// The stages of a dial, as its messages name them.
+// The stages of a dial, as shown in error messages.
 const (
 	stageJump     = "connecting to the jump host"
 	stageQueue    = "waiting for other handshakes"
@@ -23,18 +23,18 @@ const (
 	stageLogin    = "logging in"
 )
 
-// attempt connects once. dropped says that the host closed the connection before the login began, as sshd does when too
-// many logins are under way (MaxStartups in sshd_config(5)): that is worth another try.
+// attempt makes one attempt to connect and log in. dropped reports whether the host closed the connection before the login,
+// as sshd does when too many logins are in progress (MaxStartups in sshd_config(5)). Such an attempt can be repeated.
 func (st *state) attempt(l *login) (c *Client, dropped bool, err error) {
 	l.setStage(stageJump)
 	var via *Client
 	if len(l.r.Jump) > 0 {
-		if via, err = st.hop(l.ctx, l.r.Jump); err != nil {
-			return nil, false, &stepError{classify(err), fmt.Errorf("through its jump host: %w", err)}
+		if via, err = st.jumpHost(l.ctx, l.r.Jump); err != nil {
+			return nil, false, &reasonError{classify(err), fmt.Errorf("jump host: %w", err)}
 		}
 	}
 	l.setStage(stageQueue)
-	release, err := st.slots.acquire(l.ctx, slotName(l.r))
+	release, err := st.slots.acquire(l.ctx, slotKey(l.r))
 	if err != nil {
 		return nil, false, err
 	}
@@ -45,7 +45,7 @@ func (st *state) attempt(l *login) (c *Client, dropped bool, err error) {
 	l.setStage(stageConnect)
 	conn, err := openConn(l.ctx, l.r, via)
 	if err != nil {
-		return nil, via != nil && isDropped(err), err // a jump host that has just died is dialled again
+		return nil, via != nil && isDropped(err), err // the next attempt reconnects to the jump host
 	}
 	link := &link{Conn: conn, raw: tcp.Raw(conn)}
 	stop := context.AfterFunc(l.ctx, func() { conn.Close() })
@@ -55,22 +55,23 @@ func (st *state) attempt(l *login) (c *Client, dropped bool, err error) {
 	}
 	if err != nil {
 		conn.Close()
-		dropped, err = l.judge(link, err)
+		dropped, err = l.checkDropped(link, err)
 		return nil, dropped, err
 	}
-	st.passwords.worked(l.r.Address(), l.last)
+	st.passwords.setAccepted(l.r.Address(), l.lastPassword)
 	return newClient(gophClient, link, l.r, st.keepAlive), false, nil
 }
 
-// judge tells a host that drops connections from one that does not speak SSH, and adds what either had to say.
-func (l *login) judge(link *link, err error) (dropped bool, _ error) {
+// checkDropped reports whether err means that the host dropped the connection before the login. It returns err with the
+// output of the host or the ProxyCommand added, or with [ReasonProtocol] if the host is not an SSH server.
+func (l *login) checkDropped(link *link, err error) (dropped bool, _ error) {
 	if l.ctx.Err() != nil || !isDropped(err) {
 		return false, err
 	}
 	if pc, ok := link.Conn.(*commandConn); ok {
-		failed, said := pc.verdict()
-		if said != "" {
-			err = fmt.Errorf("%w; ProxyCommand said: %s", err, said)
+		failed, stderr := pc.exitResult()
+		if stderr != "" {
+			err = fmt.Errorf("%w; ProxyCommand: %s", err, stderr)
 		}
 		if failed {
 			return false, err
@@ -79,18 +80,18 @@ func (l *login) judge(link *link, err error) (dropped bool, _ error) {
 	if l.currentStage() != stageExchange {
 		return false, err
 	}
-	// sshd's own words when it is busy (MaxStartups) or has had enough of an address (PerSourcePenalties).
+	// These are the messages of sshd when it is overloaded (MaxStartups) or blocks an address (PerSourcePenalties).
 	line := link.firstLine()
 	if line == "" || strings.HasPrefix(line, "SSH-") || strings.HasPrefix(line, "Exceeded MaxStartups") || strings.HasPrefix(line, "Not allowed at this time") {
 		if line != "" && !strings.HasPrefix(line, "SSH-") {
-			err = fmt.Errorf("%w; it said: %q", err, line)
+			err = fmt.Errorf("%w; host sent %q", err, line)
 		}
 		return true, err
 	}
-	return false, &stepError{ReasonProtocol, fmt.Errorf("this is no SSH server; it said: %q", line)}
+	return false, &reasonError{ReasonProtocol, fmt.Errorf("not an SSH server: host sent %q", line)}
 }
 
-// openConn opens the byte stream to the host.
+// openConn opens the connection to the host: directly, through a jump host or through a ProxyCommand.
 func openConn(ctx context.Context, r sshconfig.Settings, via *Client) (net.Conn, error) {
 	address := net.JoinHostPort(r.HostName, strconv.Itoa(r.Port))
 	switch {
@@ -99,19 +100,19 @@ func openConn(ctx context.Context, r sshconfig.Settings, via *Client) (net.Conn,
 	case r.ProxyCommand != "":
 		conn, err := startCommandConn(r.ProxyCommand)
 		if err != nil {
-			return nil, &stepError{ReasonConfig, fmt.Errorf("ProxyCommand: %w", err)}
+			return nil, &reasonError{ReasonConfig, fmt.Errorf("ProxyCommand: %w", err)}
 		}
 		return conn, nil
 	}
 	return new(net.Dialer).DialContext(ctx, "tcp", address)
 }
 
-// handshake runs the SSH handshake and the login. It gives up as soon as the context ends, even while an agent or the
-// user does not answer.
+// handshake runs the SSH handshake and the login. It returns as soon as the context ends, even if it is waiting for an
+// agent or the user.
 func (l *login) handshake(conn net.Conn) (*goph.Client, error) {
 	config, err := l.clientConfig()
 	if err != nil {
-		return nil, &stepError{ReasonConfig, err}
+		return nil, &reasonError{ReasonConfig, err}
 	}
 	l.setStage(stageExchange)
 	type result struct {
@@ -137,14 +138,14 @@ func (l *login) handshake(conn net.Conn) (*goph.Client, error) {
 }
 
 func (l *login) clientConfig() (*ssh.ClientConfig, error) {
-	known, err := l.st.known.open(l.r.KnownHosts)
+	set, err := l.st.knownHosts.open(l.r.KnownHosts)
 	if err != nil {
 		return nil, fmt.Errorf("known_hosts: %w", err)
 	}
 	return &ssh.ClientConfig{
 		User:              l.r.User,
 		AuthCallback:      l.next,
-		HostKeyAlgorithms: known.algorithms(l.r.HostKeyName()),
+		HostKeyAlgorithms: set.algorithms(l.r.HostKeyName()),
 		HostKeyCallback: func(_ string, _ net.Addr, key ssh.PublicKey) error {
 			if err := l.verify(key); err != nil {
 				return err
@@ -155,15 +156,15 @@ func (l *login) clientConfig() (*ssh.ClientConfig, error) {
 	}, nil
 }
 
-// slots bounds the handshakes under way, altogether and to one address.
-type slots struct {
+// handshakeSlots limits the number of concurrent handshakes, in total and per address.
+type handshakeSlots struct {
 	all chan struct{}
 
-	mu    sync.Mutex
-	byKey map[string]chan struct{}
+	mu        sync.Mutex
+	byAddress map[string]chan struct{}
 }
 
-func slotName(r sshconfig.Settings) string {
+func slotKey(r sshconfig.Settings) string {
 	var b strings.Builder
 	for _, hop := range r.Jump {
 		b.WriteString(hop.Address() + ">")
@@ -171,26 +172,26 @@ func slotName(r sshconfig.Settings) string {
 	return b.String() + net.JoinHostPort(r.HostName, strconv.Itoa(r.Port)) + " " + r.ProxyCommand
 }
 
-func (s *slots) acquire(ctx context.Context, key string) (release func(), err error) {
+func (s *handshakeSlots) acquire(ctx context.Context, key string) (release func(), err error) {
 	s.mu.Lock()
-	if s.byKey == nil {
-		s.byKey = map[string]chan struct{}{}
+	if s.byAddress == nil {
+		s.byAddress = map[string]chan struct{}{}
 	}
-	own := s.byKey[key]
-	if own == nil {
-		own = make(chan struct{}, handshakesPerAddress)
-		s.byKey[key] = own
+	perAddress := s.byAddress[key]
+	if perAddress == nil {
+		perAddress = make(chan struct{}, handshakesPerAddress)
+		s.byAddress[key] = perAddress
 	}
 	s.mu.Unlock()
-	for i, sem := range []chan struct{}{own, s.all} {
+	for i, sem := range []chan struct{}{perAddress, s.all} {
 		select {
 		case sem <- struct{}{}:
 		case <-ctx.Done():
 			if i > 0 {
-				<-own
+				<-perAddress
 			}
 			return nil, context.Cause(ctx)
 		}
 	}
-	return func() { <-s.all; <-own }, nil
+	return func() { <-s.all; <-perAddress }, nil
 }

@@ -20,8 +20,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// hostsFor makes n hosts that know the key, and a home that knows the hosts.
-func hostsFor(t *testing.T, c *clientFiles, n int) []*sshtest.Host {
+// newHosts starts n hosts that accept the key of c, and writes their keys to the known_hosts file of c.
+func newHosts(t *testing.T, c *clientFiles, n int) []*sshtest.Host {
 	t.Helper()
 	var hosts []*sshtest.Host
 	var servers []server
@@ -29,14 +29,14 @@ func hostsFor(t *testing.T, c *clientFiles, n int) []*sshtest.Host {
 		h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}})
 		hosts, servers = append(hosts, h), append(servers, h)
 	}
-	c.knows(t, servers...)
+	c.writeKnownHosts(t, servers...)
 	return hosts
 }
 
-func TestOneConnectionOneExec(t *testing.T) {
+func TestScriptUsesOneExec(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	h := hostsFor(t, c, 1)[0]
+	h := newHosts(t, c, 1)[0]
 	client, err := c.dialer(t, "").Dial(t.Context(), c.target(h))
 	if err != nil {
 		t.Fatal(err)
@@ -46,14 +46,14 @@ func TestOneConnectionOneExec(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, want := h.Stats(), (sshtest.Stats{Connections: 1, Logins: 1, Execs: 1}); got != want {
-		t.Errorf("stats %+v, want %+v", got, want)
+		t.Errorf("Stats() = %+v, want %+v", got, want)
 	}
 }
 
 func TestJump(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	h := hostsFor(t, c, 7)
+	h := newHosts(t, c, 7)
 	one, two, targets := h[0], h[1], h[2:]
 	var config strings.Builder
 	fmt.Fprintf(&config, "Host one\nHostName 127.0.0.1\nPort %d\nHost two\nHostName 127.0.0.1\nPort %d\nProxyJump one\n", one.Port(), two.Port())
@@ -69,7 +69,7 @@ func TestJump(t *testing.T) {
 		all.Go(func() {
 			client, err := d.Dial(t.Context(), sshx.Target{Host: fmt.Sprint("t", i)})
 			if err != nil {
-				t.Error(err)
+				t.Errorf("Dial(t%d): %v", i, err)
 				return
 			}
 			mu.Lock()
@@ -77,51 +77,45 @@ func TestJump(t *testing.T) {
 			mu.Unlock()
 			var out bytes.Buffer
 			if err := client.Run(t.Context(), []string{"pwd"}, nil, &out, nil); err != nil || out.String() != targets[i].Home()+"\n" {
-				t.Errorf("%q, %v", out.String(), err)
+				t.Errorf("Run(pwd) on t%d printed %q, error %v, want %q", i, out.String(), err, targets[i].Home()+"\n")
 			}
 		})
 	}
 	all.Wait()
 	for name, hop := range map[string]*sshtest.Host{"one": one, "two": two} {
 		if n := hop.Stats().Connections; n != 1 {
-			t.Errorf("%d connections to jump host %s", n, name)
+			t.Errorf("jump host %s has %d connections, want 1", name, n)
 		}
 	}
 	if n := one.Stats().Forwards; n != 1 {
-		t.Errorf("%d forwards on the first hop", n)
+		t.Errorf("jump host one has %d forwards, want 1", n)
 	}
-	// A jump host that was lost is dialled again. Clients through it know that they are lost.
+	// When the connection to a jump host is lost, the clients through it get an error. The next dial reconnects.
 	one.Cut()
 	for _, client := range clients {
 		wantReason(t, client.Wait(), sshx.ReasonLost)
 	}
-	if err := login(t, d, sshx.Target{Host: "t0"}); err != nil {
-		t.Error(err)
-	}
-	// Close ends the shared connections, after which the Dialer can begin anew.
+	wantLogin(t, d, sshx.Target{Host: "t0"})
+	// Close closes the shared connections. The Dialer can be used again.
 	client, err := d.Dial(t.Context(), sshx.Target{Host: "t1"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	d.Close()
 	wantReason(t, client.Wait(), sshx.ReasonLost)
-	if err := login(t, d, sshx.Target{Host: "t1"}); err != nil {
-		t.Error(err)
-	}
+	wantLogin(t, d, sshx.Target{Host: "t1"})
 }
 
 func TestJumpList(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	h := hostsFor(t, c, 3)
+	h := newHosts(t, c, 3)
 	config := fmt.Sprintf("Host *\nIdentityFile ~/.ssh/id\nHost target\nHostName 127.0.0.1\nPort %d\nProxyJump 127.0.0.1:%d,ssh://%s@127.0.0.1:%d\n",
 		h[2].Port(), h[0].Port(), h[1].User(), h[1].Port())
-	if err := login(t, c.dialer(t, config), sshx.Target{Host: "target"}); err != nil {
-		t.Error(err)
-	}
+	wantLogin(t, c.dialer(t, config), sshx.Target{Host: "target"})
 	for i, want := range []int{1, 1, 0} {
 		if n := h[i].Stats().Forwards; n != want {
-			t.Errorf("host %d forwarded %d times, want %d", i, n, want)
+			t.Errorf("host %d has %d forwards, want %d", i, n, want)
 		}
 	}
 }
@@ -129,30 +123,30 @@ func TestJumpList(t *testing.T) {
 func TestJumpFails(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	h := hostsFor(t, c, 2)
+	h := newHosts(t, c, 2)
 	config := fmt.Sprintf("Host target\nHostName 127.0.0.1\nPort %d\nProxyJump 127.0.0.1:%d\n", h[1].Port(), h[0].Port())
 	e := wantReason(t, login(t, c.dialer(t, config), sshx.Target{Host: "target"}), sshx.ReasonAuth)
 	if !strings.Contains(e.Error(), "jump host") || !strings.Contains(e.Error(), fmt.Sprint(h[0].Port())) {
-		t.Errorf("error %q does not name the jump host", e)
+		t.Errorf("Dial() returned error %q, want an error with the address of the jump host", e)
 	}
 	h[1].Refuse(true)
 	wantReason(t, login(t, c.dialer(t, config+"Host *\nIdentityFile ~/.ssh/id\n"), sshx.Target{Host: "target"}), sshx.ReasonRefused)
-	closed := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}, NoForward: true})
-	c.knows(t, h[0], h[1], closed)
-	config = fmt.Sprintf("Host target\nHostName 127.0.0.1\nPort %d\nProxyJump 127.0.0.1:%d\nHost *\nIdentityFile ~/.ssh/id\n", h[1].Port(), closed.Port())
+	noForward := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}, NoForward: true})
+	c.writeKnownHosts(t, h[0], h[1], noForward)
+	config = fmt.Sprintf("Host target\nHostName 127.0.0.1\nPort %d\nProxyJump 127.0.0.1:%d\nHost *\nIdentityFile ~/.ssh/id\n", h[1].Port(), noForward.Port())
 	e = wantReason(t, login(t, c.dialer(t, config), sshx.Target{Host: "target"}), sshx.ReasonProhibited)
 	if !strings.Contains(e.Error(), "prohibited") {
-		t.Errorf("error %q", e)
+		t.Errorf("Dial() returned error %q, want the message of the jump host", e)
 	}
 }
 
 func TestProxyCommand(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	h := hostsFor(t, c, 1)[0]
+	h := newHosts(t, c, 1)[0]
 	bash, err := exec.LookPath("bash")
 	if err != nil {
-		t.Skip("needs bash as the proxy")
+		t.Skip("bash is not installed")
 	}
 	relay := c.write(t, "relay", "exec 3<>/dev/tcp/$1/$2\ncat <&3 & cat >&3\nkill $!\n")
 	config := fmt.Sprintf("Host box\nHostName 127.0.0.1\nPort %d\nIdentityFile ~/.ssh/id\nProxyCommand %s %s %%h %%p\n", h.Port(), bash, relay)
@@ -162,14 +156,14 @@ func TestProxyCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := client.Run(t.Context(), []string{"true"}, nil, nil, nil); err != nil {
-		t.Error(err)
+		t.Errorf("Run(true) through a ProxyCommand: %v", err)
 	}
 	client.Close()
 
-	d = c.dialer(t, "ProxyCommand sh -c 'echo no such way >&2; exit 1'\n")
+	d = c.dialer(t, "ProxyCommand sh -c 'echo proxy error >&2; exit 1'\n")
 	e := wantReason(t, login(t, d, sshx.Target{Host: "box"}), sshx.ReasonLost)
-	if !strings.Contains(e.Error(), "no such way") {
-		t.Errorf("error %q does not carry the command's words", e)
+	if !strings.Contains(e.Error(), "proxy error") {
+		t.Errorf("Dial() returned error %q, want the message of the ProxyCommand", e)
 	}
 	wantReason(t, login(t, d, sshx.Target{Host: "$(touch x)"}), sshx.ReasonConfig)
 }
@@ -177,13 +171,13 @@ func TestProxyCommand(t *testing.T) {
 func TestDialReasons(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	h := hostsFor(t, c, 1)[0]
+	h := newHosts(t, c, 1)[0]
 	d := c.dialer(t, "")
 	h.Refuse(true)
 	wantReason(t, login(t, d, c.target(h)), sshx.ReasonRefused)
 	h.Refuse(false)
 	if err := login(t, d, c.target(h)); err != nil {
-		t.Errorf("after the port was opened again: %v", err)
+		t.Errorf("Dial() after the port was reopened: %v", err)
 	}
 	wantReason(t, login(t, d, sshx.Target{Host: "no-such-host.invalid"}), sshx.ReasonResolve)
 	wantReason(t, login(t, d, sshx.Target{}), sshx.ReasonConfig)
@@ -195,11 +189,11 @@ func TestDialReasons(t *testing.T) {
 	_, err := d.Dial(ctx, c.target(h))
 	wantReason(t, err, sshx.ReasonCanceled)
 	if !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v", err)
+		t.Errorf("Dial() with a canceled context returned %v, want %v", err, context.Canceled)
 	}
 }
 
-// listen serves raw connections.
+// listen starts a TCP server and returns its port.
 func listen(t *testing.T, serve func(net.Conn)) (port int) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -219,7 +213,7 @@ func listen(t *testing.T, serve func(net.Conn)) (port int) {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func TestNoSSHServer(t *testing.T) {
+func TestDialOtherServer(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
 	port := listen(t, func(conn net.Conn) {
@@ -228,72 +222,68 @@ func TestNoSSHServer(t *testing.T) {
 	})
 	e := wantReason(t, login(t, c.dialer(t, ""), sshx.Target{Host: "127.0.0.1", Port: port}), sshx.ReasonProtocol)
 	if !strings.Contains(e.Error(), "400 Bad Request") {
-		t.Errorf("error %q", e)
+		t.Errorf("Dial() to an HTTP server returned error %q, want the line that it sent", e)
 	}
 }
 
-func TestSilentServer(t *testing.T) {
+func TestDialTimeout(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	h := hostsFor(t, c, 1)[0]
+	h := newHosts(t, c, 1)[0]
 	h.Stall(true)
 	d := c.dialer(t, "")
 	d.Timeout = 100 * time.Millisecond
 	start := time.Now()
 	e := wantReason(t, login(t, d, c.target(h)), sshx.ReasonTimeout)
-	if took := time.Since(start); took > 5*time.Second || !strings.Contains(e.Error(), "100ms") {
-		t.Errorf("%q after %s", e, took)
+	if elapsed := time.Since(start); elapsed > 5*time.Second || !strings.Contains(e.Error(), "100ms") {
+		t.Errorf("Dial() returned error %q after %s, want an error with the timeout within 5s", e, elapsed)
 	}
-	// A context that ends comes before any timeout.
+	// The deadline of the context is earlier than the timeout.
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err := c.dialer(t, "ConnectTimeout 1h\n").Dial(ctx, c.target(h))
 	wantReason(t, err, sshx.ReasonTimeout)
 	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("error %v", err)
+		t.Errorf("Dial() with an expired deadline returned %v, want %v", err, context.DeadlineExceeded)
 	}
 }
 
-// TestPromptTime lets the user think longer than the timeout.
-func TestPromptTime(t *testing.T) {
+// TestTimeoutExcludesPrompts checks that a prompt can take longer than the timeout.
+func TestTimeoutExcludesPrompts(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
 	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}})
 	d := c.dialer(t, "")
 	d.Timeout = 500 * time.Millisecond
-	d.Prompter = &prompter{confirm: func(string) (bool, error) {
-		<-time.After(700 * time.Millisecond) // what is tested is time itself
+	d.Prompter = &fakePrompter{confirm: func(string) (bool, error) {
+		<-time.After(700 * time.Millisecond)
 		return true, nil
 	}}
-	if err := login(t, d, c.target(h)); err != nil {
-		t.Error(err)
-	}
+	wantLogin(t, d, c.target(h))
 }
 
-func TestDroppedHandshakes(t *testing.T) {
+func TestDialRetriesDroppedConnections(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	h := hostsFor(t, c, 1)[0]
+	h := newHosts(t, c, 1)[0]
 	h.DropNext(2)
-	if err := login(t, c.dialer(t, ""), c.target(h)); err != nil {
-		t.Error(err)
-	}
+	wantLogin(t, c.dialer(t, ""), c.target(h))
 	if n := h.Stats().Connections; n != 3 {
-		t.Errorf("%d connections", n)
+		t.Errorf("host accepted %d connections, want 3", n)
 	}
 	h.DropNext(1000)
 	d := c.dialer(t, "")
-	d.Timeout = 300 * time.Millisecond // too short for all tries
+	d.Timeout = 300 * time.Millisecond // too short for all attempts
 	e := wantReason(t, login(t, d, c.target(h)), sshx.ReasonLost)
-	if !strings.Contains(e.Error(), "tries") {
-		t.Errorf("error %q does not say how often it was tried", e)
+	if !strings.Contains(e.Error(), "attempts") {
+		t.Errorf("Dial() returned error %q, want an error with the number of attempts", e)
 	}
 }
 
 func TestKeepAlive(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	h := hostsFor(t, c, 1)[0]
+	h := newHosts(t, c, 1)[0]
 	d := c.dialer(t, "")
 	d.KeepAlive = 50 * time.Millisecond
 	client, err := d.Dial(t.Context(), c.target(h))
@@ -301,19 +291,19 @@ func TestKeepAlive(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	// As long as answers come, an idle connection stays.
+	// An idle connection stays open while the host responds.
 	if err := client.Run(t.Context(), []string{"sleep", "0.5"}, nil, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	h.Stall(true)
 	e := wantReason(t, client.Run(t.Context(), []string{"true"}, nil, nil, nil), sshx.ReasonLost)
-	if !strings.Contains(e.Error(), "no sign of life") {
-		t.Errorf("error %q", e)
+	if !strings.Contains(e.Error(), "no data received") {
+		t.Errorf("Run() on a stalled host returned error %q, want an error that no data was received", e)
 	}
 	<-client.Done()
 	e = wantReason(t, client.Wait(), sshx.ReasonLost)
-	if !strings.Contains(e.Error(), "3 keepalive answers") {
-		t.Errorf("error %q", e)
+	if !strings.Contains(e.Error(), "3 keepalive requests") {
+		t.Errorf("Wait() returned error %q, want an error with 3 keepalive requests", e)
 	}
 	_, err = client.Dial(t.Context(), "tcp", "127.0.0.1:1")
 	wantReason(t, err, sshx.ReasonLost)
@@ -322,22 +312,22 @@ func TestKeepAlive(t *testing.T) {
 func TestWaitAfterClose(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	h := hostsFor(t, c, 1)[0]
+	h := newHosts(t, c, 1)[0]
 	client := c.dial(t, h)
 	client.Close()
 	if err := client.Wait(); err != nil {
-		t.Errorf("Wait after Close: %v", err)
+		t.Errorf("Wait() after Close = %v, want nil", err)
 	}
 	e := wantReason(t, client.Run(t.Context(), []string{"true"}, nil, nil, nil), sshx.ReasonLost)
-	if !strings.Contains(e.Error(), "closed on this side") {
-		t.Errorf("error %q", e)
+	if !strings.Contains(e.Error(), "closed by this side") {
+		t.Errorf("Run() after Close returned error %q, want an error that this side closed the connection", e)
 	}
 }
 
-func TestCutWhileRunning(t *testing.T) {
+func TestRunConnectionLost(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	h := hostsFor(t, c, 1)[0]
+	h := newHosts(t, c, 1)[0]
 	client := c.dial(t, h)
 	r, w := io.Pipe()
 	done := make(chan error, 1)
@@ -349,30 +339,30 @@ func TestCutWhileRunning(t *testing.T) {
 	wantReason(t, <-done, sshx.ReasonLost)
 }
 
-func TestAccountRunsNothing(t *testing.T) {
+func TestAccountWithoutCommands(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
 	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}, NoExec: "This account is closed.\n"})
 	client := c.dial(t, h)
-	for name, do := range map[string]func() error{
-		"run":    func() error { return client.Run(t.Context(), []string{"true"}, nil, nil, nil) },
-		"script": func() error { return client.Script(t.Context(), "true", nil, nil) },
-		"put":    func() error { return client.Put(t.Context(), "x", 0o600, strings.NewReader(""), [32]byte{}) },
+	for name, call := range map[string]func() error{
+		"Run":    func() error { return client.Run(t.Context(), []string{"true"}, nil, nil, nil) },
+		"Script": func() error { return client.Script(t.Context(), "true", nil, nil) },
+		"Put":    func() error { return client.Put(t.Context(), "x", 0o600, strings.NewReader(""), [32]byte{}) },
 	} {
-		e := wantReason(t, do(), sshx.ReasonFailed)
+		e := wantReason(t, call(), sshx.ReasonFailed)
 		if !strings.Contains(e.Error(), "This account is closed.") {
-			t.Errorf("%s: error %q", name, e)
+			t.Errorf("%s() returned error %q, want the message of the host", name, e)
 		}
 	}
 }
 
-// TestLoginShells puts other shells between the command line and sh.
+// TestLoginShells runs commands with different login shells.
 func TestLoginShells(t *testing.T) {
 	t.Parallel()
 	for _, shell := range []string{"bash", "zsh", "fish", "tcsh", "csh", "ksh", "mksh"} {
 		path, err := exec.LookPath(shell)
 		if err != nil {
-			continue // as many as this machine has
+			continue // not installed
 		}
 		t.Run(shell, func(t *testing.T) {
 			t.Parallel()
@@ -388,14 +378,14 @@ func TestLoginShells(t *testing.T) {
 				t.Fatal(err)
 			}
 			if want := strings.Join(args, "\n") + "\n"; out.String() != want {
-				t.Errorf("got %q, want %q", out.String(), want)
+				t.Errorf("Run(printf) printed %q, want %q", out.String(), want)
 			}
 			out.Reset()
 			if err := client.Script(t.Context(), "echo \"it's\" '!' \\\\", &out, nil); err != nil || out.String() != "it's ! \\\n" {
-				t.Errorf("%q, %v", out.String(), err)
+				t.Errorf("Script() printed %q, error %v, want %q", out.String(), err, "it's ! \\\n")
 			}
 			if err := client.Put(t.Context(), "it's a \\ file!", 0o644, bytes.NewReader(gzipped("x")), sum("x")); err != nil {
-				t.Error(err)
+				t.Errorf("Put(): %v", err)
 			}
 		})
 	}
@@ -404,7 +394,7 @@ func TestLoginShells(t *testing.T) {
 func TestLatency(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
-	h := hostsFor(t, c, 1)[0]
+	h := newHosts(t, c, 1)[0]
 	const rtt = 40 * time.Millisecond
 	h.Latency(rtt)
 	start := time.Now()
@@ -415,9 +405,9 @@ func TestLatency(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := time.Since(start)
-	// Round trips: 8 to log in, 3 for a command. Time can only be longer than that.
+	// A login takes 8 round trips and a command takes 3.
 	if dial < 7*rtt || script < 2*rtt {
-		t.Errorf("dial %s, script %s at %s round trip", dial, script, rtt)
+		t.Errorf("Dial() took %s and Script() took %s, want at least %s and %s", dial, script, 7*rtt, 2*rtt)
 	}
 	t.Logf("dial %.1f, script %.1f round trips", float64(dial)/float64(rtt), float64(script)/float64(rtt))
 }

@@ -18,77 +18,80 @@ const (
 	defaultTimeout   = 20 * time.Second
 	defaultKeepAlive = 15 * time.Second
 
-	// defaultHandshakes keeps a slow line busy (a handshake waits for 8 round trips and costs this side 2 ms of CPU), while
-	// no handshake waits for more than an eighth of a second for its share of one CPU.
+	// defaultHandshakes is the default of [Dialer.MaxHandshakes]. A handshake takes 8 round trips and 2 ms of CPU, so 64
+	// of them take an eighth of a second on one CPU and still use the network well at high latency.
 	defaultHandshakes = 64
-	// handshakesPerAddress stays below the 10 at which sshd begins to drop connections by its default MaxStartups.
+	// handshakesPerAddress is less than 10, the default limit (MaxStartups) at which sshd starts to drop connections.
 	handshakesPerAddress = 8
 
-	// droppedTries is how often a connection is tried that the host drops before the login begins.
-	droppedTries = 5
-	// firstPause is the mean pause before the second try; each further pause is twice as long.
-	firstPause = 150 * time.Millisecond
+	// maxDialAttempts limits the attempts to connect to a host that drops connections before the login.
+	maxDialAttempts = 5
+	// initialBackoff is the mean delay before the second attempt. It doubles with each attempt.
+	initialBackoff = 150 * time.Millisecond
 )
 
-// Target says which host to reach, as a user would write it. Empty fields are filled in from ssh_config.
+// Target identifies a host as a user would write it. Empty fields are set from ssh_config.
 type Target = sshconfig.Target
 
-// Dialer opens connections. The zero value works: it reads ~/.ssh/config and ~/.ssh/known_hosts, uses the agent and the
-// default keys, refuses unknown hosts, and never asks anything. It is safe for concurrent use and must not be copied or
-// changed after its first use. One Dialer for many hosts saves work: ssh_config and keys are read once, known_hosts only
-// when it has changed, and a jump host is connected to once.
+// Dialer opens connections. The zero value is ready to use: it reads ~/.ssh/config and ~/.ssh/known_hosts, uses the SSH
+// agent and the default keys, rejects unknown hosts, and never prompts. A Dialer is safe for concurrent use and must not be
+// copied or modified after its first use. Use one Dialer for many hosts: it reads ssh_config and keys once, known_hosts only
+// after a change, and connects to each jump host once.
 type Dialer struct {
-	// ConfigFiles are the ssh_config files, the most important first. nil: ~/.ssh/config and /etc/ssh/ssh_config, which
-	// need not exist; empty: none.
+	// ConfigFiles lists the ssh_config files in order of precedence. Nil means ~/.ssh/config and /etc/ssh/ssh_config, which
+	// may be missing. A non-nil empty slice means no files.
 	ConfigFiles []string
-	// KnownHosts are the known_hosts files, in place of what ssh_config says. nil: UserKnownHostsFile and
-	// GlobalKnownHostsFile of ssh_config, else OpenSSH's defaults in ~/.ssh and /etc/ssh.
+	// KnownHosts lists the known_hosts files. Nil means UserKnownHostsFile and GlobalKnownHostsFile of ssh_config, or the
+	// defaults of OpenSSH in ~/.ssh and /etc/ssh.
 	KnownHosts []string
-	// Home is the home directory that ~ stands for. "": os.UserHomeDir.
+	// Home is the home directory. Empty means the result of os.UserHomeDir.
 	Home string
-	// AcceptNewHostKeys accepts the key of an unknown host and appends it to the first known_hosts file, which is created
-	// with its folder if need be (0600). It goes before StrictHostKeyChecking of ssh_config. A changed key is refused always.
+	// AcceptNewHostKeys accepts the key of an unknown host and appends it to the first known_hosts file. If necessary, the
+	// file (mode 0600) and its directory are created. It overrides StrictHostKeyChecking of ssh_config. A changed key is
+	// always rejected.
 	AcceptNewHostKeys bool
-	// Prompter asks the user for passphrases, passwords and unknown host keys. nil: nothing is ever asked.
+	// Prompter asks the user for passphrases and passwords, and to confirm unknown host keys. Nil means no prompts.
 	Prompter Prompter
-	// Timeout bounds a whole dial: connecting, handshake, login and further tries; not the time that questions to the user
-	// take, nor that spent in a queue. Each jump host has its own. 0: ConnectTimeout of ssh_config, else 20 s.
+	// Timeout limits the time of a dial: connecting, handshake, login and retries. It does not include the time that
+	// prompts take or that the dial waits for other handshakes. Each jump host has a separate timeout. 0 means
+	// ConnectTimeout of ssh_config, or 20 s.
 	Timeout time.Duration
-	// KeepAlive is how long a connection may be silent before the host is asked for a sign of life; after three missing
-	// answers the connection is closed. 0: ServerAliveInterval of ssh_config, else 15 s; negative: never.
+	// KeepAlive is the time without received data after which a keepalive request is sent. After three requests without a
+	// response, the connection is closed. 0 means ServerAliveInterval of ssh_config, or 15 s. A negative value disables
+	// keepalive requests.
 	KeepAlive time.Duration
-	// MaxHandshakes bounds the handshakes under way at once. 0: 64. To one address there are never more than 8.
+	// MaxHandshakes limits the number of concurrent handshakes. 0 means 64. The limit per address is 8.
 	MaxHandshakes int
 
-	mu  sync.Mutex
-	run *state
-	err error
+	mu    sync.Mutex
+	state *state
+	err   error
 }
 
-// state is what a Dialer holds while it is in use.
+// state is the internal state of a Dialer.
 type state struct {
 	config    *sshconfig.Config
 	acceptNew bool
 	timeout   time.Duration
 	keepAlive time.Duration
 
-	ask       asker
-	passwords passwords
-	keys      keyring
-	agents    agents
-	known     knownHosts
-	hops      hops
-	slots     slots
+	prompts    promptQueue
+	passwords  passwordCache
+	keys       keyring
+	agents     agents
+	knownHosts knownHosts
+	jumpHosts  jumpHosts
+	slots      handshakeSlots
 }
 
-// start prepares the Dialer on first use.
-func (d *Dialer) start() (*state, error) {
+// init creates the state on first use.
+func (d *Dialer) init() (*state, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.run == nil && d.err == nil {
-		d.run, d.err = d.newState()
+	if d.state == nil && d.err == nil {
+		d.state, d.err = d.newState()
 	}
-	return d.run, d.err
+	return d.state, d.err
 }
 
 func (d *Dialer) newState() (*state, error) {
@@ -98,17 +101,18 @@ func (d *Dialer) newState() (*state, error) {
 	}
 	st := &state{
 		acceptNew: d.AcceptNewHostKeys, timeout: d.Timeout, keepAlive: d.KeepAlive,
-		ask:   asker{prompter: d.Prompter, busy: make(chan struct{}, 1)},
-		slots: slots{all: make(chan struct{}, handshakes)},
+		prompts: promptQueue{prompter: d.Prompter, sem: make(chan struct{}, 1)},
+		slots:   handshakeSlots{all: make(chan struct{}, handshakes)},
 	}
 	var err error
 	st.config, err = sshconfig.Load(sshconfig.Options{Files: d.ConfigFiles, KnownHosts: d.KnownHosts, Home: d.Home})
 	return st, err
 }
 
-// Resolve says what ssh_config makes of a target. It uses no network; it may run the commands of "Match exec" lines.
+// Resolve returns the ssh_config settings for a target. It does not use the network, but can run the commands of "Match
+// exec" lines.
 func (d *Dialer) Resolve(t Target) (sshconfig.Settings, error) {
-	st, err := d.start()
+	st, err := d.init()
 	if err == nil {
 		var s sshconfig.Settings
 		if s, err = st.config.Resolve(t); err == nil {
@@ -118,42 +122,41 @@ func (d *Dialer) Resolve(t Target) (sshconfig.Settings, error) {
 	return sshconfig.Settings{}, &Error{Op: "resolve", Target: t.String(), Reason: ReasonConfig, Err: err}
 }
 
-// Hosts lists the concrete (wildcard-free) names in the Host lines of ssh_config, included files too, that match a
-// pattern such as "gpu-*", sorted. * is any run of characters and ? is one character.
+// Hosts returns the names without wildcards in the Host lines of ssh_config and its included files that match a pattern
+// such as "gpu-*", sorted. In the pattern, * matches any number of characters and ? matches one.
 func (d *Dialer) Hosts(pattern string) ([]string, error) {
-	st, err := d.start()
+	st, err := d.init()
 	if err != nil {
 		return nil, &Error{Op: "hosts", Target: pattern, Reason: ReasonConfig, Err: err}
 	}
 	return st.config.Hosts(pattern), nil
 }
 
-// Dial connects and logs in. The error is an [*Error]. When ctx ends, Dial returns at once; after it has returned, ctx
-// has no influence on the connection.
+// Dial connects to the target and logs in. Errors are [*Error] values. ctx applies only until Dial returns.
 func (d *Dialer) Dial(ctx context.Context, t Target) (*Client, error) {
 	r, err := d.Resolve(t)
 	if err != nil {
-		var own *Error
-		if errors.As(err, &own) {
-			own.Op = "dial"
+		var sshErr *Error
+		if errors.As(err, &sshErr) {
+			sshErr.Op = "dial"
 		}
 		return nil, err
 	}
-	st, err := d.start()
+	st, err := d.init()
 	if err != nil {
 		return nil, dialError(r, ReasonConfig, err)
 	}
 	return st.dial(ctx, r)
 }
 
-// Close closes the shared connections to jump hosts and agents; connections through those jump hosts end with them.
-// Other clients are left alone. The Dialer may be used again.
+// Close closes the shared connections to jump hosts and agents, and thereby all connections through those jump hosts. Other
+// clients remain connected. The Dialer can be used again.
 func (d *Dialer) Close() error {
 	d.mu.Lock()
-	st := d.run
+	st := d.state
 	d.mu.Unlock()
 	if st != nil {
-		st.hops.close()
+		st.jumpHosts.close()
 		st.agents.close()
 	}
 	return nil
@@ -163,7 +166,7 @@ func dialError(r sshconfig.Settings, reason Reason, err error) error {
 	return &Error{Op: "dial", Target: r.Address(), Reason: reason, Err: err}
 }
 
-// errDialTimeout is the cause with which the clock ends a dial.
+// errDialTimeout is the context cause of a dial that reached its timeout.
 var errDialTimeout = errors.New("dial timeout")
 
 func (st *state) dial(ctx context.Context, r sshconfig.Settings) (*Client, error) {
@@ -181,27 +184,27 @@ func (st *state) dial(ctx context.Context, r sshconfig.Settings) (*Client, error
 	}
 	dialCtx, clock, cancel := startClock(ctx, limit, errDialTimeout)
 	defer cancel()
-	pauses := &backoff.ExponentialBackOff{ // random, so that many clients do not come back all at once
-		InitialInterval: firstPause, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: firstPause << droppedTries,
+	retryDelay := &backoff.ExponentialBackOff{ // with jitter, so that many clients do not retry at the same time
+		InitialInterval: initialBackoff, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: initialBackoff << maxDialAttempts,
 	}
-	for try := 1; ; try++ {
+	for attempt := 1; ; attempt++ {
 		l := &login{st: st, r: r, ctx: dialCtx, clock: clock}
 		client, dropped, err := st.attempt(l)
 		if err == nil {
 			return client, nil
 		}
-		if dropped && try < droppedTries && pauseBefore(dialCtx, clock, pauses.NextBackOff()) {
+		if dropped && attempt < maxDialAttempts && waitBackoff(dialCtx, clock, retryDelay.NextBackOff()) {
 			continue
 		}
 		if dropped && ctx.Err() == nil {
-			return nil, dialError(r, ReasonLost, fmt.Errorf("%s: %w (%d tries)", l.currentStage(), err, try))
+			return nil, dialError(r, ReasonLost, fmt.Errorf("%s: %w (%d attempts)", l.currentStage(), err, attempt))
 		}
-		return nil, l.failure(ctx, limit, err)
+		return nil, l.dialError(ctx, limit, err)
 	}
 }
 
-// pauseBefore sleeps before another try.
-func pauseBefore(ctx context.Context, c *clock, d time.Duration) bool {
+// waitBackoff waits before the next attempt. It returns false if ctx ends.
+func waitBackoff(ctx context.Context, c *clock, d time.Duration) bool {
 	c.resume()
 	defer c.pause()
 	select {
@@ -212,15 +215,15 @@ func pauseBefore(ctx context.Context, c *clock, d time.Duration) bool {
 	}
 }
 
-// failure words the end of a dial and gives it a reason.
-func (l *login) failure(ctx context.Context, limit time.Duration, err error) error {
+// dialError returns the error of a failed dial, with its reason.
+func (l *login) dialError(ctx context.Context, limit time.Duration, err error) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var known *stepError
+	var withReason *reasonError
 	var hostKey *HostKeyError
 	switch {
-	case errors.As(err, &known):
-		return dialError(l.r, known.reason, known.err)
+	case errors.As(err, &withReason):
+		return dialError(l.r, withReason.reason, withReason.err)
 	case errors.As(err, &hostKey):
 		reason := ReasonHostKeyUnknown
 		if hostKey.File != "" {
@@ -230,7 +233,7 @@ func (l *login) failure(ctx context.Context, limit time.Duration, err error) err
 	case ctx.Err() != nil:
 		return dialError(l.r, classify(ctx.Err()), fmt.Errorf("%s: %w", l.stage, ctx.Err()))
 	case errors.Is(context.Cause(l.ctx), errDialTimeout):
-		return dialError(l.r, ReasonTimeout, fmt.Errorf("no answer within %s while %s: %w", limit, l.stage, os.ErrDeadlineExceeded))
+		return dialError(l.r, ReasonTimeout, fmt.Errorf("no response within %s while %s: %w", limit, l.stage, os.ErrDeadlineExceeded))
 	}
 	reason := classify(err)
 	switch {
@@ -240,28 +243,28 @@ func (l *login) failure(ctx context.Context, limit time.Duration, err error) err
 		reason = ReasonAuth
 	}
 	if reason == ReasonAuth {
-		err = l.denied(err)
+		err = l.authError(err)
 	}
 	return dialError(l.r, reason, fmt.Errorf("%s: %w", l.stage, err))
 }
 
-// denied says what the host wanted and what was tried. l.mu is held.
-func (l *login) denied(err error) error {
-	tried := strings.Join(l.notes, "; ")
-	if tried == "" {
-		tried = "there was no key to offer"
+// authError returns the error of a failed login, with the accepted methods and the attempts. The caller holds l.mu.
+func (l *login) authError(err error) error {
+	attempts := strings.Join(l.notes, "; ")
+	if attempts == "" {
+		attempts = "no key to offer"
 	}
 	if l.exhausted {
-		return fmt.Errorf("permission denied (the host takes %s): %s", strings.Join(l.allowed, ", "), tried)
+		return fmt.Errorf("permission denied (the host accepts %s): %s", strings.Join(l.allowed, ", "), attempts)
 	}
-	return fmt.Errorf("%w; %s", err, tried)
+	return fmt.Errorf("%w; %s", err, attempts)
 }
 
-// stepError gives a cause its reason where it is known best.
-type stepError struct {
+// reasonError adds a reason to an error where the error occurs.
+type reasonError struct {
 	reason Reason
 	err    error
 }
 
-func (e *stepError) Error() string { return e.err.Error() }
-func (e *stepError) Unwrap() error { return e.err }
+func (e *reasonError) Error() string { return e.err.Error() }
+func (e *reasonError) Unwrap() error { return e.err }

@@ -1,40 +1,42 @@
-// Package sshx is SSH as a program needs it that manages machines: it connects the way the user's own ssh would, and runs
-// commands, scripts and uploads so that a cut line leaves nothing half-done.
+// Package sshx is an SSH client for programs that manage machines. It connects like the user's own ssh, and runs
+// commands, scripts and uploads. An interrupted upload does not leave a partial file.
 //
 // # Connecting
 //
-// A [Dialer] turns a [Target] into a [Client]. It honors ssh_config (with Include, Match, ProxyJump and ProxyCommand), offers
-// the keys that ssh would offer in the same order, verifies host keys against known_hosts, and asks through a [Prompter] only
-// if it is given one. Its zero value is ready. Use one Dialer for many hosts: files are read once, a passphrase or
-// password is asked for once, a jump host is connected to once, and handshakes are bounded.
+// A [Dialer] connects to a [Target] and returns a [Client]. It reads ssh_config (including Include, Match, ProxyJump and
+// ProxyCommand), offers keys in the same order as ssh, and verifies host keys against known_hosts. It prompts the user only
+// if it has a [Prompter]. The zero value is ready to use. Use one Dialer for many hosts: it reads each file once, asks for
+// each passphrase or password once, connects to each jump host once, and limits the number of concurrent handshakes.
 //
-// Differences to OpenSSH, on purpose: StrictHostKeyChecking=no accepts new hosts but never a changed key; a host that is
-// known by one key type and shows another one counts as changed; a Match block with a criterion that is not known here
-// never applies (see below); ControlMaster is not used.
+// The Dialer differs from OpenSSH in these points: StrictHostKeyChecking=no accepts new hosts but never a changed key. If a
+// host is known by one key type and presents another type, its key counts as changed. A Match block with an unsupported
+// criterion never applies. ControlMaster is not supported.
 //
-// Match understands all, host, originalhost, user, localuser, tagged, exec and final. With any other criterion, such as
-// canonical or localnetwork, the block is passed over and the rest of the file stays in force. Package sshconfig resolves
-// the file and can be used alone; [Dialer.Resolve] returns its result.
+// The supported Match criteria are all, host, originalhost, user, localuser, tagged, exec and final. A block with another
+// criterion, such as canonical or localnetwork, is ignored; the rest of the file still applies. Package sshconfig
+// implements the resolution and can be used without this package. [Dialer.Resolve] returns its result.
 //
-// # Working
+// # Running commands
 //
-// [Client] and [Local] have the same five methods, so that a host and this machine can stand behind one interface:
+// [Client] and [Local] have the same five methods, so a program can use one interface for remote hosts and for the local
+// machine:
 //
-//   - Run starts a program with arguments. They are quoted in one place, [Quote].
-//   - Script sends a shell script over standard input. It ends with the connection.
-//   - Put writes a file: compressed on the way, verified by SHA-256, renamed into place.
-//   - Dial connects to a port on the far side.
-//   - Close ends the connection.
+//   - Run runs a program with arguments, quoted by [Quote].
+//   - Script runs a shell script, sent over standard input. The script is terminated when the connection ends.
+//   - Put writes a file. It sends the content compressed, verifies its SHA-256 and renames it into place.
+//   - Dial connects to a port as seen from the host.
+//   - Close closes the connection.
 //
-// Every command costs one exec. What the start-up files of a login shell print is kept out of standard output, and a
-// login shell such as fish or csh does no harm.
+// Each command uses one exec request. Output of the start-up files of the login shell is removed from standard output. The
+// login shell can be a POSIX shell, fish or csh.
 //
 // # Errors
 //
-// Everything that goes wrong is an [*Error] with a [Reason], except a command's own exit status, which is an [*ExitError].
+// All errors are [*Error] values with a [Reason], except the exit status of a command, which is an [*ExitError].
 //
 // # Cost
 //
-// A connection takes 8 round trips and 2 ms of CPU here; a command on it takes 2 more. On Linux, TCP_QUICKACK is kept set,
-// which saves the 40 ms that sshd's Nagle algorithm and delayed acknowledgements otherwise cost every login.
+// A connection takes 8 round trips and 2 ms of CPU on the client. Each command takes 2 more round trips. On Linux, the
+// package sets TCP_QUICKACK, which avoids a delay of 40 ms per login from sshd's Nagle algorithm and delayed
+// acknowledgments.
 package sshx

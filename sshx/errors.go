@@ -14,30 +14,30 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// Reason is the class of an [Error], for programs to branch on.
+// Reason is the category of an [Error].
 type Reason string
 
-// The reasons. Their text is part of the API.
+// The reasons. Their values are part of the API.
 const (
 	ReasonResolve        Reason = "resolve"          // the host name has no address
-	ReasonRefused        Reason = "refused"          // nothing listens on the port
-	ReasonTimeout        Reason = "timeout"          // no answer in time
+	ReasonRefused        Reason = "refused"          // the host refused the connection
+	ReasonTimeout        Reason = "timeout"          // the host did not respond in time
 	ReasonUnreachable    Reason = "unreachable"      // no route to the host
-	ReasonAuth           Reason = "auth"             // every key and password was refused
-	ReasonHostKeyUnknown Reason = "host_key_unknown" // known_hosts has no key for the host and nobody accepted it
-	ReasonHostKeyChanged Reason = "host_key_changed" // known_hosts has another key, or the key is revoked
-	ReasonProtocol       Reason = "protocol"         // the other side does not speak SSH, or no common algorithm
-	ReasonLost           Reason = "lost"             // the connection died
-	ReasonConfig         Reason = "config"           // ssh_config, known_hosts or a key file cannot be used
-	ReasonProhibited     Reason = "prohibited"       // the server does not allow the forwarding
-	ReasonCanceled       Reason = "canceled"         // the caller's context was canceled
-	ReasonFailed         Reason = "failed"           // the operation itself failed on a working connection
+	ReasonAuth           Reason = "auth"             // the host rejected all keys and passwords
+	ReasonHostKeyUnknown Reason = "host_key_unknown" // known_hosts has no key for the host, and the key was not accepted
+	ReasonHostKeyChanged Reason = "host_key_changed" // known_hosts has a different key for the host, or the key is revoked
+	ReasonProtocol       Reason = "protocol"         // the server is not an SSH server, or supports no common algorithm
+	ReasonLost           Reason = "lost"             // the connection broke
+	ReasonConfig         Reason = "config"           // ssh_config, known_hosts or a key file is invalid or cannot be read
+	ReasonProhibited     Reason = "prohibited"       // the server does not allow forwarding
+	ReasonCanceled       Reason = "canceled"         // the context was canceled
+	ReasonFailed         Reason = "failed"           // the operation failed, but the connection is usable
 )
 
-// Error is any failure that is not a command's own exit status (that is [ExitError]).
+// Error is the type of all errors except exit statuses, which are [ExitError] values.
 type Error struct {
-	Op     string // what was tried: "dial", "run", "script", "put", "forward"
-	Target string // user@host:port as resolved, or "localhost" for [Local]
+	Op     string // the operation, such as "dial", "run", "script", "put PATH" or "forward ADDRESS"
+	Target string // resolved user@host:port, or "localhost" for [Local]
 	Reason Reason
 	Err    error // the cause; never nil
 }
@@ -46,21 +46,22 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s %s: %v", e.Op, e.Target, e.Err)
 }
 
-// Unwrap gives the cause. For a canceled context it is or wraps the context's error.
+// Unwrap returns Err. For a canceled context, Err is or wraps the error of the context.
 func (e *Error) Unwrap() error { return e.Err }
 
-// ErrorCode is the reason as text, so that other packages can classify without importing this one.
+// ErrorCode returns the reason as a string. Packages that do not import sshx can use it to classify errors.
 func (e *Error) ErrorCode() string { return string(e.Reason) }
 
-// HostKeyError is found with errors.As in an [Error] whose reason is host_key_unknown or host_key_changed.
+// HostKeyError describes a rejected host key. It is wrapped by an [Error] with reason [ReasonHostKeyUnknown] or
+// [ReasonHostKeyChanged].
 type HostKeyError struct {
-	Host        string // as known_hosts would name it
-	KeyType     string // of the key that the host showed, e.g. ssh-ed25519
-	Fingerprint string // of that key, as "SHA256:..."
-	File        string // known_hosts file that disagrees; "" when the host is unknown
-	Line        int    // its line, from 1
-	Revoked     bool   // the line says @revoked
-	Err         error  // why an answer could not be asked for or written down; may be nil
+	Host        string // host in the form used in known_hosts
+	KeyType     string // type of the presented key, such as "ssh-ed25519"
+	Fingerprint string // fingerprint of the presented key, in the form "SHA256:..."
+	File        string // known_hosts file with the conflicting entry; empty if the host is unknown
+	Line        int    // line of the conflicting entry, starting at 1
+	Revoked     bool   // whether the conflicting entry is marked @revoked
+	Err         error  // error while confirming or recording the key; may be nil
 }
 
 func (e *HostKeyError) Error() string {
@@ -69,7 +70,7 @@ func (e *HostKeyError) Error() string {
 	case e.Revoked:
 		s = fmt.Sprintf("host key of %s is revoked: %s %s is marked @revoked in %s:%d", e.Host, e.KeyType, e.Fingerprint, e.File, e.Line)
 	case e.File != "":
-		s = fmt.Sprintf("host key of %s has changed: it now shows %s %s, but %s:%d has another key", e.Host, e.KeyType, e.Fingerprint, e.File, e.Line)
+		s = fmt.Sprintf("host key of %s has changed: it presents %s %s, but %s:%d has a different key", e.Host, e.KeyType, e.Fingerprint, e.File, e.Line)
 	default:
 		s = fmt.Sprintf("host key of %s is unknown: %s %s", e.Host, e.KeyType, e.Fingerprint)
 	}
@@ -79,59 +80,60 @@ func (e *HostKeyError) Error() string {
 	return s
 }
 
-// Unwrap gives Err.
+// Unwrap returns Err.
 func (e *HostKeyError) Unwrap() error { return e.Err }
 
-// ExitError says that a command was started and ended badly.
+// ExitError is the error of a command that did not exit with status 0.
 type ExitError struct {
 	Argv   []string // the command; for Script it is {"sh", "-s"}
-	Target string   // where it ran
-	Status int      // exit status; -1 when the far side sent none
-	Signal string   // name without SIG, such as "KILL", when a signal ended it; else ""
-	Stderr string   // the end of its standard error, at most 4 KiB
+	Target string   // user@host:port, or "localhost" for [Local]
+	Status int      // exit status; -1 if the host did not send one
+	Signal string   // signal that terminated the command, without SIG, such as "KILL"; may be empty
+	Stderr string   // end of the standard error, at most 4 KiB
 }
 
-// Error shows the command's name only: its arguments may be secret.
+// Error returns the target, the name of the command without its arguments, which may be secret, the exit status and the
+// last line of standard error.
 func (e *ExitError) Error() string {
 	name := "command"
 	if len(e.Argv) > 0 {
 		name = e.Argv[0]
 	}
-	how := "exit status " + strconv.Itoa(e.Status)
+	status := "exit status " + strconv.Itoa(e.Status)
 	switch {
 	case e.Signal != "":
-		how = "ended by signal " + e.Signal
+		status = "terminated by signal " + e.Signal
 	case e.Status < 0:
-		how = "ended without an exit status"
+		status = "exited without a status"
 	}
-	s := fmt.Sprintf("%s: %s: %s", e.Target, name, how)
+	s := fmt.Sprintf("%s: %s: %s", e.Target, name, status)
 	if last := lastLine(e.Stderr); last != "" {
 		s += ": " + last
 	}
 	return s
 }
 
-// ExitStatus is Status, so that other packages can read it without importing this one.
+// ExitStatus returns Status. Packages that do not import sshx can use it.
 func (e *ExitError) ExitStatus() int { return e.Status }
 
-// ErrChecksum is wrapped by Put's error when the content does not have the expected SHA-256.
-var ErrChecksum = errors.New("content does not have the expected sha256")
+// ErrChecksum is wrapped by the error of Put if the content does not have the expected SHA-256.
+var ErrChecksum = errors.New("sha256 mismatch")
 
-// lastLine is the last line of s that is not blank.
+// lastLine returns the last non-blank line of s.
 func lastLine(s string) string {
 	s = strings.TrimRight(s, " \t\r\n")
 	return strings.TrimSpace(s[strings.LastIndexByte(s, '\n')+1:])
 }
 
-// classify gives the reason of a network error or of a context's end. It is the one place that reads error texts.
+// classify returns the reason for an error of the network or of a context.
 func classify(err error) Reason {
-	var own *Error
+	var sshErr *Error
 	var dns *net.DNSError
 	var open *ssh.OpenChannelError
 	var timeout interface{ Timeout() bool }
 	switch {
-	case errors.As(err, &own):
-		return own.Reason
+	case errors.As(err, &sshErr):
+		return sshErr.Reason
 	case errors.Is(err, context.Canceled):
 		return ReasonCanceled
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
@@ -152,7 +154,7 @@ func classify(err error) Reason {
 	return ReasonFailed
 }
 
-// classifyChannel reads why a server could not open a channel for us. OpenSSH sends strerror's words as message.
+// classifyChannel returns the reason for a rejected channel. OpenSSH sends the text of strerror as message.
 func classifyChannel(err *ssh.OpenChannelError) Reason {
 	msg := strings.ToLower(err.Message)
 	switch {
@@ -170,7 +172,7 @@ func classifyChannel(err *ssh.OpenChannelError) Reason {
 	return ReasonFailed
 }
 
-// isDropped tells whether the other side closed or reset the connection.
+// isDropped reports whether the connection was closed or reset.
 func isDropped(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
 		errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.Is(err, io.ErrClosedPipe)

@@ -20,8 +20,8 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// exampleHost makes a throw-away host, and a Dialer that knows it. A real program writes &sshx.Dialer{}.
-func exampleHost() (d *sshx.Dialer, t sshx.Target, done func()) {
+// exampleHost starts a temporary host, and returns a Dialer for it. Programs normally use the zero Dialer.
+func exampleHost() (d *sshx.Dialer, t sshx.Target, cleanup func()) {
 	key, pem, err := sshtest.NewKey()
 	if err != nil {
 		log.Fatal(err)
@@ -54,10 +54,10 @@ func exampleHost() (d *sshx.Dialer, t sshx.Target, done func()) {
 	}
 }
 
-// Connect as the user's own ssh would, and run a program.
+// Connect like the user's own ssh, and run a program.
 func ExampleDialer_Dial() {
-	dialer, target, done := exampleHost()
-	defer done()
+	dialer, target, cleanup := exampleHost()
+	defer cleanup()
 	ctx := context.Background()
 
 	client, err := dialer.Dial(ctx, target)
@@ -71,10 +71,10 @@ func ExampleDialer_Dial() {
 	// Output: it's $HOME
 }
 
-// See what ssh_config says, without connecting.
+// Get the settings for a host without connecting.
 func ExampleDialer_Resolve() {
-	dialer, target, done := exampleHost()
-	defer done()
+	dialer, target, cleanup := exampleHost()
+	defer cleanup()
 
 	r, err := dialer.Resolve(target)
 	if err != nil {
@@ -91,10 +91,10 @@ func ExampleDialer_Resolve() {
 	// [gpu-1]
 }
 
-// An exit status is an error of its own type.
+// Run a script and get its exit status.
 func ExampleClient_Script() {
-	dialer, target, done := exampleHost()
-	defer done()
+	dialer, target, cleanup := exampleHost()
+	defer cleanup()
 	ctx := context.Background()
 
 	client, err := dialer.Dial(ctx, target)
@@ -121,10 +121,10 @@ func ExampleClient_Script() {
 	// status 3: no hive here
 }
 
-// Send a file. It is compressed once, for however many hosts.
+// Send a file. The compressed content can be sent to several hosts.
 func ExampleClient_Put() {
-	dialer, target, done := exampleHost()
-	defer done()
+	dialer, target, cleanup := exampleHost()
+	defer cleanup()
 	ctx := context.Background()
 
 	content := []byte("#!/bin/sh\necho hello from the new program\n")
@@ -147,13 +147,13 @@ func ExampleClient_Put() {
 	// Output: hello from the new program
 }
 
-// Speak HTTP with a server that only the far side can reach.
+// Send an HTTP request to a server that is only reachable from the host.
 func ExampleClient_Dial() {
-	dialer, target, done := exampleHost()
-	defer done()
+	dialer, target, cleanup := exampleHost()
+	defer cleanup()
 	ctx := context.Background()
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		io.WriteString(w, "hive is well")
+		io.WriteString(w, "hive ok")
 	}))
 	defer server.Close()
 
@@ -162,19 +162,19 @@ func ExampleClient_Dial() {
 		log.Fatal(err)
 	}
 	defer client.Close()
-	web := http.Client{Transport: &http.Transport{DialContext: client.Dial}}
-	defer web.CloseIdleConnections()
-	res, err := web.Get(server.URL)
+	httpClient := http.Client{Transport: &http.Transport{DialContext: client.Dial}}
+	defer httpClient.CloseIdleConnections()
+	res, err := httpClient.Get(server.URL)
 	if err != nil {
 		log.Fatal(err)
 	}
 	defer res.Body.Close()
 	body, err := io.ReadAll(res.Body)
 	fmt.Println(string(body), err)
-	// Output: hive is well <nil>
+	// Output: hive ok <nil>
 }
 
-// This machine behind the same methods.
+// Run a script on this machine.
 func ExampleLocal() {
 	local := &sshx.Local{Env: []string{"GREETING=hello"}, Dir: os.TempDir()}
 	if err := local.Script(context.Background(), `echo "$GREETING, $(basename "$0")"`, os.Stdout, os.Stderr); err != nil {
@@ -183,10 +183,10 @@ func ExampleLocal() {
 	// Output: hello, sh
 }
 
-// A program that does not import this package can still tell errors apart.
+// Classify an error without importing this package.
 func ExampleError_ErrorCode() {
-	dialer, _, done := exampleHost()
-	defer done()
+	dialer, _, cleanup := exampleHost()
+	defer cleanup()
 
 	_, err := dialer.Dial(context.Background(), sshx.Target{Host: "no-such-host.invalid"})
 	var coded interface{ ErrorCode() string }

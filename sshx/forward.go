@@ -8,13 +8,13 @@ import (
 	"time"
 )
 
-// closeGrace is how long a closed forward may take to deliver what was written before Close.
-const closeGrace = 10 * time.Second
+// forwardFlushTimeout limits the time to deliver data that was written before Close.
+const forwardFlushTimeout = 10 * time.Second
 
-// forward is a connection through an SSH channel. A channel knows no deadlines, so there is a pipe between it and the
-// caller for each direction: the pipes do.
+// forward is a connection through an SSH channel. SSH channels do not support deadlines, so each direction goes through a
+// pipe, which does.
 type forward struct {
-	read, write  net.Conn // the caller's ends
+	read, write  net.Conn // the pipe ends of the caller
 	channel      net.Conn
 	flushed      chan struct{} // closed when everything written has gone into the channel
 	closeChannel sync.Once
@@ -35,13 +35,13 @@ func newForward(channel net.Conn) *forward {
 		if half, ok := channel.(interface{ CloseWrite() error }); ok && err == nil {
 			_ = half.CloseWrite()
 		} else {
-			f.end()
+			f.closeBoth()
 		}
 	}()
 	return f
 }
 
-func (f *forward) end() { f.closeChannel.Do(func() { f.channel.Close() }) }
+func (f *forward) closeBoth() { f.closeChannel.Do(func() { f.channel.Close() }) }
 
 func (f *forward) Read(p []byte) (int, error) {
 	n, err := f.read.Read(p)
@@ -60,19 +60,19 @@ func closedPipe(err error) error {
 	return err
 }
 
-// CloseWrite tells the far side that nothing more will come, and leaves the other direction open.
+// CloseWrite sends EOF. The connection remains open for reading.
 func (f *forward) CloseWrite() error { return f.write.Close() }
 
-// Close ends both directions. What was written before is delivered first, in the background.
+// Close closes the connection. Data that was already written is delivered in the background.
 func (f *forward) Close() error {
 	f.write.Close()
 	f.read.Close()
 	go func() {
 		select {
 		case <-f.flushed:
-		case <-time.After(closeGrace):
+		case <-time.After(forwardFlushTimeout):
 		}
-		f.end()
+		f.closeBoth()
 	}()
 	return nil
 }
@@ -82,7 +82,7 @@ func (f *forward) RemoteAddr() net.Addr               { return f.channel.RemoteA
 func (f *forward) SetReadDeadline(t time.Time) error  { return f.read.SetReadDeadline(t) }
 func (f *forward) SetWriteDeadline(t time.Time) error { return f.write.SetWriteDeadline(t) }
 
-// SetDeadline sets both deadlines.
+// SetDeadline sets the read and write deadlines.
 func (f *forward) SetDeadline(t time.Time) error {
 	return errors.Join(f.SetReadDeadline(t), f.SetWriteDeadline(t))
 }

@@ -33,14 +33,14 @@ func newECDSA(t *testing.T) ssh.Signer {
 	return signer
 }
 
-func hostKeyError(t *testing.T, err error, reason sshx.Reason) *sshx.HostKeyError {
+func wantHostKeyError(t *testing.T, err error, reason sshx.Reason) *sshx.HostKeyError {
 	t.Helper()
 	wantReason(t, err, reason)
-	var bad *sshx.HostKeyError
-	if !errors.As(err, &bad) {
-		t.Fatalf("error %v has no HostKeyError", err)
+	var keyErr *sshx.HostKeyError
+	if !errors.As(err, &keyErr) {
+		t.Fatalf("error is %v, want an error that wraps a HostKeyError", err)
 	}
-	return bad
+	return keyErr
 }
 
 func TestHostKeyTypes(t *testing.T) {
@@ -56,18 +56,18 @@ func TestHostKeyTypes(t *testing.T) {
 			}
 			c.write(t, "known_hosts", name+" "+string(ssh.MarshalAuthorizedKey(key.PublicKey())))
 			if err := login(t, c.dialer(t, ""), c.target(h)); err != nil {
-				t.Errorf("known by %s as %s: %v", key.PublicKey().Type(), name, err)
+				t.Errorf("Dial() with the %s key of %s in known_hosts: %v", key.PublicKey().Type(), name, err)
 			}
 		}
 	}
-	// Known by a type that it does not have any more: that is a change.
-	only := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}, HostKeys: []ssh.Signer{ec}})
-	c.write(t, "known_hosts", "# first line\n"+knownhosts.Line([]string{only.Addr()}, ed.PublicKey())+"\n")
+	// If the host no longer has the known type of key, its key has changed.
+	ecHost := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}, HostKeys: []ssh.Signer{ec}})
+	c.write(t, "known_hosts", "# first line\n"+knownhosts.Line([]string{ecHost.Addr()}, ed.PublicKey())+"\n")
 	d := c.dialer(t, "")
 	d.AcceptNewHostKeys = true
-	bad := hostKeyError(t, login(t, d, c.target(only)), sshx.ReasonHostKeyChanged)
-	if bad.File != c.path("known_hosts") || bad.Line != 2 || bad.Fingerprint != ssh.FingerprintSHA256(ec.PublicKey()) {
-		t.Errorf("error %+v", bad)
+	keyErr := wantHostKeyError(t, login(t, d, c.target(ecHost)), sshx.ReasonHostKeyChanged)
+	if keyErr.File != c.path("known_hosts") || keyErr.Line != 2 || keyErr.Fingerprint != ssh.FingerprintSHA256(ec.PublicKey()) {
+		t.Errorf("Dial() returned %+v, want line 2 of known_hosts and the presented key", keyErr)
 	}
 }
 
@@ -76,45 +76,41 @@ func TestHostKeyUnknown(t *testing.T) {
 	c := newClientFiles(t)
 	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}})
 	fingerprint := ssh.FingerprintSHA256(h.HostKeys()[0])
-	bad := hostKeyError(t, login(t, c.dialer(t, ""), c.target(h)), sshx.ReasonHostKeyUnknown)
-	if bad.Fingerprint != fingerprint || bad.KeyType != ssh.KeyAlgoED25519 || !strings.Contains(bad.Error(), fingerprint) {
-		t.Errorf("error %+v", bad)
+	keyErr := wantHostKeyError(t, login(t, c.dialer(t, ""), c.target(h)), sshx.ReasonHostKeyUnknown)
+	if keyErr.Fingerprint != fingerprint || keyErr.KeyType != ssh.KeyAlgoED25519 || !strings.Contains(keyErr.Error(), fingerprint) {
+		t.Errorf("Dial() returned %+v, want the presented ed25519 key %s", keyErr, fingerprint)
 	}
 	if _, err := os.Stat(c.path("known_hosts")); err == nil {
-		t.Error("a refused key was written down")
+		t.Error("Dial() wrote the rejected key to known_hosts")
 	}
 
-	no := c.dialer(t, "")
-	no.Prompter = &prompter{confirm: func(string) (bool, error) { return false, nil }}
-	hostKeyError(t, login(t, no, c.target(h)), sshx.ReasonHostKeyUnknown)
+	reject := c.dialer(t, "")
+	reject.Prompter = &fakePrompter{confirm: func(string) (bool, error) { return false, nil }}
+	wantHostKeyError(t, login(t, reject, c.target(h)), sshx.ReasonHostKeyUnknown)
 	strict := c.dialer(t, "StrictHostKeyChecking yes\n")
-	strict.Prompter = &prompter{}
-	hostKeyError(t, login(t, strict, c.target(h)), sshx.ReasonHostKeyUnknown)
+	strict.Prompter = &fakePrompter{}
+	wantHostKeyError(t, login(t, strict, c.target(h)), sshx.ReasonHostKeyUnknown)
 
-	// Asked once, even when ten connections ask at the same time, and not again.
-	yes := c.dialer(t, "")
-	ask := &prompter{confirm: func(q string) (bool, error) {
+	// Ten concurrent connections prompt once.
+	accept := c.dialer(t, "")
+	prompter := &fakePrompter{confirm: func(q string) (bool, error) {
 		if !strings.Contains(q, fingerprint) || !strings.Contains(q, ssh.KeyAlgoED25519) || !strings.Contains(q, "127.0.0.1") {
-			t.Errorf("question %q", q)
+			t.Errorf("Confirm(%q), want a question with host, key type and fingerprint", q)
 		}
 		return true, nil
 	}}
-	yes.Prompter = ask
+	accept.Prompter = prompter
 	var all sync.WaitGroup
 	for range 10 {
 		all.Go(func() {
-			if err := login(t, yes, c.target(h)); err != nil {
-				t.Error(err)
-			}
+			wantLogin(t, accept, c.target(h))
 		})
 	}
 	all.Wait()
-	if n := ask.asked(); n != 1 {
-		t.Errorf("asked %d times", n)
+	if n := prompter.count(); n != 1 {
+		t.Errorf("ten logins prompted %d times, want 1", n)
 	}
-	if err := login(t, c.dialer(t, ""), c.target(h)); err != nil {
-		t.Error(err)
-	}
+	wantLogin(t, c.dialer(t, ""), c.target(h))
 }
 
 func TestAcceptNew(t *testing.T) {
@@ -138,33 +134,31 @@ func TestAcceptNew(t *testing.T) {
 			file := c.path("new/known")
 			text, err := os.ReadFile(file)
 			if err != nil || strings.Count(string(text), "\n") != 1 || !strings.HasPrefix(string(text), "|1|") {
-				t.Errorf("known_hosts %q, %v", text, err)
+				t.Errorf("known_hosts contains %q, error %v, want one hashed line", text, err)
 			}
 			for path, mode := range map[string]os.FileMode{file: 0o600, filepath.Dir(file): 0o700 | os.ModeDir} {
 				if info, err := os.Stat(path); err != nil || info.Mode() != mode {
-					t.Errorf("%s: %v, %v", path, info.Mode(), err)
+					t.Errorf("%s has mode %v, error %v, want mode %v", path, info.Mode(), err, mode)
 				}
 			}
-			// A changed key is refused whatever the mode.
+			// A changed key is always rejected.
 			if err := h.Rekey(); err != nil {
 				t.Fatal(err)
 			}
-			bad := hostKeyError(t, login(t, d, c.target(h)), sshx.ReasonHostKeyChanged)
-			if bad.File != file || bad.Line != 1 || bad.Fingerprint != ssh.FingerprintSHA256(h.HostKeys()[0]) {
-				t.Errorf("error %+v", bad)
+			keyErr := wantHostKeyError(t, login(t, d, c.target(h)), sshx.ReasonHostKeyChanged)
+			if keyErr.File != file || keyErr.Line != 1 || keyErr.Fingerprint != ssh.FingerprintSHA256(h.HostKeys()[0]) {
+				t.Errorf("Dial() returned %+v, want line 1 of %s and the presented key", keyErr, file)
 			}
-			// The same Dialer sees that the user has put the file right.
+			// The Dialer reads the file again after a change.
 			if err := os.WriteFile(file, []byte(h.KnownHostsLines()), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			if err := login(t, d, c.target(h)); err != nil {
-				t.Error(err)
-			}
+			wantLogin(t, d, c.target(h))
 		})
 	}
 }
 
-func TestAppendAfterUnfinishedLine(t *testing.T) {
+func TestAcceptNewAfterIncompleteLine(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
 	a := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}})
@@ -173,41 +167,37 @@ func TestAppendAfterUnfinishedLine(t *testing.T) {
 	d := c.dialer(t, "")
 	d.AcceptNewHostKeys = true
 	for _, h := range []server{b, a} {
-		if err := login(t, d, c.target(h)); err != nil {
-			t.Error(err)
-		}
+		wantLogin(t, d, c.target(h))
 	}
 	text, _ := os.ReadFile(c.path("known_hosts"))
-	if string(text) != a.KnownHostsLines()+b.KnownHostsLines() {
-		t.Errorf("known_hosts %q", text)
+	if want := a.KnownHostsLines() + b.KnownHostsLines(); string(text) != want {
+		t.Errorf("known_hosts contains %q, want %q", text, want)
 	}
 }
 
-func TestUnreadableLines(t *testing.T) {
+func TestKnownHostsIgnoresInvalidLines(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
 	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}})
 	other, _, _ := sshtest.NewKey()
-	junk := "host ssh-future AAAA\nhost 1024 35 12345678\n|1|broken ssh-ed25519 AAAA\n@unknown x ssh-ed25519 AAAA\n\n# comment\nword\n"
-	c.write(t, "known_hosts", junk+h.KnownHostsLines())
-	if err := login(t, c.dialer(t, ""), c.target(h)); err != nil {
-		t.Error(err)
-	}
-	c.write(t, "known_hosts", junk+knownhosts.Line([]string{h.Addr()}, other.PublicKey())+"\n")
-	bad := hostKeyError(t, login(t, c.dialer(t, ""), c.target(h)), sshx.ReasonHostKeyChanged)
-	if bad.File != c.path("known_hosts") || bad.Line != 8 {
-		t.Errorf("error %+v", bad)
+	invalid := "host ssh-future AAAA\nhost 1024 35 12345678\n|1|broken ssh-ed25519 AAAA\n@unknown x ssh-ed25519 AAAA\n\n# comment\nword\n"
+	c.write(t, "known_hosts", invalid+h.KnownHostsLines())
+	wantLogin(t, c.dialer(t, ""), c.target(h))
+	c.write(t, "known_hosts", invalid+knownhosts.Line([]string{h.Addr()}, other.PublicKey())+"\n")
+	keyErr := wantHostKeyError(t, login(t, c.dialer(t, ""), c.target(h)), sshx.ReasonHostKeyChanged)
+	if keyErr.File != c.path("known_hosts") || keyErr.Line != 8 {
+		t.Errorf("Dial() returned %+v, want line 8 of known_hosts", keyErr)
 	}
 }
 
-func TestRevoked(t *testing.T) {
+func TestHostKeyRevoked(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
 	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}})
 	c.write(t, "known_hosts", h.KnownHostsLines()+"@revoked * "+string(ssh.MarshalAuthorizedKey(h.HostKeys()[0])))
-	bad := hostKeyError(t, login(t, c.dialer(t, ""), c.target(h)), sshx.ReasonHostKeyChanged)
-	if !bad.Revoked || bad.Line != 2 {
-		t.Errorf("error %+v", bad)
+	keyErr := wantHostKeyError(t, login(t, c.dialer(t, ""), c.target(h)), sshx.ReasonHostKeyChanged)
+	if !keyErr.Revoked || keyErr.Line != 2 {
+		t.Errorf("Dial() returned %+v, want a revoked key in line 2", keyErr)
 	}
 }
 
@@ -230,14 +220,10 @@ func TestHostCertificate(t *testing.T) {
 	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}, HostKeys: []ssh.Signer{signer, key}})
 	line := fmt.Sprintf("@cert-authority [127.0.0.1]:%d %s", h.Port(), ssh.MarshalAuthorizedKey(authority.PublicKey()))
 	c.write(t, "known_hosts", line)
-	if err := login(t, c.dialer(t, ""), c.target(h)); err != nil {
-		t.Error(err)
-	}
-	// A host that knows nothing of authorities gets the plain key, and no certificate.
+	wantLogin(t, c.dialer(t, ""), c.target(h))
+	// If known_hosts has no certificate authority for the host, the plain host key is used.
 	c.write(t, "known_hosts", knownhosts.Line([]string{h.Addr()}, key.PublicKey())+"\n")
-	if err := login(t, c.dialer(t, ""), c.target(h)); err != nil {
-		t.Error(err)
-	}
+	wantLogin(t, c.dialer(t, ""), c.target(h))
 }
 
 func TestHostKeyAlias(t *testing.T) {
@@ -245,13 +231,11 @@ func TestHostKeyAlias(t *testing.T) {
 	c := newClientFiles(t)
 	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}})
 	c.write(t, "known_hosts", "the-box "+string(ssh.MarshalAuthorizedKey(h.HostKeys()[0])))
-	if err := login(t, c.dialer(t, "HostKeyAlias the-box\n"), c.target(h)); err != nil {
-		t.Error(err)
-	}
+	wantLogin(t, c.dialer(t, "HostKeyAlias the-box\n"), c.target(h))
 	_, port, _ := net.SplitHostPort(h.Addr())
-	bad := hostKeyError(t, login(t, c.dialer(t, ""), c.target(h)), sshx.ReasonHostKeyUnknown)
-	if bad.Host != "[127.0.0.1]:"+port {
-		t.Errorf("host %q", bad.Host)
+	keyErr := wantHostKeyError(t, login(t, c.dialer(t, ""), c.target(h)), sshx.ReasonHostKeyUnknown)
+	if want := "[127.0.0.1]:" + port; keyErr.Host != want {
+		t.Errorf("Dial() returned an error for host %q, want %q", keyErr.Host, want)
 	}
 }
 
@@ -259,18 +243,16 @@ func TestKnownHostsOption(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
 	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}})
-	mine := c.write(t, "mine", h.KnownHostsLines())
-	d := c.dialer(t, "UserKnownHostsFile ~/.ssh/not-this\n")
-	d.KnownHosts = []string{mine, c.path("missing")}
-	if err := login(t, d, c.target(h)); err != nil {
-		t.Error(err)
-	}
+	file := c.write(t, "option", h.KnownHostsLines())
+	d := c.dialer(t, "UserKnownHostsFile ~/.ssh/ignored\n")
+	d.KnownHosts = []string{file, c.path("missing")}
+	wantLogin(t, d, c.target(h))
 	d = c.dialer(t, "")
-	d.KnownHosts = []string{c.home} // a folder
+	d.KnownHosts = []string{c.home} // a directory
 	wantReason(t, login(t, d, c.target(h)), sshx.ReasonConfig)
 }
 
-func TestKnownHostsCannotBeWritten(t *testing.T) {
+func TestAcceptNewWriteError(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
 	h := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}})
@@ -279,6 +261,6 @@ func TestKnownHostsCannotBeWritten(t *testing.T) {
 	d.AcceptNewHostKeys = true
 	err := login(t, d, c.target(h))
 	if err == nil || !strings.Contains(err.Error(), "not a directory") {
-		t.Errorf("error %v", err)
+		t.Errorf("Dial() with an unwritable known_hosts returned %v, want the write error", err)
 	}
 }

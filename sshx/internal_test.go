@@ -16,51 +16,51 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-func TestSlots(t *testing.T) {
+func TestHandshakeSlots(t *testing.T) {
 	t.Parallel()
-	s := slots{all: make(chan struct{}, handshakesPerAddress+2)}
+	s := handshakeSlots{all: make(chan struct{}, handshakesPerAddress+2)}
 	ctx := t.Context()
-	var release []func()
-	take := func(key string) {
+	var releases []func()
+	acquire := func(key string) {
 		t.Helper()
 		r, err := s.acquire(ctx, key)
 		if err != nil {
 			t.Fatal(err)
 		}
-		release = append(release, r)
+		releases = append(releases, r)
 	}
-	full := func(key string) {
+	wantFull := func(key string) {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 		defer cancel()
 		if _, err := s.acquire(ctx, key); !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("one more for %s: %v", key, err)
+			t.Errorf("acquire(%s) returned %v, want %v", key, err, context.DeadlineExceeded)
 		}
 	}
 	for range handshakesPerAddress {
-		take("a")
+		acquire("a")
 	}
-	full("a") // its own limit
-	take("b")
-	take("b")
-	full("b") // the limit for all
-	full("c")
-	for _, r := range release {
+	wantFull("a") // limit per address
+	acquire("b")
+	acquire("b")
+	wantFull("b") // total limit
+	wantFull("c")
+	for _, r := range releases {
 		r()
 	}
-	for range handshakesPerAddress { // nothing was lost on the way
-		take("b")
+	for range handshakesPerAddress { // failed calls did not leak slots
+		acquire("b")
 	}
 }
 
 func TestClock(t *testing.T) {
 	t.Parallel()
-	cause := errors.New("late")
+	cause := errors.New("timeout")
 	ctx, c, stop := startClock(t.Context(), 50*time.Millisecond, cause)
 	defer stop()
 	<-time.After(70 * time.Millisecond)
 	if ctx.Err() != nil {
-		t.Fatal("the clock ran before it was started")
+		t.Fatal("clock canceled the context before the first resume")
 	}
 	c.resume()
 	c.pause()
@@ -68,12 +68,12 @@ func TestClock(t *testing.T) {
 	c.resume()
 	<-time.After(70 * time.Millisecond)
 	if ctx.Err() != nil {
-		t.Fatal("the clock ran while it was held")
+		t.Fatal("clock canceled the context while it was paused")
 	}
 	c.resume()
 	<-ctx.Done()
 	if !errors.Is(context.Cause(ctx), cause) {
-		t.Errorf("cause %v", context.Cause(ctx))
+		t.Errorf("context.Cause() = %v, want %v", context.Cause(ctx), cause)
 	}
 }
 
@@ -84,20 +84,20 @@ func TestPutPaths(t *testing.T) {
 	} {
 		target, temp, err := putPaths(path)
 		if (err != nil) != (want == "") || target != want {
-			t.Errorf("%q becomes %q, %v", path, target, err)
+			t.Errorf("putPaths(%q) = %q, %v, want %q", path, target, err, want)
 		}
 		if err == nil && target[:strings.LastIndexByte(target, '/')] != temp[:strings.LastIndexByte(temp, '/')] {
-			t.Errorf("%q: temporary file %q lies elsewhere", path, temp)
+			t.Errorf("putPaths(%q) returned temporary file %q, want one in the same directory", path, temp)
 		}
 	}
 }
 
-// TestFixedCommands keeps what stands in single quotes for any login shell free of what csh and fish take apart there.
-func TestFixedCommands(t *testing.T) {
+// TestQuotedScripts checks that the texts in single quotes contain no characters that are special to csh or fish.
+func TestQuotedScripts(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{"put": joinScript(putSource), "run": strings.TrimSuffix(strings.TrimPrefix(runWrapper, "sh -c '"), "' sh ")} {
 		if strings.ContainsAny(text, "'!\\\n") {
-			t.Errorf("%s holds one of ' ! \\ newline: %s", name, text)
+			t.Errorf("%s command contains a ' ! \\ or newline: %s", name, text)
 		}
 	}
 }
@@ -112,17 +112,17 @@ func TestPutOutput(t *testing.T) {
 			}
 		}
 		if tool := <-o.tool; tool != "gzip" {
-			t.Errorf("tool %q", tool)
+			t.Errorf("tool = %q, want gzip", tool)
 		}
 		select {
 		case <-o.content:
 		default:
-			t.Error("no content")
+			t.Errorf("Write() in pieces of %d bytes reported no content, want its checksum", size)
 		}
 	}
-	for _, bad := range []string{"cat\n-1\n", "cat\nx\n", strings.Repeat("x", 100)} {
-		if _, err := newPutOutput().Write([]byte(bad)); err == nil {
-			t.Errorf("%q was taken", bad)
+	for _, invalid := range []string{"cat\n-1\n", "cat\nx\n", strings.Repeat("x", 100)} {
+		if _, err := newPutOutput().Write([]byte(invalid)); err == nil {
+			t.Errorf("Write(%q) returned no error, want one", invalid)
 		}
 	}
 }
@@ -151,26 +151,26 @@ func TestClassify(t *testing.T) {
 		{errors.New("something else"), ReasonFailed},
 	} {
 		if got := classify(fmt.Errorf("wrapped: %w", c.err)); got != c.want {
-			t.Errorf("%v is %q, want %q", c.err, got, c.want)
+			t.Errorf("classify(%v) = %q, want %q", c.err, got, c.want)
 		}
 	}
 }
 
-func TestToolErrorIsSystemError(t *testing.T) {
+func TestToolErrorWrapsSystemError(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]syscall.Errno{
 		"gzip: stdout: No space left on device":              syscall.ENOSPC,
 		"sh: 1: cannot create /x: Permission denied":         syscall.EACCES,
 		"mkdir: cannot create '/x': Read-only file system\n": syscall.EROFS,
-		"no space left on device, says /x":                   0,
+		"no space left on device: /x":                        0,
 		"":                                                   0,
 	} {
 		err := error(&Error{Op: "put", Reason: ReasonFailed, Err: &toolError{&ExitError{Status: 1, Stderr: line}}})
 		if want != 0 && !errors.Is(err, want) || want == 0 && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EACCES)) {
-			t.Errorf("a tool that writes %q: errors.Is finds no %v", line, want)
+			t.Errorf("error of a tool with stderr %q does not wrap exactly %v", line, want)
 		}
 		if exit := (*ExitError)(nil); !errors.As(err, &exit) || exit.Status != 1 {
-			t.Errorf("a tool that writes %q: errors.As finds no ExitError", line)
+			t.Errorf("error of a tool with stderr %q does not wrap the ExitError", line)
 		}
 	}
 }

@@ -12,26 +12,26 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// passphraseTries is how often a passphrase is asked for, as in OpenSSH.
-const passphraseTries = 3
+// maxPassphraseAttempts limits how often the user is asked for a passphrase, as in OpenSSH.
+const maxPassphraseAttempts = 3
 
-// keyring keeps the key files that were read: each is read, and its passphrase asked for, once per Dialer.
+// keyring holds the key files of a Dialer. It reads each file, and asks for its passphrase, only once.
 type keyring struct {
 	mu    sync.Mutex
 	files map[string]*keyFile
 }
 
-// keyFile is a private key on disk, which may still be locked.
+// keyFile is a private key file, which may be encrypted.
 type keyFile struct {
 	path  string
 	text  []byte
-	pub   ssh.PublicKey // nil while nobody knows: an encrypted PEM without .pub beside it
+	pub   ssh.PublicKey // nil if not known yet: an encrypted PEM file without a .pub file
 	certs []*ssh.Certificate
-	err   error // the file cannot be used
+	err   error // the file is unusable
 
-	mu     sync.Mutex
-	signer ssh.Signer // nil while it is locked
-	denied error      // the passphrase was asked for in vain
+	mu            sync.Mutex
+	signer        ssh.Signer // nil until decrypted
+	passphraseErr error      // no valid passphrase was entered
 }
 
 func (k *keyring) get(path string) *keyFile {
@@ -43,21 +43,21 @@ func (k *keyring) get(path string) *keyFile {
 		if k.files == nil {
 			k.files = map[string]*keyFile{}
 		}
-		if !errors.Is(f.err, os.ErrNotExist) { // a key may be put there later
+		if !errors.Is(f.err, os.ErrNotExist) { // the file may be created later
 			k.files[path] = f
 		}
 	}
 	return f
 }
 
-// readKeyFile reads a private key, or a public key whose private half the agent has.
+// readKeyFile reads a private key, or a public key whose private key is in the agent.
 func readKeyFile(path string) *keyFile {
 	f := &keyFile{path: path}
 	f.certs = readCertificates(path + "-cert.pub")
-	beside := readPublicKey(path + ".pub")
+	pubFile := readPublicKey(path + ".pub")
 	if f.text, f.err = os.ReadFile(path); f.err != nil {
-		if beside != nil && errors.Is(f.err, os.ErrNotExist) {
-			f.pub, f.err = beside, nil
+		if pubFile != nil && errors.Is(f.err, os.ErrNotExist) {
+			f.pub, f.err = pubFile, nil
 		}
 		return f
 	}
@@ -65,13 +65,13 @@ func readKeyFile(path string) *keyFile {
 		return f
 	}
 	signer, err := ssh.ParsePrivateKey(f.text)
-	var locked *ssh.PassphraseMissingError
+	var encrypted *ssh.PassphraseMissingError
 	switch {
 	case err == nil:
 		f.signer, f.pub = signer, signer.PublicKey()
-	case errors.As(err, &locked):
-		if f.pub = locked.PublicKey; f.pub == nil {
-			f.pub = beside
+	case errors.As(err, &encrypted):
+		if f.pub = encrypted.PublicKey; f.pub == nil {
+			f.pub = pubFile
 		}
 	default:
 		f.err = fmt.Errorf("%s: %w", path, err)
@@ -107,62 +107,62 @@ func readCertificates(paths ...string) (certs []*ssh.Certificate) {
 	return certs
 }
 
-// isPrivate tells whether the file holds the private key itself.
+// isPrivate reports whether the file contains the private key.
 func (f *keyFile) isPrivate() bool { return bytes.Contains(f.text, []byte("PRIVATE KEY-----")) }
 
-// unlock gives the signer, asking for the passphrase if need be.
-func (f *keyFile) unlock(ctx context.Context, c *clock, a *asker) (ssh.Signer, error) {
-	if signer, err := f.state(); signer != nil || err != nil {
+// unlock returns the signer. If necessary, it asks for the passphrase.
+func (f *keyFile) unlock(ctx context.Context, c *clock, q *promptQueue) (ssh.Signer, error) {
+	if signer, err := f.cachedSigner(); signer != nil || err != nil {
 		return signer, err
 	}
 	var signer ssh.Signer
-	err := a.turn(ctx, c, func(ctx context.Context, p Prompter) error {
+	err := q.do(ctx, c, func(ctx context.Context, p Prompter) error {
 		var err error
-		if signer, err = f.state(); signer != nil || err != nil {
-			return err // answered while this one waited for its turn
+		if signer, err = f.cachedSigner(); signer != nil || err != nil {
+			return err // set while this call was waiting
 		}
 		signer, err = f.askPassphrase(ctx, p)
 		return err
 	})
 	if errors.Is(err, errNoPrompter) {
-		err = fmt.Errorf("%s needs a passphrase and %w", f.path, err)
+		err = fmt.Errorf("%s needs a passphrase, but %w", f.path, err)
 	}
 	return signer, err
 }
 
-func (f *keyFile) state() (ssh.Signer, error) {
+func (f *keyFile) cachedSigner() (ssh.Signer, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.signer, f.denied
+	return f.signer, f.passphraseErr
 }
 
 func (f *keyFile) askPassphrase(ctx context.Context, p Prompter) (ssh.Signer, error) {
 	question := fmt.Sprintf("Passphrase for %s:", f.path)
 	var err error
-	for range passphraseTries {
-		var phrase string
-		if phrase, err = p.Secret(ctx, question); err != nil {
+	for range maxPassphraseAttempts {
+		var passphrase string
+		if passphrase, err = p.Secret(ctx, question); err != nil {
 			break
 		}
 		var signer ssh.Signer
-		if signer, err = ssh.ParsePrivateKeyWithPassphrase(f.text, []byte(phrase)); err == nil {
+		if signer, err = ssh.ParsePrivateKeyWithPassphrase(f.text, []byte(passphrase)); err == nil {
 			f.mu.Lock()
 			f.signer = signer
 			f.mu.Unlock()
 			return signer, nil
 		}
-		question = fmt.Sprintf("That was wrong. Passphrase for %s:", f.path)
+		question = fmt.Sprintf("Wrong passphrase. Passphrase for %s:", f.path)
 	}
-	err = fmt.Errorf("%s stays locked: %w", f.path, err)
+	err = fmt.Errorf("cannot decrypt %s: %w", f.path, err)
 	if ctx.Err() == nil {
 		f.mu.Lock()
-		f.denied = err
+		f.passphraseErr = err
 		f.mu.Unlock()
 	}
 	return nil, err
 }
 
-// lazySigner shows the public key at once and unlocks the private one when the host has said that it would take it.
+// lazySigner has the public key and decrypts the private key only when the host has accepted the public key.
 type lazySigner struct {
 	file  *keyFile
 	login *login
@@ -175,13 +175,13 @@ func (s *lazySigner) Sign(rand io.Reader, data []byte) (*ssh.Signature, error) {
 }
 
 func (s *lazySigner) SignWithAlgorithm(rand io.Reader, data []byte, algorithm string) (*ssh.Signature, error) {
-	signer, err := s.file.unlock(s.login.ctx, s.login.clock, &s.login.st.ask)
+	signer, err := s.file.unlock(s.login.ctx, s.login.clock, &s.login.st.prompts)
 	if err != nil {
 		s.login.note("%v", err)
 		return nil, err
 	}
-	if with, ok := signer.(ssh.AlgorithmSigner); ok {
-		return with.SignWithAlgorithm(rand, data, algorithm)
+	if s, ok := signer.(ssh.AlgorithmSigner); ok {
+		return s.SignWithAlgorithm(rand, data, algorithm)
 	}
 	return signer.Sign(rand, data)
 }

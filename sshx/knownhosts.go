@@ -17,29 +17,29 @@ import (
 	xknownhosts "golang.org/x/crypto/ssh/knownhosts"
 )
 
-// plainHostKeys are the host key algorithms asked of a host about which nothing is known, best first. Certificates are
-// asked only of hosts for which known_hosts has an authority.
+// plainHostKeys lists the host key algorithms for unknown hosts, in order of preference. Host certificates are requested
+// only if known_hosts has a certificate authority for the host.
 var plainHostKeys = []string{
 	ssh.KeyAlgoED25519, ssh.KeyAlgoECDSA256, ssh.KeyAlgoECDSA384, ssh.KeyAlgoECDSA521,
 	ssh.KeyAlgoRSASHA512, ssh.KeyAlgoRSASHA256,
 }
 
-// nowhere stands for the remote address where known_hosts is searched by name only.
-var nowhere = &net.TCPAddr{IP: net.IPv4zero}
+// anyAddr is a placeholder for the remote address: known_hosts is searched by name only.
+var anyAddr = &net.TCPAddr{IP: net.IPv4zero}
 
-// knownHosts keeps parsed known_hosts files, one set for all hosts. A set is parsed again when a file has changed.
+// knownHosts caches parsed known_hosts files. A set of files is parsed again when a file has changed.
 type knownHosts struct {
-	mu   sync.Mutex // guards sets, and orders changes to the files
+	mu   sync.Mutex // guards sets, and serializes changes to the files
 	sets map[string]*knownSet
 }
 
 type knownSet struct {
-	stamp string // sizes and times of the files when they were parsed
+	stamp string // sizes and modification times of the parsed files
 	db    *knownhosts.HostKeyDB
-	names map[string]string // cleaned copy -> the file it was made of
+	names map[string]string // name of a cleaned copy -> original file
 }
 
-// open gives the parsed files. Files that do not exist are empty.
+// open returns the parsed files. It ignores missing files.
 func (k *knownHosts) open(files []string) (*knownSet, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -68,7 +68,7 @@ func (k *knownHosts) openLocked(files []string) (*knownSet, error) {
 	return set, nil
 }
 
-// statAll drops the files that do not exist.
+// statAll returns the files that exist, and a stamp of their sizes and modification times.
 func statAll(files []string) (present []string, stamp string, err error) {
 	var b strings.Builder
 	for _, file := range files {
@@ -85,8 +85,8 @@ func statAll(files []string) (present []string, stamp string, err error) {
 	return present, b.String(), nil
 }
 
-// parseCleaned parses files that hold lines which the parser refuses and OpenSSH passes over, such as keys of an
-// unknown type: it parses copies in which those lines are empty, so that line numbers stay right.
+// parseCleaned parses files with lines that the parser rejects but OpenSSH ignores, such as keys of an unknown type. It
+// parses copies in which those lines are empty, so that line numbers do not change.
 func parseCleaned(files []string) (*knownhosts.HostKeyDB, map[string]string, error) {
 	dir, err := os.MkdirTemp("", "known_hosts-")
 	if err != nil {
@@ -117,7 +117,7 @@ func parseCleaned(files []string) (*knownhosts.HostKeyDB, map[string]string, err
 	return db, names, err
 }
 
-// validKnownHost tells whether the parser will take the line.
+// validKnownHost reports whether the parser accepts the line.
 func validKnownHost(line []byte) bool {
 	line = bytes.TrimSpace(line)
 	if len(line) == 0 || line[0] == '#' {
@@ -145,8 +145,8 @@ func validKnownHost(line []byte) bool {
 	return len(fields) >= 3 && fields[1] == key.Type()
 }
 
-// algorithms are the host key algorithms to ask for: those known for the host first, because a host that is known by
-// one key and shows another would look like an attack.
+// algorithms returns the host key algorithms to request. The algorithms of known keys come first: if a known host presented a
+// key of another type, it would look like a changed key.
 func (s *knownSet) algorithms(host string) []string {
 	algos := s.db.HostKeyAlgorithms(host)
 	for _, a := range plainHostKeys {
@@ -157,21 +157,21 @@ func (s *knownSet) algorithms(host string) []string {
 	return algos
 }
 
-// check compares key with what is known for host:port. It gives nil or a HostKeyError.
+// check compares key with the known keys of host:port. It returns nil if the key is known and valid.
 func (s *knownSet) check(host string, key ssh.PublicKey) *HostKeyError {
-	err := s.db.HostKeyCallback()(host, nowhere, key)
+	err := s.db.HostKeyCallback()(host, anyAddr, key)
 	if err == nil {
 		return nil
 	}
-	bad := &HostKeyError{Host: knownhosts.Normalize(host), KeyType: key.Type(), Fingerprint: ssh.FingerprintSHA256(key)}
+	keyErr := &HostKeyError{Host: knownhosts.Normalize(host), KeyType: key.Type(), Fingerprint: ssh.FingerprintSHA256(key)}
 	var mismatch *xknownhosts.KeyError
 	var revoked *xknownhosts.RevokedError
 	switch {
 	case errors.As(err, &revoked):
-		bad.Revoked = true
-		bad.File, bad.Line = s.fileName(revoked.Revoked.Filename), revoked.Revoked.Line
+		keyErr.Revoked = true
+		keyErr.File, keyErr.Line = s.fileName(revoked.Revoked.Filename), revoked.Revoked.Line
 	case !errors.As(err, &mismatch):
-		bad.Err = err // a certificate that does not hold
+		keyErr.Err = err // invalid certificate
 	case len(mismatch.Want) > 0:
 		want := mismatch.Want[0]
 		for _, w := range mismatch.Want {
@@ -180,9 +180,9 @@ func (s *knownSet) check(host string, key ssh.PublicKey) *HostKeyError {
 				break
 			}
 		}
-		bad.File, bad.Line = s.fileName(want.Filename), want.Line
+		keyErr.File, keyErr.Line = s.fileName(want.Filename), want.Line
 	}
-	return bad
+	return keyErr
 }
 
 func (s *knownSet) fileName(name string) string {
@@ -192,7 +192,7 @@ func (s *knownSet) fileName(name string) string {
 	return name
 }
 
-// accept adds the key to the first file, unless someone else did meanwhile.
+// accept adds the key to the first file, unless the key is already known.
 func (k *knownHosts) accept(files []string, host string, key ssh.PublicKey, hash bool) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -200,23 +200,23 @@ func (k *knownHosts) accept(files []string, host string, key ssh.PublicKey, hash
 	if err != nil {
 		return err
 	}
-	if bad := set.check(host, key); bad == nil {
+	if keyErr := set.check(host, key); keyErr == nil {
 		return nil
-	} else if bad.File != "" {
-		return bad
+	} else if keyErr.File != "" {
+		return keyErr
 	}
 	name := knownhosts.Normalize(host)
 	if hash {
 		name = xknownhosts.HashHostname(name)
 	}
 	if len(files) == 0 {
-		return errors.New("there is no known_hosts file to write it to")
+		return errors.New("no known_hosts file is configured")
 	}
-	clear(k.sets) // a file's time may be too coarse to show the change
+	clear(k.sets) // the resolution of modification times may be too coarse
 	return appendLine(files[0], xknownhosts.Line([]string{name}, key))
 }
 
-// appendLine adds a line to a file, which it creates with its folder if need be, readable by the user alone.
+// appendLine appends a line to a file. If necessary, it creates the file and its directory, accessible only to the user.
 func appendLine(path, line string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return err

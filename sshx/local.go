@@ -15,64 +15,64 @@ import (
 	"github.com/rbee-keeper/rbee/sshx/internal/stdio"
 )
 
-// localGrace is how long a local command may take to end after SIGHUP, before it is killed.
-const localGrace = 2 * time.Second
+// localGracePeriod is the time between SIGHUP and SIGKILL for a local command.
+const localGracePeriod = 2 * time.Second
 
-// localTarget is this machine's name in errors.
+// localTarget is the target in errors of Local.
 const localTarget = "localhost"
 
-// Local does on this machine, without SSH, what a [Client] does on a host, by the same rules. The zero value works. It is
-// safe for concurrent use.
+// Local has the methods of [Client] for this machine, without SSH. The zero value is ready to use. It is safe for concurrent
+// use.
 type Local struct {
-	Env []string // additions to this process's environment, as NAME=value; programs are looked for in this PATH
-	Dir string   // where commands and relative paths start; "": the home directory (HOME in Env comes first)
+	Env []string // added to the environment of this process, as NAME=value; its PATH is used to find programs
+	Dir string   // working directory and base of relative paths; empty means HOME of Env, or the home directory
 }
 
-// NewLocal gives a Local that starts in the home directory.
+// NewLocal returns a Local for the home directory.
 func NewLocal() *Local { return &Local{} }
 
-// Target is "localhost".
+// Target returns "localhost".
 func (l *Local) Target() string { return localTarget }
 
-// Close does nothing.
+// Close does nothing and returns nil.
 func (l *Local) Close() error { return nil }
 
-// Dial connects from this machine.
+// Dial connects to an address from this machine, like [net.Dialer.DialContext].
 func (l *Local) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := new(net.Dialer).DialContext(ctx, network, address)
 	if err != nil {
-		return nil, l.fail(ctx, "forward "+address, err)
+		return nil, l.opError(ctx, "forward "+address, err)
 	}
 	return conn, nil
 }
 
-// Run is [Client.Run] here. When ctx ends, the program's process group gets SIGHUP and two seconds later SIGKILL.
+// Run is like [Client.Run]. When ctx ends, the process group of the program gets SIGHUP and, two seconds later, SIGKILL.
 func (l *Local) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	if err := checkArgv(argv); err != nil {
-		return l.fail(ctx, "run", err)
+		return l.opError(ctx, "run", err)
 	}
 	return l.run(ctx, command{"run", argv, "", stdin, stdout, stderr}, argv)
 }
 
-// Script is [Client.Script] here.
+// Script is like [Client.Script].
 func (l *Local) Script(ctx context.Context, script string, stdout, stderr io.Writer) error {
 	if strings.ContainsRune(script, 0) {
-		return l.fail(ctx, "script", errNUL)
+		return l.opError(ctx, "script", errNUL)
 	}
 	input := stdio.NewOpenReader(scriptInput(script))
 	defer input.Close()
-	after := stdio.NewMarkFilter(stdout)
-	cmd := command{"script", scriptArgv(), "", input, after, stderr}
-	return notStarted(l.run(ctx, cmd, scriptArgv()), after, cmd, localTarget)
+	filter := stdio.NewMarkFilter(stdout)
+	cmd := command{"script", scriptArgv(), "", input, filter, stderr}
+	return checkStarted(l.run(ctx, cmd, scriptArgv()), filter, cmd, localTarget)
 }
 
 func (l *Local) run(ctx context.Context, c command, argv []string) error {
 	if ctx.Err() != nil {
-		return l.fail(ctx, c.op, ctx.Err())
+		return l.opError(ctx, c.op, ctx.Err())
 	}
 	dir, err := l.dir()
 	if err != nil {
-		return l.fail(ctx, c.op, err)
+		return l.opError(ctx, c.op, err)
 	}
 	env := append(os.Environ(), l.Env...)
 	program, err := findProgram(argv[0], dir, getenv(env, "PATH"))
@@ -83,88 +83,89 @@ func (l *Local) run(ctx context.Context, c command, argv []string) error {
 		}
 		return &ExitError{Argv: c.argv, Target: localTarget, Status: status, Stderr: err.Error()}
 	}
-	broken := make(chan error, 1)
-	failed := func(err error) {
+	ioErr := make(chan error, 1)
+	onError := func(err error) {
 		select {
-		case broken <- err:
+		case ioErr <- err:
 		default:
 		}
 	}
-	out, errs, end := stdio.NewGate(c.stdout, failed), stdio.NewGate(c.stderr, failed), &stdio.Tail{}
-	cmd := &exec.Cmd{Path: program, Args: argv, Dir: dir, Env: env, Stdout: out, Stderr: io.MultiWriter(end, errs)}
-	ownGroup(cmd)
+	out, errs, tail := stdio.NewGate(c.stdout, onError), stdio.NewGate(c.stderr, onError), &stdio.Tail{}
+	cmd := &exec.Cmd{Path: program, Args: argv, Dir: dir, Env: env, Stdout: out, Stderr: io.MultiWriter(tail, errs)}
+	setProcessGroup(cmd)
 	in, err := cmd.StdinPipe()
 	if err == nil {
 		err = cmd.Start()
 	}
 	if err != nil {
-		return l.fail(ctx, c.op, err)
+		return l.opError(ctx, c.op, err)
 	}
-	go feedPipe(in, c.stdin, failed)
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	go copyStdin(in, c.stdin, onError)
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
 
 	abort := func() {
 		out.Close()
 		errs.Close()
 		in.Close()
-		hangUp(cmd)
+		hangUpGroup(cmd)
 		select {
-		case <-ended: //nolint:errcheck // what ended it is known
-		case <-time.After(localGrace):
+		case <-exited: //nolint:errcheck // the cause is known
+		case <-time.After(localGracePeriod):
 		}
 		killGroup(cmd)
 	}
 	select {
-	case err = <-ended:
+	case err = <-exited:
 		select {
-		case err = <-broken:
-			return l.fail(ctx, c.op, err)
+		case err = <-ioErr:
+			return l.opError(ctx, c.op, err)
 		default:
 		}
-	case err = <-broken:
+	case err = <-ioErr:
 		abort()
-		return l.fail(ctx, c.op, err)
+		return l.opError(ctx, c.op, err)
 	case <-ctx.Done():
 		abort()
-		return l.fail(ctx, c.op, ctx.Err())
+		return l.opError(ctx, c.op, ctx.Err())
 	}
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		status, signal := exitStatus(exit.ProcessState)
-		return &ExitError{Argv: c.argv, Target: localTarget, Status: status, Signal: signal, Stderr: end.String()}
+		return &ExitError{Argv: c.argv, Target: localTarget, Status: status, Signal: signal, Stderr: tail.String()}
 	}
 	if err != nil {
-		return l.fail(ctx, c.op, err)
+		return l.opError(ctx, c.op, err)
 	}
 	return nil
 }
 
-// feedPipe sends stdin to a program. When the caller's reader fails, the program must not take that for the end.
-func feedPipe(in io.WriteCloser, stdin io.Reader, failed func(error)) {
+// copyStdin copies stdin to a program. If stdin fails, copyStdin calls onError and does not close in: the program must not
+// mistake the error for EOF.
+func copyStdin(in io.WriteCloser, stdin io.Reader, onError func(error)) {
 	if stdin != nil {
 		src := stdio.NewErrReader(stdin)
 		if _, err := io.Copy(in, src); err != nil && src.Err() != nil {
-			failed(src.Err())
+			onError(src.Err())
 			return
 		}
 	}
 	in.Close()
 }
 
-// fail makes an operation's error.
-func (l *Local) fail(ctx context.Context, op string, err error) error {
+// opError returns the error of an operation.
+func (l *Local) opError(ctx context.Context, op string, err error) error {
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
 	reason := classify(err)
 	if reason == ReasonLost {
-		reason = ReasonFailed // there is no connection to lose
+		reason = ReasonFailed // a Local has no connection
 	}
 	return &Error{Op: op, Target: localTarget, Reason: reason, Err: err}
 }
 
-// dir is where commands and relative paths start.
+// dir returns the working directory.
 func (l *Local) dir() (string, error) {
 	if l.Dir != "" {
 		return l.Dir, nil
@@ -175,7 +176,7 @@ func (l *Local) dir() (string, error) {
 	return os.UserHomeDir()
 }
 
-// getenv finds a variable; the last assignment counts.
+// getenv returns the value of a variable. The last assignment takes precedence.
 func getenv(env []string, name string) string {
 	for i := len(env) - 1; i >= 0; i-- {
 		if v, ok := strings.CutPrefix(env[i], name+"="); ok {
@@ -185,7 +186,7 @@ func getenv(env []string, name string) string {
 	return ""
 }
 
-// findProgram looks for a program as a shell in dir would.
+// findProgram finds a program like a shell whose working directory is dir.
 func findProgram(name, dir, path string) (string, error) {
 	if strings.ContainsRune(name, '/') {
 		if !filepath.IsAbs(name) {
@@ -193,10 +194,10 @@ func findProgram(name, dir, path string) (string, error) {
 		}
 		return name, canExecute(name)
 	}
-	found := fmt.Errorf("%s: not found", name)
+	lookupErr := fmt.Errorf("%s: not found", name)
 	for _, dir := range filepath.SplitList(path) {
 		if dir == "" {
-			continue // the current folder, which no program should come from unasked
+			continue // an empty entry means the current directory, which is not safe
 		}
 		file := filepath.Join(dir, name)
 		err := canExecute(file)
@@ -204,10 +205,10 @@ func findProgram(name, dir, path string) (string, error) {
 			return file, nil
 		}
 		if errors.Is(err, os.ErrPermission) {
-			found = err
+			lookupErr = err
 		}
 	}
-	return "", found
+	return "", lookupErr
 }
 
 func canExecute(file string) error {

@@ -12,10 +12,10 @@ import (
 	"strings"
 )
 
-// Put is [Client.Put] here. The content is on disk before the file gets its name.
+// Put is like [Client.Put]. It syncs the content to disk before it renames the file.
 func (l *Local) Put(ctx context.Context, path string, mode fs.FileMode, gz io.Reader, sum [32]byte) error {
 	if err := l.put(ctx, path, mode, gz, sum); err != nil {
-		return l.fail(ctx, "put "+path, err)
+		return l.opError(ctx, "put "+path, err)
 	}
 	return nil
 }
@@ -54,11 +54,11 @@ func (l *Local) put(ctx context.Context, path string, mode fs.FileMode, gz io.Re
 		return err
 	}
 	digest := sha256.New()
-	if _, err := io.Copy(io.MultiWriter(f, digest), plain); err != nil { //nolint:gosec // what rbee itself compressed
+	if _, err := io.Copy(io.MultiWriter(f, digest), plain); err != nil { //nolint:gosec // the caller provides the content
 		return err
 	}
 	if got := [32]byte(digest.Sum(nil)); got != sum {
-		return fmt.Errorf("%w: it is %x, not %x", ErrChecksum, got, sum)
+		return fmt.Errorf("%w: got %x, want %x", ErrChecksum, got, sum)
 	}
 	if err := f.Chmod(mode.Perm()); err != nil {
 		return err
@@ -75,7 +75,7 @@ func (l *Local) put(ctx context.Context, path string, mode fs.FileMode, gz io.Re
 	return os.Rename(f.Name(), target)
 }
 
-// contextReader fails once its context has ended.
+// contextReader returns an error when its context has ended.
 type contextReader struct {
 	ctx context.Context
 	r   io.Reader

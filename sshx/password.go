@@ -8,22 +8,23 @@ import (
 	"sync"
 )
 
-// passwordTries is how many passwords are asked for at one host.
-const passwordTries = 3
+// maxPasswordAttempts limits how many passwords the user is asked for per host.
+const maxPasswordAttempts = 3
 
-// challenge answers keyboard-interactive. A single hidden question is taken for the password.
+// challenge answers the questions of keyboard-interactive authentication. It treats a single hidden question that contains
+// "password" as a password prompt.
 func (l *login) challenge(name, instruction string, questions []string, echos []bool) ([]string, error) {
 	if len(questions) == 0 {
 		return nil, nil
 	}
-	l.answered = true
+	l.kiPrompted = true
 	if len(questions) == 1 && !echos[0] && strings.Contains(strings.ToLower(questions[0]), "password") {
 		answer, err := l.password()
 		return []string{answer}, err
 	}
-	l.asked++
+	l.prompted++
 	answers := make([]string, len(questions))
-	err := l.st.ask.turn(l.ctx, l.clock, func(ctx context.Context, p Prompter) error {
+	err := l.st.prompts.do(l.ctx, l.clock, func(ctx context.Context, p Prompter) error {
 		for i, q := range questions {
 			text := strings.Join(strings.Fields(strings.Join([]string{name, instruction, q}, " ")), " ")
 			var err error
@@ -34,72 +35,72 @@ func (l *login) challenge(name, instruction string, questions []string, echos []
 		return nil
 	})
 	if err != nil {
-		l.stop = fmt.Errorf("question not answered: %w", err)
-		return nil, l.stop
+		l.abortErr = fmt.Errorf("cannot answer the question of the host: %w", err)
+		return nil, l.abortErr
 	}
 	return answers, nil
 }
 
-// password is one that this host has not seen: one that was given for the user before, or a new one.
+// password returns a password that was not tried on this host yet: a cached password of the user, or a new one.
 func (l *login) password() (string, error) {
-	known := &l.st.passwords
-	pw, ok := known.untried(l.r.User, l.r.Address(), l.tried)
+	cache := &l.st.passwords
+	pw, ok := cache.untried(l.r.User, l.r.Address(), l.triedPasswords)
 	if !ok {
-		err := l.st.ask.turn(l.ctx, l.clock, func(ctx context.Context, p Prompter) error {
-			if pw, ok = known.untried(l.r.User, l.r.Address(), l.tried); ok {
-				return nil // given while this one waited for its turn
+		err := l.st.prompts.do(l.ctx, l.clock, func(ctx context.Context, p Prompter) error {
+			if pw, ok = cache.untried(l.r.User, l.r.Address(), l.triedPasswords); ok {
+				return nil // cached while this call was waiting
 			}
 			question := fmt.Sprintf("Password of %s:", l.r.Address())
-			if len(l.tried) > 0 {
-				question = fmt.Sprintf("The password was refused. Password of %s:", l.r.Address())
+			if len(l.triedPasswords) > 0 {
+				question = fmt.Sprintf("Wrong password. Password of %s:", l.r.Address())
 			}
 			var err error
 			if pw, err = p.Secret(ctx, question); err != nil {
 				return err
 			}
-			l.asked++
-			known.add(l.r.User, pw)
+			l.prompted++
+			cache.add(l.r.User, pw)
 			return nil
 		})
 		if err != nil {
-			l.stop = fmt.Errorf("password not given: %w", err)
-			return "", l.stop
+			l.abortErr = fmt.Errorf("cannot get the password: %w", err)
+			return "", l.abortErr
 		}
 	}
-	l.note("a password was tried")
-	if l.tried == nil {
-		l.tried = map[string]bool{}
+	l.note("tried a password")
+	if l.triedPasswords == nil {
+		l.triedPasswords = map[string]bool{}
 	}
-	l.tried[pw], l.last = true, pw
+	l.triedPasswords[pw], l.lastPassword = true, pw
 	return pw, nil
 }
 
-// passwords remembers what was typed, so that a user is asked once for many hosts.
-type passwords struct {
+// passwordCache holds the passwords that the user has entered, so that one prompt is enough for many hosts.
+type passwordCache struct {
 	mu     sync.Mutex
 	byUser map[string][]string // newest last
-	byHost map[string]string   // what a host took, by user@host:port
+	byHost map[string]string   // accepted passwords, by user@host:port
 }
 
-// rememberedPasswords bounds how many old passwords a host is tried with, because hosts ban after too many wrong ones.
-const rememberedPasswords = 2
+// maxCachedPasswords limits how many cached passwords are tried on a host. Hosts may block clients after too many attempts.
+const maxCachedPasswords = 2
 
-func (p *passwords) untried(user, host string, tried map[string]bool) (string, bool) {
+func (p *passwordCache) untried(user, host string, tried map[string]bool) (string, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if pw, ok := p.byHost[host]; ok && !tried[pw] {
 		return pw, true
 	}
-	list := p.byUser[user]
-	for i := len(list) - 1; i >= 0 && i >= len(list)-rememberedPasswords; i-- {
-		if !tried[list[i]] {
-			return list[i], true
+	cached := p.byUser[user]
+	for i := len(cached) - 1; i >= 0 && i >= len(cached)-maxCachedPasswords; i-- {
+		if !tried[cached[i]] {
+			return cached[i], true
 		}
 	}
 	return "", false
 }
 
-func (p *passwords) add(user, pw string) {
+func (p *passwordCache) add(user, pw string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.byUser == nil {
@@ -108,7 +109,7 @@ func (p *passwords) add(user, pw string) {
 	p.byUser[user] = append(slices.DeleteFunc(p.byUser[user], func(s string) bool { return s == pw }), pw)
 }
 
-func (p *passwords) worked(host, pw string) {
+func (p *passwordCache) setAccepted(host, pw string) {
 	if pw == "" {
 		return
 	}

@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// This system has no process groups as Unix knows them: only the program itself is ended.
+// Without Unix process groups, only the program itself is terminated.
 
-func ownGroup(*exec.Cmd) {}
+func setProcessGroup(*exec.Cmd) {}
 
-func hangUp(cmd *exec.Cmd) { _ = cmd.Process.Kill() }
+func hangUpGroup(cmd *exec.Cmd) { _ = cmd.Process.Kill() }
 
 func killGroup(cmd *exec.Cmd) { _ = cmd.Process.Kill() }
 
-func endGroup(cmd *exec.Cmd) {
-	kill := time.AfterFunc(localGrace, func() { killGroup(cmd) })
+func waitOrKillGroup(cmd *exec.Cmd) {
+	kill := time.AfterFunc(localGracePeriod, func() { killGroup(cmd) })
 	_ = cmd.Wait()
 	kill.Stop()
 }

@@ -11,23 +11,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownGroup gives the program a process group of its own, so that it can be ended with all its children.
-func ownGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
+// setProcessGroup starts the program in a new process group, so that it can be terminated with its children.
+func setProcessGroup(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }
 
-// hangUp asks the program's group to end.
-func hangUp(cmd *exec.Cmd) { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGHUP) }
+// hangUpGroup sends SIGHUP to the process group of the program.
+func hangUpGroup(cmd *exec.Cmd) { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGHUP) }
 
-// killGroup ends what is left of the program's group.
+// killGroup sends SIGKILL to the process group of the program.
 func killGroup(cmd *exec.Cmd) { _ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 
-// endGroup waits for the program's end, which it forces after a while.
-func endGroup(cmd *exec.Cmd) {
-	kill := time.AfterFunc(localGrace, func() { killGroup(cmd) })
+// waitOrKillGroup waits for the program to exit. After localGracePeriod, it kills the process group.
+func waitOrKillGroup(cmd *exec.Cmd) {
+	kill := time.AfterFunc(localGracePeriod, func() { killGroup(cmd) })
 	_ = cmd.Wait()
 	kill.Stop()
 }
 
-// exitStatus is the status as a shell counts it, and the signal's name without SIG.
+// exitStatus returns the status as a shell reports it, and the name of the signal without SIG.
 func exitStatus(state *os.ProcessState) (status int, signal string) {
 	ws, ok := state.Sys().(syscall.WaitStatus)
 	if ok && ws.Signaled() {

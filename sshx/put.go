@@ -23,20 +23,20 @@ import (
 //go:embed put.sh
 var putSource string
 
-// putChecksumStatus is the exit status of put.sh for a wrong sum.
+// putChecksumStatus is the exit status of put.sh for a checksum mismatch.
 const putChecksumStatus = 65
 
-// Put writes a file on the host, in one exec. gz is the content compressed with gzip, sum the SHA-256 of the uncompressed
-// content, and mode the permissions. A relative path, or one that begins with ~/, starts in the home directory; missing
-// folders are made (0700). Memory use does not depend on the size.
+// Put writes a file on the host, with one exec request. gz is the content compressed with gzip, sum is the SHA-256 of the
+// uncompressed content, and mode is the permission bits. A relative path, or a path that starts with ~/, is relative to the
+// home directory. Missing directories are created with mode 0700. Memory use does not depend on the size.
 //
-// The content goes to a temporary file in the same folder, is verified, and only then renamed: path is the old file or
-// the new one, whole, whatever happens, and a program that runs from the old file goes on. A symbolic link at path is
-// replaced. A wrong sum gives an error that wraps [ErrChecksum]; other errors carry the words of the host's tools, such
-// as "No space left on device".
+// Put writes the content to a temporary file in the same directory, verifies the checksum, and then renames the file.
+// Therefore path is always either the complete old file or the complete new file, and a program running from the old file
+// is not affected. A symbolic link at path is replaced. If the checksum does not match, the error wraps [ErrChecksum]. Other
+// errors contain the message of the tool that failed on the host, such as "No space left on device".
 //
-// Needed on the host: a POSIX shell, cat, mkdir, mv, rm, chmod. Without gzip the content travels uncompressed; without openssl,
-// sha256sum, shasum and sha256 it is read back to be verified.
+// The host needs a POSIX shell, cat, mkdir, mv, rm and chmod. Without gzip, the content is sent uncompressed. Without
+// openssl, sha256sum, shasum and sha256, the file is read back to verify it.
 func (c *Client) Put(ctx context.Context, path string, mode fs.FileMode, gz io.Reader, sum [32]byte) error {
 	target, temp, err := putPaths(path)
 	if err != nil {
@@ -45,13 +45,13 @@ func (c *Client) Put(ctx context.Context, path string, mode fs.FileMode, gz io.R
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	out := newPutOutput()
-	after := stdio.NewMarkFilter(out)
+	filter := stdio.NewMarkFilter(out)
 	cmd := command{
 		op:     "put " + path,
 		argv:   []string{"put " + path},
 		line:   "sh -c '" + joinScript(putSource) + "' sh " + Quote(temp, target, putMode(mode), hex.EncodeToString(sum[:])),
 		stdin:  &putInput{ctx: ctx, gz: gz, tool: out.tool},
-		stdout: after,
+		stdout: filter,
 	}
 	s, err := c.startSession(ctx, cmd)
 	if err != nil {
@@ -61,10 +61,10 @@ func (c *Client) Put(ctx context.Context, path string, mode fs.FileMode, gz io.R
 	go func() { exited <- s.wait(ctx) }()
 	select {
 	case err = <-exited:
-		err = notStarted(err, after, cmd, c.target)
+		err = checkStarted(err, filter, cmd, c.target)
 	case got := <-out.content:
-		// The script waits for the verdict. It ends when it sees it, or when this session is given up.
-		err = c.settle(ctx, got == sum, temp, target)
+		// The script waits until the temporary file is renamed or removed, or this session ends.
+		err = c.finishPut(ctx, got == sum, temp, target)
 	}
 	var exit *ExitError
 	if errors.As(err, &exit) && exit.Status == putChecksumStatus {
@@ -76,8 +76,8 @@ func (c *Client) Put(ctx context.Context, path string, mode fs.FileMode, gz io.R
 	return nil
 }
 
-// settle ends a Put whose content was read back.
-func (c *Client) settle(ctx context.Context, ok bool, temp, target string) error {
+// finishPut completes a Put whose content was read back: it renames or removes the temporary file.
+func (c *Client) finishPut(ctx context.Context, ok bool, temp, target string) error {
 	if ok {
 		return c.Run(ctx, []string{"mv", "-f", temp, target}, nil, nil, nil)
 	}
@@ -88,8 +88,8 @@ func (c *Client) settle(ctx context.Context, ok bool, temp, target string) error
 }
 
 func (c *Client) putError(path string, err error) error {
-	var own *Error
-	if errors.As(err, &own) {
+	var sshErr *Error
+	if errors.As(err, &sshErr) {
 		return err
 	}
 	var exit *ExitError
@@ -99,18 +99,17 @@ func (c *Client) putError(path string, err error) error {
 	return &Error{Op: "put " + path, Target: c.target, Reason: ReasonFailed, Err: err}
 }
 
-// toolError shows an ExitError as the words of the tool that failed.
+// toolError wraps an ExitError and has the message of the tool that failed.
 type toolError struct{ exit *ExitError }
 
 func (e *toolError) Error() string {
-	if words := lastLine(e.exit.Stderr); words != "" {
-		return words
+	if line := lastLine(e.exit.Stderr); line != "" {
+		return line
 	}
 	return e.exit.Error()
 }
 
-// Unwrap returns the exit status and, if it is known, the error of the system that the
-// tool reports, such as [syscall.ENOSPC].
+// Unwrap returns the ExitError and, if known, the system error that the tool reports, such as [syscall.ENOSPC].
 func (e *toolError) Unwrap() []error {
 	if errno := systemError(lastLine(e.exit.Stderr)); errno != 0 {
 		return []error{e.exit, errno}
@@ -118,8 +117,8 @@ func (e *toolError) Unwrap() []error {
 	return []error{e.exit}
 }
 
-// systemError returns the error of the system that a line of a tool ends with, as tools
-// report it: "cat: write error: No space left on device". It returns 0 for any other line.
+// systemError returns the system error at the end of a tool's error message, such as "cat: write error: No space left on
+// device". It returns 0 if it does not recognize one.
 func systemError(line string) syscall.Errno {
 	for _, errno := range []syscall.Errno{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EACCES} {
 		if strings.HasSuffix(strings.ToLower(line), errno.Error()) {
@@ -129,7 +128,8 @@ func systemError(line string) syscall.Errno {
 	return 0
 }
 
-// putPaths gives the path for the shell, which always has a / in it and begins with no -, and the temporary file beside it.
+// putPaths returns the path for the shell, which contains a slash and does not start with a dash, and the path of a temporary
+// file in the same directory.
 func putPaths(path string) (target, temp string, err error) {
 	path = strings.TrimPrefix(path, "~/")
 	if !strings.HasPrefix(path, "/") {
@@ -138,20 +138,21 @@ func putPaths(path string) (target, temp string, err error) {
 	slash := strings.LastIndexByte(path, '/')
 	dir, base := path[:slash+1], path[slash+1:]
 	if base == "" || base == "." || base == ".." {
-		return "", "", fmt.Errorf("%q names no file", path)
+		return "", "", fmt.Errorf("invalid path %q: want the path of a file", path)
 	}
 	if strings.ContainsRune(path, 0) {
 		return "", "", errNUL
 	}
 	random := make([]byte, 8)
 	rand.Read(random)
-	const room = 200 // of the 255 bytes that a file name may have
-	return path, dir + "." + base[:min(len(base), room)] + "." + hex.EncodeToString(random) + ".tmp", nil
+	const maxBase = 200 // the maximum length of a file name is 255 bytes
+	return path, dir + "." + base[:min(len(base), maxBase)] + "." + hex.EncodeToString(random) + ".tmp", nil
 }
 
 func putMode(mode fs.FileMode) string { return fmt.Sprintf("%04o", mode.Perm()) }
 
-// putInput is what goes to the script: it waits for the word on gzip and then gives gz as it is, or decompressed.
+// putInput is the standard input of the script. It waits until the script reports its tool, and then returns the content:
+// compressed for gzip, and uncompressed otherwise.
 type putInput struct {
 	ctx  context.Context
 	gz   io.Reader
@@ -178,20 +179,22 @@ func (p *putInput) Read(b []byte) (int, error) {
 	return p.src.Read(b)
 }
 
-// putOutput reads what the script says: a line with the tool; then, only when it sends the content back, a line with its
-// size, and the content.
+// putOutput parses the output of the script: a line with the tool. If the script sends the content back, a line with the size
+// and the content follow.
 type putOutput struct {
-	tool    chan string   // takes the tool
-	content chan [32]byte // takes the SHA-256 of what came back
+	tool    chan string   // receives the tool
+	content chan [32]byte // receives the SHA-256 of the content
 
-	line  []byte
-	lines int
-	left  int64
-	sum   hash.Hash
+	line      []byte
+	lines     int
+	remaining int64
+	sum       hash.Hash
 }
 
-// putLineLimit bounds the script's lines, which are a word or a number.
+// putLineLimit limits the length of the script's output lines, which are a word or a number.
 const putLineLimit = 64
+
+var errUnexpectedOutput = errors.New("unexpected output of the host")
 
 func newPutOutput() *putOutput {
 	return &putOutput{tool: make(chan string, 1), content: make(chan [32]byte, 1), sum: sha256.New()}
@@ -202,30 +205,30 @@ func (o *putOutput) Write(p []byte) (int, error) {
 	for o.lines < 2 {
 		head, rest, ok := bytes.Cut(p, []byte("\n"))
 		if o.line = append(o.line, head...); len(o.line) > putLineLimit {
-			return 0, errors.New("the host answered something unexpected")
+			return 0, errUnexpectedOutput
 		}
 		if !ok {
 			return n, nil
 		}
-		word := string(bytes.TrimSpace(o.line))
+		line := string(bytes.TrimSpace(o.line))
 		o.line, p = nil, rest
 		if o.lines++; o.lines == 1 {
-			o.tool <- word
+			o.tool <- line
 			continue
 		}
-		size, err := strconv.ParseInt(word, 10, 64)
+		size, err := strconv.ParseInt(line, 10, 64)
 		if err != nil || size < 0 {
-			return 0, errors.New("the host answered something unexpected")
+			return 0, errUnexpectedOutput
 		}
-		o.left = size
+		o.remaining = size
 		if size == 0 {
 			o.finish()
 		}
 	}
-	if o.left > 0 {
-		part := p[:min(int64(len(p)), o.left)]
+	if o.remaining > 0 {
+		part := p[:min(int64(len(p)), o.remaining)]
 		o.sum.Write(part)
-		if o.left -= int64(len(part)); o.left == 0 {
+		if o.remaining -= int64(len(part)); o.remaining == 0 {
 			o.finish()
 		}
 	}

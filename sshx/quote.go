@@ -2,12 +2,11 @@ package sshx
 
 import "strings"
 
-// Quote joins argv to one command line that a shell splits into exactly argv again.
+// Quote returns a command line that a shell splits into exactly the words of argv.
 //
-// It is written for POSIX shells, and what it writes means the same in fish and, as long as no word holds a
-// newline, in csh: a login shell may be any of them. For that, the three characters which single quotes do not
-// protect everywhere (' \ !) stand outside of quotes behind a backslash. A NUL byte cannot be an argument of any
-// program; [Client.Run] and [Local.Run] refuse it.
+// The result is valid in POSIX shells, in fish and, if no word contains a newline, in csh. The three characters that single
+// quotes do not protect in all of these shells (' \ !) are escaped with a backslash outside of quotes. Arguments cannot
+// contain NUL bytes; [Client.Run] and [Local.Run] reject them.
 func Quote(argv ...string) string {
 	var b strings.Builder
 	for i, word := range argv {
@@ -29,27 +28,27 @@ func quoteWord(b *strings.Builder, word string) {
 		return
 	}
 	quoted := false
-	toggle := func(want bool) {
-		if quoted != want {
+	setQuoted := func(v bool) {
+		if quoted != v {
 			b.WriteByte('\'')
-			quoted = want
+			quoted = v
 		}
 	}
 	for i := range len(word) {
 		switch c := word[i]; c {
 		case '\'', '\\', '!':
-			toggle(false)
+			setQuoted(false)
 			b.WriteByte('\\')
 			b.WriteByte(c)
 		default:
-			toggle(true)
+			setQuoted(true)
 			b.WriteByte(c)
 		}
 	}
-	toggle(false)
+	setQuoted(false)
 }
 
-// isPlain tells whether no shell sees anything special in word, even where a command's name is expected.
+// isPlain reports whether no shell treats word specially, even as the name of a command.
 func isPlain(word string) bool {
 	for i := range len(word) {
 		c := word[i]
@@ -61,7 +60,7 @@ func isPlain(word string) bool {
 	return word != "" && !shellWords[word]
 }
 
-// shellWords are the words that start a compound command in some shell.
+// shellWords contains the reserved words of the supported shells.
 var shellWords = map[string]bool{
 	"if": true, "then": true, "elif": true, "else": true, "fi": true, "for": true, "foreach": true, "in": true,
 	"do": true, "done": true, "while": true, "until": true, "case": true, "esac": true, "select": true,

@@ -31,7 +31,7 @@ func TestQuote(t *testing.T) {
 	}
 }
 
-// FuzzQuote lets every shell of this machine take the words apart again.
+// FuzzQuote checks that all installed shells split a quoted command line into the original words.
 func FuzzQuote(f *testing.F) {
 	for _, word := range []string{"", "a", "it's", `\`, `\\`, "!", "$(id)", "`id`", "~", "a\nb", "\r", "\xff", "é", "*", "if", `'\''`, "a=b", "-n", "#"} {
 		f.Add(word, "x y")
@@ -55,13 +55,13 @@ func FuzzQuote(f *testing.F) {
 				args = append([]string{"sh"}, args...)
 			case strings.HasSuffix(shell, "fish"):
 				if strings.ToValidUTF8(a+b, "") != a+b {
-					continue // fish changes bytes that are no UTF-8
+					continue // fish changes invalid UTF-8
 				}
 				args = append([]string{"--no-config"}, args...)
 			}
 			out, err := exec.Command(shell, args...).Output()
 			if want := a + "\x00" + b + "\x00"; err != nil || string(out) != want {
-				t.Fatalf("%s makes %q of %s, want %q (%v)", shell, out, line, want, err)
+				t.Fatalf("%s -c %s printed %q, error %v, want %q", shell, line, out, err, want)
 			}
 		}
 	})

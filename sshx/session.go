@@ -13,28 +13,28 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// command is one thing to do on a host, remote or local.
+// command is a command to run on a remote host or on this machine.
 type command struct {
 	op     string
-	argv   []string // for messages
-	line   string   // for the login shell
+	argv   []string // for error messages
+	line   string   // command line for the login shell
 	stdin  io.Reader
-	stdout io.Writer // nil discards
-	stderr io.Writer // nil discards
+	stdout io.Writer // nil discards the output
+	stderr io.Writer // nil discards the output
 }
 
-// runWrapper starts a command behind the mark. It holds no character that means something to csh or fish within single
-// quotes, and no newline.
+// runWrapper prints the start mark and then runs a command. Its text contains no newline and no character that is special to
+// csh or fish within single quotes.
 const runWrapper = "sh -c '" + stdio.PrintMark + `; exec "$@"' sh `
 
-// Run runs a program with its arguments in the user's home directory, without a terminal. argv is quoted, so no shell
-// ever looks into it. A nil stdin is empty, nil writers discard. What the login shell's start-up files print to standard
-// output is left out.
+// Run runs a program with arguments in the home directory of the user, without a terminal. The arguments are quoted, so no
+// shell interprets them. A nil stdin is empty; a nil writer discards the output. Output of the start-up files of the login
+// shell is not part of stdout.
 //
-// A program that ends with another status than 0 gives an [*ExitError]; everything else that goes wrong an [*Error].
-// When ctx ends, Run returns at once: the program gets the end of its input and, where sshd passes signals on (OpenSSH
-// 7.9 or newer), SIGHUP for its process group. The writers are not used after Run has returned; they must not block for
-// ever. One Read of stdin may still be under way.
+// If the program does not exit with status 0, the error is an [*ExitError]. Other errors are [*Error] values. When ctx ends,
+// Run returns immediately. The program then gets EOF on its input and, if sshd supports signals (OpenSSH 7.9 or newer), its
+// process group gets SIGHUP. Run does not use the writers after it has returned; they must not block forever. One Read of
+// stdin can still be in progress.
 func (c *Client) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	if err := checkArgv(argv); err != nil {
 		return &Error{Op: "run", Target: c.target, Reason: ReasonFailed, Err: err}
@@ -42,9 +42,10 @@ func (c *Client) Run(ctx context.Context, argv []string, stdin io.Reader, stdout
 	return c.run(ctx, command{"run", argv, runWrapper + Quote(argv...), stdin, stdout, stderr})
 }
 
-// Script runs a script of the POSIX shell. It goes over standard input to `sh -s`, so that its text shows up in no list of
-// processes; its own standard input is empty. When the connection or ctx ends, the script's process group gets SIGHUP,
-// so it ends too, unless it is made to survive (trap, nohup, setsid). Otherwise Script is like [Client.Run].
+// Script runs a POSIX shell script. It sends the script over standard input to `sh -s`, so that the text does not appear in
+// process lists. The standard input of the script itself is empty. When the connection or ctx ends, the process group of the
+// script gets SIGHUP and terminates, unless the script prevents it (trap, nohup, setsid). Otherwise, Script is like
+// [Client.Run].
 func (c *Client) Script(ctx context.Context, script string, stdout, stderr io.Writer) error {
 	if strings.ContainsRune(script, 0) {
 		return &Error{Op: "script", Target: c.target, Reason: ReasonFailed, Err: errNUL}
@@ -59,15 +60,15 @@ var scriptSource string
 
 func scriptArgv() []string { return []string{"sh", "-s"} }
 
-// scriptInput wraps a script for `sh -s`. The shell reads all of it before it starts. Standard input stays open after it;
-// a watcher waits for its end, which comes with the end of the connection, and then hangs up the process group. It does
-// nothing once the shell, or what the shell has become, is gone. The shell itself survives SIGPIPE, for it often has a word
-// to say about its dying children, to a reader that is gone, before it comes to the script's own trap for SIGHUP.
+// scriptInput returns the input of `sh -s` that runs a script. The shell reads the complete input before it runs it. Standard
+// input then remains open until the connection ends. A background watcher waits for EOF and sends SIGHUP to the process
+// group, unless the shell (or the program that has replaced it) has already exited. The shell ignores SIGPIPE: it may report
+// terminated children to a closed connection before it runs the SIGHUP trap of the script.
 func scriptInput(script string) string {
 	return "{ " + strings.Replace(joinScript(scriptSource), `"$script"`, Quote(script), 1) + " }\n"
 }
 
-// joinScript returns an embedded script as one line without comments, with the mark that precedes the output.
+// joinScript returns an embedded script as one line, without comments, and with the command that prints the start mark.
 func joinScript(source string) string {
 	var parts []string
 	for line := range strings.Lines(source) {
@@ -78,11 +79,11 @@ func joinScript(source string) string {
 	return strings.Replace(strings.Join(parts, " "), ": start;", stdio.PrintMark+";", 1)
 }
 
-var errNUL = errors.New("a NUL byte cannot be passed to a program")
+var errNUL = errors.New("NUL byte in argument")
 
 func checkArgv(argv []string) error {
 	if len(argv) == 0 || argv[0] == "" {
-		return errors.New("no program is given")
+		return errors.New("empty program name")
 	}
 	for _, arg := range argv {
 		if strings.ContainsRune(arg, 0) {
@@ -92,36 +93,37 @@ func checkArgv(argv []string) error {
 	return nil
 }
 
-// run runs a command whose output begins after the mark.
+// run runs a command whose output starts after the start mark.
 func (c *Client) run(ctx context.Context, cmd command) error {
-	after := stdio.NewMarkFilter(cmd.stdout)
-	cmd.stdout = after
+	filter := stdio.NewMarkFilter(cmd.stdout)
+	cmd.stdout = filter
 	s, err := c.startSession(ctx, cmd)
 	if err != nil {
 		return err
 	}
 	err = s.wait(ctx)
-	return notStarted(err, after, cmd, c.target)
+	return checkStarted(err, filter, cmd, c.target)
 }
 
-// notStarted finds out when a command has never begun, although it seems to have ended, and says what came instead.
-func notStarted(err error, after *stdio.MarkFilter, cmd command, target string) error {
-	if after.Seen() {
+// checkStarted returns err if the command has printed the start mark. Otherwise the command was not started, and checkStarted
+// returns an error with the output that the host sent instead.
+func checkStarted(err error, filter *stdio.MarkFilter, cmd command, target string) error {
+	if filter.Seen() {
 		return err
 	}
-	noise := strings.TrimSpace(strings.ToValidUTF8(string(after.Noise()), "\uFFFD"))
+	preamble := strings.TrimSpace(strings.ToValidUTF8(string(filter.Preamble()), "\uFFFD"))
 	var exit *ExitError
 	if errors.As(err, &exit) && exit.Stderr == "" {
-		exit.Stderr = noise
+		exit.Stderr = preamble
 	}
 	if err == nil {
 		err = &Error{Op: cmd.op, Target: target, Reason: ReasonFailed,
-			Err: fmt.Errorf("the account does not run commands; it answered %q", noise)}
+			Err: fmt.Errorf("the account does not run commands: it responded with %q", preamble)}
 	}
 	return err
 }
 
-// session is a command that runs on the host.
+// session is a command that is running on the host.
 type session struct {
 	client *Client
 	cmd    command
@@ -130,14 +132,14 @@ type session struct {
 	out    *stdio.Gate
 	err    *stdio.Gate
 	tail   *stdio.Tail
-	ended  chan error // takes what ssh.Session.Wait says
-	broken chan error // takes the first failure of the caller's reader or writers
+	exited chan error // receives the result of ssh.Session.Wait
+	ioErr  chan error // receives the first error of the caller's reader or writers
 }
 
-// startSession opens a session and starts the command in it. It gives up when ctx ends.
+// startSession opens a session and starts the command in it. It returns when ctx ends.
 func (c *Client) startSession(ctx context.Context, cmd command) (*session, error) {
 	if ctx.Err() != nil {
-		return nil, c.fail(ctx, cmd.op, ctx.Err())
+		return nil, c.opError(ctx, cmd.op, ctx.Err())
 	}
 	type result struct {
 		s   *session
@@ -151,7 +153,7 @@ func (c *Client) startSession(ctx context.Context, cmd command) (*session, error
 	select {
 	case r := <-started:
 		if r.err != nil {
-			return nil, c.fail(ctx, cmd.op, r.err)
+			return nil, c.opError(ctx, cmd.op, r.err)
 		}
 		return r.s, nil
 	case <-ctx.Done():
@@ -160,7 +162,7 @@ func (c *Client) startSession(ctx context.Context, cmd command) (*session, error
 				r.s.abort()
 			}
 		}()
-		return nil, c.fail(ctx, cmd.op, ctx.Err())
+		return nil, c.opError(ctx, cmd.op, ctx.Err())
 	}
 }
 
@@ -169,91 +171,92 @@ func (c *Client) openSession(ctx context.Context, cmd command) (*session, error)
 	if err != nil {
 		return nil, err
 	}
-	s := &session{client: c, cmd: cmd, ssh: sess, tail: &stdio.Tail{}, ended: make(chan error, 1), broken: make(chan error, 1)}
-	s.out = stdio.NewGate(cmd.stdout, s.fail)
-	s.err = stdio.NewGate(cmd.stderr, s.fail)
+	s := &session{client: c, cmd: cmd, ssh: sess, tail: &stdio.Tail{}, exited: make(chan error, 1), ioErr: make(chan error, 1)}
+	s.out = stdio.NewGate(cmd.stdout, s.setIOError)
+	s.err = stdio.NewGate(cmd.stderr, s.setIOError)
 	sess.Stdout, sess.Stderr = s.out, io.MultiWriter(s.tail, s.err)
 	if s.in, err = sess.StdinPipe(); err == nil {
 		if err = sess.Start(cmd.line); err != nil && !isDropped(err) {
-			err = errors.New("the host refused to start a command") // the original shows the whole command line
+			err = errors.New("the host rejected the command") // the original error contains the command line
 		}
 	}
 	if err != nil {
 		sess.Close()
-		c.sessionEnded()
+		c.releaseSession()
 		return nil, err
 	}
 	go func() {
 		err := sess.Wait()
 		sess.Close()
-		c.sessionEnded()
-		s.ended <- err
+		c.releaseSession()
+		s.exited <- err
 	}()
-	go s.feed()
+	go s.copyStdin()
 	return s, nil
 }
 
-// feed sends stdin. When the caller's reader fails, the program must not take that for the end of its input.
-func (s *session) feed() {
+// copyStdin copies stdin to the program. If stdin fails, copyStdin does not close the input of the program, which must not
+// mistake the error for EOF.
+func (s *session) copyStdin() {
 	if s.cmd.stdin != nil {
 		src := stdio.NewErrReader(s.cmd.stdin)
 		if _, err := io.Copy(s.in, src); err != nil && src.Err() != nil {
-			s.fail(src.Err())
+			s.setIOError(src.Err())
 			return
 		}
 	}
 	s.in.Close()
 }
 
-func (s *session) fail(err error) {
+func (s *session) setIOError(err error) {
 	select {
-	case s.broken <- err:
+	case s.ioErr <- err:
 	default:
 	}
 }
 
-// wait waits for the command's end.
+// wait waits for the command to exit.
 func (s *session) wait(ctx context.Context) error {
 	select {
-	case err := <-s.ended:
+	case err := <-s.exited:
 		return s.result(ctx, err)
-	case err := <-s.broken:
+	case err := <-s.ioErr:
 		s.abort()
-		return s.localFailure(ctx, err)
+		return s.ioError(ctx, err)
 	case <-ctx.Done():
 		s.abort()
-		return s.client.fail(ctx, s.cmd.op, ctx.Err())
+		return s.client.opError(ctx, s.cmd.op, ctx.Err())
 	case <-s.client.done:
-		// The command may have ended just before the connection did.
+		// The command may have exited just before the connection ended.
 		select {
-		case err := <-s.ended:
+		case err := <-s.exited:
 			return s.result(ctx, err)
-		case <-time.After(closeLimit):
+		case <-time.After(closeTimeout):
 			s.abort()
-			return s.client.fail(ctx, s.cmd.op, io.EOF)
+			return s.client.opError(ctx, s.cmd.op, io.EOF)
 		}
 	}
 }
 
-// result words the end of the session. A failure of the caller's own reader or writer explains more than the status.
+// result returns the error of the session. An error of the caller's reader or writers takes precedence over the exit status.
 func (s *session) result(ctx context.Context, err error) error {
 	select {
-	case err := <-s.broken:
-		return s.localFailure(ctx, err)
+	case err := <-s.ioErr:
+		return s.ioError(ctx, err)
 	default:
 		return s.exitError(ctx, err)
 	}
 }
 
-// localFailure is for an error of the caller's own reader or writer, which says nothing about the connection.
-func (s *session) localFailure(ctx context.Context, err error) error {
+// ioError returns the error for a failure of the caller's reader or writers, which does not affect the connection.
+func (s *session) ioError(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
-		return s.client.fail(ctx, s.cmd.op, ctx.Err())
+		return s.client.opError(ctx, s.cmd.op, ctx.Err())
 	}
 	return &Error{Op: s.cmd.op, Target: s.client.target, Reason: ReasonFailed, Err: err}
 }
 
-// exitError reads how the command ended.
+// exitError returns the error for a result of ssh.Session.Wait.
 func (s *session) exitError(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -266,21 +269,21 @@ func (s *session) exitError(ctx context.Context, err error) error {
 		exit.Status, exit.Signal = status.ExitStatus(), status.Signal()
 		return exit
 	case errors.As(err, &missing):
-		if cause := s.client.lost(ctx); cause != nil {
-			return s.client.fail(ctx, s.cmd.op, io.EOF)
+		if cause := s.client.checkAlive(ctx); cause != nil {
+			return s.client.opError(ctx, s.cmd.op, io.EOF)
 		}
 		return exit
 	}
-	return s.client.fail(ctx, s.cmd.op, err)
+	return s.client.opError(ctx, s.cmd.op, err)
 }
 
-// abort leaves the session without waiting for the far side: no more output comes to the caller, and the program is told
-// to end. Messages to a host that is gone can block, so they are sent in the background.
+// abort ends the session without waiting for the host. It stops the output to the caller, sends SIGHUP and closes the
+// session. Sending to an unresponsive host can block, so it happens in the background.
 func (s *session) abort() {
 	s.out.Close()
 	s.err.Close()
 	go func() {
 		_ = s.ssh.Signal(ssh.SIGHUP)
-		s.ssh.Close() // which is the end of the program's input, too
+		s.ssh.Close() // also closes the standard input of the program
 	}()
 }

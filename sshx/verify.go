@@ -8,62 +8,63 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// verify is called during the handshake with the key that the host shows.
+// verify checks the key that the host presents during the handshake.
 func (l *login) verify(key ssh.PublicKey) error {
-	set, err := l.st.known.open(l.r.KnownHosts)
+	set, err := l.st.knownHosts.open(l.r.KnownHosts)
 	if err != nil {
 		return err
 	}
-	bad := set.check(l.r.HostKeyName(), key)
-	if bad == nil {
+	keyErr := set.check(l.r.HostKeyName(), key)
+	if keyErr == nil {
 		return nil
 	}
-	if bad.File != "" || bad.Err != nil {
-		return bad
+	if keyErr.File != "" || keyErr.Err != nil {
+		return keyErr
 	}
 	if !l.st.acceptNew && l.r.StrictHostKeys != "accept-new" {
-		if err := l.confirm(key, bad); err != nil {
+		if err := l.confirm(key, keyErr); err != nil {
 			return err
 		}
 	}
-	if err := l.st.known.accept(l.r.KnownHosts, l.r.HostKeyName(), key, l.r.HashKnownHosts); err != nil {
+	if err := l.st.knownHosts.accept(l.r.KnownHosts, l.r.HostKeyName(), key, l.r.HashKnownHosts); err != nil {
 		var other *HostKeyError
 		if errors.As(err, &other) {
 			return other
 		}
-		bad.Err = fmt.Errorf("it was accepted but cannot be recorded: %w", err)
-		return bad
+		keyErr.Err = fmt.Errorf("cannot record the accepted key: %w", err)
+		return keyErr
 	}
 	return nil
 }
 
-// confirm asks the user. Where two connections to one host ask, the second finds the first one's answer.
-func (l *login) confirm(key ssh.PublicKey, bad *HostKeyError) error {
-	if l.r.StrictHostKeys == "yes" || l.st.ask.prompter == nil {
-		return bad
+// confirm asks the user to accept an unknown key. It does not ask if another connection has recorded the key while confirm
+// was waiting.
+func (l *login) confirm(key ssh.PublicKey, keyErr *HostKeyError) error {
+	if l.r.StrictHostKeys == "yes" || l.st.prompts.prompter == nil {
+		return keyErr
 	}
-	question := fmt.Sprintf("The host key of %s (%s) is not known. It is %s %s. Trust it from now on?",
-		bad.Host, l.r.Address(), bad.KeyType, bad.Fingerprint)
-	return l.st.ask.turn(l.ctx, l.clock, func(ctx context.Context, p Prompter) error {
-		set, err := l.st.known.open(l.r.KnownHosts)
+	question := fmt.Sprintf("The host key of %s (%s) is unknown: %s %s. Accept and store it?",
+		keyErr.Host, l.r.Address(), keyErr.KeyType, keyErr.Fingerprint)
+	return l.st.prompts.do(l.ctx, l.clock, func(ctx context.Context, p Prompter) error {
+		set, err := l.st.knownHosts.open(l.r.KnownHosts)
 		if err != nil {
 			return err
 		}
-		if bad := set.check(l.r.HostKeyName(), key); bad == nil {
+		if keyErr := set.check(l.r.HostKeyName(), key); keyErr == nil {
 			return nil
-		} else if bad.File != "" {
-			return bad
+		} else if keyErr.File != "" {
+			return keyErr
 		}
 		yes, err := p.Confirm(ctx, question)
 		if err != nil {
-			bad.Err = err
-			return bad
+			keyErr.Err = err
+			return keyErr
 		}
 		if !yes {
-			bad.Err = errors.New("it was not accepted")
-			return bad
+			keyErr.Err = errors.New("the user did not accept it")
+			return keyErr
 		}
-		// Recorded before the next question, which may be about the same host.
-		return l.st.known.accept(l.r.KnownHosts, l.r.HostKeyName(), key, l.r.HashKnownHosts)
+		// Record the key before the next prompt, which may be about the same host.
+		return l.st.knownHosts.accept(l.r.KnownHosts, l.r.HostKeyName(), key, l.r.HashKnownHosts)
 	})
 }

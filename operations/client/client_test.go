@@ -21,72 +21,73 @@ import (
 
 const token = "hunter2-hunter2"
 
-// answering is a server that gives every request the same answer.
-func answering(t *testing.T, status int, kind, body string) *client.Client {
+// staticClient returns a client of a server that gives every request the same response.
+func staticClient(t *testing.T, status int, contentType, body string) *client.Client {
 	t.Helper()
-	return handled(t, func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", kind)
+	return newClient(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", contentType)
 		w.WriteHeader(status)
 		_, _ = io.WriteString(w, body)
 	})
 }
 
-func handled(t *testing.T, h http.HandlerFunc) *client.Client {
+// newClient returns a client of a server with the given handler.
+func newClient(t *testing.T, h http.HandlerFunc) *client.Client {
 	t.Helper()
 	s := httptest.NewServer(h)
 	t.Cleanup(s.Close)
 	return &client.Client{URL: s.URL + "/", Token: token, HTTP: s.Client(), Retry: time.Second}
 }
 
-// calls does everything that a client can.
-func calls(ctx context.Context, c *client.Client) map[string]error {
+// callAll calls every method of a client and returns the errors by method name.
+func callAll(ctx context.Context, c *client.Client) map[string]error {
 	out := map[string]error{}
-	_, out["run"] = c.Run(ctx, ops.HiveList{}, nil)
-	_, out["start"] = c.Start(ctx, ops.HiveList{})
-	_, out["watch"] = c.Watch(ctx, "j/1", 0, nil)
-	_, out["jobs"] = c.Jobs(ctx)
-	_, out["job"] = c.Job(ctx, "j/1")
-	out["cancel"] = c.Cancel(ctx, "j/1")
-	out["health"] = c.Health(ctx)
-	out["info"] = c.Info(ctx, new(struct{}))
+	_, out["Run"] = c.Run(ctx, ops.HiveList{}, nil)
+	_, out["Start"] = c.Start(ctx, ops.HiveList{})
+	_, out["Watch"] = c.Watch(ctx, "j/1", 0, nil)
+	_, out["Jobs"] = c.Jobs(ctx)
+	_, out["Job"] = c.Job(ctx, "j/1")
+	out["Cancel"] = c.Cancel(ctx, "j/1")
+	out["Health"] = c.Health(ctx)
+	out["Info"] = c.Info(ctx, new(struct{}))
 	return out
 }
 
-func TestClientAnswers(t *testing.T) {
+func TestClientResponseErrors(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		status     int
-		kind, body string
-		code       ops.Code
-		reason     ops.Reason
-		message    string
+		status            int
+		contentType, body string
+		code              ops.Code
+		reason            ops.Reason
+		message           string
 	}{
-		"token":       {401, "text/plain", "no", ops.CodeFailed, "auth", "the token was refused by http://127.0.0.1:"},
-		"a page":      {200, "text/html; charset=utf-8", "<html>", ops.CodeFailed, ops.ReasonOtherProgram, `answered "200 OK" with text/html, which is no rbee`},
-		"not found":   {404, "text/plain", "404 page not found", ops.CodeFailed, ops.ReasonOtherProgram, `"404 Not Found" with text/plain, which is no rbee`},
-		"no type":     {500, "", "", ops.CodeFailed, ops.ReasonOtherProgram, "which is no rbee"},
-		"redirect":    {302, "", "", ops.CodeFailed, ops.ReasonOtherProgram, "302"},
-		"other error": {400, "application/json", `{"error":"bad"}`, ops.CodeFailed, ops.ReasonOtherProgram, "no rbee"},
-		"rbee's": {409, "application/json", `{"error":{"code":"locked","hive":"gpu-1","message":"held","problems":[{"message":"p"}]}}`,
+		"token rejected":       {401, "text/plain", "no", ops.CodeFailed, "auth", " rejected the token"},
+		"HTML page":            {200, "text/html; charset=utf-8", "<html>", ops.CodeFailed, ops.ReasonOtherProgram, `is not rbee: it responded with "200 OK" and text/html`},
+		"not found":            {404, "text/plain", "404 page not found", ops.CodeFailed, ops.ReasonOtherProgram, `is not rbee: it responded with "404 Not Found" and text/plain`},
+		"missing content type": {500, "", "", ops.CodeFailed, ops.ReasonOtherProgram, "is not rbee"},
+		"redirect":             {302, "", "", ops.CodeFailed, ops.ReasonOtherProgram, "302"},
+		"other error":          {400, "application/json", `{"error":"bad"}`, ops.CodeFailed, ops.ReasonOtherProgram, "is not rbee"},
+		"error of rbee": {409, "application/json", `{"error":{"code":"locked","hive":"gpu-1","message":"held","problems":[{"message":"p"}]}}`,
 			ops.CodeLocked, "", "hive gpu-1: held\n  p"},
-		"no array": {200, "application/json", `[1]`, ops.CodeFailed, ops.ReasonOtherProgram, "no rbee"},
+		"array": {200, "application/json", `[1]`, ops.CodeFailed, ops.ReasonOtherProgram, "is not rbee"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			for call, err := range calls(t.Context(), answering(t, test.status, test.kind, test.body)) {
+			for method, err := range callAll(t.Context(), staticClient(t, test.status, test.contentType, test.body)) {
 				var e *ops.Error
 				if !errors.As(err, &e) || e.Code != test.code || e.Reason != test.reason || !strings.Contains(err.Error(), test.message) {
-					t.Errorf("%s: %#v: %v", call, err, err)
+					t.Errorf("%s() returned %#v (%v), want code %s, reason %q and message %q", method, err, err, test.code, test.reason, test.message)
 				}
 				if text := fmt.Sprintf("%v %+v %#v", err, err, err); strings.Contains(text, token) {
-					t.Errorf("%s shows the token: %s", call, text)
+					t.Errorf("%s() returned an error that contains the token: %s", method, text)
 				}
 			}
 		})
 	}
-	for call, err := range calls(t.Context(), answering(t, 201, "application/json", `{}`)) {
-		if (call == "run" || call == "start" || call == "watch") && (ops.CodeOf(err) != ops.CodeFailed || !strings.Contains(err.Error(), "no rbee")) {
-			t.Errorf("%s: %v", call, err)
+	for method, err := range callAll(t.Context(), staticClient(t, 201, "application/json", `{}`)) {
+		if (method == "Run" || method == "Start" || method == "Watch") && (ops.CodeOf(err) != ops.CodeFailed || !strings.Contains(err.Error(), "is not rbee")) {
+			t.Errorf("%s() with an empty response returned %v, want an error that the server is not rbee", method, err)
 		}
 	}
 }
@@ -112,65 +113,65 @@ func TestClientUnreachable(t *testing.T) {
 		"other":   {client.Client{URL: "http://u:" + token + "@h", HTTP: dial(errors.New("the channel was rejected"))}, ops.ReasonFailed},
 	} {
 		test.client.Token = token
-		for call, err := range calls(t.Context(), &test.client) { // at once: nothing was lost
+		for method, err := range callAll(t.Context(), &test.client) { // without retries
 			var e *ops.Error
 			if !errors.As(err, &e) || e.Code != ops.CodeUnreachable || e.Reason != test.reason {
-				t.Errorf("%s: %s: %#v", name, call, err)
+				t.Errorf("%s: %s() returned %#v, want code %s and reason %q", name, method, err, ops.CodeUnreachable, test.reason)
 			}
 			if strings.Contains(fmt.Sprintf("%+v", err), token) {
-				t.Errorf("%s: %s shows the token: %v", name, call, err)
+				t.Errorf("%s: %s() returned an error that contains the token: %v", name, method, err)
 			}
 		}
 	}
 	for _, url := range []string{"", "127.0.0.1:8600", "ftp://h", "http://%zz:" + token + "@h", "\n"} {
 		err := (&client.Client{URL: url}).Health(t.Context())
-		if ops.CodeOf(err) != ops.CodeFailed || !strings.Contains(err.Error(), "no URL") || strings.Contains(err.Error(), token) {
-			t.Errorf("%q: %v", url, err)
+		if ops.CodeOf(err) != ops.CodeFailed || !strings.Contains(err.Error(), "invalid URL") || strings.Contains(err.Error(), token) {
+			t.Errorf("Health() with URL %q returned %v, want an error about the URL, without the token", url, err)
 		}
 	}
 }
 
-func TestClientSends(t *testing.T) {
+func TestClientRequests(t *testing.T) {
 	t.Parallel()
-	var seen []string
-	c := handled(t, func(w http.ResponseWriter, r *http.Request) {
+	var requests []string
+	c := newClient(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
-		seen = append(seen, r.Method+" "+r.URL.EscapedPath()+" "+string(body))
+		requests = append(requests, r.Method+" "+r.URL.EscapedPath()+" "+string(body))
 		if r.Header.Get("Authorization") != "Bearer "+token {
-			t.Errorf("%s: authorization %q", r.URL, r.Header.Get("Authorization"))
+			t.Errorf("request for %s has Authorization %q, want the token", r.URL, r.Header.Get("Authorization"))
 		}
 		_, _ = io.WriteString(w, `{"job_id":"j/1","jobs":[{"id":"x","operation":"not_yet","report":{"a":1}}],"version":"v9"}`)
 	})
 	job, err := c.Start(t.Context(), ops.ModelGet{Target: ops.Target{HiveID: "gpu-1"}, ID: "org/repo"})
 	if err != nil || job.ID != "j/1" || job.HiveID != "gpu-1" || job.Model != "org/repo" || job.State != client.JobRunning {
-		t.Errorf("%+v, %v", job, err)
+		t.Errorf("Start(ModelGet) = %+v, %v, want running job j/1 for model org/repo on gpu-1", job, err)
 	}
 	if list, err := c.Jobs(t.Context()); err != nil || len(list) != 1 || list[0].Operation != "not_yet" {
-		t.Errorf("a newer rbee: %+v, %v", list, err)
+		t.Errorf("Jobs() = %+v, %v, want one job with the unknown operation not_yet", list, err)
 	}
 	var info struct{ Version string }
 	if err := errors.Join(c.Cancel(t.Context(), job.ID), c.Health(t.Context()), c.Info(t.Context(), &info)); err != nil || info.Version != "v9" {
-		t.Errorf("%+v, %v", info, err)
+		t.Errorf("Cancel(), Health() and Info() returned %+v, %v, want version v9", info, err)
 	}
 	want := []string{
 		`POST /v1/jobs {"operation":"model_get","hive_id":"gpu-1","id":"org/repo"}`,
 		"GET /v1/jobs ", "DELETE /v1/jobs/j%2F1 ", "GET /health ", "GET /v1/info ",
 	}
-	if fmt.Sprint(seen) != fmt.Sprint(want) {
-		t.Errorf("sent %q\nwant %q", seen, want)
+	if fmt.Sprint(requests) != fmt.Sprint(want) {
+		t.Errorf("requests = %q\nwant %q", requests, want)
 	}
-	if _, err := c.Run(t.Context(), ops.ModelGet{}, nil); ops.CodeOf(err) != ops.CodeBadOperation || len(seen) != len(want) {
-		t.Errorf("an invalid operation: %v", err)
+	if _, err := c.Run(t.Context(), ops.ModelGet{}, nil); ops.CodeOf(err) != ops.CodeBadOperation || len(requests) != len(want) {
+		t.Errorf("Run(invalid operation) returned %v after %d requests, want code %s and no request", err, len(requests)-len(want), ops.CodeBadOperation)
 	}
 	if _, err := c.Run(t.Context(), nil, nil); ops.CodeOf(err) != ops.CodeBadOperation {
-		t.Errorf("no operation: %v", err)
+		t.Errorf("Run(nil) returned %v, want code %s", err, ops.CodeBadOperation)
 	}
 }
 
-// streaming is a server of one job whose stream is this text.
-func streaming(t *testing.T, text string) *client.Client {
+// streamClient returns a client of a server with one job that has the given stream.
+func streamClient(t *testing.T, text string) *client.Client {
 	t.Helper()
-	return handled(t, func(w http.ResponseWriter, r *http.Request) {
+	return newClient(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
 			_, _ = io.WriteString(w, `{"job_id":"j1"}`)
 			return
@@ -180,51 +181,51 @@ func streaming(t *testing.T, text string) *client.Client {
 	})
 }
 
-func TestClientStreams(t *testing.T) {
+func TestClientRunReadsStream(t *testing.T) {
 	t.Parallel()
 	const one, two = "id: 1\nevent: event\ndata: {\"type\":\"note\",\"message\":\"one\"}\n\n", "id: 2\nevent: event\ndata: {\"message\":\"two\"}\n\n"
-	const well = "event: result\ndata: {\"report\":{\"hives\":[]}}\n\ndata: [DONE]\n\n"
+	const end = "event: result\ndata: {\"report\":{\"hives\":[]}}\n\ndata: [DONE]\n\n"
 	for name, test := range map[string]struct {
 		text, events string
 		report       bool
 		code         ops.Code
 		message      string
 	}{
-		"well":          {one + two + well, "one two", true, "", ""},
-		"twice":         {one + one + two + one + well, "one two", true, "", ""},
-		"comments":      {": \n\n" + one + ": \n\n" + well, "one", true, "", ""},
-		"newer":         {"id: 1\nevent: other\ndata: 1\n\n" + one + "data: hello\n\n" + well, "one", true, "", ""},
-		"no end":        {one + "event: result\ndata: {\"report\":{}}\n\n", "one", true, "", ""},
-		"error":         {one + "event: result\ndata: {\"error\":{\"code\":\"locked\",\"message\":\"held\"}}\n\ndata: [ERROR] held\n\n", "one", false, ops.CodeLocked, "held"},
-		"both":          {"event: result\ndata: {\"report\":{},\"error\":{\"code\":\"failed\",\"message\":\"half\"}}\n\n", "", true, ops.CodeFailed, "half"},
-		"no result":     {one + "data: [DONE]\n\n", "one", false, ops.CodeFailed, "without a result"},
-		"empty result":  {"event: result\ndata: {}\n\n", "", false, ops.CodeFailed, "empty"},
-		"bad event":     {"id: 1\nevent: event\ndata: {\n\n", "", false, ops.CodeFailed, "event 1"},
-		"bad result":    {"event: result\ndata: no\n\n", "", false, ops.CodeFailed, "cannot be read"},
-		"other report":  {"event: result\ndata: {\"report\":[1]}\n\n", "", false, ops.CodeFailed, "the report of hive_list"},
-		"never an end":  {one, "one", false, ops.CodeUnreachable, "may go on"},
-		"empty streams": {"", "", false, ops.CodeUnreachable, "may go on"},
+		"report":             {one + two + end, "one two", true, "", ""},
+		"repeated events":    {one + one + two + one + end, "one two", true, "", ""},
+		"comments":           {": \n\n" + one + ": \n\n" + end, "one", true, "", ""},
+		"unknown events":     {"id: 1\nevent: other\ndata: 1\n\n" + one + "data: hello\n\n" + end, "one", true, "", ""},
+		"missing end marker": {one + "event: result\ndata: {\"report\":{}}\n\n", "one", true, "", ""},
+		"error":              {one + "event: result\ndata: {\"error\":{\"code\":\"locked\",\"message\":\"held\"}}\n\ndata: [ERROR] held\n\n", "one", false, ops.CodeLocked, "held"},
+		"report and error":   {"event: result\ndata: {\"report\":{},\"error\":{\"code\":\"failed\",\"message\":\"half\"}}\n\n", "", true, ops.CodeFailed, "half"},
+		"no result":          {one + "data: [DONE]\n\n", "one", false, ops.CodeFailed, "without a result"},
+		"empty result":       {"event: result\ndata: {}\n\n", "", false, ops.CodeFailed, "empty"},
+		"malformed event":    {"id: 1\nevent: event\ndata: {\n\n", "", false, ops.CodeFailed, "event 1"},
+		"malformed result":   {"event: result\ndata: no\n\n", "", false, ops.CodeFailed, "cannot read the events"},
+		"invalid report":     {"event: result\ndata: {\"report\":[1]}\n\n", "", false, ops.CodeFailed, "the report of hive_list"},
+		"truncated stream":   {one, "one", false, ops.CodeUnreachable, "may still be running"},
+		"empty stream":       {"", "", false, ops.CodeUnreachable, "may still be running"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			c := streaming(t, test.text)
+			c := streamClient(t, test.text)
 			c.Retry = 100 * time.Millisecond
 			var events []string
 			report, err := c.Run(t.Context(), ops.HiveList{}, func(e ops.Event) { events = append(events, e.Message) })
 			if got := strings.Join(events, " "); got != test.events {
-				t.Errorf("events %q", got)
+				t.Errorf("Run() sent events %q, want %q", got, test.events)
 			}
 			if (report != nil) != test.report || ops.CodeOf(err) != test.code || err != nil && !strings.Contains(err.Error(), test.message) {
-				t.Errorf("%v, %v", report, err)
+				t.Errorf("Run() = %v, %v, want a report: %t, code %q and message %q", report, err, test.report, test.code, test.message)
 			}
 		})
 	}
 }
 
-func TestClientDoesNotRetry(t *testing.T) {
+func TestClientNegativeRetryDisablesRetries(t *testing.T) {
 	t.Parallel()
 	var posts, streams atomic.Int64
-	c := handled(t, func(w http.ResponseWriter, r *http.Request) {
+	c := newClient(t, func(w http.ResponseWriter, r *http.Request) {
 		switch {
 		case r.URL.Path == "/health":
 			_, _ = io.WriteString(w, "{}")
@@ -237,26 +238,25 @@ func TestClientDoesNotRetry(t *testing.T) {
 		panic(http.ErrAbortHandler)
 	})
 	c.Retry = -1
-	if err := c.Health(t.Context()); err != nil { // leaves a connection, over which net/http would repeat by itself
+	if err := c.Health(t.Context()); err != nil { // opens a connection; net/http repeats requests only on reused ones
 		t.Fatal(err)
 	}
 	var e *ops.Error
-	if _, err := c.Run(t.Context(), ops.HiveList{}, nil); !errors.As(err, &e) || e.Reason != "lost" || !strings.Contains(e.Message, "may have been begun") {
-		t.Errorf("%#v", err)
+	if _, err := c.Run(t.Context(), ops.HiveList{}, nil); !errors.As(err, &e) || e.Reason != "lost" || !strings.Contains(e.Message, "the operation may have started") {
+		t.Errorf("Run() returned %#v, want reason lost and a note that the operation may have started", err)
 	}
 	if _, err := c.Watch(t.Context(), "j1", 0, nil); !errors.As(err, &e) || e.Reason != "lost" {
-		t.Errorf("%#v", err)
+		t.Errorf("Watch() returned %#v, want reason lost", err)
 	}
 	if posts.Load() != 1 || streams.Load() < 1 { // the transport itself may repeat a GET
-		t.Errorf("%d posts, %d streams", posts.Load(), streams.Load())
+		t.Errorf("server received %d POST and %d stream requests, want 1 and at least 1", posts.Load(), streams.Load())
 	}
 }
 
-// A repeated request says that it is one: the same key, and its age.
-func TestClientRepeatsUnderTheSameKey(t *testing.T) {
+func TestClientRepeatsRequestWithSameKey(t *testing.T) {
 	t.Parallel()
 	var keys, ages []string
-	c := handled(t, func(w http.ResponseWriter, r *http.Request) {
+	c := newClient(t, func(w http.ResponseWriter, r *http.Request) {
 		keys, ages = append(keys, r.Header.Get("Idempotency-Key")), append(ages, r.Header.Get("Idempotency-Age"))
 		if len(keys) < 3 {
 			panic(http.ErrAbortHandler)
@@ -267,22 +267,23 @@ func TestClientRepeatsUnderTheSameKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(keys) != 3 || keys[0] == "" || keys[1] != keys[0] || keys[2] != keys[0] || ages[0] != "" || !strings.HasPrefix(ages[2], "0.") {
-		t.Errorf("keys %q, ages %q", keys, ages)
+		t.Errorf("three requests had keys %q and ages %q, want equal keys and an age on repeated requests", keys, ages)
 	}
 	if _, err := c.Start(t.Context(), ops.HiveList{}); err != nil || keys[3] == keys[0] {
-		t.Errorf("another request has the key of the first: %q, %v", keys, err)
+		t.Errorf("second Start() used keys %q (error %v), want a new key", keys, err)
 	}
 }
 
-// When ctx ends while the job is being made, it is still canceled.
-func TestClientCanceledWhileStarting(t *testing.T) {
+// TestClientCancelsJobWhileStarting checks that Run cancels a job if ctx ends before the
+// response to the request that starts it.
+func TestClientCancelsJobWhileStarting(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	deleted := make(chan struct{})
-	c := handled(t, func(w http.ResponseWriter, r *http.Request) {
+	c := newClient(t, func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method {
 		case http.MethodPost:
-			cancel() // before the answer
+			cancel() // before the response
 			_, _ = io.WriteString(w, `{"job_id":"j1"}`)
 		case http.MethodDelete:
 			close(deleted)
@@ -295,63 +296,63 @@ func TestClientCanceledWhileStarting(t *testing.T) {
 	})
 	_, err := c.Run(ctx, ops.HiveList{}, nil)
 	if ops.CodeOf(err) != ops.CodeCanceled || !errors.Is(err, context.Canceled) {
-		t.Errorf("%v", err)
+		t.Errorf("Run() returned %v, want code %s and context.Canceled", err, ops.CodeCanceled)
 	}
 	select {
 	case <-deleted:
 	default:
-		t.Error("the job was not canceled")
+		t.Error("Run() did not cancel the job")
 	}
 	if _, err := c.Run(ctx, ops.HiveList{}, nil); ops.CodeOf(err) != ops.CodeCanceled {
-		t.Errorf("with a ctx that has ended: %v", err)
+		t.Errorf("Run() with a canceled context returned %v, want code %s", err, ops.CodeCanceled)
 	}
 }
 
-// transport answers requests without a network, for time that is not real.
+// transport responds to requests without a network, for tests with synctest.
 type transport func(*http.Request) (*http.Response, error)
 
 func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-func answer(kind string, body io.ReadCloser) *http.Response {
-	return &http.Response{StatusCode: http.StatusOK, Status: "200 OK", Header: http.Header{"Content-Type": {kind}}, Body: body}
+func okResponse(contentType string, body io.ReadCloser) *http.Response {
+	return &http.Response{StatusCode: http.StatusOK, Status: "200 OK", Header: http.Header{"Content-Type": {contentType}}, Body: body}
 }
 
-// silent is a body from which nothing comes until the request ends.
-type silent struct{ ctx context.Context }
+// blockingBody is a body whose reads block until the request is canceled.
+type blockingBody struct{ ctx context.Context }
 
-func (s silent) Read([]byte) (int, error) {
-	<-s.ctx.Done()
-	return 0, s.ctx.Err()
+func (b blockingBody) Read([]byte) (int, error) {
+	<-b.ctx.Done()
+	return 0, b.ctx.Err()
 }
 
-func (silent) Close() error { return nil }
+func (blockingBody) Close() error { return nil }
 
-// A stream from which nothing comes is asked for again, and given up in the end.
-func TestClientSilence(t *testing.T) {
+// TestClientIdleStream checks that Run reconnects an idle stream once and then fails.
+func TestClientIdleStream(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		streams := 0
 		c := &client.Client{URL: "http://h", HTTP: &http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
 			if r.Method == http.MethodPost {
-				return answer("application/json", io.NopCloser(strings.NewReader(`{"job_id":"j1"}`))), nil
+				return okResponse("application/json", io.NopCloser(strings.NewReader(`{"job_id":"j1"}`))), nil
 			}
 			streams++
-			return answer("text/event-stream", silent{r.Context()}), nil
+			return okResponse("text/event-stream", blockingBody{r.Context()}), nil
 		})}}
-		begun := time.Now()
+		start := time.Now()
 		_, err := c.Run(t.Context(), ops.HiveList{}, nil)
-		if ops.CodeOf(err) != ops.CodeUnreachable || !strings.Contains(err.Error(), "nothing came for 45 seconds") {
-			t.Errorf("%v", err)
+		if ops.CodeOf(err) != ops.CodeUnreachable || !strings.Contains(err.Error(), "no data received for 45 seconds") {
+			t.Errorf("Run() returned %v, want code %s and the idle timeout", err, ops.CodeUnreachable)
 		}
-		if took := time.Since(begun); streams != 2 || took < 90*time.Second || took > 91*time.Second {
-			t.Errorf("%d streams in %v", streams, took)
+		if elapsed := time.Since(start); streams != 2 || elapsed < 90*time.Second || elapsed > 91*time.Second {
+			t.Errorf("Run() opened %d streams in %v, want 2 in 90 to 91 seconds", streams, elapsed)
 		}
 	})
 }
 
-// A job that does not end when it is canceled is left after ten seconds, also by
-// a server that does not even answer the cancellation.
-func TestClientStubbornJob(t *testing.T) {
+// TestClientJobIgnoresCancel checks that Run returns 10 seconds after the cancellation if
+// the job does not end and the server does not respond to the cancellation.
+func TestClientJobIgnoresCancel(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -359,27 +360,26 @@ func TestClientStubbornJob(t *testing.T) {
 		c := &client.Client{URL: "http://h", HTTP: &http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
 			switch r.Method {
 			case http.MethodPost:
-				return answer("application/json", io.NopCloser(strings.NewReader(`{"job_id":"j1"}`))), nil
+				return okResponse("application/json", io.NopCloser(strings.NewReader(`{"job_id":"j1"}`))), nil
 			case http.MethodDelete:
 				deletes++
 				<-r.Context().Done()
 				return nil, r.Context().Err()
 			}
 			time.AfterFunc(time.Second, cancel)
-			return answer("text/event-stream", silent{r.Context()}), nil
+			return okResponse("text/event-stream", blockingBody{r.Context()}), nil
 		})}}
-		begun := time.Now()
+		start := time.Now()
 		_, err := c.Run(ctx, ops.HiveList{}, nil)
 		if ops.CodeOf(err) != ops.CodeCanceled || !strings.Contains(err.Error(), "job j1 has not ended") || deletes != 1 {
-			t.Errorf("%v, %d deletes", err, deletes)
+			t.Errorf("Run() returned %v after %d DELETE requests, want code %s after 1", err, deletes, ops.CodeCanceled)
 		}
-		if took := time.Since(begun); took != 16*time.Second { // 1 s, 5 s for the cancellation, 10 s for the end
-			t.Errorf("took %v", took)
+		if elapsed := time.Since(start); elapsed != 16*time.Second { // 1 s, then cancelTimeout and cancelGracePeriod
+			t.Errorf("Run() took %v, want 16s", elapsed)
 		}
 	})
 }
 
-// A job reads back as it was written.
 func TestJobJSON(t *testing.T) {
 	t.Parallel()
 	job := client.NewJob("j1", ops.PackageSync{Scope: ops.Scope{Hives: ops.Aliases{"gpu-1"}}})
@@ -389,12 +389,12 @@ func TestJobJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var back client.Job
-	if err := json.Unmarshal(data, &back); err != nil || back.HiveID != "gpu-1" || back.Events != 3 {
-		t.Errorf("%+v, %v", back, err)
+	var decoded client.Job
+	if err := json.Unmarshal(data, &decoded); err != nil || decoded.HiveID != "gpu-1" || decoded.Events != 3 {
+		t.Errorf("json.Unmarshal(%s) = %+v, %v, want %+v", data, decoded, err, job)
 	}
-	if r, ok := back.Report.(*ops.SyncReport); !ok || r.Status != ops.StatusSuccess {
-		t.Errorf("report %#v", back.Report)
+	if r, ok := decoded.Report.(*ops.SyncReport); !ok || r.Status != ops.StatusSuccess {
+		t.Errorf("json.Unmarshal(%s) has report %#v, want %#v", data, decoded.Report, job.Report)
 	}
 	for want, op := range map[string]ops.Operation{
 		"a  ":              ops.HiveStart{Alias: "a"},
@@ -404,7 +404,7 @@ func TestJobJSON(t *testing.T) {
 	} {
 		j := client.NewJob("j", op)
 		if got := j.HiveID + " " + j.Model + " " + j.Worker; got != want {
-			t.Errorf("%s: %q", op.Kind(), got)
+			t.Errorf("NewJob(%s) has hive, model and worker %q, want %q", op.Kind(), got, want)
 		}
 	}
 }

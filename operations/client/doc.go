@@ -1,4 +1,3 @@
-// Package client does operations over HTTP: it is the client of a queen and of a hive, which serve the same API. [Client]
-// is an [operations.Runner]; [Job] is what both sides say of an operation that runs. Streams of events are read with
-// package sse.
+// Package client is an HTTP client for queens and hives, which serve the same API. [Client] is an [operations.Runner]. Each
+// operation runs on the server as a [Job].
 package client

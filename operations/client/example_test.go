@@ -11,7 +11,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations/client"
 )
 
-// exampleHive answers as a hive would that has one model.
+// exampleHive starts a server that responds like a hive with one model.
 func exampleHive() *httptest.Server {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /v1/jobs", func(w http.ResponseWriter, _ *http.Request) {
@@ -26,12 +26,12 @@ func exampleHive() *httptest.Server {
 	return httptest.NewServer(mux)
 }
 
-// A client of a queen or a hive is a Runner like any other.
+// List the models of a hive.
 func ExampleClient_Run() {
-	hive := exampleHive() // in real life: rbee serve, or rbee hive serve
+	hive := exampleHive() // normally the URL of a queen or a hive daemon
 	defer hive.Close()
 
-	client := &client.Client{URL: hive.URL, Token: "from the hive's machine"}
+	client := &client.Client{URL: hive.URL, Token: "the token of the hive"}
 	report, err := client.Run(context.Background(), operations.ModelList{}, func(e operations.Event) {
 		fmt.Println(e.Type, e.Message)
 	})
@@ -47,7 +47,7 @@ func ExampleClient_Run() {
 	// 1 model: org/repo
 }
 
-// A job goes on while nobody watches it.
+// Start a job without watching it, and get its report later.
 func ExampleClient_Start() {
 	hive := exampleHive()
 	defer hive.Close()
@@ -61,7 +61,7 @@ func ExampleClient_Start() {
 	}
 	fmt.Println(job.ID, job.Operation, job.State)
 
-	report, err := client.Watch(ctx, job.ID, 0, nil) // any time later, by anybody
+	report, err := client.Watch(ctx, job.ID, 0, nil) // by any client, at any later time
 	if err != nil {
 		fmt.Println(err)
 		return

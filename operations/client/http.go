@@ -19,92 +19,91 @@ import (
 	"github.com/rbee-keeper/rbee/operations/httpjson"
 )
 
-// maxReport is how many bytes a report may have, and so an answer: what a workflow
-// makes is in it, up to 256 MiB, in base64.
-const maxReport = 512 << 20
+// maxReportBytes limits the size of a report, and therefore of a response. A report can
+// contain 256 MiB of workflow output in base64.
+const maxReportBytes = 512 << 20
 
-// request is one request to the other side.
+// request is one request to the server.
 type request struct {
 	method, path string
-	header       http.Header // nil: none of its own
+	header       http.Header // may be nil
 	body         []byte
 
-	// connected becomes true once there was a connection to send it on: from
-	// then on it may have been received.
+	// connected is set when a connection for the request is available. From then on, the
+	// server may have received the request.
 	connected atomic.Bool
 
-	moved func() // called when a piece of the body goes out; may be nil
+	onProgress func() // called after a part of the body was sent or received; may be nil
 }
 
-// get fills into with the JSON at path.
-func (c *Client) get(ctx context.Context, path string, into any) error {
-	return c.exchange(ctx, &request{method: http.MethodGet, path: path}, into)
+// get decodes the JSON response of a GET request into v.
+func (c *Client) get(ctx context.Context, path string, v any) error {
+	return c.exchange(ctx, &request{method: http.MethodGet, path: path}, v)
 }
 
-// exchange sends a request and fills into with the JSON of its answer. It may take
-// as long as bytes go out or come in.
-func (c *Client) exchange(ctx context.Context, r *request, into any) error {
-	asking, cancel := context.WithCancelCause(ctx)
+// exchange sends a request and decodes the JSON response into v. The timeout restarts
+// whenever data is sent or received.
+func (c *Client) exchange(ctx context.Context, r *request, v any) error {
+	reqCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stall := time.AfterFunc(requestTimeout, func() { cancel(errStalled) })
-	defer stall.Stop()
-	r.moved = func() { stall.Reset(requestTimeout) }
-	failed := func(err error) error {
-		if errors.Is(context.Cause(asking), errStalled) {
+	timer := time.AfterFunc(requestTimeout, func() { cancel(errStalled) })
+	defer timer.Stop()
+	r.onProgress = func() { timer.Reset(requestTimeout) }
+	requestError := func(err error) error {
+		if errors.Is(context.Cause(reqCtx), errStalled) {
 			err = errStalled
 		}
 		return c.transportError(ctx, r, err)
 	}
-	resp, err := c.send(asking, r)
+	resp, err := c.send(reqCtx, r)
 	if err != nil {
-		return failed(err)
+		return requestError(err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode/100 != 2 {
-		return c.refusal(resp)
+		return c.responseError(resp)
 	}
-	data, err := io.ReadAll(io.LimitReader(moving{resp.Body, r.moved}, maxReport))
+	data, err := io.ReadAll(io.LimitReader(progressReader{resp.Body, r.onProgress}, maxReportBytes))
 	if err != nil {
-		return failed(fmt.Errorf("reading the answer: %w", err))
+		return requestError(fmt.Errorf("reading the response: %w", err))
 	}
-	if err := json.Unmarshal(data, into); err != nil {
-		e := c.noRbee(resp)
+	if err := json.Unmarshal(data, v); err != nil {
+		e := c.notRbeeError(resp)
 		e.Message += ": " + err.Error()
 		return e
 	}
 	return nil
 }
 
-var errStalled = errors.New("nothing went out or came in for 30 seconds")
+var errStalled = errors.New("no data sent or received for 30 seconds")
 
-// moving tells of every piece that is read.
-type moving struct {
-	r     io.Reader
-	moved func() // nil: nobody wants to know
+// progressReader calls onProgress after each read.
+type progressReader struct {
+	r          io.Reader
+	onProgress func() // may be nil
 }
 
-func (m moving) Read(p []byte) (int, error) {
-	n, err := m.r.Read(p)
-	if m.moved != nil {
-		m.moved()
+func (p progressReader) Read(b []byte) (int, error) {
+	n, err := p.r.Read(b)
+	if p.onProgress != nil {
+		p.onProgress()
 	}
 	return n, err
 }
 
-// send sends a request once. The error may be an [*operations.Error] already.
+// send sends a request once. The error can already be an [*operations.Error].
 func (c *Client) send(ctx context.Context, r *request) (*http.Response, error) {
 	base, err := url.Parse(c.URL)
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
-		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectQueen.Named(c.where()), Message: "the address of rbee is no URL such as http://127.0.0.1:8600"}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectQueen.Named(c.address()), Message: "invalid URL of rbee: want one such as http://127.0.0.1:8600"}
 	}
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
 		r.connected.Store(true)
 	}})
-	// A plain reader as body, which cannot be sent twice, keeps the transport
-	// from repeating a request by itself.
+	// The transport does not repeat a request if it cannot read the body again.
 	var body io.Reader
 	if r.body != nil {
-		body = io.NopCloser(moving{bytes.NewReader(r.body), r.moved})
+		body = io.NopCloser(progressReader{bytes.NewReader(r.body), r.onProgress})
 	}
 	req, err := http.NewRequestWithContext(ctx, r.method, strings.TrimRight(c.URL, "/")+r.path, body)
 	if err != nil {
@@ -127,31 +126,31 @@ func (c *Client) send(ctx context.Context, r *request) (*http.Response, error) {
 	return client.Do(req)
 }
 
-// refusal reads the error out of an answer that is not a success.
-func (c *Client) refusal(resp *http.Response) error {
-	known := httpjson.ReadError(resp.Body)
+// responseError returns the error of an unsuccessful response.
+func (c *Client) responseError(resp *http.Response) error {
+	opErr := httpjson.ReadError(resp.Body)
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized && c.Token == "":
-		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonAuth, Subject: operations.SubjectQueen.Named(c.where()), Message: c.where() + " asks for a token"}
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonAuth, Subject: operations.SubjectQueen.Named(c.address()), Message: c.address() + " requires a token"}
 	case resp.StatusCode == http.StatusUnauthorized:
-		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonAuth, Subject: operations.SubjectQueen.Named(c.where()), Message: "the token was refused by " + c.where()}
-	case known != nil:
-		return known
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonAuth, Subject: operations.SubjectQueen.Named(c.address()), Message: c.address() + " rejected the token"}
+	case opErr != nil:
+		return opErr
 	}
-	return c.noRbee(resp)
+	return c.notRbeeError(resp)
 }
 
-// noRbee is the error of an answer that rbee would not give.
-func (c *Client) noRbee(resp *http.Response) *operations.Error {
-	kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+// notRbeeError returns the error for a response that is not from rbee.
+func (c *Client) notRbeeError(resp *http.Response) *operations.Error {
+	mediaType, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type"))
 	if err != nil {
-		kind = "no content type"
+		mediaType = "no content type"
 	}
-	return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectQueen.Named(c.where()), Message: fmt.Sprintf("%s answered %q with %s, which is no rbee", c.where(), resp.Status, kind)}
+	return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectQueen.Named(c.address()), Message: fmt.Sprintf("%s is not rbee: it responded with %q and %s", c.address(), resp.Status, mediaType)}
 }
 
-// where is the address of the other side as errors show it.
-func (c *Client) where() string {
+// address returns the URL of the server without credentials, for error messages.
+func (c *Client) address() string {
 	u, err := url.Parse(c.URL)
 	if err != nil {
 		return "rbee"
@@ -160,40 +159,42 @@ func (c *Client) where() string {
 	return strings.TrimRight(u.String(), "/")
 }
 
-// transportError words the error of a request that was not answered on behalf of ctx.
+// transportError returns the error of a request without a response. If ctx has ended, it
+// is a cancellation.
 func (c *Client) transportError(ctx context.Context, r *request, err error) error {
-	var known *operations.Error
-	if errors.As(err, &known) {
-		return known
+	var opErr *operations.Error
+	if errors.As(err, &opErr) {
+		return opErr
 	}
 	if ctx.Err() != nil {
 		return canceledError(ctx, nil)
 	}
-	var around *url.Error // it repeats method and address
-	if errors.As(err, &around) {
-		err = around.Err
+	var urlErr *url.Error // its text repeats the method and the URL
+	if errors.As(err, &urlErr) {
+		err = urlErr.Err
 	}
-	text, reason := "cannot be reached", transportReason(err)
+	text, reason := "cannot reach", transportReason(err)
 	if r.connected.Load() && (reason == operations.ReasonFailed || reason == operations.ReasonLost) {
-		text, reason = "was lost", operations.ReasonLost
+		text, reason = "lost connection to", operations.ReasonLost
 	}
-	return &operations.Error{Code: operations.CodeUnreachable, Reason: reason, Subject: operations.SubjectQueen.Named(c.where()), Message: fmt.Sprintf("%s %s: %v", c.where(), text, err), Err: err}
+	return &operations.Error{Code: operations.CodeUnreachable, Reason: reason, Subject: operations.SubjectQueen.Named(c.address()), Message: fmt.Sprintf("%s %s: %v", text, c.address(), err), Err: err}
 }
 
-// transportReason is [operations.ConnectionReason] for a request that may have been silent too long.
+// transportReason is like [operations.ConnectionReason] but also classifies the timeouts of
+// this package.
 func transportReason(err error) operations.Reason {
-	if errors.Is(err, errSilent) || errors.Is(err, errStalled) {
+	if errors.Is(err, errStreamIdle) || errors.Is(err, errStalled) {
 		return operations.ReasonTimeout
 	}
 	return operations.ConnectionReason(err)
 }
 
-// wrapError is err, an [*operations.Error] or another, with other words.
+// wrapError returns an error with the code, reason and subject of err, and a new message.
 func wrapError(err error, format string, args ...any) *operations.Error {
 	out := &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: operations.SubjectOf(err), Err: err}
-	var known *operations.Error
-	if errors.As(err, &known) {
-		out.Code = known.Code
+	var opErr *operations.Error
+	if errors.As(err, &opErr) {
+		out.Code = opErr.Code
 	}
 	out.Message = fmt.Sprintf(format, args...)
 	return out

@@ -9,65 +9,64 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// JobState is how far a job is.
+// JobState is the state of a job.
 type JobState string
 
-// The states of a job. A running one ends in exactly one of the others and
-// stays there.
+// The states of a job. A running job changes to one other state, which is final.
 const (
-	JobRunning  JobState = "running"
-	JobDone     JobState = "done"     // it ended in a report, whatever its outcome
-	JobFailed   JobState = "failed"   // it ended in an error
-	JobCanceled JobState = "canceled" // it was canceled before all was done; it may have a report
+	JobRunning  JobState = "running"  // the job has not ended
+	JobDone     JobState = "done"     // the job ended with a report, whatever its outcome
+	JobFailed   JobState = "failed"   // the job ended with an error
+	JobCanceled JobState = "canceled" // the job was canceled before it was done; it may have a report
 )
 
-// Job is one operation that a queen or a hive does, or has done, for a [Client].
-// It tells what is worked on, never prompts, variables or tokens.
+// Job describes one operation that runs or has run on a queen or a hive. It contains no
+// prompts, variables or tokens.
 type Job struct {
-	// ID names the job. It is made by the server and never used again.
+	// ID is the id of the job, which the server generates. Ids are not reused.
 	ID string `json:"id"`
 
-	// RequestID is by what the logs here and elsewhere name what is done: as
-	// [RequestID] has it. Empty from an rbee that does not tell.
+	// RequestID is the request id of the job; see [RequestID]. Empty if the server is a
+	// version of rbee without request ids.
 	RequestID string `json:"request_id,omitempty"`
 
-	// Operation is what is done.
+	// Operation is the kind of the operation.
 	Operation operations.Kind `json:"operation"`
 
-	// HiveID is the alias of the one hive that the operation names; empty for
-	// none or several.
+	// HiveID is the alias of the hive. Empty if the operation does not select exactly
+	// one hive.
 	HiveID string `json:"hive_id,omitempty"`
 
-	// Model is the model that the operation names, an address without its
-	// query; Worker is the worker type or the worker's id. Empty if it names none.
+	// Model is the model of the operation; if it is a URL, the query is removed. Worker
+	// is the worker type or worker id. Empty if the operation has none.
 	Model  string `json:"model,omitempty"`
 	Worker string `json:"worker,omitempty"`
 
 	State JobState `json:"state"`
 
-	// CreatedAt is when it was begun and EndedAt when it ended, by the clock of
-	// the server. EndedAt is zero while it runs.
+	// CreatedAt and EndedAt are the start and end times, by the clock of the server.
+	// EndedAt is zero while the job is running.
 	CreatedAt time.Time `json:"created_at,omitzero"`
 	EndedAt   time.Time `json:"ended_at,omitzero"`
 
-	// Events is the id of its last event: how many there were. Ids count from 1.
+	// Events is the number of events so far, which is also the id of the last event.
 	Events int64 `json:"events"`
 
-	// Outcome is that of its report; empty without one.
+	// Outcome is the outcome of the report. Empty without a report.
 	Outcome operations.Outcome `json:"outcome,omitempty"`
 
-	// Error is the error that it ended with; nil if it has none.
+	// Error is the error of the job; nil if it has none.
 	Error *operations.Error `json:"error,omitempty"`
 
-	// Report is what it ended with. Only [Client.Job] gives it, and only for
-	// kinds of operations that this rbee knows.
+	// Report is the report of the job. Only [Client.Job] sets it, and only for kinds of
+	// operations that this version of rbee knows.
 	Report operations.Report `json:"report,omitempty"`
 }
 
-// NewJob describes an operation that begins now, as a running job without a time.
+// NewJob returns a running job for an operation. Its times are zero.
 func NewJob(id string, op operations.Operation) Job {
 	job := Job{ID: id, Operation: op.Kind(), State: JobRunning}
-	var words struct {
+	var fields struct {
 		HiveID string             `json:"hive_id"`
 		Alias  string             `json:"alias"`
 		Hives  operations.Aliases `json:"hive_alias"`
@@ -76,29 +75,29 @@ func NewJob(id string, op operations.Operation) Job {
 		ID     string             `json:"id"`
 	}
 	data, err := op.MarshalJSON()
-	if err != nil || json.Unmarshal(data, &words) != nil {
-		return job // without its words it is a job still
+	if err != nil || json.Unmarshal(data, &fields) != nil {
+		return job // without the optional fields
 	}
-	job.HiveID, job.Model, job.Worker = words.HiveID, plainAddress(words.Model), words.Worker
-	if words.Alias != "" {
-		job.HiveID = words.Alias
+	job.HiveID, job.Model, job.Worker = fields.HiveID, redactURL(fields.Model), fields.Worker
+	if fields.Alias != "" {
+		job.HiveID = fields.Alias
 	}
-	if len(words.Hives) == 1 {
-		job.HiveID = words.Hives[0]
+	if len(fields.Hives) == 1 {
+		job.HiveID = fields.Hives[0]
 	}
 	switch job.Operation {
 	case operations.KindModelGet, operations.KindModelDelete:
-		job.Model = plainAddress(words.ID)
+		job.Model = redactURL(fields.ID)
 	case operations.KindWorkerProcessGet, operations.KindWorkerProcessDelete, operations.KindWorkerProcessLogs:
-		job.Worker = words.ID
-	default: // no other operation has an id
+		job.Worker = fields.ID
+	default: // other operations have no id
 	}
 	return job
 }
 
-// plainAddress takes away what may be secret in an address. Names that are no
-// addresses stay as they are.
-func plainAddress(name string) string {
+// redactURL removes the user, query and fragment, which may contain secrets, from a URL. It
+// returns other names unchanged.
+func redactURL(name string) string {
 	u, err := url.Parse(name)
 	if err != nil || u.Scheme == "" || u.Host == "" {
 		return name
@@ -107,12 +106,13 @@ func plainAddress(name string) string {
 	return u.String()
 }
 
-// UnmarshalJSON reads a job, with the report of the type that its operation has.
+// UnmarshalJSON implements [json.Unmarshaler]. The type of the report depends on the
+// operation.
 func (j *Job) UnmarshalJSON(data []byte) error {
-	type fields Job // without this method
+	type fields Job // does not have this method
 	in := struct {
 		*fields
-		Report json.RawMessage `json:"report"` // hides the one of fields
+		Report json.RawMessage `json:"report"` // shadows fields.Report
 	}{fields: (*fields)(j)}
 	if err := json.Unmarshal(data, &in); err != nil {
 		return err

@@ -7,15 +7,16 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// pathFields are the fields of operations that name files of the machine that does
-// the operation, a queen's or the caller's own.
+// pathFields lists the fields of operations that are paths on the machine that runs the
+// operation.
 var pathFields = []string{"config_path", "bundle_path", "output_path"}
 
-// WithPaths returns op with every path in it replaced by what change makes of it;
-// an empty path stays. Paths are those of files on the machine that does the
-// operation: its config, its bundle, its output. An error of change ends it, as an
-// [*operations.Error] with [operations.CodeBadOperation] that names the field.
-func WithPaths(op operations.Operation, change func(path string) (string, error)) (operations.Operation, error) {
+// WithPaths returns a copy of op in which every path is replaced by mapping(path). It does
+// not call mapping for empty paths. The paths of an operation are the config, the bundle and
+// the output file on the machine that runs the operation. If mapping returns an error,
+// WithPaths returns an [*operations.Error] with [operations.CodeBadOperation] that names the
+// field.
+func WithPaths(op operations.Operation, mapping func(path string) (string, error)) (operations.Operation, error) {
 	data, err := op.MarshalJSON()
 	if err != nil {
 		return nil, invalidOperation("%s: %v", op.Kind(), err)
@@ -30,10 +31,10 @@ func WithPaths(op operations.Operation, change func(path string) (string, error)
 		if raw, ok := fields[name]; !ok || json.Unmarshal(raw, &path) != nil || path == "" {
 			continue
 		}
-		given := path
-		path, err := change(given)
+		original := path
+		path, err := mapping(original)
 		if err != nil {
-			return nil, &operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectFile.Named(given), Message: fmt.Sprintf("%s: field %q: %v", op.Kind(), name, err), Err: err}
+			return nil, &operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Subject: operations.SubjectFile.Named(original), Message: fmt.Sprintf("%s: field %q: %v", op.Kind(), name, err), Err: err}
 		}
 		if fields[name], err = json.Marshal(path); err != nil {
 			return nil, invalidOperation("%s: field %q: %v", op.Kind(), name, err)

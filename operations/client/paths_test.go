@@ -11,9 +11,9 @@ import (
 
 func TestWithPaths(t *testing.T) {
 	t.Parallel()
-	rooted := func(path string) (string, error) { return "/base/" + path, nil }
+	addBase := func(path string) (string, error) { return "/base/" + path, nil }
 	target := ops.Target{HiveID: "gpu-1", ConfigPath: "c"}
-	there := ops.Target{HiveID: "gpu-1", ConfigPath: "/base/c"}
+	wantTarget := ops.Target{HiveID: "gpu-1", ConfigPath: "/base/c"}
 	for _, test := range []struct{ op, want ops.Operation }{
 		{ops.HiveList{}, ops.HiveList{}},
 		{ops.HiveList{ConfigPath: "c"}, ops.HiveList{ConfigPath: "/base/c"}},
@@ -23,17 +23,18 @@ func TestWithPaths(t *testing.T) {
 		},
 		{ops.PackageMigrate{OutputPath: "o/", SSHConfig: "gpu-*"}, ops.PackageMigrate{OutputPath: "/base/o/", SSHConfig: "gpu-*"}},
 		{ops.PackageBundle{OutputPath: "o"}, ops.PackageBundle{OutputPath: "/base/o"}},
-		{ops.WorkerSpawn{Target: target, Model: "m", Worker: "w", Env: map[string]string{"A": "b"}}, ops.WorkerSpawn{Target: there, Model: "m", Worker: "w", Env: map[string]string{"A": "b"}}},
-		{ops.Infer{Target: target, Model: "m", Prompt: "<config_path>", MaxTokens: 1}, ops.Infer{Target: there, Model: "m", Prompt: "<config_path>", MaxTokens: 1}},
+		{ops.WorkerSpawn{Target: target, Model: "m", Worker: "w", Env: map[string]string{"A": "b"}}, ops.WorkerSpawn{Target: wantTarget, Model: "m", Worker: "w", Env: map[string]string{"A": "b"}}},
+		{ops.Infer{Target: target, Model: "m", Prompt: "<config_path>", MaxTokens: 1}, ops.Infer{Target: wantTarget, Model: "m", Prompt: "<config_path>", MaxTokens: 1}},
 	} {
-		got, err := client.WithPaths(test.op, rooted)
+		got, err := client.WithPaths(test.op, addBase)
 		if err != nil || !reflect.DeepEqual(got, test.want) {
-			t.Errorf("%+v: got %+v, %v", test.op, got, err)
+			t.Errorf("WithPaths(%+v) = %+v, %v, want %+v", test.op, got, err, test.want)
 		}
 	}
-	wrong := errors.New("it leads elsewhere")
-	_, err := client.WithPaths(ops.HiveList{ConfigPath: "c"}, func(string) (string, error) { return "", wrong })
-	if ops.CodeOf(err) != ops.CodeBadOperation || !errors.Is(err, wrong) || err.Error() != `hive_list: field "config_path": it leads elsewhere` {
-		t.Errorf("got %v", err)
+	mapErr := errors.New("path outside the directory")
+	_, err := client.WithPaths(ops.HiveList{ConfigPath: "c"}, func(string) (string, error) { return "", mapErr })
+	want := `hive_list: field "config_path": path outside the directory`
+	if ops.CodeOf(err) != ops.CodeBadOperation || !errors.Is(err, mapErr) || err.Error() != want {
+		t.Errorf("WithPaths() with a failing mapping returned %v, want %s", err, want)
 	}
 }

@@ -17,62 +17,62 @@ import (
 	"github.com/rbee-keeper/rbee/operations/sse"
 )
 
-var errSilent = errors.New("nothing came for 45 seconds")
+var errStreamIdle = errors.New("no data received for 45 seconds")
 
-// watch follows one job. It belongs to one goroutine, from which it calls events.
+// watch reads the stream of one job. It is used by one goroutine, which calls events.
 type watch struct {
-	client *Client
-	id     string
-	kind   operations.Kind    // empty: what the result says
-	events operations.Handler // nil: discarded
-	last   int64              // id of the last event that was given
-	report []byte             // as far as it came in pieces before the result
-	begun  bool               // the job is known to have been there
+	client  *Client
+	id      string
+	kind    operations.Kind    // empty if not known before the result
+	events  operations.Handler // may be nil
+	last    int64              // id of the last event passed to events
+	report  []byte             // the parts of the report received so far
+	jobSeen bool               // the job is known to have existed
 }
 
-// brokenError is the end of a stream that may go on when it is asked for again.
+// brokenError is the error of a stream that can be resumed.
 type brokenError struct{ error }
 
 func (e brokenError) Unwrap() error { return e.error }
 
-// follow reads the job's stream to its result, and again where it breaks.
+// follow reads the stream of the job until the result, and reconnects if it breaks.
 func (w *watch) follow(ctx context.Context) (operations.Report, error) {
-	wait := w.client.patience()
+	retry := w.client.newRetrier()
 	for {
 		if ctx.Err() != nil {
 			return nil, canceledError(ctx, nil)
 		}
-		result, err := w.stream(ctx, wait)
+		result, err := w.stream(ctx, retry)
 		if err == nil {
-			return w.conclude(result)
+			return w.parseResult(result)
 		}
 		var broken brokenError
 		if !errors.As(err, &broken) {
 			return nil, err
 		}
-		if !w.begun {
-			return nil, broken.error // there never was a stream
+		if !w.jobSeen {
+			return nil, broken.error // the first attempt failed
 		}
-		if !wait.pause(ctx) {
+		if !retry.wait(ctx) {
 			if ctx.Err() != nil {
 				return nil, canceledError(ctx, nil)
 			}
-			e := wrapError(broken.error, "%v; job %s may go on there", broken.error, w.id)
+			e := wrapError(broken.error, "%v; job %s may still be running", broken.error, w.id)
 			e.Reason = operations.ReasonLost
 			return nil, e
 		}
 	}
 }
 
-// stream reads the job's stream once, from where the last one stopped.
-func (w *watch) stream(ctx context.Context, wait *patience) ([]byte, error) {
+// stream opens the stream of the job once, after the last event, and reads the result.
+func (w *watch) stream(ctx context.Context, retry *retrier) ([]byte, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	silent := time.AfterFunc(silence, func() { cancel(errSilent) })
-	defer silent.Stop()
+	idle := time.AfterFunc(streamIdleTimeout, func() { cancel(errStreamIdle) })
+	defer idle.Stop()
 	broken := func(r *request, err error) error {
-		if errors.Is(context.Cause(ctx), errSilent) {
-			err = errSilent
+		if errors.Is(context.Cause(ctx), errStreamIdle) {
+			err = errStreamIdle
 			return brokenError{w.client.transportError(context.Background(), r, err)}
 		}
 		return brokenError{w.client.transportError(ctx, r, err)}
@@ -85,9 +85,9 @@ func (w *watch) stream(ctx context.Context, wait *patience) ([]byte, error) {
 	}
 	resp, err := w.client.send(ctx, r)
 	if err != nil {
-		var known *operations.Error
-		if errors.As(err, &known) && known.Code != operations.CodeUnreachable {
-			return nil, known // nothing was asked
+		var opErr *operations.Error
+		if errors.As(err, &opErr) && opErr.Code != operations.CodeUnreachable {
+			return nil, opErr // the request was not sent
 		}
 		return nil, broken(r, err)
 	}
@@ -95,92 +95,92 @@ func (w *watch) stream(ctx context.Context, wait *patience) ([]byte, error) {
 	if err := w.check(resp); err != nil {
 		return nil, err
 	}
-	w.begun, w.report = true, nil
-	body := &watched{r: resp.Body, timer: silent}
-	result, err := w.read(sse.NewReader(body, 0), body, wait)
-	var known *operations.Error
-	if err != nil && !errors.As(err, &known) {
+	w.jobSeen, w.report = true, nil
+	body := &timedBody{r: resp.Body, timer: idle}
+	result, err := w.read(sse.NewReader(body, 0), body, retry)
+	var opErr *operations.Error
+	if err != nil && !errors.As(err, &opErr) {
 		return nil, broken(r, err)
 	}
 	return result, err
 }
 
-// check tells whether an answer is the stream that was asked for.
+// check returns an error unless the response is an event stream.
 func (w *watch) check(resp *http.Response) error {
-	kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // no type is the wrong type
+	mediaType, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")) // empty for an invalid type
 	switch {
-	case resp.StatusCode == http.StatusOK && kind == sse.ContentType:
+	case resp.StatusCode == http.StatusOK && mediaType == sse.ContentType:
 		return nil
 	case resp.StatusCode == http.StatusOK:
-		return w.client.noRbee(resp)
+		return w.client.notRbeeError(resp)
 	}
-	err := w.client.refusal(resp)
-	if operations.CodeOf(err) == operations.CodeNotFound && w.begun {
-		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotFound, Subject: operations.SubjectJob.Named(w.id), Message: fmt.Sprintf("job %s is not known any more: rbee there was restarted, or has forgotten it", w.id), Err: err}
+	err := w.client.responseError(resp)
+	if operations.CodeOf(err) == operations.CodeNotFound && w.jobSeen {
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotFound, Subject: operations.SubjectJob.Named(w.id), Message: fmt.Sprintf("job %s no longer exists: rbee was restarted or has discarded it", w.id), Err: err}
 	}
 	switch resp.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return brokenError{err} // a proxy whose other side is away
+		return brokenError{err} // a proxy that cannot reach rbee
 	}
 	return err
 }
 
-// read gives the events of one stream and returns the result at its end.
-func (w *watch) read(s *sse.Reader, body *watched, wait *patience) (result []byte, err error) {
+// read passes on the events of one stream and returns the result at its end.
+func (w *watch) read(s *sse.Reader, body *timedBody, retry *retrier) (result []byte, err error) {
 	for {
 		f, err := s.Next()
 		switch {
 		case result != nil && err != nil:
 			return result, nil
 		case errors.Is(err, sse.ErrTooLong):
-			return nil, w.unreadable(err)
+			return nil, w.streamError(err)
 		case err != nil:
 			return nil, err
-		case result != nil: // the last line, which says nothing more
+		case result != nil: // the marker after the result
 		case f.Comment:
-			wait.reset()
+			retry.reset()
 		case f.Name == "event" && f.ID > w.last:
-			if err := w.give(f); err != nil {
+			if err := w.dispatch(f); err != nil {
 				return nil, err
 			}
-			wait.reset()
+			retry.reset()
 		case f.Name == "report":
-			if len(w.report)+len(f.Data) > maxReport {
-				return nil, w.unreadable(errors.New("the report is bigger than 512 MiB"))
+			if len(w.report)+len(f.Data) > maxReportBytes {
+				return nil, w.streamError(errors.New("the report is larger than 512 MiB"))
 			}
 			w.report = append(w.report, f.Data...)
 		case f.Name == "result":
 			result = append([]byte{}, f.Data...)
-			body.finish() // the rest is read only to keep the connection
+			body.finish() // read to the end, so that the connection can be reused
 		case f.Name == "" && len(f.Data) > 0 && f.Data[0] == '[':
-			return nil, w.unreadable(fmt.Errorf("it ended without a result: %.200s", f.Data))
-		default: // what a newer rbee may send, and what was given already
+			return nil, w.streamError(fmt.Errorf("the stream ended without a result: %.200s", f.Data))
+		default: // an unknown event of a newer rbee, or a repeated event
 		}
 	}
 }
 
-// give hands one event on.
-func (w *watch) give(f sse.Event) error {
+// dispatch passes one event to the handler.
+func (w *watch) dispatch(f sse.Event) error {
 	w.last = f.ID
 	if w.events == nil {
 		return nil
 	}
 	var e operations.Event
 	if err := json.Unmarshal(f.Data, &e); err != nil {
-		return w.unreadable(fmt.Errorf("event %d: %w", f.ID, err))
+		return w.streamError(fmt.Errorf("event %d: %w", f.ID, err))
 	}
 	w.events(e)
 	return nil
 }
 
-func (w *watch) unreadable(err error) error {
+func (w *watch) streamError(err error) error {
 	return &operations.Error{
-		Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectJob.Named(w.id), Message: fmt.Sprintf("the events of job %s from %s cannot be read: %v", w.id, w.client.where(), err), Err: err,
+		Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectJob.Named(w.id), Message: fmt.Sprintf("cannot read the events of job %s from %s: %v", w.id, w.client.address(), err), Err: err,
 	}
 }
 
-// conclude reads a result.
-func (w *watch) conclude(data []byte) (operations.Report, error) {
+// parseResult returns the report and the error of the job.
+func (w *watch) parseResult(data []byte) (operations.Report, error) {
 	var result struct {
 		Operation operations.Kind   `json:"operation"`
 		Report    json.RawMessage   `json:"report"`
@@ -188,11 +188,11 @@ func (w *watch) conclude(data []byte) (operations.Report, error) {
 		Error     *operations.Error `json:"error"`
 	}
 	if err := json.Unmarshal(data, &result); err != nil {
-		return nil, w.unreadable(err)
+		return nil, w.streamError(err)
 	}
 	if result.Bytes > 0 {
 		if len(w.report) != result.Bytes {
-			return nil, w.unreadable(fmt.Errorf("%d bytes of a report came, of %d", len(w.report), result.Bytes))
+			return nil, w.streamError(fmt.Errorf("received %d of %d bytes of the report", len(w.report), result.Bytes))
 		}
 		result.Report, w.report = w.report, nil
 	}
@@ -204,74 +204,74 @@ func (w *watch) conclude(data []byte) (operations.Report, error) {
 	if len(result.Report) > 0 && string(result.Report) != "null" {
 		var err error
 		if report, err = operations.ParseReport(kind, result.Report); err != nil {
-			return nil, w.unreadable(err)
+			return nil, w.streamError(err)
 		}
 	}
 	switch {
 	case result.Error != nil:
 		return report, result.Error
 	case report == nil:
-		return nil, w.unreadable(errors.New("the result is empty"))
+		return nil, w.streamError(errors.New("empty result"))
 	}
 	return report, nil
 }
 
-// watched is a body whose reads are limited in time, by a timer that ends the
-// request. What is done between them may last.
-type watched struct {
-	r     io.Reader
-	timer *time.Timer
-	last  bool
+// timedBody is a response body with a timeout for each read, by a timer that cancels the
+// request. The timer is stopped between reads.
+type timedBody struct {
+	r         io.Reader
+	timer     *time.Timer
+	finishing bool
 }
 
-func (b *watched) Read(p []byte) (int, error) {
-	if b.last {
+func (b *timedBody) Read(p []byte) (int, error) {
+	if b.finishing {
 		return b.r.Read(p)
 	}
-	b.timer.Reset(silence)
+	b.timer.Reset(streamIdleTimeout)
 	n, err := b.r.Read(p)
 	b.timer.Stop()
 	return n, err
 }
 
-// finish leaves one second for all that is still to be read.
-func (b *watched) finish() {
-	b.last = true
+// finish limits the time for the rest of the body to one second.
+func (b *timedBody) finish() {
+	b.finishing = true
 	b.timer.Reset(time.Second)
 }
 
-// patience says how long something is tried again. The time begins with the
-// first pause, and anew with reset.
-type patience struct {
-	limit  time.Duration
-	since  time.Time // zero: no pause yet
-	pauses backoff.ExponentialBackOff
+// retrier limits the total time of retries. The time starts at the first wait after the
+// creation or after reset.
+type retrier struct {
+	limit   time.Duration
+	since   time.Time // zero before the first wait
+	backoff backoff.ExponentialBackOff
 }
 
-func (c *Client) patience() *patience {
+func (c *Client) newRetrier() *retrier {
 	limit := c.Retry
 	if limit == 0 {
 		limit = defaultRetry
 	}
-	// From 10 to 20 ms at first, from 1.5 to 3 s at last.
-	return &patience{limit: limit, pauses: backoff.ExponentialBackOff{
+	// The first interval is 10 to 20 ms, the longest 1.5 to 3 s.
+	return &retrier{limit: limit, backoff: backoff.ExponentialBackOff{
 		InitialInterval: 15 * time.Millisecond, RandomizationFactor: 1. / 3, Multiplier: 2, MaxInterval: 2250 * time.Millisecond,
 	}}
 }
 
-func (p *patience) reset() {
-	p.since = time.Time{}
-	p.pauses.Reset()
+func (r *retrier) reset() {
+	r.since = time.Time{}
+	r.backoff.Reset()
 }
 
-// pause waits before the next try, longer each time and not always the same. It
-// returns false, at once, when no other try should be made.
-func (p *patience) pause(ctx context.Context) bool {
-	if p.since.IsZero() {
-		p.since = time.Now()
+// wait waits before the next attempt, with exponential backoff and jitter. It returns false
+// immediately if the limit would be exceeded, or when ctx ends.
+func (r *retrier) wait(ctx context.Context) bool {
+	if r.since.IsZero() {
+		r.since = time.Now()
 	}
-	d := p.pauses.NextBackOff()
-	if time.Since(p.since)+d > p.limit {
+	d := r.backoff.NextBackOff()
+	if time.Since(r.since)+d > r.limit {
 		return false
 	}
 	t := time.NewTimer(d)
@@ -284,25 +284,25 @@ func (p *patience) pause(ctx context.Context) bool {
 	}
 }
 
-// linger makes a context that lives on after ctx has ended: for as long as last
-// says, which is called then, in another goroutine. stop ends the context and
-// waits for that goroutine.
-func linger(ctx context.Context, last func() time.Duration) (_ context.Context, stop func()) {
-	longer, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+// delayCancel returns a context that is canceled some time after ctx ends. When ctx ends, it
+// calls delay in another goroutine to get that time. stop cancels the returned context and
+// waits for the goroutine.
+func delayCancel(ctx context.Context, delay func() time.Duration) (_ context.Context, stop func()) {
+	delayed, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	done := make(chan struct{})
-	unused := context.AfterFunc(ctx, func() {
+	unregister := context.AfterFunc(ctx, func() {
 		defer close(done)
-		t := time.NewTimer(last())
+		t := time.NewTimer(delay())
 		defer t.Stop()
 		select {
-		case <-longer.Done():
+		case <-delayed.Done():
 		case <-t.C:
 			cancel(context.Cause(ctx))
 		}
 	})
-	return longer, func() {
+	return delayed, func() {
 		cancel(nil)
-		if !unused() {
+		if !unregister() {
 			<-done
 		}
 	}

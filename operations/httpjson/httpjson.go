@@ -1,10 +1,10 @@
-// Package httpjson writes and reads the JSON responses of rbee's own HTTP API: the values
-// that the queen and the hives respond with, and their errors, which have the form
+// Package httpjson writes and reads the JSON responses of rbee's own HTTP API. Error
+// responses contain an [operations.Error]:
 //
 //	{"error": {"code": "not_found", "message": "…"}}
 //
-// with an [operations.Error]. The gateway responds with the errors of the API that the
-// application uses instead.
+// The gateway does not use this form. Its errors have the form of the API that it serves,
+// such as the OpenAI API.
 package httpjson
 
 import (
@@ -16,41 +16,42 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// maxError is how much of a response [ReadError] reads.
-const maxError = 1 << 20
+// maxErrorBytes limits how much of a response [ReadError] reads.
+const maxErrorBytes = 1 << 20
 
-// ErrorBody is the body of a response that is an error.
+// ErrorBody is the body of an error response.
 type ErrorBody struct {
 	Error *operations.Error `json:"error"`
 }
 
-// NewErrorBody returns the body for an error. An error that is no [operations.Error]
-// becomes one with [operations.CodeFailed].
+// NewErrorBody returns the body for err. If no [*operations.Error] is in the chain of err,
+// it creates one with [operations.CodeFailed].
 func NewErrorBody(err error) ErrorBody {
 	e := &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Message: err.Error(), Err: err}
 	errors.As(err, &e)
 	return ErrorBody{e}
 }
 
-// Write responds with a value as JSON. Nothing is done about a client that has left.
+// Write responds with the JSON encoding of v. It ignores write errors. If v cannot be
+// encoded, it responds with status 500 and an [ErrorBody].
 func Write(w http.ResponseWriter, status int, v any) {
 	data, err := json.Marshal(v)
 	if err != nil {
 		status = http.StatusInternalServerError
-		data, _ = json.Marshal(ErrorBody{&operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonFailed, Message: "the answer cannot be written"}})
+		data, _ = json.Marshal(ErrorBody{&operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonFailed, Message: "cannot encode the response"}})
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_, _ = w.Write(append(data, '\n'))
 }
 
-// WriteError responds with an error.
+// WriteError responds with the [ErrorBody] of err.
 func WriteError(w http.ResponseWriter, status int, err error) { Write(w, status, NewErrorBody(err)) }
 
-// ReadError returns the error in the body of a response, or nil if it has none that rbee
-// would write.
+// ReadError returns the error in the body of a response, or nil if the body is not an
+// [ErrorBody].
 func ReadError(body io.Reader) *operations.Error {
-	data, _ := io.ReadAll(io.LimitReader(body, maxError)) // what cannot be read is no error of rbee's
+	data, _ := io.ReadAll(io.LimitReader(body, maxErrorBytes)) // truncated data does not decode
 	var b ErrorBody
 	if json.Unmarshal(data, &b) != nil || b.Error == nil || b.Error.Code == "" || b.Error.Message == "" {
 		return nil

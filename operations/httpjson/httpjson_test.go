@@ -14,22 +14,22 @@ import (
 
 func TestWriteAndReadError(t *testing.T) {
 	t.Parallel()
-	own := &operations.Error{Code: operations.CodeNotFound, Hive: "gpu-1", Message: "there is no job"}
-	for name, c := range map[string]struct {
+	opErr := &operations.Error{Code: operations.CodeNotFound, Hive: "gpu-1", Message: "no such job"}
+	for name, test := range map[string]struct {
 		err  error
 		want operations.Error
 	}{
-		"an error of rbee's":    {own, *own},
-		"one that is wrapped":   {fmt.Errorf("asking: %w", own), *own},
-		"an error of something": {errors.New("it broke"), operations.Error{Code: operations.CodeFailed, Message: "it broke"}},
+		"operations.Error": {opErr, *opErr},
+		"wrapped":          {fmt.Errorf("reading: %w", opErr), *opErr},
+		"other error":      {errors.New("broken pipe"), operations.Error{Code: operations.CodeFailed, Message: "broken pipe"}},
 	} {
 		w := httptest.NewRecorder()
-		httpjson.WriteError(w, http.StatusTeapot, c.err)
+		httpjson.WriteError(w, http.StatusTeapot, test.err)
 		if w.Code != http.StatusTeapot || w.Header().Get("Content-Type") != "application/json" {
-			t.Errorf("%s: WriteError() responds with status %d and type %q", name, w.Code, w.Header().Get("Content-Type"))
+			t.Errorf("%s: WriteError() responded with status %d and type %q, want %d and application/json", name, w.Code, w.Header().Get("Content-Type"), http.StatusTeapot)
 		}
-		if got := httpjson.ReadError(w.Body); got == nil || got.Code != c.want.Code || got.Message != c.want.Message || got.Hive != c.want.Hive {
-			t.Errorf("%s: ReadError() = %+v, want %+v", name, got, c.want)
+		if got := httpjson.ReadError(w.Body); got == nil || got.Code != test.want.Code || got.Message != test.want.Message || got.Hive != test.want.Hive {
+			t.Errorf("%s: ReadError() = %+v, want %+v", name, got, test.want)
 		}
 	}
 	for _, body := range []string{"", "<html>", `{"error": "text"}`, `{"error": {"message": "no code"}}`, `{"error": {"code": "failed"}}`, `{"error": null}`} {
@@ -44,6 +44,6 @@ func TestWriteUnencodable(t *testing.T) {
 	w := httptest.NewRecorder()
 	httpjson.Write(w, http.StatusOK, make(chan int))
 	if got := httpjson.ReadError(w.Body); w.Code != http.StatusInternalServerError || got == nil {
-		t.Errorf("Write() of a channel responds with status %d and %+v, want 500 and an error", w.Code, got)
+		t.Errorf("Write(chan int) responded with status %d and error %+v, want status 500 and an error", w.Code, got)
 	}
 }

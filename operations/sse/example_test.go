@@ -10,14 +10,14 @@ import (
 	"github.com/rbee-keeper/rbee/operations/sse"
 )
 
-// Send a stream and read it.
+// Write an event stream and read it.
 func Example() {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		out := sse.NewWriter(w, 10*time.Second)
 		defer out.Close()
 		for i, bee := range []string{"worker", "queen"} {
 			if err := out.Send(sse.Event{ID: int64(i) + 1, Data: []byte(bee)}); err != nil {
-				return // the client has gone
+				return // the client has disconnected
 			}
 		}
 	}))

@@ -10,29 +10,30 @@ import (
 	"strings"
 )
 
-// DefaultLimit is the number of bytes that one event may have if [NewReader] is given no limit.
+// DefaultLimit is the default limit of [NewReader].
 const DefaultLimit = 16 << 20
 
 // bufferSize is the size of a reader's buffers between two events.
 const bufferSize = 64 << 10
 
-// ErrTooLong is wrapped by the error of [Reader.Next] for an event with more bytes than the limit.
+// ErrTooLong is wrapped by the error of [Reader.Next] for an event or a line that exceeds the limit.
 var ErrTooLong = errors.New("event too long")
 
-// Reader reads an event stream as the HTML standard has it (section 9.2,
-// https://html.spec.whatwg.org/multipage/server-sent-events.html), but for
-// lines that end in a lone CR, which nobody writes. Ids that are no positive
-// numbers are passed over.
+// Reader reads an event stream as defined by the HTML standard (section 9.2,
+// https://html.spec.whatwg.org/multipage/server-sent-events.html). It differs from the
+// standard in two ways: a lone CR does not end a line, and ids that are not positive
+// numbers are ignored.
 type Reader struct {
-	r       *bufio.Reader
-	limit   int
-	line    []byte // reused
-	data    []byte // reused
-	begun   bool   // the stream's first line is read
-	partial []byte // data of an event that the stream ended within
+	r         *bufio.Reader
+	limit     int
+	line      []byte // reused
+	data      []byte // reused
+	firstRead bool   // the first line was read
+	partial   []byte // data of an incomplete event at the end of the stream
 }
 
-// NewReader returns a reader of r whose events and lines have at most limit bytes; 0 stands for [DefaultLimit].
+// NewReader returns a Reader that reads from r. limit is the maximum number of bytes of an event or a line; 0 means
+// [DefaultLimit].
 func NewReader(r io.Reader, limit int) *Reader {
 	if limit <= 0 {
 		limit = DefaultLimit
@@ -40,9 +41,9 @@ func NewReader(r io.Reader, limit int) *Reader {
 	return &Reader{r: bufio.NewReaderSize(r, bufferSize), limit: limit}
 }
 
-// Next returns the next event that has data, or a comment. An event that the
-// stream ends within is none: the error is io.EOF then too, and [Reader.Partial]
-// returns its data. The data is valid until the next call.
+// Next returns the next event with data, or the next comment. The data is valid until the
+// next call. At the end of the stream, Next returns io.EOF. It does not return an
+// incomplete event at the end of the stream; use [Reader.Partial] to get its data.
 func (s *Reader) Next() (Event, error) {
 	var f Event
 	s.data = reuse(s.data)
@@ -55,7 +56,7 @@ func (s *Reader) Next() (Event, error) {
 		}
 		if len(line) == 0 {
 			if lines == 0 {
-				f = Event{} // an event without data is none
+				f = Event{} // ignore an event without data
 				continue
 			}
 			f.Data = s.data
@@ -65,7 +66,7 @@ func (s *Reader) Next() (Event, error) {
 		value = bytes.TrimPrefix(value, []byte(" "))
 		switch string(name) {
 		case "":
-			if lines == 0 && f.ID == 0 && f.Name == "" { // within an event it says nothing new
+			if lines == 0 && f.ID == 0 && f.Name == "" { // ignore comments within an event
 				return Event{Comment: true, Data: value}, nil
 			}
 		case "id":
@@ -84,7 +85,7 @@ func (s *Reader) Next() (Event, error) {
 	}
 }
 
-// eventID reads the id of an event; 0 for what is none.
+// eventID parses the id of an event. It returns 0 for an invalid id.
 func eventID(s string) int64 {
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || n < 0 || strings.HasPrefix(s, "+") {
@@ -93,7 +94,7 @@ func eventID(s string) int64 {
 	return n
 }
 
-// readLine reads a line without its end. It is valid until the next call.
+// readLine reads a line and removes its line ending. The line is valid until the next call.
 func (s *Reader) readLine() ([]byte, error) {
 	s.line = reuse(s.line)
 	for {
@@ -106,20 +107,20 @@ func (s *Reader) readLine() ([]byte, error) {
 			continue
 		}
 		if err != nil {
-			return nil, err // a line without an end is none
+			return nil, err // ignore an incomplete line
 		}
 		break
 	}
 	line := bytes.TrimSuffix(s.line[:len(s.line)-1], []byte("\r"))
-	if !s.begun {
-		s.begun = true
-		line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf")) // a byte order mark
+	if !s.firstRead {
+		s.firstRead = true
+		line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf")) // byte order mark
 	}
 	return line, nil
 }
 
-// keepPartial keeps the data of an event that has no end: its complete lines, and what
-// there is of the last one.
+// keepPartial stores the data of an incomplete event: its complete lines and the part of the
+// last line.
 func (s *Reader) keepPartial(lines int) {
 	s.partial = s.data
 	if value, ok := bytes.CutPrefix(s.line, []byte("data:")); ok {
@@ -130,13 +131,13 @@ func (s *Reader) keepPartial(lines int) {
 	}
 }
 
-// Partial returns the data of the event that the stream ended within, after [Reader.Next] has returned an error. A
-// standard reader drops it; servers that end a stream with "[DONE]" and no empty line are known.
+// Partial returns the data of the incomplete event at the end of the stream, after [Reader.Next] has returned an error.
+// The standard requires clients to discard it, but some servers end a stream with "[DONE]" without the empty line after it.
 func (s *Reader) Partial() []byte { return s.partial }
 
 func (s *Reader) tooLong() error { return fmt.Errorf("%w: more than %d bytes", ErrTooLong, s.limit) }
 
-// reuse empties a buffer, or drops one that has become big.
+// reuse returns the buffer with length 0, or nil if its capacity is large.
 func reuse(b []byte) []byte {
 	if cap(b) > 2*bufferSize {
 		return nil

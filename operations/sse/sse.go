@@ -1,5 +1,4 @@
-// Package sse reads and writes server-sent events: the streams of jobs, of a fleet's state, and of chat completions. It is
-// the one reader and the one writer of them in this module, and imports the standard library only.
+// Package sse reads and writes streams of server-sent events, as defined by the HTML standard.
 package sse
 
 // ContentType is the media type of an event stream.
@@ -7,12 +6,12 @@ const ContentType = "text/event-stream"
 
 // Event is one event of a stream, or a comment.
 type Event struct {
-	// ID is what a client sends as Last-Event-ID to go on after this event; 0: none.
+	// ID is the id of the event. A client sends it as Last-Event-ID to resume the stream after this event. 0 means no id.
 	ID int64
-	// Name is the type of the event; empty stands for "message".
+	// Name is the type of the event. Empty means "message".
 	Name string
-	// Data is the content. In a comment, it is the comment's text.
+	// Data is the content of the event, or the text of the comment.
 	Data []byte
-	// Comment is set for a line that is no part of an event. Servers send comments to show that the connection is alive.
+	// Comment reports whether this is a comment. Servers send comments to keep the connection alive.
 	Comment bool
 }

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Append appends an event as it is sent, and returns the extended buffer. Each line of the data gets a field of its own. A
-// name or a comment must not contain a line break.
+// Append appends the encoded event to b and returns the extended buffer. Each line of the data becomes a separate field.
+// The name, and the text of a comment, must not contain line breaks.
 func Append(b []byte, e Event) []byte {
 	if e.Comment {
 		b = append(b, ": "...)
@@ -35,7 +35,8 @@ func Append(b []byte, e Event) []byte {
 	return append(b, '\n')
 }
 
-// Writer sends a stream as the answer to an HTTP request. Everything is sent at once. It is for one goroutine.
+// Writer writes an event stream as the response to an HTTP request. It flushes after each write. It is not safe for
+// concurrent use.
 type Writer struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
@@ -43,8 +44,8 @@ type Writer struct {
 	buf     []byte // reused
 }
 
-// NewWriter sets the headers of an answer that is a stream: its type, and that no cache keeps it. It sends nothing yet.
-// timeout is how long a client may take to accept a piece.
+// NewWriter returns a Writer and sets the Content-Type and Cache-Control headers of the response. It does not send
+// anything. timeout is the deadline for each write.
 func NewWriter(w http.ResponseWriter, timeout time.Duration) *Writer {
 	w.Header().Set("Content-Type", ContentType)
 	w.Header().Set("Cache-Control", "no-store")
@@ -60,7 +61,7 @@ func (w *Writer) Send(e Event) error {
 
 // Write sends events that [Append] has encoded.
 func (w *Writer) Write(encoded []byte) (int, error) {
-	_ = w.control.SetWriteDeadline(time.Now().Add(w.timeout)) // where it can be set
+	_ = w.control.SetWriteDeadline(time.Now().Add(w.timeout)) // if supported
 	n, err := w.w.Write(encoded)
 	if err != nil {
 		return n, err
@@ -68,17 +69,18 @@ func (w *Writer) Write(encoded []byte) (int, error) {
 	return n, w.control.Flush()
 }
 
-// Flush sends the headers. The error wraps [http.ErrNotSupported] if the answer cannot be a stream.
+// Flush sends the headers. The error wraps [http.ErrNotSupported] if the ResponseWriter does not support flushing.
 func (w *Writer) Flush() error { return w.control.Flush() }
 
-// Close removes the deadline, which would otherwise apply to the connection's next answer. It sends nothing.
+// Close removes the write deadline, which would otherwise apply to the next response on the connection. It does not send
+// anything and always returns nil.
 func (w *Writer) Close() error {
-	_ = w.control.SetWriteDeadline(time.Time{}) // where it can be set
+	_ = w.control.SetWriteDeadline(time.Time{}) // if supported
 	return nil
 }
 
-// LastData returns the value of the last data field in end, the last bytes of a stream, up to the end of its line. ok is
-// false if there is none. It is for who passes a stream on without reading its events.
+// LastData returns the value of the last data field in end, the last bytes of a stream. ok is false if end has no data
+// field. Use it to examine the end of a stream that is forwarded without decoding its events.
 func LastData(end []byte) (value []byte, ok bool) {
 	i := bytes.LastIndex(end, []byte("\ndata:"))
 	if i < 0 && !bytes.HasPrefix(end, []byte("data:")) {

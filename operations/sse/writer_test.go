@@ -18,7 +18,7 @@ func TestAppend(t *testing.T) {
 		"data: a\ndata: \ndata:  b\n\n":     {Data: []byte("a\n\n b")},
 		"data: \n\n":                        {},
 		": \n\n":                            {Comment: true},
-		": still here\n\n":                  {Comment: true, Data: []byte("still here")},
+		": keepalive\n\n":                   {Comment: true, Data: []byte("keepalive")},
 	} {
 		if got := string(Append([]byte("x"), e)); got != "x"+want {
 			t.Errorf("Append(%+v) = %q, want %q", e, got, "x"+want)
@@ -34,7 +34,7 @@ func TestWriter(t *testing.T) {
 		defer out.Close()
 		for _, e := range sent {
 			if err := out.Send(e); err != nil {
-				t.Error(err)
+				t.Errorf("Send(%+v): %v", e, err)
 			}
 		}
 	}))
@@ -45,7 +45,7 @@ func TestWriter(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	if resp.Header.Get("Content-Type") != ContentType || resp.Header.Get("Cache-Control") != "no-store" {
-		t.Errorf("headers %v", resp.Header)
+		t.Errorf("response headers = %v, want Content-Type %s and Cache-Control no-store", resp.Header, ContentType)
 	}
 	r := NewReader(resp.Body, 0)
 	for _, want := range sent {
@@ -55,7 +55,7 @@ func TestWriter(t *testing.T) {
 		}
 	}
 	if _, err := r.Next(); !errors.Is(err, io.EOF) {
-		t.Errorf("Next() at the end: %v, want %v", err, io.EOF)
+		t.Errorf("Next() at the end returned %v, want %v", err, io.EOF)
 	}
 }
 

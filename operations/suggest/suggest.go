@@ -1,11 +1,12 @@
-// Package suggest finds the known name that a misspelled one most likely means. Every
-// "did you mean" of this module comes from it.
+// Package suggest finds the known name that is nearest to a misspelled name, for "did you
+// mean" hints in error messages.
 package suggest
 
 import "strings"
 
-// Nearest is the candidate that s was most likely meant to be, or empty if none
-// is close: at most a third of the letters differ, or one holds the other.
+// Nearest returns the candidate that is most similar to s, ignoring case. A candidate
+// qualifies if its edit distance to s is at most len(s)/3 + 1. If no candidate qualifies,
+// Nearest returns the first candidate that contains s or is contained in s, or "".
 func Nearest[S ~string](s string, candidates []S) S {
 	best, least := S(""), len(s)/3+2
 	for _, c := range candidates {
@@ -24,14 +25,15 @@ func Nearest[S ~string](s string, candidates []S) S {
 	return ""
 }
 
-// distance counts the letters to insert, drop, replace or swap with the next one
-// to make b from a (optimal string alignment). Long words are all far apart.
+// distance returns the optimal string alignment distance of a and b: the number of bytes
+// to insert, delete, replace or swap with the next byte. For strings longer than 64 bytes
+// it returns 64.
 func distance(a, b string) int {
-	const long = 64
-	if len(a) > long || len(b) > long {
-		return long
+	const maxLen = 64
+	if len(a) > maxLen || len(b) > maxLen {
+		return maxLen
 	}
-	var rows [3][long + 1]int
+	var rows [3][maxLen + 1]int
 	prev2, prev, row := &rows[0], &rows[1], &rows[2]
 	for j := range len(b) + 1 {
 		prev[j] = j

@@ -4,13 +4,13 @@ import "testing"
 
 func TestNearest(t *testing.T) {
 	t.Parallel()
-	keys := []string{"alias", "hostname", "ssh_user", "ssh_port", "hive_port", "auto_start", "1"}
+	candidates := []string{"alias", "hostname", "ssh_user", "ssh_port", "hive_port", "auto_start", "1"}
 	for in, want := range map[string]string{
 		"hostnme": "hostname", "host": "hostname", "HOSTNAME": "hostname", "user": "ssh_user", "ssh-port": "ssh_port",
 		"autostart": "auto_start", "ailas": "alias", "zzz": "", "": "", "2": "", "xy": "",
 	} {
-		if got := Nearest(in, keys); got != want {
-			t.Errorf("Nearest(%q) = %q, want %q", in, got, want)
+		if got := Nearest(in, candidates); got != want {
+			t.Errorf("Nearest(%q, %q) = %q, want %q", in, candidates, got, want)
 		}
 	}
 }

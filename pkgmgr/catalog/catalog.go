@@ -1,6 +1,6 @@
-// Package catalog has the recipes: for each worker type, where its versions come from,
-// what a machine needs, how it is installed and how it is started. It chooses the source
-// of a recipe for a machine, without the network.
+// Package catalog contains the recipes. The recipe of a worker type describes where its
+// versions are published, its requirements, and how to install, start and verify it. The
+// package chooses the source of a recipe for a machine without using the network.
 package catalog
 
 import (
@@ -21,8 +21,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
 )
 
-// Catalog knows how each worker type is installed, started and probed. It does
-// not change once it is made; any goroutine may use it.
+// Catalog is an immutable set of recipes, by worker type. It is safe for concurrent use.
 type Catalog struct {
 	recipes map[string]*Recipe
 }
@@ -30,7 +29,7 @@ type Catalog struct {
 //go:embed recipes/*.yaml tools/*.yaml
 var builtinRecipes embed.FS
 
-// builtinPrefix begins the File of built-in recipes.
+// builtinPrefix is the prefix of [Recipe].File for built-in recipes.
 const builtinPrefix = "catalog/"
 
 var builtinCatalog = sync.OnceValue(func() *Catalog {
@@ -39,19 +38,19 @@ var builtinCatalog = sync.OnceValue(func() *Catalog {
 
 var builtinTools = sync.OnceValue(func() map[string]*Recipe { return builtin("tools/*.yaml") })
 
-// ToolRecipes returns the recipes of programs that installs need, by name. The map
-// must not be changed.
+// ToolRecipes returns the recipes of the programs that installations use, by name. The
+// caller must not modify the map.
 func ToolRecipes() map[string]*Recipe { return builtinTools() }
 
 func builtin(pattern string) map[string]*Recipe {
 	recipes := map[string]*Recipe{}
-	names, _ := fs.Glob(builtinRecipes, pattern) // fails for a bad pattern only
+	names, _ := fs.Glob(builtinRecipes, pattern) // fails only for an invalid pattern
 	for _, name := range names {
 		data, err := builtinRecipes.ReadFile(name)
 		if err != nil {
-			continue // an embedded file that was just listed
+			continue // cannot happen: the file is embedded
 		}
-		// A test holds that each of them is right.
+		// TestBuiltinCatalog checks that all built-in recipes are valid.
 		if r, err := ParseRecipe(builtinPrefix+path.Base(name), data); err == nil {
 			recipes[r.Type] = r
 		}
@@ -59,12 +58,10 @@ func builtin(pattern string) map[string]*Recipe {
 	return recipes
 }
 
-// Builtin gives the recipes that come with rbee. Only the first call costs
-// anything.
+// Builtin returns the recipes that are part of rbee. It parses them on the first call.
 func Builtin() *Catalog { return builtinCatalog() }
 
-// With returns a catalog that also contains recipes. A recipe replaces that of the
-// same type.
+// With returns a catalog with additional recipes, which replace recipes of the same type.
 func (c *Catalog) With(recipes ...*Recipe) *Catalog {
 	all := maps.Clone(c.recipes)
 	for _, r := range recipes {
@@ -73,12 +70,12 @@ func (c *Catalog) With(recipes ...*Recipe) *Catalog {
 	return &Catalog{recipes: all}
 }
 
-// Load gives the built-in recipes and the user's own: the *.yaml and *.yml
-// files of dir. One of the user's replaces the built-in one of the same type. An
-// empty dir, or one that does not exist, means the built-in ones alone.
+// Load returns the built-in recipes and the user's recipes, which are the *.yaml and *.yml
+// files in dir. A user's recipe replaces the built-in recipe of the same type. If dir is
+// empty or does not exist, Load returns the built-in recipes.
 //
-// Every error is an [*operations.Error]: [operations.CodeConfigInvalid] with the
-// problems of all files, or [operations.CodeFailed] if one cannot be read.
+// Every error is an [*operations.Error]: [operations.CodeConfigInvalid] with the problems
+// of all files, or [operations.CodeFailed] if a file cannot be read.
 func Load(dir string) (*Catalog, error) {
 	if dir == "" {
 		return Builtin(), nil
@@ -90,32 +87,33 @@ func Load(dir string) (*Catalog, error) {
 	case err != nil:
 		return nil, unreadableRecipes(err)
 	}
-	own := map[string]*Recipe{}
+	custom := map[string]*Recipe{}
 	var problems []operations.Problem
 	for _, e := range entries {
 		if e.IsDir() || strings.HasPrefix(e.Name(), ".") || strict.SyntaxOf(e.Name()) != strict.YAML {
 			continue
 		}
-		found, err := addRecipe(own, filepath.Join(dir, e.Name()))
+		found, err := addRecipe(custom, filepath.Join(dir, e.Name()))
 		if err != nil {
 			return nil, unreadableRecipes(err)
 		}
 		problems = append(problems, found...)
 	}
 	if len(problems) > 0 {
-		return nil, strict.Invalid(operations.ReasonInvalidRecipe, "the recipes in "+dir+" are not valid", problems)
+		return nil, strict.Invalid(operations.ReasonInvalidRecipe, "invalid recipes in "+dir, problems)
 	}
 	c := &Catalog{recipes: maps.Clone(Builtin().recipes)}
-	maps.Copy(c.recipes, own)
+	maps.Copy(c.recipes, custom)
 	return c, nil
 }
 
 func unreadableRecipes(err error) error {
-	return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Message: fmt.Sprintf("cannot read the recipes: %v", err), Err: err}
+	return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Message: fmt.Sprintf("cannot read recipes: %v", err), Err: err}
 }
 
-// addRecipe reads one of the user's files. Its problems are not an error.
-func addRecipe(own map[string]*Recipe, path string) ([]operations.Problem, error) {
+// addRecipe parses the recipe file at path and adds it to recipes. It returns the problems
+// of an invalid recipe; the error is about reading the file.
+func addRecipe(recipes map[string]*Recipe, path string) ([]operations.Problem, error) {
 	data, err := strict.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -128,24 +126,24 @@ func addRecipe(own map[string]*Recipe, path string) ([]operations.Problem, error
 		}
 		return nil, err
 	}
-	if first := own[r.Type]; first != nil {
+	if first := recipes[r.Type]; first != nil {
 		return []operations.Problem{{
 			File: path, Line: r.Pos.Line, Column: r.Pos.Column,
-			Message: fmt.Sprintf("type %q has a recipe already", r.Type), Hint: "the other one is " + first.File,
+			Message: fmt.Sprintf("duplicate recipe for worker type %q", r.Type), Hint: "first defined in " + first.File,
 		}}, nil
 	}
-	own[r.Type] = r
+	recipes[r.Type] = r
 	return nil, nil
 }
 
-// Recipe gives the recipe of a worker type; it must not be changed. It is false
-// for a type that the catalog does not know.
+// Recipe returns the recipe of a worker type and whether the catalog has one. The caller
+// must not modify the recipe.
 func (c *Catalog) Recipe(typ string) (*Recipe, bool) {
 	r, ok := c.recipes[typ]
 	return r, ok
 }
 
-// Text is the recipe's file as it is written.
+// Text returns the contents of the recipe's file.
 func (r *Recipe) Text() ([]byte, error) {
 	if name, ok := strings.CutPrefix(r.File, builtinPrefix); ok {
 		if data, err := builtinRecipes.ReadFile("recipes/" + name); err == nil {
@@ -155,9 +153,9 @@ func (r *Recipe) Text() ([]byte, error) {
 	return os.ReadFile(r.File)
 }
 
-// Types lists the worker types, sorted.
+// Types returns the worker types in sorted order.
 func (c *Catalog) Types() []string { return slices.Sorted(maps.Keys(c.recipes)) }
 
-// Nearest is the type that was most likely meant by one that the catalog does
-// not know, or empty if none is close.
+// Nearest returns the worker type with the spelling closest to an unknown type, or "" if no
+// type is close.
 func (c *Catalog) Nearest(typ string) string { return suggest.Nearest(typ, c.Types()) }

@@ -33,7 +33,7 @@ func TestBuiltinCatalog(t *testing.T) {
 	files = slices.DeleteFunc(files, func(f os.DirEntry) bool { return f.IsDir() })
 	c := Builtin()
 	if want := []string{"comfyui", "echo", "llama-cpp", "ollama", "sglang", "vllm"}; !slices.Equal(c.Types(), want) {
-		t.Errorf("types %v, want %v", c.Types(), want)
+		t.Errorf("Types() = %v, want %v", c.Types(), want)
 	}
 	for _, f := range files {
 		data, err := os.ReadFile(filepath.Join("recipes", f.Name()))
@@ -44,30 +44,36 @@ func TestBuiltinCatalog(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if have, ok := c.Recipe(r.Type); !ok || !reflect.DeepEqual(have, r) || r.Type+".yaml" != f.Name() || r.Description == "" || r.Ready.Path == "" {
-			t.Errorf("%s: %+v", f.Name(), have)
+		if got, ok := c.Recipe(r.Type); !ok || !reflect.DeepEqual(got, r) {
+			t.Errorf("Recipe(%q) = %+v, %t, want the parsed %s: %+v", r.Type, got, ok, f.Name(), r)
+		}
+		if r.Type+".yaml" != f.Name() || r.Description == "" || r.Ready.Path == "" {
+			t.Errorf("%s has type %q, description %q, ready path %q, want its type as the file name, a description and a path", f.Name(), r.Type, r.Description, r.Ready.Path)
 		}
 		nvidia := []gpu.Device{{Vendor: "nvidia", Driver: "580.65.06", ComputeCapability: "9.0"}}
 		choice, err := r.Choose(map[bool]string{true: "v1.2.3", false: "1.2.3"}[r.Versions == nil], Machine{
 			Platform: wire.Platform{OS: "linux", Arch: "arm64", Libc: "glibc", LibcVersion: "2.39"}, Devices: nvidia, DevicesKnown: true,
 		}, "v1.2.3")
 		if err != nil || len(choice.Source.Steps) == 0 {
-			t.Errorf("%s: %+v, %v", r.Type, choice, err)
+			t.Errorf("%s: Choose() = %+v, %v, want a source with steps", r.Type, choice, err)
 		}
 	}
 	for name, r := range ToolRecipes() {
 		if r.Type != name || r.Versions == nil || len(r.Sources) < 4 {
-			t.Errorf("tool %s: %+v", name, r)
+			t.Errorf("ToolRecipes()[%q] = %+v, want type %s with versions and at least 4 sources", name, r, name)
 		}
 	}
 	if len(ToolRecipes()) != 2 {
-		t.Errorf("tools %v", ToolRecipes())
+		t.Errorf("ToolRecipes() = %v, want 2 recipes", ToolRecipes())
 	}
 	if got := c.Nearest("vlm"); got != "vllm" {
-		t.Errorf("nearest to vlm is %q", got)
+		t.Errorf(`Nearest("vlm") = %q, want "vllm"`, got)
 	}
-	if _, ok := c.Recipe("vlm"); ok || c.Nearest("zzzzzz") != "" {
-		t.Error("an unknown type is known")
+	if got := c.Nearest("zzzzzz"); got != "" {
+		t.Errorf(`Nearest("zzzzzz") = %q, want ""`, got)
+	}
+	if r, ok := c.Recipe("vlm"); ok {
+		t.Errorf(`Recipe("vlm") = %+v, true, want false`, r)
 	}
 }
 
@@ -85,10 +91,10 @@ func TestLoadCatalog(t *testing.T) {
 	dir := t.TempDir()
 	for _, d := range []string{"", filepath.Join(dir, "absent")} {
 		if c, err := Load(d); err != nil || c != Builtin() {
-			t.Errorf("LoadCatalog(%q) = %v, %v", d, c, err)
+			t.Errorf("Load(%q) = %v, %v, want the built-in catalog", d, c, err)
 		}
 	}
-	mine := write(t, dir, "mine.yaml", strings.Replace(plain, "type: x", "type: vllm", 1))
+	custom := write(t, dir, "mine.yaml", strings.Replace(plain, "type: x", "type: vllm", 1))
 	write(t, dir, "x.yml", plain)
 	write(t, dir, "README.txt", "not a recipe")
 	write(t, dir, "._x.yaml", "\x00")
@@ -96,31 +102,31 @@ func TestLoadCatalog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r, _ := c.Recipe("vllm"); r.File != mine || len(c.Types()) != 7 {
-		t.Errorf("vllm is from %s, types are %v", r.File, c.Types())
+	if r, _ := c.Recipe("vllm"); r.File != custom || len(c.Types()) != 7 {
+		t.Errorf("vllm is from %s and the types are %v, want %s and 7 types", r.File, c.Types(), custom)
 	}
 	if r, _ := Builtin().Recipe("vllm"); r.File != "catalog/vllm.yaml" {
-		t.Errorf("the built-in catalog has changed: %s", r.File)
+		t.Errorf("Load changed the built-in catalog: vllm is from %s", r.File)
 	}
 
 	bad := write(t, dir, "bad.yaml", "type: b\nnotes: x\n")
-	twice := write(t, dir, "y.yaml", plain)
+	duplicate := write(t, dir, "y.yaml", plain)
 	_, err = Load(dir)
 	var e *operations.Error
 	if !errors.As(err, &e) || e.Code != operations.CodeConfigInvalid || len(e.Problems) != 3 {
-		t.Fatalf("%v", err)
+		t.Fatalf("Load() = %v, want a config_invalid error with 3 problems", err)
 	}
-	for i, want := range []string{bad + ":1:7", bad + ":2:1: unknown key \"notes\" (did you mean \"note\"?)", twice + ":1:7: type \"x\" has a recipe already"} {
+	for i, want := range []string{bad + ":1:7", bad + ":2:1: unknown key \"notes\" (did you mean \"note\"?)", duplicate + ":1:7: duplicate recipe for worker type \"x\""} {
 		if got := e.Problems[i].String(); !strings.HasPrefix(got, want) {
-			t.Errorf("problem %d is %s, want %s", i, got, want)
+			t.Errorf("problem %d = %s, want prefix %s", i, got, want)
 		}
 	}
-	if _, err := Load(mine); operations.CodeOf(err) != operations.CodeFailed {
-		t.Errorf("a file for a folder: %v", err)
+	if _, err := Load(custom); operations.CodeOf(err) != operations.CodeFailed {
+		t.Errorf("Load(file) = %v, want code failed", err)
 	}
 }
 
-func TestParseRecipeWhole(t *testing.T) {
+func TestParseRecipe(t *testing.T) {
 	t.Parallel()
 	r, err := ParseRecipe("dir/x.yaml", []byte(`type: x
 description: An engine
@@ -156,7 +162,7 @@ needs: {gpu: any, gpu_memory: 24GB, disk: 7, os: [linux], arch: [arm64]}
 		Needs:  Needs{GPU: "any", GPUMemory: 24e9, Disk: 7, OS: []string{"linux"}, Arch: []string{"arm64"}},
 	}
 	if !reflect.DeepEqual(r, want) {
-		t.Errorf("recipe\n%+v\nwant\n%+v", r, want)
+		t.Errorf("ParseRecipe() =\n%+v\nwant\n%+v", r, want)
 	}
 }
 
@@ -164,58 +170,58 @@ func TestParseRecipeProblems(t *testing.T) {
 	t.Parallel()
 	src := func(fields string) string { return "type: x\nsources:\n- {" + fields + "}\n" }
 	for _, tt := range []struct{ text, want string }{
-		{"", "1:1 the file has no type (such as vllm)"},
-		{"type: X\nnote: n\n", `1:7 "X" is not a valid worker type`},
-		{"type: x\n", "1:7 the recipe has no sources (add sources, or a note that says what to do)"},
-		{"type: x\nnote: \"\\e[31m\"\n", "2:7 note has control characters"},
-		{src(""), "3:3 the source has nothing to install from (expected exactly one of builtin, file, url and steps)"},
-		{src("builtin: echo, file: x"), "3:3 the source has builtin and file"},
+		{"", "1:1 the file has no type (for example vllm)"},
+		{"type: X\nnote: n\n", `1:7 invalid worker type "X" (want lowercase letters`},
+		{"type: x\n", "1:7 recipe has no sources (add sources, or a note with instructions)"},
+		{"type: x\nnote: \"\\e[31m\"\n", "2:7 note contains control characters"},
+		{src(""), "3:3 source has nothing to install from (want builtin, file, url or steps)"},
+		{src("builtin: echo, file: x"), "3:3 source has both builtin and file"},
 		{src("builtin: ecko"), `3:13 unknown built-in server "ecko" (did you mean "echo"?)`},
-		{src("builtin: echo, version: \"1\""), "3:28 version does not go with builtin"},
-		{src("file: x"), "3:3 the source has no version"},
-		{src("version: 1.2, file: x"), `3:13 version is a decimal number (expected a string: put it in quotes, "1.2")`},
-		{src("version: latest, file: x"), `3:13 "latest" is not a valid version`},
+		{src("builtin: echo, version: \"1\""), "3:28 cannot combine version with builtin"},
+		{src("file: x"), "3:3 source has no version"},
+		{src("version: 1.2, file: x"), `3:13 version is a decimal number (want a string in quotes: "1.2")`},
+		{src("version: latest, file: x"), `3:13 invalid version "latest"`},
 		{src("version: v1, file: x, os: macos"), `3:30 unknown os "macos" (did you mean "darwin"?)`},
 		{src("version: v1, file: x, arch: x86_64"), `3:32 unknown arch "x86_64" (did you mean "amd64"?)`},
 		{src("version: v1, file: x, libc: uclibc"), `3:32 unknown libc "uclibc"`},
-		{src("version: v1, file: 'x-{ver}'"), "3:23 unknown placeholder {ver} (known are {arch}, {os}, {version})"},
-		{src("version: v1, file: x, sha256: abc"), `3:34 "abc" is not a SHA-256`},
+		{src("version: v1, file: 'x-{ver}'"), "3:23 unknown placeholder {ver} (known placeholders: {arch}, {os}, {version})"},
+		{src("version: v1, file: x, sha256: abc"), `3:34 invalid sha256 "abc"`},
 		{src("version: v1, file: x.tar.xz"), "3:23 cannot unpack .tar.xz"},
-		{src("version: v1, file: x.zip"), "3:3 a source packed as zip has no entry"},
-		{src("version: v1, file: x, entry: y"), "3:33 entry does not go with format plain"},
-		{src("version: v1, file: x, format: tgz, entry: y"), `3:34 unknown format "tgz" (expected one of plain`},
-		{src("version: v1, file: x.zip, entry: ../y"), `3:37 entry "../y" is not a clean relative path`},
-		{src("version: v1, file: x.zip, entry: /y"), `3:37 entry "/y" is not a clean relative path`},
-		{src("version: v1, file: x.zip, entry: a/../y"), `3:37 entry "a/../y" is not a clean relative path`},
-		{src("version: v1, file: x, size: 2 parsecs"), `3:32 size: "2 parsecs" is not a size (such as 512MiB)`},
+		{src("version: v1, file: x.zip"), "3:3 zip source has no entry"},
+		{src("version: v1, file: x, entry: y"), "3:33 cannot combine entry with format plain"},
+		{src("version: v1, file: x, format: tgz, entry: y"), `3:34 unknown format "tgz" (want plain, tar.gz, tar.zst or zip)`},
+		{src("version: v1, file: x.zip, entry: ../y"), `3:37 invalid entry "../y"`},
+		{src("version: v1, file: x.zip, entry: /y"), `3:37 invalid entry "/y"`},
+		{src("version: v1, file: x.zip, entry: a/../y"), `3:37 invalid entry "a/../y"`},
+		{src("version: v1, file: x, size: 2 parsecs"), `3:32 size: "2 parsecs" is not a size (for example 512MiB)`},
 		{src("version: v1, file: x, size: -1"), "3:32 size: -1 is not a size"},
-		{src("version: v1, url: https://h/x"), "3:22 a url needs its sha256"},
-		{src("version: v1, url: ftp://h/x, sha256: " + sum), `3:22 "ftp://h/x" is not the address of a download`},
-		{src("version: v1, url: 'https://u:hunter2@h/x', sha256: " + sum), "3:22 url has a user name or password"},
-		{plain + "latest: \"2\"\n", `4:9 no source has the version "2" (expected one of 1)`},
-		{plain + "start: {args: [\"{prot}\"]}\n", "4:16 unknown placeholder {prot} (known are {context}, {context_total}, {cuda_home}, {device_count}, {devices}, {entry}, {host}, {model}, {model_file}, {model_path}, {model_sha256}, {parallel}, {payload}, {port}, {state})"},
-		{plain + "start: {env: {A B: c}}\n", `4:20 "A B" is not the name of a variable`},
-		{plain + "ready: {path: health}\n", `4:15 ready.path "health" does not begin with a slash`},
-		{plain + "ready: {path: /h, status: 9}\n", "4:27 ready.status 9 is not an HTTP status"},
-		{plain + "ready: {path: /h, stall: 90}\n", "4:26 stall: an integer is not a length of time"},
-		{plain + "grace: -1s\n", `4:8 grace: "-1s" is not a length of time`},
-		{plain + "memory: {share: 0.9}\n", "4:17 share: 0.9 is not a share"},
-		{plain + "memory: {share: 101%}\n", "4:17 share: 101% is not a share"},
-		{plain + "memory: {context: 0}\n", "4:19 memory.context is 0"},
+		{src("version: v1, url: https://h/x"), "3:22 url requires sha256"},
+		{src("version: v1, url: ftp://h/x, sha256: " + sum), `3:22 invalid url "ftp://h/x"`},
+		{src("version: v1, url: 'https://u:hunter2@h/x', sha256: " + sum), "3:22 url contains a user name or password"},
+		{plain + "latest: \"2\"\n", `4:9 no source has version "2" (want 1)`},
+		{plain + "start: {args: [\"{prot}\"]}\n", "4:16 unknown placeholder {prot} (known placeholders: {context}, {context_total}, {cuda_home}, {device_count}, {devices}, {entry}, {host}, {model}, {model_file}, {model_path}, {model_sha256}, {parallel}, {payload}, {port}, {state})"},
+		{plain + "start: {env: {A B: c}}\n", `4:20 invalid environment variable name "A B"`},
+		{plain + "ready: {path: health}\n", `4:15 invalid ready.path "health"`},
+		{plain + "ready: {path: /h, status: 9}\n", "4:27 invalid ready.status 9"},
+		{plain + "ready: {path: /h, stall: 90}\n", "4:26 stall: an integer is not a duration"},
+		{plain + "grace: -1s\n", `4:8 grace: "-1s" is not a duration`},
+		{plain + "memory: {share: 0.9}\n", "4:17 share: 0.9 is not a percentage"},
+		{plain + "memory: {share: 101%}\n", "4:17 share: 101% is not a percentage"},
+		{plain + "memory: {context: 0}\n", "4:19 invalid memory.context 0"},
 		{plain + "needs: {gpu: nvida}\n", `4:14 unknown gpu "nvida" (did you mean "nvidia"?)`},
 		{plain + "disk: 1\n", `4:1 unknown key "disk" (it belongs in needs)`},
 	} {
 		_, err := ParseRecipe("x.yaml", []byte(tt.text))
 		if err == nil {
-			t.Errorf("%q is taken", tt.text)
+			t.Errorf("ParseRecipe(%q) returned no error, want %s", tt.text, tt.want)
 			continue
 		}
 		got := problemtest.Lines(t, err)
 		if len(got) != 1 || !strings.HasPrefix(got[0], tt.want) {
-			t.Errorf("%q:\n%s\nwant %s", tt.text, strings.Join(got, "\n"), tt.want)
+			t.Errorf("ParseRecipe(%q) reports\n%s\nwant %s", tt.text, strings.Join(got, "\n"), tt.want)
 		}
 		if strings.Contains(err.Error(), "hunter2") {
-			t.Errorf("a password is told: %v", err)
+			t.Errorf("ParseRecipe(%q) = %v, which contains the password", tt.text, err)
 		}
 	}
 }
@@ -229,7 +235,7 @@ func TestParseSize(t *testing.T) {
 	}
 	for _, in := range []string{"", "GiB", "-1", "1e3", "1  GB", "1gb", "9999999999TiB", ".5GB", "NaN"} {
 		if got, err := parseSize(in); err == nil {
-			t.Errorf("parseSize(%q) = %d", in, got)
+			t.Errorf("parseSize(%q) = %d, want an error", in, got)
 		}
 	}
 }
@@ -259,10 +265,10 @@ sources:
 	glibc, musl := wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc"}, wire.Platform{OS: "linux", Arch: "amd64", Libc: "musl"}
 	mac := wire.Platform{OS: "darwin", Arch: "arm64"}
 	for _, tt := range []struct {
-		version  string
-		p        wire.Platform
-		want     string
-		got, err string
+		version     string
+		p           wire.Platform
+		want        string
+		origin, err string
 	}{
 		{"latest", musl, "2", "/abs/x", ""},
 		{"", glibc, "2", filepath.Join(home, "x"), ""},
@@ -272,8 +278,8 @@ sources:
 		{"v9", mac, "v9", "echo", ""},
 		{"3", mac, "", "", `worker x has no version "3"; known: 1, 2, v9`},
 		{">9", mac, "", "", `worker x has no version ">9"; known: 1, 2, v9`},
-		{"1", mac, "", "", "worker x 1 does not run on darwin/arm64; it runs on linux/amd64"},
-		{"2", wire.Platform{OS: "linux", Arch: "amd64"}, "", "", "worker x 2 does not run on linux/amd64; it runs on linux/amd64 (musl), linux/amd64 (glibc), darwin/any"},
+		{"1", mac, "", "", "worker x 1 does not support darwin/arm64; supported platforms: linux/amd64"},
+		{"2", wire.Platform{OS: "linux", Arch: "amd64"}, "", "", "worker x 2 does not support linux/amd64; supported platforms: linux/amd64 (musl), linux/amd64 (glibc), darwin/any"},
 	} {
 		version, err := r.Version(tt.version, "v9")
 		var got Choice
@@ -282,17 +288,17 @@ sources:
 		}
 		if tt.err != "" {
 			if err == nil || err.Error() != tt.err {
-				t.Errorf("%s on %v: %v, want %s", tt.version, tt.p, err, tt.err)
+				t.Errorf("Choose(%q) on %v = %v, want %s", tt.version, tt.p, err, tt.err)
 			}
 			continue
 		}
 		if err != nil {
-			t.Errorf("%s on %v: %v", tt.version, tt.p, err)
+			t.Errorf("Choose(%q) on %v = %v, want version %s", tt.version, tt.p, err, tt.want)
 			continue
 		}
 		step := got.Source.Steps[0]
-		if where := strings.TrimSpace(step.Builtin + step.Origin.File + step.Origin.URL + " " + got.Source.Entry); got.Version != tt.want || where != tt.got {
-			t.Errorf("%s on %v: %+v", tt.version, tt.p, got)
+		if origin := strings.TrimSpace(step.Builtin + step.Origin.File + step.Origin.URL + " " + got.Source.Entry); got.Version != tt.want || origin != tt.origin {
+			t.Errorf("Choose(%q) on %v = version %s from %q, want %s from %q", tt.version, tt.p, got.Version, origin, tt.want, tt.origin)
 		}
 	}
 	if r.Sources[0].Steps[0].Origin.File != "x-{version}-{os}-{arch}" {
@@ -300,7 +306,7 @@ sources:
 	}
 }
 
-// TestChooseByMachine holds which source the built-in recipes take, and why.
+// TestChooseByMachine checks the chosen source of the built-in recipes and its reason.
 func TestChooseByMachine(t *testing.T) {
 	t.Parallel()
 	nvidia := func(driver, compute string) []gpu.Device {
@@ -314,33 +320,33 @@ func TestChooseByMachine(t *testing.T) {
 		typ, version string
 		p            wire.Platform
 		devices      []gpu.Device
-		want, reason string // of an error, in reason, with want empty
+		want, reason string // if want is empty, reason is the error
 	}{
 		{"llama-cpp", "b9", noble, nvidia("580.65.06", "9.0"), "cuda-13", "RTX, driver 580.65.06"},
 		{"llama-cpp", "b9", noble, nvidia("570.1", "9.0"), "cuda-12", "RTX, driver 570.1; not cuda-13: driver 570.1 is older than 580"},
-		{"llama-cpp", "b9", noble, nvidia("470.1", "8.9"), "vulkan", "RTX, driver 470.1; not cuda-13: driver 470.1 is older than 580, not cuda-12: driver 470.1 is older than 525, not rocm: no AMD GPU is found, not sycl: no Intel GPU is found"},
-		{"llama-cpp", "b9", noble, nvidia("535.1", "9.0"), "vulkan", "RTX, driver 535.1; not cuda-13: driver 535.1 is older than 580, not cuda-12: driver 535.1 is older than 570, which compute capability 9.0 needs, not rocm: no AMD GPU is found, not sycl: no Intel GPU is found"},
-		{"llama-cpp", "b9", noble, []gpu.Device{{Vendor: "amd"}}, "rocm", "AMD GPU; not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found"},
-		{"llama-cpp", "b9", noble, nil, "cpu", "not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found, not rocm: no AMD GPU is found, not sycl: no Intel GPU is found, not vulkan: no GPU is found, not openvino: no Intel GPU is found"},
+		{"llama-cpp", "b9", noble, nvidia("470.1", "8.9"), "vulkan", "RTX, driver 470.1; not cuda-13: driver 470.1 is older than 580, not cuda-12: driver 470.1 is older than 525, not rocm: no AMD GPU found, not sycl: no Intel GPU found"},
+		{"llama-cpp", "b9", noble, nvidia("535.1", "9.0"), "vulkan", "RTX, driver 535.1; not cuda-13: driver 535.1 is older than 580, not cuda-12: driver 535.1 is older than 570, which compute capability 9.0 needs, not rocm: no AMD GPU found, not sycl: no Intel GPU found"},
+		{"llama-cpp", "b9", noble, []gpu.Device{{Vendor: "amd"}}, "rocm", "AMD GPU; not cuda-13: no NVIDIA GPU found, not cuda-12: no NVIDIA GPU found"},
+		{"llama-cpp", "b9", noble, nil, "cpu", "not cuda-13: no NVIDIA GPU found, not cuda-12: no NVIDIA GPU found, not rocm: no AMD GPU found, not sycl: no Intel GPU found, not vulkan: no GPU found, not openvino: no Intel GPU found"},
 		{"llama-cpp", "b9", wire.Platform{OS: "darwin", Arch: "arm64"}, nil, "metal", ""},
 		{"llama-cpp", "b9", jammy, nvidia("580.65.06", "9.0"), "cuda-12", "RTX, driver 580.65.06; not cuda-13: glibc 2.35 is older than 2.38"},
-		{"llama-cpp", "b9", bullseye, nil, "", "worker llama-cpp b9 does not run there: cuda-13: glibc 2.31 is older than 2.38; cuda-12: glibc 2.31 is older than 2.35; rocm: glibc 2.31 is older than 2.39; sycl: glibc 2.31 is older than 2.39; vulkan: glibc 2.31 is older than 2.35; openvino: glibc 2.31 is older than 2.39; cpu: glibc 2.31 is older than 2.35"},
-		{"llama-cpp", "b9", wire.Platform{OS: "linux", Arch: "arm64", Libc: "glibc", LibcVersion: "2.35"}, nil, "", "worker llama-cpp b9 does not run there: cuda-13: glibc 2.35 is older than 2.38; vulkan: glibc 2.35 is older than 2.39; cpu: glibc 2.35 is older than 2.39"},
+		{"llama-cpp", "b9", bullseye, nil, "", "worker llama-cpp b9 cannot run on this machine: cuda-13: glibc 2.31 is older than 2.38; cuda-12: glibc 2.31 is older than 2.35; rocm: glibc 2.31 is older than 2.39; sycl: glibc 2.31 is older than 2.39; vulkan: glibc 2.31 is older than 2.35; openvino: glibc 2.31 is older than 2.39; cpu: glibc 2.31 is older than 2.35"},
+		{"llama-cpp", "b9", wire.Platform{OS: "linux", Arch: "arm64", Libc: "glibc", LibcVersion: "2.35"}, nil, "", "worker llama-cpp b9 cannot run on this machine: cuda-13: glibc 2.35 is older than 2.38; vulkan: glibc 2.35 is older than 2.39; cpu: glibc 2.35 is older than 2.39"},
 		{"ollama", "0.30.0", linux, nvidia("580", "9.0"), "cuda", "RTX, driver 580"},
-		{"ollama", "0.30.0", linux, nvidia("535", "9.0"), "linux", "not cuda: driver 535 is older than 550, not rocm: no AMD GPU is found"},
-		{"ollama", "0.30.0", linux, []gpu.Device{{Vendor: "amd"}}, "rocm", "AMD GPU; not cuda: no NVIDIA GPU is found"},
-		{"ollama", "0.30.0", old, nil, "", "worker ollama 0.30.0 does not run there: cuda: glibc 2.27 is older than 2.28; rocm: glibc 2.27 is older than 2.28; linux: glibc 2.27 is older than 2.28"},
+		{"ollama", "0.30.0", linux, nvidia("535", "9.0"), "linux", "not cuda: driver 535 is older than 550, not rocm: no AMD GPU found"},
+		{"ollama", "0.30.0", linux, []gpu.Device{{Vendor: "amd"}}, "rocm", "AMD GPU; not cuda: no NVIDIA GPU found"},
+		{"ollama", "0.30.0", old, nil, "", "worker ollama 0.30.0 cannot run on this machine: cuda: glibc 2.27 is older than 2.28; rocm: glibc 2.27 is older than 2.28; linux: glibc 2.27 is older than 2.28"},
 		{"vllm", "0.24.0", linux, nvidia("580", "9.0"), "cuda-13", "RTX, driver 580"},
 		{"vllm", "0.24.0", linux, nvidia("570", "9.0"), "cuda-12.9", "RTX, driver 570; not cuda-13: driver 570 is older than 580"},
-		{"vllm", "0.20.2", bullseye, nvidia("580", "9.0"), "", "worker vllm 0.20.2 does not run there: cuda-13: glibc 2.31 is older than 2.35; cuda-12.9: glibc 2.31 is older than 2.35; rocm: glibc 2.31 is older than 2.35"},
+		{"vllm", "0.20.2", bullseye, nvidia("580", "9.0"), "", "worker vllm 0.20.2 cannot run on this machine: cuda-13: glibc 2.31 is older than 2.35; cuda-12.9: glibc 2.31 is older than 2.35; rocm: glibc 2.31 is older than 2.35"},
 		{"vllm", "0.21.0", bullseye, nvidia("580", "9.0"), "cuda-13", "RTX, driver 580"},
 		{"vllm", "0.19.1", bullseye, nvidia("570", "9.0"), "cuda-12", "RTX, driver 570"},
-		{"vllm", "0.9", linux, nvidia("580", "6.1"), "", "worker vllm 0.9 does not run there: cuda-12: RTX has compute capability 6.1, 7.5 is needed"},
-		{"vllm", "0.9", old, nvidia("580", "9.0"), "", "worker vllm 0.9 does not run there: cuda-12: glibc 2.27 is older than 2.31"},
-		{"vllm", "0.9", linux, []gpu.Device{{Vendor: "nvidia", Error: "version mismatch"}}, "", "worker vllm 0.9 does not run there: cuda-12: the driver of the NVIDIA GPU fails: version mismatch"},
-		{"sglang", "0.5.20", linux, nvidia("570", "9.0"), "", "worker sglang 0.5.20 does not run there: cuda-13: driver 570 is older than 580"},
+		{"vllm", "0.9", linux, nvidia("580", "6.1"), "", "worker vllm 0.9 cannot run on this machine: cuda-12: RTX has compute capability 6.1, 7.5 is needed"},
+		{"vllm", "0.9", old, nvidia("580", "9.0"), "", "worker vllm 0.9 cannot run on this machine: cuda-12: glibc 2.27 is older than 2.31"},
+		{"vllm", "0.9", linux, []gpu.Device{{Vendor: "nvidia", Error: "version mismatch"}}, "", "worker vllm 0.9 cannot run on this machine: cuda-12: the driver of the NVIDIA GPU fails: version mismatch"},
+		{"sglang", "0.5.20", linux, nvidia("570", "9.0"), "", "worker sglang 0.5.20 cannot run on this machine: cuda-13: driver 570 is older than 580"},
 		{"sglang", "0.5.19", linux, nvidia("570", "9.0"), "cuda-12", "RTX, driver 570"},
-		{"comfyui", "0.3.62", linux, nil, "cpu", "not cuda-13: no NVIDIA GPU is found, not cuda-12: no NVIDIA GPU is found, not cuda-12.8: no NVIDIA GPU is found, not rocm: no AMD GPU is found, not xpu: no Intel GPU is found"},
+		{"comfyui", "0.3.62", linux, nil, "cpu", "not cuda-13: no NVIDIA GPU found, not cuda-12: no NVIDIA GPU found, not cuda-12.8: no NVIDIA GPU found, not rocm: no AMD GPU found, not xpu: no Intel GPU found"},
 	} {
 		r, _ := Builtin().Recipe(tt.typ)
 		got, err := r.Choose(tt.version, Machine{Platform: tt.p, Devices: tt.devices, DevicesKnown: true}, "")
@@ -349,25 +355,25 @@ func TestChooseByMachine(t *testing.T) {
 			reason = err.Error()
 		}
 		if got.Source.Name != tt.want || reason != tt.reason {
-			t.Errorf("%s on %v with %v: %q because %q", tt.typ, tt.p, tt.devices, got.Source.Name, reason)
+			t.Errorf("%s: Choose(%q) on %v with %v = %q, %q, want %q, %q", tt.typ, tt.version, tt.p, tt.devices, got.Source.Name, reason, tt.want, tt.reason)
 		}
 	}
 	r, _ := Builtin().Recipe("vllm")
 	if _, err := r.Choose("1", Machine{Platform: linux}, ""); !errors.Is(err, ErrDevicesUnknown) {
-		t.Errorf("devices not asked for: %v", err)
+		t.Errorf("Choose() with unknown devices = %v, want ErrDevicesUnknown", err)
 	}
 }
 
 func FuzzParseRecipe(f *testing.F) {
 	f.Add([]byte(plain))
 	f.Add([]byte("type: x\nnote: &n n\ndescription: *n\nneeds: {disk: 1.5TiB}\nstart: {env: {A: '{port}'}}\n"))
-	f.Add([]byte(src0))
+	f.Add([]byte(platformRecipe))
 	f.Add([]byte("type: x\nversions: {github: a/b}\nsources:\n- {gpu: any, entry: x, steps: [archive: {asset: '*.zip', into: y}, python: {version: '3.1', packages: [z]}]}\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := ParseRecipe("x.yaml", data)
 		if err != nil {
 			if len(problemtest.Lines(t, err)) == 0 {
-				t.Fatalf("an error without problems: %v", err)
+				t.Fatalf("ParseRecipe() = %v, want an error with problems", err)
 			}
 			return
 		}
@@ -385,16 +391,16 @@ func FuzzParseRecipe(f *testing.F) {
 		for _, s := range got.Source.Steps {
 			if s.Into != "" && !filepath.IsLocal(s.Into) || s.Origin.File != "" && !filepath.IsAbs(s.Origin.File) ||
 				s.Origin.URL != "" && len(s.Origin.SHA256) != 64 && r.Versions == nil {
-				t.Errorf("chose %+v", s)
+				t.Errorf("Choose() returned the step %+v, want local paths and a checksum", s)
 			}
 		}
 		if e := got.Source.Entry; e != "" && !filepath.IsLocal(e) {
-			t.Errorf("the program is %q", e)
+			t.Errorf("Choose() returned the entry %q, want a local path", e)
 		}
 	})
 }
 
-const src0 = "type: x\nsources:\n- {version: \"1\", url: 'http://h/{os}.zip', sha256: " + sum + ", entry: '{arch}/x'}\n- builtin: echo\n"
+const platformRecipe = "type: x\nsources:\n- {version: \"1\", url: 'http://h/{os}.zip', sha256: " + sum + ", entry: '{arch}/x'}\n- builtin: echo\n"
 
 func ExampleParseRecipe() {
 	r, err := ParseRecipe("workers/mine.yaml", []byte(`

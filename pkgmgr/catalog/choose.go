@@ -15,21 +15,20 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Machine is what the choice of a source depends on.
+// Machine describes the properties of a machine that determine the choice of a source.
 type Machine struct {
 	wire.Platform
 
-	// Devices are its accelerators; DevicesKnown tells whether they were asked for.
+	// Devices are its accelerators. DevicesKnown reports whether they were probed.
 	Devices      []gpu.Device
 	DevicesKnown bool
 
-	// Libraries and ROCm are as in [wire.State]: nil Libraries means that nobody
-	// looked for either.
+	// Libraries and ROCm are as in [wire.State]. If Libraries is nil, neither was probed.
 	Libraries []string
 	ROCm      string
 }
 
-// MachineOf returns what a choice depends on of a machine's state.
+// MachineOf returns the Machine that a state describes.
 func MachineOf(s *wire.State) Machine {
 	return Machine{Platform: s.Platform, Devices: s.Devices, DevicesKnown: s.DevicesKnown, Libraries: s.Libraries, ROCm: s.ROCm}
 }
@@ -39,42 +38,42 @@ type Choice struct {
 	// Version is the exact version.
 	Version string
 
-	// Source is the one that was chosen, with nothing left to replace but what
-	// only a release or an index can tell; the files it names are absolute paths.
+	// Source is the chosen source. Its file paths are absolute and its placeholders are
+	// replaced, except placeholders for values from a release or a package index.
 	Source Source
 
-	// Reason says why it was this one, if a machine could have had another.
+	// Reason explains the choice if another source could have been chosen.
 	Reason string
 
 	Index int // of the source in the recipe
 }
 
-// ErrNoSources is what a [*NoSourcesError] is, for errors.Is.
-var ErrNoSources = errors.New("the recipe has no sources")
+// ErrNoSources is the error that a [*NoSourcesError] wraps.
+var ErrNoSources = errors.New("recipe has no sources")
 
-// NoSourcesError says that a worker type is known, and that this rbee has no way
-// to install it.
+// NoSourcesError reports a worker type whose recipe has no sources, so that rbee cannot
+// install it. Note is the recipe's note.
 type NoSourcesError struct{ Type, Note string }
 
 func (e *NoSourcesError) Error() string {
-	return fmt.Sprintf("worker %s cannot be installed: %s", e.Type, e.Note)
+	return fmt.Sprintf("cannot install worker %s: %s", e.Type, e.Note)
 }
 
-// ErrorCode returns the reason as text, for [operations.ReasonOf].
+// ErrorCode returns [operations.ReasonUnsupported].
 func (e *NoSourcesError) ErrorCode() string { return string(operations.ReasonUnsupported) }
 
-// ErrorSubject returns the worker type, for [operations.SubjectOf].
+// ErrorSubject returns the worker type.
 func (e *NoSourcesError) ErrorSubject() operations.Subject {
 	return operations.SubjectWorker.Named(e.Type)
 }
 
-// Unwrap gives [ErrNoSources].
+// Unwrap returns [ErrNoSources].
 func (e *NoSourcesError) Unwrap() error { return ErrNoSources }
 
-// UnknownTypeError reports a worker type that the catalog has no recipe for.
+// UnknownTypeError reports a worker type without a recipe.
 type UnknownTypeError struct {
 	Type    string
-	Nearest string // a known type that is spelled similarly; may be empty
+	Nearest string // a known type with a similar spelling; may be empty
 }
 
 func (e *UnknownTypeError) Error() string {
@@ -92,7 +91,7 @@ func (e *UnknownTypeError) ErrorSubject() operations.Subject {
 	return operations.SubjectWorker.Named(e.Type)
 }
 
-// UnknownVersionError says that a recipe does not have a version.
+// UnknownVersionError reports a version that a recipe does not have.
 type UnknownVersionError struct {
 	Type, Version string
 	Known         []string // in the order of the recipe
@@ -102,59 +101,60 @@ func (e *UnknownVersionError) Error() string {
 	return fmt.Sprintf("worker %s has no version %q; known: %s", e.Type, e.Version, strings.Join(e.Known, ", "))
 }
 
-// ErrorCode returns the reason as text, for [operations.ReasonOf].
+// ErrorCode returns [operations.ReasonUnknownVersion].
 func (e *UnknownVersionError) ErrorCode() string { return string(operations.ReasonUnknownVersion) }
 
-// ErrorSubject returns the worker type, for [operations.SubjectOf].
+// ErrorSubject returns the worker type.
 func (e *UnknownVersionError) ErrorSubject() operations.Subject {
 	return operations.SubjectWorker.Named(e.Type)
 }
 
-// NoPlatformError says that a recipe has a version, but not for the machine.
+// NoPlatformError reports that a recipe has no source of a version for the machine's
+// platform.
 type NoPlatformError struct {
 	Type, Version string
 	Platform      wire.Platform
-	Known         []string // what there is, such as "linux/amd64 (glibc)", in the order of the recipe
+	Known         []string // supported platforms such as "linux/amd64 (glibc)", in the order of the recipe
 }
 
 func (e *NoPlatformError) Error() string {
 	p := e.Platform
-	return fmt.Sprintf("worker %s does not run on %s; it runs on %s", strings.TrimSpace(e.Type+" "+e.Version), p.Name(), strings.Join(e.Known, ", "))
+	return fmt.Sprintf("worker %s does not support %s; supported platforms: %s", strings.TrimSpace(e.Type+" "+e.Version), p.Name(), strings.Join(e.Known, ", "))
 }
 
-// ErrorCode returns the reason as text, for [operations.ReasonOf].
+// ErrorCode returns [operations.ReasonUnfitMachine].
 func (e *NoPlatformError) ErrorCode() string { return string(operations.ReasonUnfitMachine) }
 
-// ErrorSubject returns the worker type, for [operations.SubjectOf].
+// ErrorSubject returns the worker type.
 func (e *NoPlatformError) ErrorSubject() operations.Subject {
 	return operations.SubjectWorker.Named(e.Type)
 }
 
-// UnfitError says that a recipe has sources for the machine's platform, and that
-// the machine lacks what each of them needs.
+// UnfitError reports that a recipe has sources for the machine's platform, but the machine
+// does not meet the requirements of any of them.
 type UnfitError struct {
 	Type, Version string
-	Reasons       []string // one a source, in the order of the recipe
+	Reasons       []string // one for each source, in the order of the recipe
 }
 
 func (e *UnfitError) Error() string {
-	return fmt.Sprintf("worker %s does not run there: %s", strings.TrimSpace(e.Type+" "+e.Version), strings.Join(e.Reasons, "; "))
+	return fmt.Sprintf("worker %s cannot run on this machine: %s", strings.TrimSpace(e.Type+" "+e.Version), strings.Join(e.Reasons, "; "))
 }
 
-// ErrorCode returns the reason as text, for [operations.ReasonOf].
+// ErrorCode returns [operations.ReasonUnfitMachine].
 func (e *UnfitError) ErrorCode() string { return string(operations.ReasonUnfitMachine) }
 
-// ErrorSubject returns the worker type, for [operations.SubjectOf].
+// ErrorSubject returns the worker type.
 func (e *UnfitError) ErrorSubject() operations.Subject { return operations.SubjectWorker.Named(e.Type) }
 
-// ErrDevicesUnknown says that a source can only be chosen once the machine's
-// accelerators are known.
-var ErrDevicesUnknown = errors.New("the machine's accelerators were not asked for")
+// ErrDevicesUnknown reports that the choice of a source depends on the machine's
+// accelerators, which were not probed.
+var ErrDevicesUnknown = errors.New("the accelerators of the machine are unknown")
 
-// Version is the version that a wish of a config comes to, where the sources name
-// all versions there are. Servers inside rbee have its version, rbeeVersion. The
-// error is a [*NoSourcesError] or an [*UnknownVersionError].
-func (r *Recipe) Version(wish, rbeeVersion string) (string, error) {
+// Version resolves a version constraint of a config among the versions of the sources. It
+// is for a recipe without Versions. A server that is built into rbee has rbee's version,
+// rbeeVersion. The error is a [*NoSourcesError] or an [*UnknownVersionError].
+func (r *Recipe) Version(constraint, rbeeVersion string) (string, error) {
 	if len(r.Sources) == 0 {
 		return "", &NoSourcesError{Type: r.Type, Note: r.Note}
 	}
@@ -162,16 +162,16 @@ func (r *Recipe) Version(wish, rbeeVersion string) (string, error) {
 	for i := range r.Sources {
 		versions[i] = r.Sources[i].version(rbeeVersion)
 	}
-	if wish == version.Latest || wish == "" {
+	if constraint == version.Latest || constraint == "" {
 		return cmp.Or(r.Latest, versions[0]), nil
 	}
-	if version.IsExact(wish) && slices.Contains(versions, wish) {
-		return wish, nil
+	if version.IsExact(constraint) && slices.Contains(versions, constraint) {
+		return constraint, nil
 	}
-	if v := version.Newest(wish, versions); v != "" {
+	if v := version.Newest(constraint, versions); v != "" {
 		return v, nil
 	}
-	return "", &UnknownVersionError{Type: r.Type, Version: wish, Known: unique(versions)}
+	return "", &UnknownVersionError{Type: r.Type, Version: constraint, Known: unique(versions)}
 }
 
 func (s *Source) version(rbeeVersion string) string {
@@ -181,10 +181,10 @@ func (s *Source) version(rbeeVersion string) string {
 	return s.Version
 }
 
-// Choose picks the first source for an exact version on a machine, or for any
-// version if that is empty and the recipe has Versions. The error is a
+// Choose returns the first source that provides an exact version and fits a machine. If the
+// recipe has Versions, an empty version means any version. The error is a
 // [*NoSourcesError], [*UnknownVersionError], [*NoPlatformError], [*UnfitError] or
-// [ErrDevicesUnknown], or says that a path with ~ cannot be resolved.
+// [ErrDevicesUnknown], or reports a path that cannot be resolved.
 func (r *Recipe) Choose(version string, m Machine, rbeeVersion string) (Choice, error) {
 	if len(r.Sources) == 0 {
 		return Choice{}, &NoSourcesError{Type: r.Type, Note: r.Note}
@@ -203,13 +203,12 @@ func (r *Recipe) Choose(version string, m Machine, rbeeVersion string) (Choice, 
 		if s.needsGPU() && !m.DevicesKnown {
 			return Choice{}, ErrDevicesUnknown
 		}
-		ok, why := s.fitsMachine(m)
+		ok, reason := s.fitsMachine(m)
 		if !ok {
-			unfit = append(unfit, s.named(why))
+			unfit = append(unfit, s.withName(reason))
 			continue
 		}
 		filled, err := s.Fill(version, m.Platform, filepath.Dir(r.File))
-		reason := why
 		if len(unfit) > 0 {
 			reason = strings.TrimPrefix(reason+"; not "+strings.Join(unfit, ", not "), "; ")
 		}
@@ -225,85 +224,87 @@ func (r *Recipe) Choose(version string, m Machine, rbeeVersion string) (Choice, 
 	}
 }
 
-// Has reports whether a source is for a version.
+// Has reports whether source s provides an exact version. If the recipe has Versions, an
+// empty version means any version.
 func (r *Recipe) Has(s *Source, exact, rbeeVersion string) bool {
 	if r.Versions == nil {
 		return s.version(rbeeVersion) == exact
 	}
-	if s.Version == "" || exact == "" { // all, or not known yet
+	if s.Version == "" || exact == "" {
 		return true
 	}
 	set, err := version.ParseRange(s.Version)
 	return err == nil && set.Has(exact)
 }
 
-// DependsOnDevices reports whether the choice among sources needs to know the
-// machine's accelerators.
+// DependsOnDevices reports whether the choice of a source depends on the machine's
+// accelerators.
 func (r *Recipe) DependsOnDevices() bool {
 	return slices.ContainsFunc(r.Sources, func(s Source) bool { return s.needsGPU() })
 }
 
-// unique drops repetitions and keeps the order.
+// unique returns all without duplicates, in the same order.
 func unique(all []string) []string {
-	var once []string
+	var result []string
 	for _, s := range all {
-		if !slices.Contains(once, s) {
-			once = append(once, s)
+		if !slices.Contains(result, s) {
+			result = append(result, s)
 		}
 	}
-	return once
+	return result
 }
 
-// FitsPlatform reports whether the source is for a platform.
+// FitsPlatform reports whether the source supports a platform.
 func (s *Source) FitsPlatform(p wire.Platform) bool {
-	same := func(want, have string) bool { return want == "" || want == have }
-	return same(s.OS, p.OS) && same(s.Arch, p.Arch) && same(s.Libc, p.Libc)
+	matches := func(want, have string) bool { return want == "" || want == have }
+	return matches(s.OS, p.OS) && matches(s.Arch, p.Arch) && matches(s.Libc, p.Libc)
 }
 
-// named puts the source's name before a reason.
-func (s *Source) named(why string) string {
+// withName returns reason with the source's name as a prefix.
+func (s *Source) withName(reason string) string {
 	if s.Name == "" {
-		return why
+		return reason
 	}
-	return s.Name + ": " + why
+	return s.Name + ": " + reason
 }
 
-// fitsMachine reports whether the machine has what the source needs, and what
-// decided that.
-func (s *Source) fitsMachine(m Machine) (ok bool, why string) {
-	if wrong := oldGlibc(s.Glibc, m.Platform); wrong != "" {
-		return false, wrong
+// fitsMachine reports whether the machine meets the requirements of the source. The reason
+// names the accelerators that the source can use, or the requirements that are not met.
+func (s *Source) fitsMachine(m Machine) (ok bool, reason string) {
+	if problem := glibcProblem(s.Glibc, m.Platform); problem != "" {
+		return false, problem
 	}
 	if s.needsGPU() {
-		if ok, why = fitsDevices(s.deviceNeeds(), 0, m.Devices); !ok {
-			return false, why
+		if ok, reason = fitsDevices(s.deviceNeeds(), 0, m.Devices); !ok {
+			return false, reason
 		}
 	}
-	if wrong := s.missing(m); wrong != "" {
-		return false, wrong
+	if missing := s.missingLibraries(m); missing != "" {
+		return false, missing
 	}
-	return true, why
+	return true, reason
 }
 
-// oldGlibc says that the machine's glibc is too old, or nothing.
-func oldGlibc(oldest string, p wire.Platform) string {
+// glibcProblem returns a message if the machine's glibc is older than oldest, else "".
+func glibcProblem(oldest string, p wire.Platform) string {
 	if oldest == "" || p.Libc != "glibc" || p.LibcVersion == "" || version.Compare(p.LibcVersion, oldest) >= 0 {
 		return ""
 	}
 	return fmt.Sprintf("glibc %s is older than %s", p.LibcVersion, oldest)
 }
 
-func mostMemory(vendor string, devices []gpu.Device) (most uint64) {
+// maxMemory returns the memory of the largest accelerator of a vendor, in bytes.
+func maxMemory(vendor string, devices []gpu.Device) (largest uint64) {
 	for _, d := range devices {
 		if vendor == "any" || string(d.Vendor) == vendor {
-			most = max(most, d.MemoryTotal)
+			largest = max(largest, d.MemoryTotal)
 		}
 	}
-	return most
+	return largest
 }
 
-// gpuName is how a vendor writes itself.
-func gpuName[V ~string](vendor V) string {
+// vendorName returns the spelling of a vendor's name in messages.
+func vendorName[V ~string](vendor V) string {
 	switch vendor {
 	case "nvidia":
 		return "NVIDIA"
@@ -316,33 +317,34 @@ func gpuName[V ~string](vendor V) string {
 	}
 }
 
-// Fill replaces the placeholders and makes paths absolute.
+// Fill returns a copy of the source in which the placeholders {version}, {os} and {arch} are
+// replaced and file paths are absolute. Relative paths are relative to folder.
 func (s *Source) Fill(version string, p wire.Platform, folder string) (Source, error) {
-	words := strings.NewReplacer("{version}", version, "{os}", p.OS, "{arch}", p.Arch)
+	replacer := strings.NewReplacer("{version}", version, "{os}", p.OS, "{arch}", p.Arch)
 	out := *s
-	out.Version, out.Entry = version, words.Replace(s.Entry)
+	out.Version, out.Entry = version, replacer.Replace(s.Entry)
 	out.Steps = slices.Clone(s.Steps)
 	for i := range out.Steps {
 		step := &out.Steps[i]
-		step.Origin.URL, step.Origin.Asset = words.Replace(step.Origin.URL), words.Replace(step.Origin.Asset)
+		step.Origin.URL, step.Origin.Asset = replacer.Replace(step.Origin.URL), replacer.Replace(step.Origin.Asset)
 		if p := step.Python; p != nil {
 			filled := *p
 			for _, list := range []*[]string{&filled.Packages, &filled.Overrides, &filled.Constraints} {
 				*list = slices.Clone(*list)
 				for i := range *list {
-					(*list)[i] = words.Replace((*list)[i])
+					(*list)[i] = replacer.Replace((*list)[i])
 				}
 			}
 			filled.Indexes = slices.Clone(p.Indexes)
 			for i := range filled.Indexes {
-				filled.Indexes[i].URL = words.Replace(filled.Indexes[i].URL)
+				filled.Indexes[i].URL = replacer.Replace(filled.Indexes[i].URL)
 			}
 			step.Python = &filled
 		}
 		if step.Origin.File == "" {
 			continue
 		}
-		file, err := resolvePath(words.Replace(step.Origin.File), folder)
+		file, err := resolvePath(replacer.Replace(step.Origin.File), folder)
 		if err != nil {
 			return out, err
 		}
@@ -369,8 +371,9 @@ func resolvePath(file, folder string) (string, error) {
 	return absolute, nil
 }
 
-// SourcesFor gives the source that a machine takes, or those for its platform where its
-// accelerators decide and are not known.
+// SourcesFor returns a function from a version to the source chosen for the machine. If the
+// choice depends on accelerators that are unknown, the function returns all sources for the
+// machine's platform. It returns nil if the machine meets the requirements of no source.
 func (r *Recipe) SourcesFor(m Machine) func(version string) ([]Source, error) {
 	return func(version string) ([]Source, error) {
 		choice, err := r.Choose(version, m, "")

@@ -14,12 +14,12 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// installHints says of each program and library that an engine may need what it is
-// for or which packages contain it.
+// installHints maps each program and library that an engine may require to its purpose or
+// to the packages that contain it.
 var installHints = map[string]string{
 	"cc":   "engines compile kernels with a C compiler when they start (install gcc or clang)",
 	"c++":  "engines compile kernels with a C++ compiler when they start (install g++ or clang)",
-	"nvcc": "kernels are compiled with the CUDA toolkit (install it, or set CUDA_HOME where the hive runs)",
+	"nvcc": "kernels are compiled with the CUDA toolkit (install it, or set CUDA_HOME on the hive)",
 
 	"libOpenCL.so.1":    "Debian: ocl-icd-libopencl1, Fedora: ocl-icd",
 	"libcrypto.so.3":    "Debian: libssl3, Fedora: openssl-libs",
@@ -31,7 +31,7 @@ var installHints = map[string]string{
 	"ROCm":              "https://rocm.docs.amd.com",
 }
 
-// conditions sets what a source needs of a machine.
+// conditions parses the requirements of a source.
 func (c *recipeCheck) conditions(e *sourceEntry, s *Source) {
 	s.GPU = c.oneOf(e.GPU, "gpu", knownSourceGPU)
 	s.Driver = c.number(e.Driver, "driver")
@@ -45,7 +45,7 @@ func (c *recipeCheck) conditions(e *sourceEntry, s *Source) {
 	s.Libraries = c.allOf(e.Libraries, "library", wire.ProbedLibraries)
 	if e.Driver.Set || e.Compute.Set {
 		if !e.GPU.Set || s.GPU == wire.NoGPU {
-			c.report(e.Pos, "such as gpu: nvidia", "the source has driver or compute without gpu")
+			c.report(e.Pos, "for example gpu: nvidia", "source has driver or compute without gpu")
 		}
 	}
 	for _, k := range []struct {
@@ -53,34 +53,34 @@ func (c *recipeCheck) conditions(e *sourceEntry, s *Source) {
 		key string
 	}{{e.ComputeMax.Pos, "compute_max"}, {e.Native.Pos, "native"}, {e.PTXDriver.Pos, "ptx_driver"}, {e.ROCm.Pos, "rocm"}} {
 		if k.at.Line > 0 && (!e.GPU.Set || s.GPU == wire.NoGPU) {
-			c.report(k.at, "such as gpu: nvidia", "the source has %s without gpu", k.key)
+			c.report(k.at, "for example gpu: nvidia", "source has %s without gpu", k.key)
 		}
 	}
 	if e.ROCm.Set && e.GPU.Set && s.GPU != "amd" {
-		c.report(e.ROCm.Pos, "use gpu: amd", "rocm does not go with gpu: %s", s.GPU)
+		c.report(e.ROCm.Pos, "use gpu: amd", "cannot combine rocm with gpu: %s", s.GPU)
 	}
 	if s.ComputeMax != "" && s.Compute != "" && version.Compare(s.ComputeMax, s.Compute) < 0 {
 		c.report(e.ComputeMax.Pos, "", "compute_max %s is lower than compute %s", s.ComputeMax, s.Compute)
 	}
 	switch {
 	case e.PTXDriver.Set && len(s.Native) == 0:
-		c.report(e.PTXDriver.Pos, "such as native: [\"8.6\", \"8.9\"]", "the source has ptx_driver without native")
+		c.report(e.PTXDriver.Pos, "for example native: [\"8.6\", \"8.9\"]", "source has ptx_driver without native")
 	case len(s.Native) > 0 && !e.PTXDriver.Set:
-		c.report(e.Native.Pos, "such as ptx_driver: \"570\"", "the source has native without ptx_driver")
+		c.report(e.Native.Pos, "for example ptx_driver: \"570\"", "source has native without ptx_driver")
 	case s.PTXDriver != "" && s.Driver != "" && version.Compare(s.PTXDriver, s.Driver) < 0:
 		c.report(e.PTXDriver.Pos, "", "ptx_driver %s is older than driver %s", s.PTXDriver, s.Driver)
 	}
 }
 
-// architectures checks the targets that a source has machine code for.
+// architectures parses the AMD architectures that a source contains machine code for.
 func (c *recipeCheck) architectures(e *sourceEntry) []string {
 	if e.Architectures.Pos.Line > 0 && e.GPU.V != "amd" {
-		c.report(e.Architectures.Pos, "use gpu: amd", "the source has architectures without gpu: amd")
+		c.report(e.Architectures.Pos, "use gpu: amd", "source has architectures without gpu: amd")
 	}
 	var list []string
 	for _, v := range e.Architectures.V {
 		if !architectureName.MatchString(v.V) {
-			c.report(v.Pos, "such as gfx942 or gfx1100", "%q is not an architecture of AMD", v.V)
+			c.report(v.Pos, "want an AMD architecture such as gfx942 or gfx1100", "invalid architecture %q", v.V)
 			continue
 		}
 		list = append(list, v.V)
@@ -90,14 +90,14 @@ func (c *recipeCheck) architectures(e *sourceEntry) []string {
 
 var architectureName = regexp.MustCompile(`^gfx[1-9][0-9a-f]{2,3}$`)
 
-// knownSourceGPU are the values of a source's gpu.
+// knownSourceGPU lists the values of a source's gpu key.
 var knownSourceGPU = append(slices.Clip(knownGPU), wire.NoGPU)
 
-// needsGPU reports whether the source needs an accelerator.
+// needsGPU reports whether the source requires an accelerator.
 func (s *Source) needsGPU() bool { return s.GPU != "" && s.GPU != wire.NoGPU }
 
-// deviceNeeds are the conditions under which the source's build runs on an
-// accelerator; nil if there are none.
+// deviceNeeds returns the requirements of the source's build for an accelerator, or nil if
+// it has none.
 func (s *Source) deviceNeeds() *wire.DeviceNeeds {
 	if s.GPU == "" {
 		return nil
@@ -108,34 +108,34 @@ func (s *Source) deviceNeeds() *wire.DeviceNeeds {
 	}
 }
 
-// missing says which software of the machine the source lacks and where to get it;
-// empty if it has all, or if nobody looked.
-func (s *Source) missing(m Machine) string {
+// missingLibraries returns a message about the libraries that the source requires and the
+// machine does not have. It returns "" if none is missing or libraries were not probed.
+func (s *Source) missingLibraries(m Machine) string {
 	if m.Libraries == nil {
 		return ""
 	}
-	var lacks []string
+	var missing []string
 	if s.ROCm != "" && m.ROCm != s.ROCm && !strings.HasPrefix(m.ROCm, s.ROCm+".") {
-		have := "install it: " + installHints["ROCm"]
+		hint := "install it: " + installHints["ROCm"]
 		if m.ROCm != "" {
-			have = "installed: " + m.ROCm
+			hint = "installed: " + m.ROCm
 		}
-		lacks = append(lacks, fmt.Sprintf("ROCm %s is missing (%s)", s.ROCm, have))
+		missing = append(missing, fmt.Sprintf("ROCm %s is missing (%s)", s.ROCm, hint))
 	}
 	for _, l := range s.Libraries {
 		if !slices.Contains(m.Libraries, l) {
-			lacks = append(lacks, fmt.Sprintf("%s is missing (%s)", l, installHints[l]))
+			missing = append(missing, fmt.Sprintf("%s is missing (%s)", l, installHints[l]))
 		}
 	}
-	return strings.Join(lacks, ", ")
+	return strings.Join(missing, ", ")
 }
 
-// fitsDevices reports whether an accelerator meets the conditions and has memory
-// bytes or more. why names those that do and those that do not, or says what is wrong
-// with each.
-func fitsDevices(n *wire.DeviceNeeds, memory int64, devices []gpu.Device) (ok bool, why string) {
+// fitsDevices reports whether at least one accelerator meets the requirements and has at
+// least memory bytes. The reason names the usable and unusable accelerators, or the
+// problems of all of them if none is usable.
+func fitsDevices(n *wire.DeviceNeeds, memory int64, devices []gpu.Device) (ok bool, reason string) {
 	var usable []gpu.Device
-	var unused, wrong []string
+	var unused, problems []string
 	for _, d := range devices {
 		if n.Vendor != "any" && string(d.Vendor) != n.Vendor {
 			continue
@@ -145,34 +145,35 @@ func fitsDevices(n *wire.DeviceNeeds, memory int64, devices []gpu.Device) (ok bo
 		switch {
 		case unmet == "" && memory > 0 && d.MemoryTotal > 0 && d.MemoryTotal < uint64(memory):
 			unmet = bytesize.Format(d.MemoryTotal) + " of memory"
-			wrong = append(wrong, fmt.Sprintf("the largest GPU has %s, %s is needed", bytesize.Format(mostMemory(n.Vendor, devices)), bytesize.Format(uint64(memory))))
+			problems = append(problems, fmt.Sprintf("the largest GPU has %s, %s is needed", bytesize.Format(maxMemory(n.Vendor, devices)), bytesize.Format(uint64(memory))))
 		case unmet == "":
 			usable = append(usable, d)
 			continue
 		case d.Error != "":
-			wrong = append(wrong, fmt.Sprintf("the driver of the %s GPU fails: %s", gpuName(d.Vendor), d.Error))
+			problems = append(problems, fmt.Sprintf("the driver of the %s GPU fails: %s", vendorName(d.Vendor), d.Error))
 		case strings.HasPrefix(unmet, "compute capability"), strings.HasPrefix(unmet, "architecture"):
-			wrong = append(wrong, name+" has "+unmet)
+			problems = append(problems, name+" has "+unmet)
 		default:
-			wrong = append(wrong, unmet)
+			problems = append(problems, unmet)
 		}
 		unused = append(unused, fmt.Sprintf("%s (%s)", name, unmet))
 	}
 	if len(usable) == 0 {
 		kind := "GPU"
 		if n.Vendor != "any" {
-			kind = gpuName(n.Vendor) + " GPU"
+			kind = vendorName(n.Vendor) + " GPU"
 		}
-		return false, cmp.Or(strings.Join(unique(wrong), ", "), "no "+kind+" is found")
+		return false, cmp.Or(strings.Join(unique(problems), ", "), "no "+kind+" found")
 	}
-	why = deviceNames(usable)
+	reason = deviceNames(usable)
 	if len(unused) > 0 {
-		why += "; not used: " + strings.Join(counted(unused), ", ")
+		reason += "; not used: " + strings.Join(groupEqual(unused), ", ")
 	}
-	return true, why
+	return true, reason
 }
 
-// deviceNames names accelerators with their driver: "2 × RTX 4090, driver 580.65".
+// deviceNames returns the names of accelerators, with the driver version if all have the
+// same: "2 × RTX 4090, driver 580.65".
 func deviceNames(devices []gpu.Device) string {
 	driver := devices[0].Driver
 	var names []string
@@ -182,27 +183,27 @@ func deviceNames(devices []gpu.Device) string {
 			driver = ""
 		}
 	}
-	text := strings.Join(counted(names), ", ")
+	text := strings.Join(groupEqual(names), ", ")
 	if driver != "" {
 		text += ", driver " + driver
 	}
 	return text
 }
 
-// deviceName is the name of an accelerator, or its vendor's where it has none.
-func deviceName(d gpu.Device) string { return cmp.Or(d.Name, gpuName(d.Vendor)+" GPU") }
+// deviceName returns the name of an accelerator, or its vendor if it has no name.
+func deviceName(d gpu.Device) string { return cmp.Or(d.Name, vendorName(d.Vendor)+" GPU") }
 
-// counted puts "2 × " before what occurs twice, and so on, and drops the repetitions.
-func counted(all []string) []string {
+// groupEqual replaces n equal strings with one, with the prefix "n × ".
+func groupEqual(all []string) []string {
 	n := map[string]int{}
 	for _, s := range all {
 		n[s]++
 	}
-	once := unique(all)
-	for i, s := range once {
+	groups := unique(all)
+	for i, s := range groups {
 		if n[s] > 1 {
-			once[i] = fmt.Sprintf("%d × %s", n[s], s)
+			groups[i] = fmt.Sprintf("%d × %s", n[s], s)
 		}
 	}
-	return once
+	return groups
 }

@@ -65,45 +65,45 @@ func TestParseSourceConditionsProblems(t *testing.T) {
 	}
 	for _, tt := range []struct{ text, want string }{
 		{src(`gpu: cpu`), `3:32 unknown gpu "cpu"`},
-		{src(`driver: "525"`), "3:3 the source has driver or compute without gpu (such as gpu: nvidia)"},
-		{src(`gpu: none, compute: "7.5"`), "3:3 the source has driver or compute without gpu"},
-		{src(`compute_max: "9.0"`), "3:40 the source has compute_max without gpu (such as gpu: nvidia)"},
+		{src(`driver: "525"`), "3:3 source has driver or compute without gpu (for example gpu: nvidia)"},
+		{src(`gpu: none, compute: "7.5"`), "3:3 source has driver or compute without gpu"},
+		{src(`compute_max: "9.0"`), "3:40 source has compute_max without gpu (for example gpu: nvidia)"},
 		{src(`gpu: nvidia, compute: "7.5", compute_max: "7.0"`), "3:69 compute_max 7.0 is lower than compute 7.5"},
-		{src(`gpu: nvidia, native: ["8.6"]`), `3:48 the source has native without ptx_driver (such as ptx_driver: "570")`},
-		{src(`gpu: nvidia, ptx_driver: "570"`), `3:52 the source has ptx_driver without native (such as native: ["8.6", "8.9"])`},
-		{src(`gpu: nvidia, native: [sm_86], ptx_driver: "570"`), `3:49 compute capability "sm_86" is no version`},
-		{src(`gpu: nvidia, native: [8.6], ptx_driver: "570"`), `3:49 native 1 is a decimal number (expected a string: put it in quotes, "8.6")`},
+		{src(`gpu: nvidia, native: ["8.6"]`), `3:48 source has native without ptx_driver (for example ptx_driver: "570")`},
+		{src(`gpu: nvidia, ptx_driver: "570"`), `3:52 source has ptx_driver without native (for example native: ["8.6", "8.9"])`},
+		{src(`gpu: nvidia, native: [sm_86], ptx_driver: "570"`), `3:49 invalid compute capability "sm_86" (want numbers separated by dots)`},
+		{src(`gpu: nvidia, native: [8.6], ptx_driver: "570"`), `3:49 native 1 is a decimal number (want a string in quotes: "8.6")`},
 		{src(`gpu: nvidia, driver: "580", native: ["8.6"], ptx_driver: "570"`), "3:84 ptx_driver 570 is older than driver 580"},
-		{src(`gpu: nvidia, rocm: "10"`), "3:46 rocm does not go with gpu: nvidia (use gpu: amd)"},
-		{src(`rocm: "10"`), "3:33 the source has rocm without gpu"},
-		{src(`architectures: [gfx942]`), "3:42 the source has architectures without gpu: amd (use gpu: amd)"},
-		{src(`gpu: nvidia, architectures: [gfx942]`), "3:55 the source has architectures without gpu: amd (use gpu: amd)"},
-		{src(`gpu: amd, architectures: [gfx942, MI300X]`), `3:61 "MI300X" is not an architecture of AMD (such as gfx942 or gfx1100)`},
-		{src(`gpu: amd, rocm: ten`), `3:43 rocm "ten" is no version`},
+		{src(`gpu: nvidia, rocm: "10"`), "3:46 cannot combine rocm with gpu: nvidia (use gpu: amd)"},
+		{src(`rocm: "10"`), "3:33 source has rocm without gpu"},
+		{src(`architectures: [gfx942]`), "3:42 source has architectures without gpu: amd (use gpu: amd)"},
+		{src(`gpu: nvidia, architectures: [gfx942]`), "3:55 source has architectures without gpu: amd (use gpu: amd)"},
+		{src(`gpu: amd, architectures: [gfx942, MI300X]`), `3:61 invalid architecture "MI300X" (want an AMD architecture such as gfx942 or gfx1100)`},
+		{src(`gpu: amd, rocm: ten`), `3:43 invalid rocm "ten"`},
 		{src(`libraries: [libvulkan.so]`), `3:39 unknown library "libvulkan.so" (did you mean "libvulkan.so.1"?)`},
-		{index(`url: "ftp://h/x", packages: [x]`), `6:62 invalid index "ftp://h/x" (expected https://host/path)`},
-		{index(`url: "https://u:hunter2@h/x", packages: [x]`), "6:62 the index has a user name or password (remove the part before the @)"},
+		{index(`url: "ftp://h/x", packages: [x]`), `6:62 invalid index "ftp://h/x" (want https://host/path)`},
+		{index(`url: "https://u:hunter2@h/x", packages: [x]`), "6:62 index contains a user name or password (remove the part before the @)"},
 		{index(`url: "https://h/{ver}", packages: [x]`), "6:62 unknown placeholder {ver}"},
 		{index(`url: "https://h/x", packages: ["x==1"]`), `6:88 invalid package name "x==1"`},
-		{index(`url: "https://h/x"`), "6:56 indexes 1 has no packages (such as [vllm])"},
+		{index(`url: "https://h/x"`), "6:56 indexes 1 has no packages (for example [vllm])"},
 	} {
 		_, err := ParseRecipe("x.yaml", []byte(tt.text))
 		if err == nil {
-			t.Errorf("ParseRecipe(%q) accepts it", tt.text)
+			t.Errorf("ParseRecipe(%q) returned no error, want %s", tt.text, tt.want)
 			continue
 		}
 		got := problemtest.Lines(t, err)
 		if len(got) != 1 || !strings.HasPrefix(got[0], tt.want) {
-			t.Errorf("ParseRecipe(%q) = %s, want %s", tt.text, strings.Join(got, "\n"), tt.want)
+			t.Errorf("ParseRecipe(%q) reports\n%s\nwant %s", tt.text, strings.Join(got, "\n"), tt.want)
 		}
 		if strings.Contains(err.Error(), "hunter2") {
-			t.Errorf("the error contains a password: %v", err)
+			t.Errorf("ParseRecipe(%q) = %v, which contains the password", tt.text, err)
 		}
 	}
 }
 
 // TestChooseByArchitecture checks that a source is chosen by the architecture of an AMD
-// GPU, as a probe reads it, and that the hive gets the condition.
+// GPU, and that the hive gets the requirement.
 func TestChooseByArchitecture(t *testing.T) {
 	t.Parallel()
 	r, err := ParseRecipe("x.yaml", []byte(`type: x
@@ -138,12 +138,12 @@ sources:
 	}
 }
 
-// TestHints checks that every program and library that can be missing has a hint.
-func TestHints(t *testing.T) {
+// TestLibrariesHaveHints checks that every library that can be missing has a hint.
+func TestLibrariesHaveHints(t *testing.T) {
 	t.Parallel()
 	for _, name := range wire.ProbedLibraries {
 		if installHints[name] == "" {
-			t.Errorf("%s has no hint", name)
+			t.Errorf("installHints[%q] is empty", name)
 		}
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// NoGPUReason returns why a machine with accelerators gets the build of a version that
-// uses none of them; empty if it gets another build. version may be empty, for any.
+// NoGPUReason returns the reason why a machine with accelerators gets a CPU build of a
+// version, or "" if it does not get one. An empty version means any version.
 func (r *Recipe) NoGPUReason(version string, m Machine) string {
 	if len(m.Devices) == 0 {
 		return ""
@@ -22,47 +22,47 @@ func (r *Recipe) NoGPUReason(version string, m Machine) string {
 	return choice.Reason
 }
 
-// CPUFallbackReason says why a machine with accelerators gets a build that does not use
-// them, although the recipe has builds for its platform that would; empty if
-// that is not so, or if nobody looked for accelerators. A driver that fails
-// counts as an accelerator.
+// CPUFallbackReason returns the reason why choice c is a build that does not use the
+// machine's accelerators, although the recipe has GPU builds for its platform. It returns
+// "" if the build uses them or accelerators were not probed. A GPU whose driver fails counts
+// as an accelerator.
 func (r *Recipe) CPUFallbackReason(c Choice, m Machine, rbeeVersion string) string {
 	if !m.DevicesKnown || len(m.Devices) == 0 || r.Sources[c.Index].needsGPU() {
 		return ""
 	}
 	var names, reasons, vendors []string
 	for _, d := range m.Devices {
-		vendors = append(vendors, gpuName(d.Vendor)+" GPUs")
+		vendors = append(vendors, vendorName(d.Vendor)+" GPUs")
 	}
-	elsewhere := false // builds are for other vendors
+	otherVendors := false // the recipe has builds for GPUs of other vendors
 	for i := range r.Sources[:c.Index] {
 		s := &r.Sources[i]
 		if !s.needsGPU() || !r.Has(s, c.Version, rbeeVersion) || !s.FitsPlatform(m.Platform) {
 			continue
 		}
 		if !slices.ContainsFunc(m.Devices, func(d gpu.Device) bool { return s.GPU == "any" || s.GPU == string(d.Vendor) }) {
-			elsewhere = true
+			otherVendors = true
 			continue
 		}
-		if ok, why := s.fitsMachine(m); !ok {
-			names, reasons = append(names, s.named(why)), append(reasons, why)
+		if ok, reason := s.fitsMachine(m); !ok {
+			names, reasons = append(names, s.withName(reason)), append(reasons, reason)
 		}
 	}
-	once := unique(reasons)
+	distinct := unique(reasons)
 	switch {
-	case len(once) > 1:
+	case len(distinct) > 1:
 		return strings.Join(unique(names), "; ")
-	case len(once) == 1:
-		return once[0]
-	case elsewhere:
+	case len(distinct) == 1:
+		return distinct[0]
+	case otherVendors:
 		return "it has no build for " + strings.Join(unique(vendors), " or ")
 	default:
 		return ""
 	}
 }
 
-// CPUWarning returns the warning for a worker that runs on the CPU for a reason;
-// empty without one.
+// CPUWarning returns the warning for a worker that runs on the CPU for a reason, or "" if
+// the reason is empty.
 func CPUWarning(workerType, reason string) string {
 	if reason == "" {
 		return ""

@@ -8,7 +8,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-func TestOnlyCPU(t *testing.T) {
+func TestCPUFallbackReason(t *testing.T) {
 	t.Parallel()
 	recipe, err := ParseRecipe("x.yaml", []byte(`type: x
 versions: { package: x }
@@ -43,18 +43,18 @@ sources:
 		m := Machine{Platform: tt.platform, Devices: tt.devices, DevicesKnown: true}
 		choice, err := recipe.Choose("2", m, "")
 		if err != nil {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("%s: Choose() = %v, want a source", name, err)
 			continue
 		}
 		if got := recipe.CPUFallbackReason(choice, m, ""); got != tt.want {
-			t.Errorf("%s: onlyCPU() = %q, want %q", name, got, tt.want)
+			t.Errorf("%s: CPUFallbackReason() = %q, want %q", name, got, tt.want)
 		}
 		m.DevicesKnown = false
 		if got := recipe.CPUFallbackReason(choice, m, ""); got != "" {
-			t.Errorf("%s: without known devices onlyCPU() = %q, want nothing", name, got)
+			t.Errorf("%s: CPUFallbackReason() without known devices = %q, want none", name, got)
 		}
 	}
 	if got := CPUWarning("x", "driver 535.54 is older than 580"); !strings.HasPrefix(got, "x runs on the CPU: driver") || CPUWarning("x", "") != "" {
-		t.Errorf("cpuWarning() = %q", got)
+		t.Errorf("CPUWarning() = %q, want a warning for a reason only", got)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Choose picks the build that fits a machine, and needs no network.
+// Choose selects the build for a machine without using the network.
 func ExampleRecipe_Choose() {
 	recipe, ok := catalog.Builtin().Recipe("llama-cpp")
 	if !ok {

@@ -13,7 +13,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
 )
 
-// recipeFile is a recipe as it is written.
+// recipeFile is the syntax of a recipe file.
 type recipeFile struct {
 	Type        strict.Value[string]                 `key:"type,required" like:"vllm"`
 	Description strict.Value[string]                 `key:"description"`
@@ -74,7 +74,7 @@ type sourceEntry struct {
 
 	Architectures strict.Value[[]strict.Value[string]] `key:"architectures" like:"[gfx942, gfx1100]"`
 
-	// One step, written without a list.
+	// Builtin and artifactEntry are the short form of a source with one step.
 	Builtin strict.Value[string] `key:"builtin" like:"echo"`
 	artifactEntry
 
@@ -93,7 +93,7 @@ type stepEntry struct {
 	Python  strict.Value[pythonEntry] `key:"python"`
 }
 
-// artifactEntry is where a file or an archive comes from.
+// artifactEntry is the origin of a file or an archive.
 type artifactEntry struct {
 	File   strict.Value[string] `key:"file" like:"worker-{os}-{arch}.tar.gz"`
 	URL    strict.Value[string] `key:"url" like:"https://example.com/worker-{version}.tar.gz"`
@@ -156,23 +156,23 @@ type needsEntry struct {
 	Arch      strict.Value[[]strict.Value[string]] `key:"arch" like:"[amd64]"`
 }
 
-// span is a length of time, such as 30s or 5m.
+// span is a duration such as 30s or 5m.
 type span time.Duration
 
 // DecodeNode implements [strict.Decoder].
 func (s *span) DecodeNode(n *strict.Node) error {
 	if n.Kind != strict.String {
-		return fmt.Errorf("%s is not a length of time", n.Kind)
+		return fmt.Errorf("%s is not a duration", n.Kind)
 	}
 	d, err := time.ParseDuration(n.Text)
 	if err != nil || d <= 0 {
-		return fmt.Errorf("%q is not a length of time", n.Text)
+		return fmt.Errorf("%q is not a duration", n.Text)
 	}
 	*s = span(d)
 	return nil
 }
 
-// share is a part of a whole, such as 90%.
+// share is a fraction, written as a percentage such as 90%.
 type share float64
 
 // DecodeNode implements [strict.Decoder].
@@ -180,16 +180,16 @@ func (s *share) DecodeNode(n *strict.Node) error {
 	number, ok := strings.CutSuffix(n.Text, "%")
 	v, err := strconv.ParseFloat(number, 64)
 	if n.Kind != strict.String || !ok || err != nil || v <= 0 || v > 100 {
-		return fmt.Errorf("%s is not a share", cmp.Or(n.Text, n.Kind.String()))
+		return fmt.Errorf("%s is not a percentage", cmp.Or(n.Text, n.Kind.String()))
 	}
 	*s = share(v / 100)
 	return nil
 }
 
-// size is a number of bytes, written as one or with a unit: 512, "1.5 GiB".
+// size is a number of bytes, written as an integer or with a unit: 512, "1.5 GiB".
 type size int64
 
-var errSize = errors.New("expected a size")
+var errSize = errors.New("invalid size")
 
 // DecodeNode implements [strict.Decoder].
 func (s *size) DecodeNode(n *strict.Node) error {
@@ -213,8 +213,8 @@ func (s *size) DecodeNode(n *strict.Node) error {
 
 var sizeRegexp = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([KMGT]i?)?B?$`)
 
-// parseSize reads a number with a unit: B, KB, MB, GB, TB (powers of 1000), KiB,
-// MiB, GiB, TiB (powers of 1024), or none of them.
+// parseSize parses a number of bytes with an optional unit: B, KB, MB, GB, TB (powers of
+// 1000), KiB, MiB, GiB or TiB (powers of 1024).
 func parseSize(s string) (int64, error) {
 	m := sizeRegexp.FindStringSubmatch(s)
 	if m == nil {

@@ -7,24 +7,24 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
 )
 
-// Index is a package index that a Python environment uses besides the usual one.
+// Index is an additional package index of a Python environment.
 type Index struct {
-	// URL is its address, https://host/path. {version} stands for the version that is
-	// installed.
+	// URL is the address, such as https://host/path. The placeholder {version} is replaced
+	// with the installed version.
 	URL string
 
-	// Packages are the names of the packages that come from this index.
+	// Packages are the names of the packages to install from this index.
 	Packages []string
 }
 
-// indexEntry is an [Index] as it is written.
+// indexEntry is the syntax of an [Index].
 type indexEntry struct {
 	Pos      strict.Pos
 	URL      strict.Value[string]                 `key:"url,required" like:"https://example.com/simple"`
 	Packages strict.Value[[]strict.Value[string]] `key:"packages,required" like:"[vllm]"`
 }
 
-// indexes checks package indexes; nil if there are none.
+// indexes parses package indexes. It returns nil for an empty list.
 func (c *recipeCheck) indexes(all []indexEntry) []Index {
 	var indexes []Index
 	for i := range all {
@@ -33,15 +33,15 @@ func (c *recipeCheck) indexes(all []indexEntry) []Index {
 		switch {
 		case !e.URL.Set:
 		case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || strings.ContainsAny(e.URL.V, " \t"):
-			c.report(e.URL.Pos, "expected https://host/path", "invalid index %q", redacted(u, e.URL.V))
+			c.report(e.URL.Pos, "want https://host/path", "invalid index %q", redacted(u, e.URL.V))
 		case u.User != nil:
-			c.report(e.URL.Pos, "remove the part before the @", "the index has a user name or password")
+			c.report(e.URL.Pos, "remove the part before the @", "index contains a user name or password")
 		}
-		c.placeholders(e.URL, c.words)
+		c.checkPlaceholders(e.URL, c.placeholders)
 		index := Index{URL: e.URL.V}
 		for _, name := range e.Packages.V {
 			if !packageName.MatchString(name.V) {
-				c.report(name.Pos, "expected letters, digits, dot, dash and underscore", "invalid package name %q", name.V)
+				c.report(name.Pos, "want letters, digits, dot, dash and underscore", "invalid package name %q", name.V)
 			}
 			index.Packages = append(index.Packages, name.V)
 		}

@@ -10,33 +10,34 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// outcome is what a recipe comes to on a machine: the variant, or "no: " and why.
+// outcome returns the variant that a recipe chooses on a machine, or "no: " and the reason
+// reason it cannot be installed.
 func outcome(t *testing.T, typ, version string, m machinestest.Machine) string {
 	t.Helper()
 	r, ok := Builtin().Recipe(typ)
 	if !ok {
-		t.Fatalf("there is no recipe %s", typ)
+		t.Fatalf("the built-in catalog has no recipe %s", typ)
 	}
 	choice, err := r.Choose(version, MachineOf(m.State()), "v1")
 	if err != nil {
 		return "no: " + err.Error()
 	}
-	if lacks := Unmet(r.Needs, m.State()); len(lacks) > 0 {
-		return "no: " + strings.Join(lacks, "; ")
+	if unmet := Unmet(r.Needs, m.State()); len(unmet) > 0 {
+		return "no: " + strings.Join(unmet, "; ")
 	}
 	return choice.Source.Name
 }
 
-// TestCatalogByMachine is the decision table of the built-in recipes: which variant of
-// the newest version each machine gets, or, after "no: ", a part of the reason why it
+// TestCatalogByMachine contains the decision table of the built-in recipes: the variant of
+// the newest version that each machine gets or, after "no: ", a part of the reason why it
 // gets none.
 func TestCatalogByMachine(t *testing.T) {
 	t.Parallel()
 	const (
-		noGPU    = "no: no NVIDIA GPU is found"
-		platform = "no: does not run on "
+		noGPU    = "no: no NVIDIA GPU found"
+		platform = "no: does not support "
 		old      = " is older than "
-		noNVCC   = "no: nvcc is not on its PATH: kernels are compiled with the CUDA toolkit (install it"
+		noNVCC   = "no: nvcc is not in PATH: kernels are compiled with the CUDA toolkit (install it"
 	)
 	versions := [5]string{"b11158", "0.32.15", "0.33.0", "0.5.23", "0.18.0"}
 	types := [5]string{"llama-cpp", "ollama", "vllm", "sglang", "comfyui"}
@@ -88,22 +89,22 @@ func TestCatalogByMachine(t *testing.T) {
 		delete(want, m.Name)
 		for i, typ := range types {
 			got := outcome(t, typ, versions[i], m)
-			reason, refused := strings.CutPrefix(row[i], "no: ")
-			if refused && (!strings.HasPrefix(got, "no: ") || !strings.Contains(got, reason)) || !refused && got != row[i] {
-				t.Errorf("%s on %s: %q, want %q", typ, m.Name, got, row[i])
+			reason, unsupported := strings.CutPrefix(row[i], "no: ")
+			if unsupported && (!strings.HasPrefix(got, "no: ") || !strings.Contains(got, reason)) || !unsupported && got != row[i] {
+				t.Errorf("outcome(%s, %s) = %q, want %q", typ, m.Name, got, row[i])
 			}
 		}
 		if got := outcome(t, "echo", "v1", m); got != "" {
-			t.Errorf("echo on %s: %q", m.Name, got)
+			t.Errorf(`outcome(echo, %s) = %q, want ""`, m.Name, got)
 		}
 	}
 	for name := range want {
-		t.Errorf("the table has a row for %s, which is no machine", name)
+		t.Errorf("the table has a row for the unknown machine %s", name)
 	}
 }
 
-// TestCatalogOlderVersions checks which builds of earlier versions machines get whose
-// driver is too old for the newest ones.
+// TestCatalogOlderVersions checks the builds of earlier versions that machines get if their
+// driver is too old for the newest version.
 func TestCatalogOlderVersions(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ typ, version, machine, want string }{
@@ -111,22 +112,22 @@ func TestCatalogOlderVersions(t *testing.T) {
 		{"vllm", "0.26.1", "RTX 3090, driver 535", "cuda-12.9"},
 		{"vllm", "0.26.0", "RTX 4090, driver 580, glibc 2.35", "cuda-13"},
 		{"vllm", "0.19.1", "A100, driver 535", "cuda-12"},
-		{"vllm", "0.27.0", "A100, driver 570", "no: worker vllm 0.27.0 does not run there: cuda-13: driver 570.133 is older than 580; rocm: no AMD GPU is found"},
+		{"vllm", "0.27.0", "A100, driver 570", "no: worker vllm 0.27.0 cannot run on this machine: cuda-13: driver 570.133 is older than 580; rocm: no AMD GPU found"},
 		{"vllm", "0.18.0", "MI300X, ROCm 7, Open MPI", "rocm"},
-		{"vllm", "0.13.0", "MI300X, ROCm 7, Open MPI", "no: worker vllm 0.13.0 does not run there: cuda-12: no NVIDIA GPU is found"},
+		{"vllm", "0.13.0", "MI300X, ROCm 7, Open MPI", "no: worker vllm 0.13.0 cannot run on this machine: cuda-12: no NVIDIA GPU found"},
 		{"sglang", "0.5.19", "A100, driver 570", "cuda-12"},
-		{"sglang", "0.5.20", "A100, driver 570", "no: worker sglang 0.5.20 does not run there: cuda-13: driver 570.133 is older than 580"},
+		{"sglang", "0.5.20", "A100, driver 570", "no: worker sglang 0.5.20 cannot run on this machine: cuda-13: driver 570.133 is older than 580"},
 	} {
 		machines := machinestest.Machines()
 		i := slices.IndexFunc(machines, func(m machinestest.Machine) bool { return m.Name == tt.machine })
 		if got := outcome(t, tt.typ, tt.version, machines[i]); got != tt.want {
-			t.Errorf("%s %s on %s: %q, want %q", tt.typ, tt.version, tt.machine, got, tt.want)
+			t.Errorf("outcome(%s %s, %s) = %q, want %q", tt.typ, tt.version, tt.machine, got, tt.want)
 		}
 	}
 }
 
-// TestReasonNamesCards checks that the reason of a choice counts the cards that will
-// be used and names the others.
+// TestReasonNamesCards checks that the reason of a choice counts the usable cards and names
+// the unusable ones.
 func TestReasonNamesCards(t *testing.T) {
 	t.Parallel()
 	card := func(name, compute string) gpu.Device {
@@ -139,7 +140,7 @@ func TestReasonNamesCards(t *testing.T) {
 		needs   *wire.DeviceNeeds
 		devices []gpu.Device
 		ok      bool
-		why     string
+		reason  string
 	}{
 		{needs, []gpu.Device{big}, true, "RTX 4090, driver 580.65"},
 		{needs, []gpu.Device{big, old, big}, true, "2 × RTX 4090, driver 580.65; not used: GTX 1080 Ti (compute capability 6.1, 7.5 is needed)"},
@@ -148,11 +149,11 @@ func TestReasonNamesCards(t *testing.T) {
 			"RTX 4090, driver 580.65; not used: 2 × GTX 1080 Ti (compute capability 6.1, 7.5 is needed), NVIDIA GPU (GPU is lost)"},
 		{needs, []gpu.Device{old, old}, false, "GTX 1080 Ti has compute capability 6.1, 7.5 is needed"},
 		{needs, []gpu.Device{old, lost}, false, "GTX 1080 Ti has compute capability 6.1, 7.5 is needed, the driver of the NVIDIA GPU fails: GPU is lost"},
-		{needs, []gpu.Device{{Vendor: "amd"}}, false, "no NVIDIA GPU is found"},
+		{needs, []gpu.Device{{Vendor: "amd"}}, false, "no NVIDIA GPU found"},
 		{&wire.DeviceNeeds{Vendor: "any"}, []gpu.Device{big, {Vendor: "amd"}}, true, "RTX 4090, AMD GPU"},
 	} {
-		if ok, why := fitsDevices(tt.needs, 0, tt.devices); ok != tt.ok || why != tt.why {
-			t.Errorf("fitsDevices(%+v, %+v) = %t, %q, want %t, %q", tt.needs, tt.devices, ok, why, tt.ok, tt.why)
+		if ok, reason := fitsDevices(tt.needs, 0, tt.devices); ok != tt.ok || reason != tt.reason {
+			t.Errorf("fitsDevices(%+v, %+v) = %t, %q, want %t, %q", tt.needs, tt.devices, ok, reason, tt.ok, tt.reason)
 		}
 	}
 }

@@ -18,9 +18,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// ParseRecipe reads a recipe, which is always YAML. The name is its file's: paths
-// in it are relative to that folder, and it stands in the problems. The error is
-// an [*operations.Error] with [operations.CodeConfigInvalid] and all problems.
+// ParseRecipe parses a recipe in YAML. The name is the path of its file: problems refer to
+// it, and paths in the recipe are relative to its directory. The error is an
+// [*operations.Error] with [operations.CodeConfigInvalid] and all problems.
 func ParseRecipe(name string, data []byte) (*Recipe, error) {
 	var file recipeFile
 	problems := strict.Read(strict.YAML, data, &file)
@@ -32,26 +32,26 @@ func ParseRecipe(name string, data []byte) (*Recipe, error) {
 		return r, nil
 	}
 	strict.Sort(problems)
-	return nil, strict.Invalid(operations.ReasonInvalidRecipe, name+" is not a valid recipe", strict.Problems(name, problems, nil))
+	return nil, strict.Invalid(operations.ReasonInvalidRecipe, "invalid recipe "+name, strict.Problems(name, problems, nil))
 }
 
-// Values that a recipe may have.
+// Permitted values and placeholders of a recipe.
 var (
-	knownOS      = []string{"linux", "darwin", "freebsd", "windows"}
-	knownArch    = []string{"amd64", "arm64", "386", "arm", "loong64", "ppc64le", "riscv64", "s390x"}
-	knownLibc    = []string{"glibc", "musl"}
-	knownGPU     = []string{"nvidia", "amd", "intel", "apple", "any"}
-	knownBuiltin = []string{"echo"}
-	knownAPI     = []string{APIOpenAI, APIComfyUI}
-	knownFormat  = []string{"gguf", "safetensors"}
-	startWords   = []string{
+	knownOS           = []string{"linux", "darwin", "freebsd", "windows"}
+	knownArch         = []string{"amd64", "arm64", "386", "arm", "loong64", "ppc64le", "riscv64", "s390x"}
+	knownLibc         = []string{"glibc", "musl"}
+	knownGPU          = []string{"nvidia", "amd", "intel", "apple", "any"}
+	knownBuiltin      = []string{"echo"}
+	knownAPI          = []string{APIOpenAI, APIComfyUI}
+	knownFormat       = []string{"gguf", "safetensors"}
+	startPlaceholders = []string{
 		"context", "context_total", "cuda_home", "device_count", "devices", "entry", "host", "model", "model_file", "model_path", "model_sha256",
 		"parallel", "payload", "port", "state",
 	}
-	sourceWords = []string{"arch", "os", "version"}
+	sourcePlaceholders = []string{"arch", "os", "version"}
 
-	// otherNames are names of platforms that Go has another one for.
-	otherNames = map[string]string{
+	// platformAliases maps common names of platforms to the names that Go uses.
+	platformAliases = map[string]string{
 		"macos": "darwin", "osx": "darwin", "x86_64": "amd64", "x64": "amd64", "aarch64": "arm64",
 		"i386": "386", "i686": "386", "x86": "386", "armv7l": "arm", "gnu": "glibc",
 	}
@@ -63,10 +63,10 @@ var (
 	envName        = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
-// recipeCheck collects problems while it makes a recipe.
+// recipeCheck converts a recipe file to a [Recipe] and collects its problems.
 type recipeCheck struct {
-	problems []strict.Problem
-	words    []string // in braces, that a source may have
+	problems     []strict.Problem
+	placeholders []string // permitted in a source
 }
 
 func (c *recipeCheck) report(at strict.Pos, hint, format string, args ...any) {
@@ -75,11 +75,11 @@ func (c *recipeCheck) report(at strict.Pos, hint, format string, args ...any) {
 
 func (c *recipeCheck) recipe(f *recipeFile) *Recipe {
 	if f.Type.Set && !config.ValidWorkerType(f.Type.V) {
-		c.report(f.Type.Pos, "expected lower-case letters, digits and dashes, at most 63", "%q is not a valid worker type", f.Type.V)
+		c.report(f.Type.Pos, "want lowercase letters, digits and dashes, at most 63", "invalid worker type %q", f.Type.V)
 	}
-	c.words = sourceWords
+	c.placeholders = sourcePlaceholders
 	if f.Type.V == PythonTool {
-		c.words = append(slices.Clip(sourceWords), "python")
+		c.placeholders = append(slices.Clip(sourcePlaceholders), "python")
 	}
 	r := &Recipe{
 		Type:        f.Type.V,
@@ -113,44 +113,45 @@ func (c *recipeCheck) recipe(f *recipeFile) *Recipe {
 		r.Sources = append(r.Sources, c.source(&f.Sources.V[i], r.Versions))
 	}
 	if len(f.Sources.V) == 0 && f.Type.Set && r.Note == "" {
-		c.report(f.Type.Pos, "add sources, or a note that says what to do", "the recipe has no sources")
+		c.report(f.Type.Pos, "add sources, or a note with instructions", "recipe has no sources")
 	}
 	c.latest(f.Latest, r)
-	c.names(r.Sources)
+	c.uniqueNames(r.Sources)
 	return r
 }
 
-// names must tell sources apart, which the lock and reports do.
-func (c *recipeCheck) names(sources []Source) {
+// uniqueNames reports sources of the same version and platform with the same name, because
+// the lock and reports identify a source by its name.
+func (c *recipeCheck) uniqueNames(sources []Source) {
 	seen := map[[2]string]bool{}
 	for _, s := range sources {
 		key := [2]string{s.Name, s.Version + " " + s.OS + " " + s.Arch + " " + s.Libc}
 		if s.Name != "" && seen[key] {
-			c.report(strict.Pos(s.Pos), "give each source a name of its own", "two sources are named %q", s.Name)
+			c.report(strict.Pos(s.Pos), "give each source a unique name", "duplicate source name %q", s.Name)
 		}
 		seen[key] = true
 	}
 }
 
-// versions is where versions are published.
+// versions parses the description of where versions are published.
 func (c *recipeCheck) versions(v *strict.Value[versionsEntry]) *Versions {
 	if v.Pos.Line == 0 {
 		return nil
 	}
 	e := &v.V
 	if e.GitHub.Set == e.Package.Set {
-		c.report(v.Pos, "such as github: owner/name", "expected exactly one of github and package in versions")
+		c.report(v.Pos, "for example github: owner/name", "versions needs either github or package")
 	}
 	if e.GitHub.Set && !githubRepo.MatchString(e.GitHub.V) {
-		c.report(e.GitHub.Pos, "expected owner/name", "%q is no repository", e.GitHub.V)
+		c.report(e.GitHub.Pos, "want owner/name", "invalid repository %q", e.GitHub.V)
 	}
 	if e.Package.Set && !packageName.MatchString(e.Package.V) {
-		c.report(e.Package.Pos, "expected letters, digits, dot, dash and underscore", "%q is no name of a package", e.Package.V)
+		c.report(e.Package.Pos, "want letters, digits, dot, dash and underscore", "invalid package name %q", e.Package.V)
 	}
 	tag := "{version}"
 	if e.Tag.Set {
 		if tag = e.Tag.V; strings.Count(tag, "{version}") != 1 || strings.Count(tag, "{") != 1 {
-			c.report(e.Tag.Pos, "such as v{version}", "tag %q does not have {version} once", tag)
+			c.report(e.Tag.Pos, "want {version} exactly once, for example v{version}", "invalid tag %q", tag)
 		}
 	}
 	out := &Versions{GitHub: e.GitHub.V, Tag: tag, Package: e.Package.V, Pos: config.Pos(v.Pos)}
@@ -158,21 +159,21 @@ func (c *recipeCheck) versions(v *strict.Value[versionsEntry]) *Versions {
 	return out
 }
 
-// number is a version made of numbers, such as a driver's.
+// number parses a numeric version, such as the version of a driver.
 func (c *recipeCheck) number(v strict.Value[string], key string) string {
 	if v.Set && !numbersPattern.MatchString(v.V) {
-		c.report(v.Pos, "expected numbers with dots between them", "%s %q is no version", key, v.V)
+		c.report(v.Pos, "want numbers separated by dots", "invalid %s %q", key, v.V)
 	}
 	return v.V
 }
 
-// latest must be a version that a source gives.
+// latest checks that the latest version is the version of a source.
 func (c *recipeCheck) latest(v strict.Value[string], r *Recipe) {
 	if !v.Set {
 		return
 	}
 	if r.Versions != nil {
-		c.report(v.Pos, "remove it: the newest published version is the latest", "latest does not go with versions")
+		c.report(v.Pos, "remove it: the newest published version is the latest", "cannot combine latest with versions")
 		return
 	}
 	sources := r.Sources
@@ -183,15 +184,15 @@ func (c *recipeCheck) latest(v strict.Value[string], r *Recipe) {
 		}
 	}
 	if !slices.Contains(known, v.V) {
-		c.report(v.Pos, oneOfHint(v.V, known), "no source has the version %q", v.V)
+		c.report(v.Pos, oneOfHint(v.V, known), "no source has version %q", v.V)
 	}
 }
 
-// text is one line or more for a person to read.
+// text parses a text for the user, of one or more lines.
 func (c *recipeCheck) text(v strict.Value[string], key string) string {
 	bad := func(r rune) bool { return unicode.IsControl(r) && r != '\n' }
 	if strings.ContainsFunc(v.V, bad) {
-		c.report(v.Pos, "expected plain text", "%s has control characters", key)
+		c.report(v.Pos, "want plain text", "%s contains control characters", key)
 	}
 	return strings.TrimSpace(v.V)
 }
@@ -213,7 +214,7 @@ func (c *recipeCheck) allOf(v strict.Value[[]strict.Value[string]], key string, 
 
 func oneOfHint(s string, known []string) string {
 	near := suggest.Nearest(s, known)
-	if other := otherNames[strings.ToLower(s)]; slices.Contains(known, other) {
+	if other := platformAliases[strings.ToLower(s)]; slices.Contains(known, other) {
 		near = other
 	}
 	switch {
@@ -222,54 +223,63 @@ func oneOfHint(s string, known []string) string {
 	case len(known) == 0:
 		return ""
 	default:
-		return "expected one of " + strings.Join(known, ", ")
+		return "want " + orList(known)
 	}
+}
+
+// orList joins choices in a sentence: "a, b or c".
+func orList(choices []string) string {
+	last := len(choices) - 1
+	if last < 1 {
+		return strings.Join(choices, "")
+	}
+	return strings.Join(choices[:last], ", ") + " or " + choices[last]
 }
 
 func (c *recipeCheck) start(e *startEntry) Start {
 	var s Start
 	for _, a := range e.Args.V {
-		c.placeholders(a, startWords)
+		c.checkPlaceholders(a, startPlaceholders)
 		s.Args = append(s.Args, a.V)
 	}
 	s.Env = c.env(e.Env.V)
 	for _, name := range slices.Sorted(maps.Keys(e.Links.V)) {
 		v := e.Links.V[name]
 		if !cleanPath(placeholder.ReplaceAllString(name, "x")) {
-			c.report(v.Pos, "expected a path such as models/x.gguf", "the link %q is not a clean relative path", name)
+			c.report(v.Pos, "want a clean relative path such as models/x.gguf", "invalid link %q", name)
 		}
-		c.placeholders(strict.Value[string]{V: name, Pos: v.Pos}, startWords)
-		c.placeholders(v, startWords)
+		c.checkPlaceholders(strict.Value[string]{V: name, Pos: v.Pos}, startPlaceholders)
+		c.checkPlaceholders(v, startPlaceholders)
 		if s.Links == nil {
 			s.Links = map[string]string{}
 		}
 		s.Links[name] = v.V
 	}
-	c.placeholders(e.Serves, startWords)
+	c.checkPlaceholders(e.Serves, startPlaceholders)
 	s.Serves = e.Serves.V
 	for _, p := range e.Prepare.V {
 		if p.Path.Set && !strings.HasPrefix(p.Path.V, "/") {
-			c.report(p.Path.Pos, "expected a path, such as /api/load", "path %q does not begin with a slash", p.Path.V)
+			c.report(p.Path.Pos, "want an absolute path such as /api/load", "invalid path %q", p.Path.V)
 		}
-		c.placeholders(p.Path, startWords)
-		c.placeholders(p.Body, startWords)
+		c.checkPlaceholders(p.Path, startPlaceholders)
+		c.checkPlaceholders(p.Body, startPlaceholders)
 		if p.Body.Set && !json.Valid([]byte(p.Body.V)) {
-			c.report(p.Body.Pos, "words in braces belong inside of strings", "the body is not JSON")
+			c.report(p.Body.Pos, "want JSON, with placeholders inside strings", "invalid body")
 		}
 		s.Prepare = append(s.Prepare, wire.HTTPRequest{Path: p.Path.V, Body: p.Body.V})
 	}
 	return s
 }
 
-// env checks variables; nil if there are none.
+// env parses environment variables. It returns nil for an empty map.
 func (c *recipeCheck) env(all map[string]strict.Value[string]) map[string]string {
 	var env map[string]string
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		v := all[name]
 		if !envName.MatchString(name) {
-			c.report(v.Pos, "expected letters, digits and underscore", "%q is not the name of a variable", name)
+			c.report(v.Pos, "want letters, digits and underscore", "invalid environment variable name %q", name)
 		}
-		c.placeholders(v, startWords)
+		c.checkPlaceholders(v, startPlaceholders)
 		if env == nil {
 			env = map[string]string{}
 		}
@@ -278,44 +288,44 @@ func (c *recipeCheck) env(all map[string]strict.Value[string]) map[string]string
 	return env
 }
 
-// placeholders refuses words in braces that nothing would replace, and control
-// characters.
-func (c *recipeCheck) placeholders(v strict.Value[string], known []string) {
+// checkPlaceholders reports unknown placeholders and control characters.
+func (c *recipeCheck) checkPlaceholders(v strict.Value[string], known []string) {
 	for _, m := range placeholder.FindAllStringSubmatch(v.V, -1) {
 		if !slices.Contains(known, m[1]) {
-			c.report(v.Pos, "known are {"+strings.Join(known, "}, {")+"}", "unknown placeholder {%s}", m[1])
+			c.report(v.Pos, "known placeholders: {"+strings.Join(known, "}, {")+"}", "unknown placeholder {%s}", m[1])
 		}
 	}
 	if strings.ContainsFunc(v.V, unicode.IsControl) {
-		c.report(v.Pos, "", "%q has control characters", v.V)
+		c.report(v.Pos, "", "%q contains control characters", v.V)
 	}
 }
 
 func (c *recipeCheck) ready(e *readyEntry) Ready {
 	if e.Path.Set && !strings.HasPrefix(e.Path.V, "/") {
-		c.report(e.Path.Pos, "expected a path, such as /health", "ready.path %q does not begin with a slash", e.Path.V)
+		c.report(e.Path.Pos, "want an absolute path such as /health", "invalid ready.path %q", e.Path.V)
 	}
 	if strings.ContainsFunc(e.Path.V, func(r rune) bool { return unicode.IsControl(r) || unicode.IsSpace(r) }) {
-		c.report(e.Path.Pos, "expected a path, such as /health", "ready.path %q has blanks", e.Path.V)
+		c.report(e.Path.Pos, "want a path without spaces such as /health", "invalid ready.path %q", e.Path.V)
 	}
 	r := Ready{Path: e.Path.V, Status: int(e.Status.V), Stall: time.Duration(e.Stall.V)}
 	switch {
 	case !e.Status.Set && e.Path.Set:
 		r.Status = wire.DefaultReadyStatus
 	case e.Status.Set && (e.Status.V < 100 || e.Status.V > 599):
-		c.report(e.Status.Pos, "expected 100 to 599", "ready.status %d is not an HTTP status", e.Status.V)
+		c.report(e.Status.Pos, "want an HTTP status from 100 to 599", "invalid ready.status %d", e.Status.V)
 	}
 	return r
 }
 
 func (c *recipeCheck) memory(e *memoryEntry) *Memory {
 	if e.Context.Set && (e.Context.V < 1 || e.Context.V > 1<<30) {
-		c.report(e.Context.Pos, "expected a number of tokens", "memory.context is %d", e.Context.V)
+		c.report(e.Context.Pos, "want a number of tokens from 1 to 1073741824", "invalid memory.context %d", e.Context.V)
 	}
 	return &Memory{Fixed: int64(e.Fixed.V), Overhead: int64(e.Overhead.V), Share: float64(e.Share.V), Context: int(e.Context.V)}
 }
 
-// ParseDate reads a date (its end counts, in UTC) or a time after RFC 3339.
+// ParseDate parses a date, which means the end of that day in UTC, or a time in RFC 3339
+// format.
 func ParseDate(s string) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339, s); err == nil {
 		return t, nil

@@ -9,28 +9,28 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Recipe says how one worker type is installed, started and probed.
+// Recipe describes how to install, start and verify a worker type.
 type Recipe struct {
 	Type        string
 	Description string // one line; may be empty
 
-	// API is the dialect that it speaks: [APIOpenAI] or [APIComfyUI].
+	// API is the API that the worker serves: [APIOpenAI] or [APIComfyUI].
 	API string
 
-	// Formats are the formats of models that it serves, "gguf" or "safetensors":
-	// for them it may be started without anybody naming it.
+	// Formats lists the model formats that the worker serves: "gguf", "safetensors". rbee
+	// starts it automatically for models in these formats.
 	Formats []string
 
-	// Versions is where its versions are published; nil if the sources name all
-	// that there are.
+	// Versions describes where versions are published. If it is nil, the versions of the
+	// sources are the only ones.
 	Versions *Versions
 
-	// Latest is the version that [version.Latest] stands for where Versions is nil;
-	// empty for that of the first source.
+	// Latest is the version that [version.Latest] resolves to if Versions is nil. Empty
+	// means the version of the first source.
 	Latest string
 
-	// Sources are tried in order. Without any, the type can be wanted and
-	// validated but not installed, and Note says what to do.
+	// Sources are tried in order. A type without sources is valid in a config but cannot
+	// be installed by rbee; then Note contains instructions for the user.
 	Sources []Source
 	Note    string
 
@@ -38,84 +38,84 @@ type Recipe struct {
 	Ready Ready
 	Needs Needs
 
-	// Verify proves on the machine that what was installed works there; nil for
-	// none. That of a source replaces it.
+	// Verify is the command that checks an installed worker on the machine; nil for none.
+	// [Source].Verify takes precedence.
 	Verify *wire.Verify
 
-	// Grace is how long it may take to end after SIGTERM; 0 leaves that to the
-	// hive (20 s).
+	// Grace is the time that the worker may take to exit after SIGTERM. 0 means the
+	// default of the hive, 20 s.
 	Grace time.Duration
 
-	// Memory says what it takes on accelerators; nil for a worker that uses none.
+	// Memory describes the worker's device memory; nil for a worker that uses none.
 	Memory *Memory
 
-	// File is where the recipe was read from; "catalog/..." for a built-in one.
+	// File is the path of the recipe's file, or "catalog/..." for a built-in recipe. Pos is
+	// the position of the type in it.
 	File string
-	Pos  config.Pos // of the type in File
+	Pos  config.Pos
 }
 
-// The dialects of workers.
+// The APIs of workers.
 const (
 	APIOpenAI  = "openai"
 	APIComfyUI = "comfyui"
 )
 
-// Versions is a place where versions are published: exactly one of GitHub and
-// Package is set.
+// Versions describes where versions are published. Either GitHub or Package is set.
 type Versions struct {
-	// GitHub is a repository with releases, owner/name, and Tag how a version is
-	// written as a tag: "v{version}".
+	// GitHub is a repository with releases, owner/name. Tag is the form of its tags, such as
+	// "v{version}".
 	GitHub, Tag string
 
-	// Prereleases makes releases count that are marked as prereleases, for
-	// [version.Latest] and for ranges. An exact version may always be a prerelease.
+	// Prereleases includes prereleases in the resolution of [version.Latest] and of ranges.
+	// An exact version can always be a prerelease.
 	Prereleases bool
 
-	// Match is a pattern for [path.Match] that a version of GitHub must match, such
-	// as "b[0-9]*". Releases with other tags are not versions. Empty matches all.
+	// Match is a pattern for [path.Match] that a version from GitHub must match, such as
+	// "b[0-9]*". Releases with other tags are ignored. Empty matches all.
 	Match string
 
-	// Pointer describes releases of GitHub that stand for another release; nil if
-	// the repository has none. It needs Match, which tells versions from pointers.
+	// Pointer describes GitHub releases that refer to another release; nil if the repository
+	// has none. It requires Match, which distinguishes versions from pointers.
 	Pointer *Pointer
 
-	// Package is a package of the Python index.
+	// Package is the name of a package in the Python package index.
 	Package string
 
 	Pos config.Pos
 }
 
-// Pointer describes releases that contain no files to install, but a text file
-// with the tag of the release that they stand for: a release v0.5.0 with the
+// Pointer describes releases without files to install that refer to another release. A text
+// file in the pointer release contains the tag of the other release: release v0.5.0 has the
 // asset nightly-tag.txt, which contains "b10811".
 type Pointer struct {
-	// Tag is how such a release is tagged: "v{version}".
+	// Tag is the form of the tags of pointer releases, such as "v{version}".
 	Tag string
 
 	// Asset is the name of the text file.
 	Asset string
 }
 
-// Source is one way to install a worker: on which machines, and in which steps.
-// In the strings of a step and in Entry, {version}, {os} and {arch} stand for
-// what is installed.
+// Source is a variant of a worker: the machines it is for and the steps that install it. In
+// the strings of a step and in Entry, the placeholders {version}, {os} and {arch} are
+// replaced with the installed version and the platform.
 type Source struct {
-	// Name tells it from the others, such as "cuda-13"; may be empty.
+	// Name identifies the source in the recipe, such as "cuda-13"; may be empty.
 	Name string
 
-	// Version is the version that it gives; empty for a server inside rbee, which
-	// has rbee's. Where the recipe has Versions, it is a range that the source is
-	// for, as [version.ParseRange] reads it, and empty for all.
+	// Version is the version that the source installs. It is empty for a server that is
+	// built into rbee and has rbee's version. If the recipe has Versions, it is the range of
+	// versions that the source supports, in the form of [version.ParseRange]; empty means
+	// all.
 	Version string
 
-	// OS and Arch (as GOOS and GOARCH) and Libc ("glibc", "musl") are what it
-	// runs on; empty is any. Glibc is the oldest glibc.
+	// OS and Arch (as GOOS and GOARCH) and Libc ("glibc" or "musl") are the supported
+	// platform; empty means any. Glibc is the oldest supported glibc.
 	OS, Arch, Libc, Glibc string
 
-	// GPU is the vendor of an accelerator that the machine must have, "any" for
-	// one of whatever vendor; empty for none, and [wire.NoGPU] for a build that
-	// does not use any. Driver and Compute are the oldest
-	// driver and the lowest compute capability of such an accelerator.
+	// GPU is the vendor of a required accelerator, or "any". It is empty if none is
+	// required, and [wire.NoGPU] for a build that does not use accelerators. Driver and
+	// Compute are the oldest driver and the lowest compute capability of the accelerator.
 	GPU, Driver, Compute string
 
 	// ComputeMax, Native and PTXDriver are as in [wire.DeviceNeeds].
@@ -126,38 +126,36 @@ type Source struct {
 	// Architectures are as in [wire.DeviceNeeds].
 	Architectures []string
 
-	// ROCm is the version of ROCm that the machine must have, as far as it must
-	// agree, such as "10"; empty for none. Libraries are shared libraries that it
-	// must have, of [wire.ProbedLibraries].
+	// ROCm is the required version of ROCm or a prefix of it, such as "10"; empty if ROCm is
+	// not required. Libraries lists required shared libraries from [wire.ProbedLibraries].
 	ROCm      string
 	Libraries []string
 
-	// Steps make the worker's payload. Entry is the program's slash-separated
-	// path there; empty for a server inside rbee and for a single file.
+	// Steps create the worker's payload. Entry is the slash-separated path of the program
+	// in the payload. It is empty for a built-in server and for a single file.
 	Steps []Step
 	Entry string
 
-	// Args are given to the program after those of [Start], and Env is added to
-	// its environment, in the place of what Start says there. What is installed
-	// does not depend on them.
+	// Args are appended to the arguments of [Start]. Env is added to the environment of
+	// Start and takes precedence. Neither affects the installation.
 	Args []string
 	Env  map[string]string
 
-	// Verify is the source's own; nil for that of the recipe.
+	// Verify replaces the recipe's verify command unless it is nil.
 	Verify *wire.Verify
 
 	Pos config.Pos
 }
 
-// Step makes a part of a worker's payload.
+// Step creates a part of a worker's payload.
 type Step struct {
 	Kind wire.StepKind
 
-	// Builtin is the server inside rbee, for [wire.StepBuiltin].
+	// Builtin is the name of a built-in server, for [wire.StepBuiltin].
 	Builtin string
 
-	// Origin is where the file or the archive comes from, for [wire.StepFile] and
-	// [wire.StepArchive]; Format and Strip are as in [wire.InstallStep].
+	// Origin is the origin of the file or archive, for [wire.StepFile] and
+	// [wire.StepArchive]. Format and Strip are as in [wire.InstallStep].
 	Origin Origin
 	Format wire.Format
 	Strip  int
@@ -165,68 +163,67 @@ type Step struct {
 	// Into is as in [wire.InstallStep].
 	Into string
 
-	// Python is for [wire.StepPython].
+	// Python is set for [wire.StepPython].
 	Python *Python
 
 	Pos config.Pos
 }
 
-// Origin is where an artifact comes from. Exactly one of File, URL, Asset and
-// Code is set.
+// Origin is the origin of an artifact. Either File, URL, Asset or Code is set.
 type Origin struct {
-	File string // a path on the machine that installs from, relative to the recipe's folder
-	URL  string // https, or http, which the checksum makes safe
+	File string // a path on the machine that runs rbee, relative to the recipe's directory
+	URL  string // https, or http with a checksum
 
-	// Asset is the name of a file of the release, in which * stands for anything,
-	// and Code the release's own source code, packed by the host of the release.
-	// Both need [Versions.GitHub].
+	// Asset is the name of a release file, or a pattern for [path.Match]. Code selects the
+	// archive of the release's source code, which GitHub generates. Both require
+	// [Versions.GitHub].
 	Asset string
 	Code  bool
 
-	// SHA256 (64 lower-case hex digits) and Size (bytes, 0 if not known) are of
-	// the file or download. Where SHA256 is empty for a download, what came first
-	// is right from then on: the lock keeps its sum.
+	// SHA256 (64 lowercase hexadecimal digits) and Size (bytes, 0 if unknown) describe the
+	// file. If SHA256 is empty for a download, the checksum of the first download is
+	// recorded in the lock and used from then on.
 	SHA256 string
 	Size   int64
 }
 
-// Python is a virtual environment that a step makes.
+// Python describes a virtual environment that a step creates.
 type Python struct {
 	Version string // of the interpreter, such as "3.12"
 
-	// Packages are requirements as pip reads them, and Requirements a file of
-	// them in the payload, which an earlier step unpacked.
+	// Packages are requirements in pip's syntax. Requirements is the path of a requirements
+	// file in the payload, which an earlier step unpacked.
 	Packages     []string
 	Requirements string
 
-	// Torch is the backend that PyTorch is built for, such as "cu128", "rocm6.4"
-	// or "cpu"; empty for what the package index has.
+	// Torch is the backend of the PyTorch build, such as "cu128", "rocm6.4" or "cpu". Empty
+	// means the build in the package index.
 	Torch string
 
-	// Prerelease also allows versions of dependencies that are not final.
+	// Prerelease allows prereleases of dependencies.
 	Prerelease bool
 
-	// Overrides are requirements that replace those which packages state, and
-	// Constraints limit versions without requiring a package; both as pip reads them.
+	// Overrides replace requirements of packages. Constraints limit versions without
+	// requiring a package. Both are in pip's syntax.
 	Overrides   []string `json:",omitempty"`
 	Constraints []string `json:",omitempty"`
 
-	// Indexes are asked before the package index. A package that one of them has is
-	// taken from it.
+	// Indexes take precedence over the default package index: if an index contains a
+	// package, the package is installed from it.
 	Indexes []Index `json:",omitempty"`
 
-	// ExcludeNewer is the date that packages are chosen as of: 2025-10-31, or a time
-	// after RFC 3339. Empty means the release date of the worker's version, and
-	// [ExcludeNewerNever] today.
+	// ExcludeNewer excludes packages published after a date, such as 2025-10-31, or after a
+	// time in RFC 3339 format. Empty means the release date of the worker's version, and
+	// [ExcludeNewerNever] excludes nothing.
 	ExcludeNewer string `json:",omitempty"`
 }
 
-// ExcludeNewerNever is the value of [Python].ExcludeNewer for the newest packages.
+// ExcludeNewerNever is the value of [Python].ExcludeNewer that selects the newest packages.
 const ExcludeNewerNever = "never"
 
-// Pinned reports whether everything that the source installs stands in the recipe
-// itself, so that no lock is needed to get the same again.
-func (s *Source) Pinned() bool {
+// Reproducible reports whether the recipe alone determines all files that the source installs, so
+// that a reproducible installation does not need a lock.
+func (s *Source) Reproducible() bool {
 	for _, step := range s.Steps {
 		o := step.Origin
 		if step.Python != nil || o.Asset != "" || o.Code || o.URL != "" && o.SHA256 == "" {
@@ -236,70 +233,71 @@ func (s *Source) Pinned() bool {
 	return true
 }
 
-// InstallsLocalFile reports whether the source installs a file of this machine.
+// InstallsLocalFile reports whether the source installs a file from this machine.
 func (s *Source) InstallsLocalFile() bool {
 	return slices.ContainsFunc(s.Steps, func(step Step) bool { return step.Origin.File != "" })
 }
 
-// Start is how a worker is started: the arguments after its entry point and
-// variables added to its environment. In both, words in braces stand for what it
-// is started with:
+// Start describes how to start a worker: the arguments of its program and additional
+// environment variables. Both can contain placeholders:
 //
 //	{entry}         the worker's program
-//	{payload}       the directory with its files
-//	{state}         a directory of this process alone, empty but for Links
-//	{host}, {port}  where it shall listen
-//	{model}         the model's name, as it was asked for
-//	{model_path}    the model's file, or the directory of its snapshot; a recipe
-//	                with this word needs the model on the machine's disk
+//	{payload}       the directory with the worker's files
+//	{state}         a private directory of the process, empty except for Links
+//	{host}, {port}  the address to listen on
+//	{model}         the requested name of the model
+//	{model_path}    the model's file, or the directory of its snapshot; a recipe with
+//	                this placeholder requires the model on the hive's disk
 //	{model_file}    the name of the model's file
 //	{model_sha256}  the SHA-256 of the model's file
-//	{devices}       indices of its accelerators, such as "0,1"; empty on the CPU
-//	{device_count}  how many those are
-//	{context}       the length of context of one request, in tokens: what was asked
-//	                for, or what memory was counted with; 0 if neither is known
+//	{devices}       indices of the accelerators, such as "0,1"; empty on the CPU
+//	{device_count}  the number of accelerators
+//	{context}       the context length of one request in tokens, as requested or as
+//	                used for the memory estimate; 0 if unknown
 //	{cuda_home}     the directory of the machine's CUDA toolkit; empty if it has none
-//	{context_total} the same over all requests at once, for engines that divide it
-//	{parallel}      how many requests it shall serve at once; 1 if nothing was said
+//	{context_total} the context length of all parallel requests together, for engines
+//	                that divide it
+//	{parallel}      the number of parallel requests; 1 by default
 //
-// With a question mark, such as {context?}, the whole argument or variable is left
-// out where nothing was asked for.
+// If a placeholder has a question mark, such as {context?}, and no value was requested, the
+// argument or variable that contains it is omitted.
 type Start struct {
 	Args []string
 	Env  map[string]string
 
-	// Links are symbolic links that are made in {state} before it starts: what
-	// each is called there, and what it leads to.
+	// Links maps the names of symbolic links, relative to {state}, to their targets. They
+	// are created before the worker starts.
 	Links map[string]string
 
-	// Prepare are requests that it gets once it answers, before it is ready.
+	// Prepare lists requests to send to the worker once it responds. It is ready after the
+	// last one.
 	Prepare []wire.HTTPRequest
 
-	// Serves is what it calls its model in requests; empty if that is {model}.
+	// Serves is the name of the model in requests to the worker; empty means {model}.
 	Serves string
 }
 
-// Ready is how a worker shows that it can serve: a GET of Path on its port that
-// answers with Status. An empty Path means that it is ready once it listens.
+// Ready describes the readiness check of a worker: a GET request for Path that returns
+// Status. If Path is empty, the worker is ready once it listens on its port.
 type Ready struct {
 	Path   string
 	Status int
 
-	// Stall is how long it may load without a sign of life, which is a line in
-	// its log or a change of its memory; 0 leaves that to the hive (5 minutes).
+	// Stall is the time that loading may take without progress, which is a line in the log
+	// or a change of memory use. 0 means the default of the hive, 5 minutes.
 	Stall time.Duration
 }
 
-// Memory is how the device memory of a worker is estimated.
+// Memory describes how to estimate the device memory of a worker.
 type Memory struct {
-	Fixed    int64   // bytes whatever the model; 0: by the model's files and its context
-	Overhead int64   // bytes on each device besides
-	Share    float64 // part of each device that it reserves, above 0 to 1; 0: what it needs
-	Context  int     // tokens, where none are asked for; 0: the model's own, at most 8192
+	Fixed    int64   // bytes for any model; 0 means an estimate from the model's files and context
+	Overhead int64   // additional bytes on each device
+	Share    float64 // fraction of each device that the worker reserves, up to 1; 0 means no reservation
+	Context  int     // default context length in tokens; 0 means the model's context length, at most 8192
 }
 
-// Launch is the part of a recipe that a machine keeps beside a worker that was
-// installed from a source; nil for one that was put there by hand.
+// Launch returns the part of the recipe that the hive stores with an installed worker. s is
+// the source that was installed; nil means a worker that was installed by hand.
 func (r *Recipe) Launch(s *Source) *wire.Launch {
 	args, env := r.Start.Args, r.Start.Env
 	if s != nil && len(s.Args) > 0 {
@@ -329,24 +327,22 @@ func (r *Recipe) Launch(s *Source) *wire.Launch {
 	return l
 }
 
-// Needs are what a machine must have for a worker to be of use there, whatever
-// the source.
+// Needs describes the requirements of a worker for a machine that apply to all sources.
 type Needs struct {
-	GPU       string // "nvidia", "amd", "intel", "apple", "any"; empty for none
-	GPUMemory int64  // bytes on one GPU; 0 for no need
-	Driver    string // the oldest driver of such a GPU
-	Compute   string // the lowest compute capability of such a GPU
-	Glibc     string // the oldest glibc, where the machine has glibc
-	Disk      int64  // bytes free, for what is installed; 0 for no need
+	GPU       string // "nvidia", "amd", "intel", "apple" or "any"; empty if no GPU is required
+	GPUMemory int64  // bytes on one GPU; 0 for no requirement
+	Driver    string // the oldest driver of the GPU
+	Compute   string // the lowest compute capability of the GPU
+	Glibc     string // the oldest glibc, for machines with glibc
+	Disk      int64  // bytes of free disk space; 0 for no requirement
 
-	// Commands are programs of the machine's own that it starts, of
-	// [wire.ProbedCommands].
+	// Commands lists programs that the worker runs, from [wire.ProbedCommands].
 	Commands []string
 
-	OS, Arch []string // as GOOS and GOARCH; nil is any
+	OS, Arch []string // as GOOS and GOARCH; nil means any
 }
 
-// HasPython reports whether a source resolves packages.
+// HasPython reports whether the source has a step that creates a Python environment.
 func (s *Source) HasPython() bool {
 	return slices.ContainsFunc(s.Steps, func(step Step) bool { return step.Python != nil })
 }

@@ -9,17 +9,17 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 )
 
-// releaseScheme checks the keys that say which releases of a repository are
-// versions, and sets the fields of v.
+// releaseScheme parses the keys that select the releases of a repository that are versions,
+// and sets the fields of v.
 func (c *recipeCheck) releaseScheme(e *versionsEntry, v *Versions) {
 	v.Prereleases, v.Match = e.Prereleases.V, e.Match.V
 	if e.Package.Set {
-		c.refuse("package", "it is for releases: github: owner/name", map[string]strict.Pos{
+		c.rejectKeys("package", "it requires github: owner/name", map[string]strict.Pos{
 			"prereleases": e.Prereleases.Pos, "match": e.Match.Pos, "pointer": e.Pointer.Pos,
 		})
 	}
 	if e.Match.Set && (e.Match.V == "" || !validPattern(e.Match.V)) {
-		c.report(e.Match.Pos, `expected a pattern such as "b[0-9]*"`, "invalid match %q", e.Match.V)
+		c.report(e.Match.Pos, `want a pattern such as "b[0-9]*"`, "invalid match %q", e.Match.V)
 	}
 	if e.Pointer.Pos.Line == 0 {
 		return
@@ -27,31 +27,31 @@ func (c *recipeCheck) releaseScheme(e *versionsEntry, v *Versions) {
 	p := &e.Pointer.V
 	v.Pointer = &Pointer{Tag: p.Tag.V, Asset: p.Asset.V}
 	if p.Tag.Set && !validTag(p.Tag.V) {
-		c.report(p.Tag.Pos, "such as v{version}", "tag %q does not have {version} once", p.Tag.V)
+		c.report(p.Tag.Pos, "want {version} exactly once, for example v{version}", "invalid tag %q", p.Tag.V)
 	}
 	if p.Asset.Set && (p.Asset.V == "" || strings.ContainsAny(p.Asset.V, `/\*?[`)) {
-		c.report(p.Asset.Pos, "expected the name of a file, such as nightly-tag.txt", "invalid asset %q", p.Asset.V)
+		c.report(p.Asset.Pos, "want a file name such as nightly-tag.txt", "invalid asset %q", p.Asset.V)
 	}
 	if e.Match.Pos.Line == 0 {
-		c.report(e.Pointer.Pos, `add match: and a pattern of the versions, such as "b[0-9]*"`, "pointer needs match")
+		c.report(e.Pointer.Pos, `add match: with a pattern for versions such as "b[0-9]*"`, "pointer requires match")
 		return
 	}
 	if p.Tag.Set && validTag(p.Tag.V) && validPattern(v.Match) {
 		sample := fillTag(p.Tag.V, "1.2.3")
 		if _, ok := v.VersionOf(sample); ok {
-			c.report(p.Tag.Pos, "narrow match", "match %q also matches %s, which is a pointer", v.Match, sample)
+			c.report(p.Tag.Pos, "make match more specific", "match %q also matches %s, which is a pointer", v.Match, sample)
 		}
 	}
 }
 
-// validPattern reports whether [path.Match] can read a pattern.
+// validPattern reports whether a pattern is valid for [path.Match].
 func validPattern(pattern string) bool {
 	_, err := path.Match(pattern, "")
 	return err == nil
 }
 
-// validTag reports whether a tag has the placeholder {version} exactly once and
-// no other.
+// validTag reports whether a tag contains the placeholder {version} exactly once and no
+// other placeholder.
 func validTag(tag string) bool {
 	return strings.Count(tag, "{version}") == 1 && strings.Count(tag, "{") == 1
 }
@@ -59,7 +59,7 @@ func validTag(tag string) bool {
 // fillTag returns the tag of a version.
 func fillTag(tag, version string) string { return strings.ReplaceAll(tag, "{version}", version) }
 
-// CutTag returns the version in a tag; ok is false if the tag has another form.
+// CutTag returns the version in a tag. It reports false if the tag does not have the form.
 func CutTag(form, tag string) (exact string, ok bool) {
 	before, after, _ := strings.Cut(form, "{version}")
 	if exact, ok = strings.CutPrefix(tag, before); !ok {
@@ -69,7 +69,7 @@ func CutTag(form, tag string) (exact string, ok bool) {
 	return exact, ok && version.Valid(exact) && strings.ContainsAny(exact, "0123456789")
 }
 
-// Matches reports whether a version matches the recipe's pattern.
+// Matches reports whether a version matches the pattern v.Match.
 func (v *Versions) Matches(version string) bool {
 	if v.Match == "" {
 		return true
@@ -78,14 +78,14 @@ func (v *Versions) Matches(version string) bool {
 	return ok && err == nil
 }
 
-// PointerTag returns the tag of the pointer release that an exact version in a
-// config names, such as v0.5.0 for "v0.5.0" and for "0.5.0"; ok is false if it
-// names a version itself or neither.
+// PointerTag returns the tag of the pointer release that an exact version in a config names,
+// such as v0.5.0 for "v0.5.0" and for "0.5.0". It reports false if the version does not name
+// a pointer release.
 func (v *Versions) PointerTag(exact string) (tag string, ok bool) {
 	if v == nil || v.Pointer == nil {
 		return "", false
 	}
-	if _, own := v.VersionOf(exact); own {
+	if _, isVersion := v.VersionOf(exact); isVersion {
 		return "", false
 	}
 	if _, ok := CutTag(v.Pointer.Tag, exact); ok {
@@ -95,13 +95,13 @@ func (v *Versions) PointerTag(exact string) (tag string, ok bool) {
 	return fillTag(v.Pointer.Tag, exact), bare
 }
 
-// Indirect reports whether a version constraint names a pointer release, so that
-// it cannot be compared with an installed version.
-func (v *Versions) Indirect(wish string) bool {
-	if v == nil || !version.IsExact(wish) {
+// Indirect reports whether a version constraint names a pointer release. Such a constraint
+// cannot be compared with an installed version.
+func (v *Versions) Indirect(constraint string) bool {
+	if v == nil || !version.IsExact(constraint) {
 		return false
 	}
-	set, err := version.ParseRange(wish)
+	set, err := version.ParseRange(constraint)
 	if err != nil {
 		return false
 	}
@@ -109,25 +109,25 @@ func (v *Versions) Indirect(wish string) bool {
 	return ok
 }
 
-// CheckRange returns an error if a range compares with versions that the
-// repository does not have: "v0.5.0" is lower than "b1", whatever it stands for.
-func (v *Versions) CheckRange(wish string) error {
-	if wish == version.Latest || wish == "" || v.Match == "" {
+// CheckRange returns an error if a range contains versions that do not match v.Match. Such a
+// comparison has no useful result: "v0.5.0" is lower than "b1".
+func (v *Versions) CheckRange(constraint string) error {
+	if constraint == version.Latest || constraint == "" || v.Match == "" {
 		return nil
 	}
-	set, err := version.ParseRange(wish)
+	set, err := version.ParseRange(constraint)
 	if err != nil {
 		return err
 	}
 	for _, compared := range set.Versions() {
 		if !v.Matches(compared) {
-			return fmt.Errorf("invalid version range %q: want versions of %s such as %s%s", wish, v.GitHub, v.Match, v.PointerHint())
+			return fmt.Errorf("invalid version range %q: want versions of %s such as %s%s", constraint, v.GitHub, v.Match, v.PointerHint())
 		}
 	}
 	return nil
 }
 
-// PointerHint returns how a pointer release is written, for a hint.
+// PointerHint returns an example of a pointer release, for a hint.
 func (v *Versions) PointerHint() string {
 	if v.Pointer == nil {
 		return ""
@@ -135,37 +135,38 @@ func (v *Versions) PointerHint() string {
 	return ", or one release such as " + fillTag(v.Pointer.Tag, "1.2.3")
 }
 
-// Exact is the version that a wish names: people write versions as they are tagged
-// too, or with the v that the package index takes off as well.
-func (v *Versions) Exact(wish string) string {
+// Exact returns the version that a user wrote as a version, as a tag or, for a package of the
+// Python index, with the prefix v.
+func (v *Versions) Exact(text string) string {
 	if v.Package != "" {
-		if bare := strings.TrimPrefix(wish, "v"); bare != "" && bare[0] >= '0' && bare[0] <= '9' {
+		if bare := strings.TrimPrefix(text, "v"); bare != "" && bare[0] >= '0' && bare[0] <= '9' {
 			return bare
 		}
-		return wish
+		return text
 	}
-	if version, ok := v.VersionOf(wish); ok {
+	if version, ok := v.VersionOf(text); ok {
 		return version
 	}
-	return wish
+	return text
 }
 
-// TagOf is how a version is tagged.
+// TagOf returns the tag of a version.
 func (v *Versions) TagOf(version string) string { return fillTag(v.Tag, version) }
 
-// VersionOf is the version that a tag means.
+// VersionOf returns the version that a tag names. It reports false if the tag does not name
+// a version.
 func (v *Versions) VersionOf(tag string) (version string, ok bool) {
 	version, ok = CutTag(v.Tag, tag)
 	return version, ok && v.Matches(version)
 }
 
-// PointerTarget returns the version in the text file of a pointer release, which
-// must consist of one tag.
+// PointerTarget returns the version in the text file of a pointer release. The file must
+// contain exactly one tag.
 func (v *Versions) PointerTarget(text string) (version string, ok bool) {
 	return v.VersionOf(strings.TrimSpace(text))
 }
 
-// SourceArchiveName is how the source code of a release is called.
+// SourceArchiveName returns the file name of the source code archive of a release.
 func SourceArchiveName(v *Versions, version string) string {
 	return path.Base(v.GitHub) + "-" + version + ".tar.gz"
 }

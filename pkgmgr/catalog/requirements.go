@@ -9,46 +9,47 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Unmet says what a machine lacks of what a worker needs, before anything is
-// fetched for it; nothing if it has all. What was not read of the machine is not
-// missed.
+// Unmet returns a message for each requirement of a worker that a machine does not meet,
+// including the requirements for running any program. Properties of the machine that were
+// not probed count as met.
 func Unmet(n Needs, s *wire.State) []string {
-	lacks := UnmetNeeds(n, s)
+	unmet := UnmetNeeds(n, s)
 	if s.Noexec != "" {
-		lacks = append(lacks, NoexecMessage(s))
+		unmet = append(unmet, NoexecMessage(s))
 	}
-	return lacks
+	return unmet
 }
 
-// NoexecMessage says why no program, rbee's own among them, can be run on a machine.
+// NoexecMessage returns the message for a machine whose rbee directory is mounted noexec.
 func NoexecMessage(s *wire.State) string {
-	return s.Noexec + " is mounted noexec, so that no program in it can be run; move rbee with RBEE_HOME"
+	return s.Noexec + " is mounted noexec: programs in it cannot run; set RBEE_HOME to another directory"
 }
 
-// UnmetNeeds is what a machine lacks for a worker, but for what it lacks for anything.
+// UnmetNeeds returns a message for each requirement of a worker that a machine does not
+// meet. Unlike [Unmet], it omits requirements that do not depend on the worker.
 func UnmetNeeds(n Needs, s *wire.State) []string {
-	var lacks []string
-	lack := func(format string, args ...any) { lacks = append(lacks, fmt.Sprintf(format, args...)) }
+	var unmet []string
+	add := func(format string, args ...any) { unmet = append(unmet, fmt.Sprintf(format, args...)) }
 	if len(n.OS) > 0 && !slices.Contains(n.OS, s.OS) {
-		lack("it runs on %s, this is %s", strings.Join(n.OS, ", "), s.OS)
+		add("requires %s, the machine has %s", strings.Join(n.OS, ", "), s.OS)
 	}
 	if len(n.Arch) > 0 && !slices.Contains(n.Arch, s.Arch) {
-		lack("it runs on %s, this is %s", strings.Join(n.Arch, ", "), s.Arch)
+		add("requires %s, the machine has %s", strings.Join(n.Arch, ", "), s.Arch)
 	}
-	if old := oldGlibc(n.Glibc, s.Platform); old != "" {
-		lack("%s", old)
+	if problem := glibcProblem(n.Glibc, s.Platform); problem != "" {
+		add("%s", problem)
 	}
 	if n.GPU != "" && s.DevicesKnown {
-		if ok, why := fitsDevices(&wire.DeviceNeeds{Vendor: n.GPU, Driver: n.Driver, Compute: n.Compute}, n.GPUMemory, s.Devices); !ok {
-			lack("%s", why)
+		if ok, reason := fitsDevices(&wire.DeviceNeeds{Vendor: n.GPU, Driver: n.Driver, Compute: n.Compute}, n.GPUMemory, s.Devices); !ok {
+			add("%s", reason)
 		}
 	}
 	if s.Commands != nil {
 		for _, c := range n.Commands {
 			if !slices.Contains(s.Commands, c) {
-				lack("%s is not on its PATH%s", c, text.After(": ", installHints[c]))
+				add("%s is not in PATH%s", c, text.After(": ", installHints[c]))
 			}
 		}
 	}
-	return lacks
+	return unmet
 }

@@ -17,8 +17,8 @@ var (
 	torchBackend = regexp.MustCompile(`^(cpu|xpu|cu[0-9]{2,3}|rocm[0-9.]+)$`)
 )
 
-// source checks one source. versions is where the recipe's versions are
-// published; nil if each source names its own.
+// source parses a source. versions describes where the recipe's versions are published; it
+// is nil if each source has its own version.
 func (c *recipeCheck) source(e *sourceEntry, versions *Versions) Source {
 	s := Source{
 		Name:    e.Name.V,
@@ -30,12 +30,12 @@ func (c *recipeCheck) source(e *sourceEntry, versions *Versions) Source {
 		Entry:   e.Entry.V, Pos: config.Pos(e.Pos),
 	}
 	if e.Name.Set && !sourceName.MatchString(e.Name.V) {
-		c.report(e.Name.Pos, "expected lower-case letters, digits, dot, dash and underscore", "%q is no name for a source", e.Name.V)
+		c.report(e.Name.Pos, "want lowercase letters, digits, dot, dash and underscore", "invalid source name %q", e.Name.V)
 	}
 	c.conditions(e, &s)
-	switch origins := originsOf(&e.artifactEntry, e.Builtin, e.Steps.Pos.Line > 0); {
+	switch origins := originKeys(&e.artifactEntry, e.Builtin, e.Steps.Pos.Line > 0); {
 	case len(origins) != 1:
-		c.report(e.Pos, "expected exactly one of builtin, file, url and steps", "the source has %s", oneOrMore(origins))
+		c.report(e.Pos, "want builtin, file, url or steps", "source has %s", describeOrigins(origins))
 		return s
 	case e.Steps.Pos.Line > 0:
 		c.noArtifact(e)
@@ -50,7 +50,7 @@ func (c *recipeCheck) source(e *sourceEntry, versions *Versions) Source {
 		s.Steps = []Step{c.artifact(&o, versions, "")}
 	}
 	for _, a := range e.Args.V {
-		c.placeholders(a, startWords)
+		c.checkPlaceholders(a, startPlaceholders)
 		s.Args = append(s.Args, a.V)
 	}
 	s.Env = c.env(e.Env.V)
@@ -60,23 +60,24 @@ func (c *recipeCheck) source(e *sourceEntry, versions *Versions) Source {
 	return s
 }
 
-// sourceVersion is one version, or a range where versions are published.
+// sourceVersion checks the version of a source: a range if the recipe has published
+// versions, else a single version.
 func (c *recipeCheck) sourceVersion(e *sourceEntry, s *Source, versions *Versions) {
 	builtin := len(s.Steps) > 0 && s.Steps[0].Kind == wire.StepBuiltin
 	switch {
 	case e.Version.Pos.Line == 0 && versions == nil && !builtin:
-		c.report(e.Pos, "such as version: \"1.2\"", "the source has no version")
+		c.report(e.Pos, "for example version: \"1.2\"", "source has no version")
 	case !e.Version.Set:
 	case versions != nil:
 		if _, err := version.ParseRange(e.Version.V); err != nil {
-			c.report(e.Version.Pos, "expected a range such as \">=1.2, <2\"", "%q is no range of versions", e.Version.V)
+			c.report(e.Version.Pos, "want a range such as \">=1.2, <2\"", "invalid version range %q", e.Version.V)
 		}
 	case !version.Valid(e.Version.V) || e.Version.V == version.Latest:
-		c.report(e.Version.Pos, "expected a version such as \"1.2\"", "%q is not a valid version", e.Version.V)
+		c.report(e.Version.Pos, "want a version such as \"1.2\"", "invalid version %q", e.Version.V)
 	}
 }
 
-func originsOf(e *artifactEntry, builtin strict.Value[string], steps bool) []string {
+func originKeys(e *artifactEntry, builtin strict.Value[string], steps bool) []string {
 	var keys []string
 	for _, o := range []struct {
 		set bool
@@ -89,36 +90,36 @@ func originsOf(e *artifactEntry, builtin strict.Value[string], steps bool) []str
 	return keys
 }
 
-func oneOrMore(origins []string) string {
+func describeOrigins(origins []string) string {
 	if len(origins) == 0 {
 		return "nothing to install from"
 	}
-	return strings.Join(origins, " and ")
+	return "both " + strings.Join(origins, " and ")
 }
 
-// refuse reports keys that do not go with something.
-func (c *recipeCheck) refuse(with, hint string, keys map[string]strict.Pos) {
+// rejectKeys reports keys that cannot be combined with another key.
+func (c *recipeCheck) rejectKeys(with, hint string, keys map[string]strict.Pos) {
 	for key, at := range keys {
 		if at.Line > 0 {
-			c.report(at, hint, "%s does not go with %s", key, with)
+			c.report(at, hint, "cannot combine %s with %s", key, with)
 		}
 	}
 }
 
-// onlyBuiltin refuses what a server inside rbee has no use for.
+// onlyBuiltin reports keys that cannot be combined with a built-in server.
 func (c *recipeCheck) onlyBuiltin(e *sourceEntry) {
-	c.refuse("builtin", "a built-in server is part of rbee and has its version", map[string]strict.Pos{
+	c.rejectKeys("builtin", "a built-in server has the version of rbee", map[string]strict.Pos{
 		"version": e.Version.Pos, "sha256": e.SHA256.Pos, "size": e.Size.Pos, "format": e.Format.Pos, "strip": e.Strip.Pos, "entry": e.Entry.Pos,
 	})
 }
 
-// noArtifact refuses what belongs in a step.
+// noArtifact reports keys that belong in a step.
 func (c *recipeCheck) noArtifact(e *sourceEntry) {
-	c.refuse("steps", "it belongs in the step", map[string]strict.Pos{
+	c.rejectKeys("steps", "it belongs in the step", map[string]strict.Pos{
 		"sha256": e.SHA256.Pos, "size": e.Size.Pos, "format": e.Format.Pos, "strip": e.Strip.Pos,
 	})
 	if e.Steps.Set && len(e.Steps.V) == 0 {
-		c.report(e.Steps.Pos, "such as archive: { url: … }", "steps is empty")
+		c.report(e.Steps.Pos, "for example archive: { url: … }", "steps is empty")
 	}
 }
 
@@ -134,10 +135,10 @@ func (c *recipeCheck) step(e *stepEntry, versions *Versions) Step {
 	}
 	switch {
 	case len(keys) != 1:
-		c.report(e.Pos, "expected exactly one of builtin, file, archive and python", "the step has %s", oneOrMore(keys))
+		c.report(e.Pos, "want builtin, file, archive or python", "step has %s", describeOrigins(keys))
 		return Step{Pos: config.Pos(e.Pos)}
 	case e.Builtin.Pos.Line > 0:
-		c.report(e.Builtin.Pos, "write builtin: in the place of steps:", "a built-in server is no step among others")
+		c.report(e.Builtin.Pos, "write builtin: instead of steps:", "a built-in server cannot be a step")
 		return Step{Pos: config.Pos(e.Pos)}
 	case e.Python.Pos.Line > 0:
 		return c.python(&e.Python)
@@ -155,17 +156,17 @@ func (c *recipeCheck) python(v *strict.Value[pythonEntry]) Step {
 	p.Overrides, p.Constraints = c.requirements(e.Overrides), c.requirements(e.Constraints)
 	if p.ExcludeNewer = e.ExcludeNewer.V; e.ExcludeNewer.Set && p.ExcludeNewer != ExcludeNewerNever {
 		if _, err := ParseDate(p.ExcludeNewer); err != nil {
-			c.report(e.ExcludeNewer.Pos, "expected a date such as 2025-10-31, or "+ExcludeNewerNever, "invalid exclude_newer %q", p.ExcludeNewer)
+			c.report(e.ExcludeNewer.Pos, "want a date such as 2025-10-31, or "+ExcludeNewerNever, "invalid exclude_newer %q", p.ExcludeNewer)
 		}
 	}
 	if e.Requirements.Set && !cleanPath(e.Requirements.V) {
-		c.report(e.Requirements.Pos, "expected a path such as requirements.txt", "requirements %q is not a clean relative path", e.Requirements.V)
+		c.report(e.Requirements.Pos, "want a clean relative path such as requirements.txt", "invalid requirements %q", e.Requirements.V)
 	}
 	if len(p.Packages) == 0 && p.Requirements == "" {
-		c.report(v.Pos, "such as packages: [\"vllm=={version}\"]", "the python step has no packages")
+		c.report(v.Pos, "for example packages: [\"vllm=={version}\"]", "python step has no packages")
 	}
 	if e.Torch.Set && !torchBackend.MatchString(e.Torch.V) {
-		c.report(e.Torch.Pos, "expected cpu, xpu, or such as cu128 or rocm6.4", "%q is no torch backend", e.Torch.V)
+		c.report(e.Torch.Pos, "want cpu, xpu, or a version of CUDA or ROCm such as cu128 or rocm6.4", "invalid torch backend %q", e.Torch.V)
 	}
 	p.Indexes = c.indexes(e.Indexes.V)
 	into := "venv"
@@ -176,13 +177,13 @@ func (c *recipeCheck) python(v *strict.Value[pythonEntry]) Step {
 	return Step{Kind: wire.StepPython, Python: p, Into: into, Pos: config.Pos(v.Pos)}
 }
 
-// requirements checks requirements as pip reads them.
+// requirements parses requirements in pip's syntax.
 func (c *recipeCheck) requirements(v strict.Value[[]strict.Value[string]]) []string {
 	var all []string
 	for _, pkg := range v.V {
-		c.placeholders(pkg, c.words)
+		c.checkPlaceholders(pkg, c.placeholders)
 		if pkg.Set && (pkg.V == "" || strings.HasPrefix(pkg.V, "-") || strings.Contains(pkg.V, "://")) {
-			c.report(pkg.Pos, "expected a requirement such as \"vllm=={version}\"", "%q is no package of an index", pkg.V)
+			c.report(pkg.Pos, "want a requirement such as \"vllm=={version}\"", "invalid package %q", pkg.V)
 		}
 		all = append(all, pkg.V)
 	}
@@ -191,17 +192,18 @@ func (c *recipeCheck) requirements(v strict.Value[[]strict.Value[string]]) []str
 
 func (c *recipeCheck) into(v strict.Value[string]) {
 	if v.Set && !cleanPath(v.V) {
-		c.report(v.Pos, "expected a path such as lib", "into %q is not a clean relative path", v.V)
+		c.report(v.Pos, "want a clean relative path such as lib", "invalid into %q", v.V)
 	}
 }
 
-// cleanPath reports whether p is a relative path that leads nowhere else.
+// cleanPath reports whether p is a clean relative path inside the directory that it is
+// relative to.
 func cleanPath(p string) bool {
 	return p != "" && p != "." && !path.IsAbs(p) && path.Clean(p) == p && p != ".." && !strings.HasPrefix(p, "../") && !strings.Contains(p, `\`)
 }
 
-// artifact checks a step that is a file or a download. An empty kind leaves it to
-// the name whether that is an archive.
+// artifact parses a step that installs a file or a download. If kind is empty, the name
+// determines whether it is an archive.
 func (c *recipeCheck) artifact(e *originEntry, versions *Versions, kind wire.StepKind) Step {
 	s := Step{
 		Kind: kind, Into: e.Into.V, Strip: int(e.Strip.V), Pos: config.Pos(e.Pos),
@@ -223,35 +225,35 @@ func (c *recipeCheck) artifact(e *originEntry, versions *Versions, kind wire.Ste
 		n++
 	}
 	if n != 1 {
-		c.report(e.Pos, "expected exactly one of file, url, asset and source_code", "the step does not say where it comes from")
+		c.report(e.Pos, "want file, url, asset or source_code", "step needs exactly one origin")
 		return s
 	}
 	switch {
 	case e.URL.Set:
 		c.url(e, versions)
 	case e.File.Set && e.File.V == "":
-		c.report(e.File.Pos, "expected a path", "file is empty")
+		c.report(e.File.Pos, "want a path", "file is empty")
 	case e.Asset.Pos.Line > 0 || e.Code.V:
 		if versions == nil || versions.GitHub == "" {
-			c.report(name.Pos, "add versions: { github: owner/name } to the recipe", "there is no release to take it from")
+			c.report(name.Pos, "add versions: { github: owner/name } to the recipe", "asset and source_code require a repository with releases")
 		}
 		if _, err := path.Match(e.Asset.V, ""); err != nil || e.Asset.Set && e.Asset.V == "" {
-			c.report(e.Asset.Pos, "expected a name, in which * stands for anything", "asset %q is no pattern", e.Asset.V)
+			c.report(e.Asset.Pos, "want a file name, in which * matches any text", "invalid asset %q", e.Asset.V)
 		}
-		c.refuse("an asset", "the release says it, and the lock keeps it", map[string]strict.Pos{"sha256": e.SHA256.Pos, "size": e.Size.Pos})
+		c.rejectKeys("an asset", "the release provides it and the lock records it", map[string]strict.Pos{"sha256": e.SHA256.Pos, "size": e.Size.Pos})
 	}
 	if e.SHA256.Set && !wire.ValidSHA256(e.SHA256.V) {
-		c.report(e.SHA256.Pos, "expected 64 hexadecimal digits", "%q is not a SHA-256", e.SHA256.V)
+		c.report(e.SHA256.Pos, "want 64 hexadecimal digits", "invalid sha256 %q", e.SHA256.V)
 	}
 	if e.Strip.Set && (e.Strip.V < 0 || e.Strip.V > 16) {
-		c.report(e.Strip.Pos, "expected 0 to 16", "strip is %d", e.Strip.V)
+		c.report(e.Strip.Pos, "want 0 to 16", "invalid strip %d", e.Strip.V)
 	}
-	c.placeholders(name, c.words)
+	c.checkPlaceholders(name, c.placeholders)
 	c.into(e.Into)
 	if kind != wire.StepFile {
 		c.format(e, name, &s)
 	} else {
-		c.refuse("a file", "a file is put there as it is", map[string]strict.Pos{"format": e.Format.Pos, "strip": e.Strip.Pos})
+		c.rejectKeys("a file", "a file is installed unchanged", map[string]strict.Pos{"format": e.Format.Pos, "strip": e.Strip.Pos})
 	}
 	return s
 }
@@ -260,18 +262,18 @@ func (c *recipeCheck) url(e *originEntry, versions *Versions) {
 	u, err := url.Parse(placeholder.ReplaceAllString(e.URL.V, "x"))
 	switch {
 	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
-		c.report(e.URL.Pos, "expected https://host/path", "%q is not the address of a download", redacted(u, e.URL.V))
+		c.report(e.URL.Pos, "want https://host/path", "invalid url %q", redacted(u, e.URL.V))
 	case u.User != nil:
-		c.report(e.URL.Pos, "remove what stands before the @", "url has a user name or password")
+		c.report(e.URL.Pos, "remove the part before the @", "url contains a user name or password")
 	case versions != nil && u.Scheme == "http" && e.SHA256.Pos.Line == 0:
-		c.report(e.URL.Pos, "use https, or add its sha256", "nothing makes an http address safe")
+		c.report(e.URL.Pos, "use https, or add sha256", "an http url without sha256 is insecure")
 	}
 	if e.SHA256.Pos.Line == 0 && versions == nil {
-		c.report(e.URL.Pos, "add sha256: and the 64 hexadecimal digits of the download", "a url needs its sha256")
+		c.report(e.URL.Pos, "add sha256: with 64 hexadecimal digits", "url requires sha256")
 	}
 }
 
-// redacted is an address without the password it may hold.
+// redacted returns an address without its password.
 func redacted(u *url.URL, text string) string {
 	switch {
 	case u != nil && u.User != nil:
@@ -283,10 +285,10 @@ func redacted(u *url.URL, text string) string {
 	}
 }
 
-// plainFormat is what a recipe calls a file that is not packed.
+// plainFormat is the format of a file that is not an archive.
 const plainFormat = "plain"
 
-// suffixes tell the format by the name, the unsupported ones ("") among them.
+// suffixes maps suffixes of file names to formats. Unsupported formats are "".
 var suffixes = []struct {
 	suffix string
 	format wire.Format
@@ -295,8 +297,8 @@ var suffixes = []struct {
 	{".tar.xz", ""}, {".tar.bz2", ""}, {".tar", ""}, {".7z", ""}, {".gz", ""}, {".zst", ""}, {".xz", ""},
 }
 
-// format is the one given, or the one the name's ending tells. Without a kind, a
-// step is a file if nothing says that it is an archive.
+// format sets the kind and format of a step from the key format, or else from the suffix of
+// the name. A step without a kind is a file if its name has no suffix of an archive.
 func (c *recipeCheck) format(e *originEntry, name strict.Value[string], s *Step) {
 	known := []string{string(wire.FormatTarGz), string(wire.FormatTarZst), string(wire.FormatZip)}
 	if s.Kind == "" {
@@ -318,7 +320,7 @@ func (c *recipeCheck) format(e *originEntry, name strict.Value[string], s *Step)
 	for _, known := range suffixes {
 		if strings.HasSuffix(text, known.suffix) {
 			if known.format == "" {
-				c.report(name.Pos, "rbee unpacks .tar.gz, .tar.zst and .zip; for a plain file add format: plain", "cannot unpack %s", known.suffix)
+				c.report(name.Pos, "want .tar.gz, .tar.zst or .zip; for a plain file add format: plain", "cannot unpack %s", known.suffix)
 				return
 			}
 			s.Kind, s.Format = wire.StepArchive, known.format
@@ -326,12 +328,12 @@ func (c *recipeCheck) format(e *originEntry, name strict.Value[string], s *Step)
 		}
 	}
 	if s.Kind == wire.StepArchive {
-		c.report(name.Pos, "add format:, one of "+strings.Join(known, ", "), "the name does not tell how it is packed")
+		c.report(name.Pos, "add format: "+orList(known), "cannot determine the archive format from the name")
 	}
 	s.Kind = wire.StepFile
 }
 
-// entry is the program in the payload; a single file is the program itself.
+// entry checks the path of the program in the payload. A single file is the program itself.
 func (c *recipeCheck) entry(e *sourceEntry, s *Source) {
 	single := len(s.Steps) == 1 && s.Steps[0].Kind == wire.StepFile && s.Steps[0].Into == ""
 	builtin := len(s.Steps) == 1 && s.Steps[0].Kind == wire.StepBuiltin
@@ -339,14 +341,14 @@ func (c *recipeCheck) entry(e *sourceEntry, s *Source) {
 	switch {
 	case broken || builtin:
 	case single && e.Entry.Set:
-		c.report(e.Entry.Pos, "a plain file is the program itself", "entry does not go with format plain")
+		c.report(e.Entry.Pos, "a plain file is the program itself", "cannot combine entry with format plain")
 	case single:
 	case e.Entry.Pos.Line == 0 && len(s.Steps) == 1 && s.Steps[0].Kind == wire.StepArchive:
-		c.report(e.Pos, "add entry:, the path of the program in the archive", "a source packed as %s has no entry", s.Steps[0].Format)
+		c.report(e.Pos, "add entry: with the path of the program in the archive", "%s source has no entry", s.Steps[0].Format)
 	case e.Entry.Pos.Line == 0:
-		c.report(e.Pos, "add entry:, the path of the program in the payload", "the source has no entry")
+		c.report(e.Pos, "add entry: with the path of the program in the payload", "source has no entry")
 	case e.Entry.Set && !cleanPath(placeholder.ReplaceAllString(e.Entry.V, "x")):
-		c.report(e.Entry.Pos, "expected a path inside the archive, such as bin/server", "entry %q is not a clean relative path", e.Entry.V)
+		c.report(e.Entry.Pos, "want a clean relative path such as bin/server", "invalid entry %q", e.Entry.V)
 	}
-	c.placeholders(e.Entry, c.words)
+	c.checkPlaceholders(e.Entry, c.placeholders)
 }

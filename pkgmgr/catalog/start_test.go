@@ -9,14 +9,14 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// TestLaunchBySource holds what the variants of the built-in recipes are started
-// with, beside what all of them are.
+// TestLaunchBySource checks the arguments and variables that depend on the variant of a
+// built-in recipe.
 func TestLaunchBySource(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		typ, version string
 		devices      []gpu.Device
-		with         func(*wire.Launch) bool
+		check        func(*wire.Launch) bool
 	}{
 		{"llama-cpp", "b9", []gpu.Device{{Vendor: "nvidia", Driver: "580"}}, hasArgs("-ngl", "999")},
 		{"llama-cpp", "b9", []gpu.Device{{Vendor: "amd"}}, hasArgs("-ngl", "999")},
@@ -33,17 +33,17 @@ func TestLaunchBySource(t *testing.T) {
 			Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.39"}, Devices: tt.devices, DevicesKnown: true,
 		}, "")
 		if err != nil {
-			t.Errorf("%s: %v", tt.typ, err)
+			t.Errorf("%s: Choose() = %v, want a source", tt.typ, err)
 			continue
 		}
-		if l := r.Launch(&c.Source); !tt.with(l) {
-			t.Errorf("%s %s is started with %q and %v", tt.typ, c.Source.Name, l.Args, l.Env)
+		if l := r.Launch(&c.Source); !tt.check(l) {
+			t.Errorf("%s %s on %v: Launch() has unexpected arguments %q, variables %v or links %v", tt.typ, c.Source.Name, tt.devices, l.Args, l.Env, l.Links)
 		}
 	}
-	// What one source adds is not in another.
+	// The variables of a source must not leak into the recipe.
 	r, _ := Builtin().Recipe("ollama")
 	if _, ok := r.Start.Env["OLLAMA_VULKAN"]; ok {
-		t.Error("a source changed the recipe")
+		t.Error("Launch() added OLLAMA_VULKAN of a source to the recipe")
 	}
 }
 
@@ -58,8 +58,8 @@ func hasEnv(name, value string) func(*wire.Launch) bool {
 	return func(l *wire.Launch) bool { return l.Env[name] == value }
 }
 
-// TestSourceEnv holds that a source's variables are checked as those of start, and
-// take their place.
+// TestSourceEnv checks that variables of a source are validated and take precedence over
+// those in start.
 func TestSourceEnv(t *testing.T) {
 	t.Parallel()
 	r, err := ParseRecipe("x.yaml", []byte("type: x\nsources:\n- {version: \"1\", file: ./x, env: {A: \"{port}\", B: \"2\"}}\nstart: {env: {A: \"1\", C: \"3\"}}\n"))
@@ -67,11 +67,11 @@ func TestSourceEnv(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, want := r.Launch(&r.Sources[0]).Env, map[string]string{"A": "{port}", "B": "2", "C": "3"}; !maps.Equal(got, want) {
-		t.Errorf("%v", got)
+		t.Errorf("Launch().Env = %v, want %v", got, want)
 	}
 	for _, bad := range []string{"{1A: x}", "{A: \"{nope}\"}"} {
 		if _, err := ParseRecipe("x.yaml", []byte("type: x\nsources:\n- {version: \"1\", file: ./x, env: "+bad+"}\n")); err == nil {
-			t.Errorf("env: %s is valid", bad)
+			t.Errorf("ParseRecipe() with env %s returned no error", bad)
 		}
 	}
 }

@@ -19,10 +19,10 @@ type verifyEntry struct {
 	BeforeStart strict.Value[bool]                            `key:"before_start" like:"true"`
 }
 
-// verifyWords are the placeholders of a verify command.
-var verifyWords = []string{"entry", "payload", "state"}
+// verifyPlaceholders lists the placeholders of a verify command.
+var verifyPlaceholders = []string{"entry", "payload", "state"}
 
-// verify checks a verify command; nil if there is none.
+// verify parses a verify command. It returns nil if the recipe or source has none.
 func (c *recipeCheck) verify(v *strict.Value[verifyEntry]) *wire.Verify {
 	if v.Pos.Line == 0 {
 		return nil
@@ -30,32 +30,32 @@ func (c *recipeCheck) verify(v *strict.Value[verifyEntry]) *wire.Verify {
 	e := &v.V
 	out := &wire.Verify{Matches: e.Matches.V, LimitSeconds: time.Duration(e.Limit.V).Seconds(), BeforeStart: e.BeforeStart.V}
 	for i, arg := range e.Command.V {
-		c.placeholders(arg, verifyWords)
+		c.checkPlaceholders(arg, verifyPlaceholders)
 		if i == 0 && arg.Set && !verifyProgram(arg.V) {
-			c.report(arg.Pos, "expected {entry}, or a path such as {payload}/bin/tool", "verify runs %q, which is no program of the worker", arg.V)
+			c.report(arg.Pos, "want {entry}, or a path such as {payload}/bin/tool", "invalid verify program %q", arg.V)
 		}
 		out.Command = append(out.Command, arg.V)
 	}
 	if e.Command.Set && len(e.Command.V) == 0 {
-		c.report(e.Command.Pos, "such as [\"{entry}\", --version]", "verify.command is empty")
+		c.report(e.Command.Pos, "for example [\"{entry}\", --version]", "verify.command is empty")
 	}
 	if limit := time.Duration(e.Limit.V); limit > wire.MaxVerifyLimit {
-		c.report(e.Limit.Pos, "expected at most 30m", "verify.limit is %s", limit)
+		c.report(e.Limit.Pos, "want at most 30m", "invalid verify.limit %s", limit)
 	}
 	if e.Matches.Set {
 		switch re, err := regexp.Compile(e.Matches.V); {
 		case err != nil:
-			c.report(e.Matches.Pos, strings.TrimPrefix(err.Error(), "error parsing regexp: "), "%q is not a regular expression", e.Matches.V)
+			c.report(e.Matches.Pos, strings.TrimPrefix(err.Error(), "error parsing regexp: "), "invalid regular expression %q", e.Matches.V)
 		case re.MatchString(""):
-			c.report(e.Matches.Pos, "expected a part of the output, or remove it", "verify.matches %q also matches no output", e.Matches.V)
+			c.report(e.Matches.Pos, "want a part of the output, or remove it", "verify.matches %q matches empty output", e.Matches.V)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(e.Env.V)) {
 		value := e.Env.V[name]
 		if !envName.MatchString(name) {
-			c.report(value.Pos, "expected letters, digits and underscore", "%q is not the name of a variable", name)
+			c.report(value.Pos, "want letters, digits and underscore", "invalid environment variable name %q", name)
 		}
-		c.placeholders(value, verifyWords)
+		c.checkPlaceholders(value, verifyPlaceholders)
 		if out.Env == nil {
 			out.Env = map[string]string{}
 		}
@@ -64,13 +64,13 @@ func (c *recipeCheck) verify(v *strict.Value[verifyEntry]) *wire.Verify {
 	return out
 }
 
-// verifyProgram reports whether a command begins with a program of the worker.
+// verifyProgram reports whether the first argument of a command is a program of the worker.
 func verifyProgram(arg string) bool {
 	rest, below := strings.CutPrefix(arg, "{payload}/")
 	return arg == "{entry}" || below && cleanPath(rest)
 }
 
-// Verification returns the verify command for a source; nil for none.
+// Verification returns the verify command of a source, or nil if it has none.
 func (r *Recipe) Verification(s *Source) *wire.Verify {
 	if s.Verify != nil {
 		return s.Verify

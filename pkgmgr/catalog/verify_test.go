@@ -39,12 +39,12 @@ verify:
 	}
 	for i := range r.Sources {
 		if got := r.Verification(&r.Sources[i]); !reflect.DeepEqual(got, want[i]) {
-			t.Errorf("source %d: %+v, want %+v", i, got, want[i])
+			t.Errorf("Verification(source %d) = %+v, want %+v", i, got, want[i])
 		}
 	}
 	none, err := ParseRecipe("x.yaml", []byte(plain))
 	if err != nil || none.Verification(&none.Sources[0]) != nil {
-		t.Errorf("without verify: %+v, %v", none, err)
+		t.Errorf("ParseRecipe() without verify = %+v, %v, want no verify command", none, err)
 	}
 }
 
@@ -52,38 +52,38 @@ func TestParseVerifyProblems(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ fields, want string }{
 		{"matches: x", "4:9 verify has no command"},
-		{"command: x", `4:19 command is a string (expected a list, such as ["{entry}", --version])`},
-		{"command: []", `4:19 verify.command is empty (such as ["{entry}", --version])`},
-		{"command: [x]", `4:20 verify runs "x", which is no program of the worker (expected {entry}, or a path such as {payload}/bin/tool)`},
-		{"command: [/bin/sh]", `4:20 verify runs "/bin/sh", which is no program`},
-		{`command: ["{payload}/../x"]`, `4:20 verify runs "{payload}/../x", which is no program`},
-		{`command: ["{entry} -v"]`, `4:20 verify runs "{entry} -v", which is no program`},
-		{`command: ["{entry}", "{port}"]`, "4:31 unknown placeholder {port} (known are {entry}, {payload}, {state})"},
-		{`command: ["{entry}", "a\nb"]`, `4:31 "a\nb" has control characters`},
-		{`command: ["{entry}"], matches: "a("`, `4:41 "a(" is not a regular expression (missing closing ): ` + "`a(`)"},
-		{`command: ["{entry}"], matches: "(?=a)"`, `4:41 "(?=a)" is not a regular expression`},
-		{`command: ["{entry}"], matches: ".*"`, `4:41 verify.matches ".*" also matches no output (expected a part of the output, or remove it)`},
-		{`command: ["{entry}"], limit: 31m`, "4:39 verify.limit is 31m0s (expected at most 30m)"},
-		{`command: ["{entry}"], limit: 0s`, `4:39 limit: "0s" is not a length of time`},
-		{`command: ["{entry}"], limit: 60`, "4:39 limit: an integer is not a length of time"},
-		{`command: ["{entry}"], env: { A B: x }`, `4:44 "A B" is not the name of a variable`},
+		{"command: x", `4:19 command is a string (want a list, for example ["{entry}", --version])`},
+		{"command: []", `4:19 verify.command is empty (for example ["{entry}", --version])`},
+		{"command: [x]", `4:20 invalid verify program "x" (want {entry}, or a path such as {payload}/bin/tool)`},
+		{"command: [/bin/sh]", `4:20 invalid verify program "/bin/sh"`},
+		{`command: ["{payload}/../x"]`, `4:20 invalid verify program "{payload}/../x"`},
+		{`command: ["{entry} -v"]`, `4:20 invalid verify program "{entry} -v"`},
+		{`command: ["{entry}", "{port}"]`, "4:31 unknown placeholder {port} (known placeholders: {entry}, {payload}, {state})"},
+		{`command: ["{entry}", "a\nb"]`, `4:31 "a\nb" contains control characters`},
+		{`command: ["{entry}"], matches: "a("`, `4:41 invalid regular expression "a(" (missing closing ): ` + "`a(`)"},
+		{`command: ["{entry}"], matches: "(?=a)"`, `4:41 invalid regular expression "(?=a)"`},
+		{`command: ["{entry}"], matches: ".*"`, `4:41 verify.matches ".*" matches empty output (want a part of the output, or remove it)`},
+		{`command: ["{entry}"], limit: 31m`, "4:39 invalid verify.limit 31m0s (want at most 30m)"},
+		{`command: ["{entry}"], limit: 0s`, `4:39 limit: "0s" is not a duration`},
+		{`command: ["{entry}"], limit: 60`, "4:39 limit: an integer is not a duration"},
+		{`command: ["{entry}"], env: { A B: x }`, `4:44 invalid environment variable name "A B"`},
 		{`command: ["{entry}"], env: { A: "{model}" }`, "4:42 unknown placeholder {model}"},
-		{`command: ["{entry}"], before_start: 1`, "4:46 before_start is an integer (expected true or false"},
+		{`command: ["{entry}"], before_start: 1`, "4:46 before_start is an integer (want true or false"},
 		{`command: ["{entry}"], matche: x`, `4:32 unknown key "matche" (did you mean "matches"?)`},
 	} {
 		_, err := ParseRecipe("x.yaml", []byte(plain+"verify: {"+tt.fields+"}\n"))
 		if err == nil {
-			t.Errorf("%q is valid, want %s", tt.fields, tt.want)
+			t.Errorf("ParseRecipe(verify: %q) returned no error, want %s", tt.fields, tt.want)
 			continue
 		}
 		if got := problemtest.Lines(t, err); len(got) != 1 || !strings.HasPrefix(got[0], tt.want) {
-			t.Errorf("%q:\n%s\nwant %s", tt.fields, strings.Join(got, "\n"), tt.want)
+			t.Errorf("ParseRecipe(verify: %q) reports\n%s\nwant %s", tt.fields, strings.Join(got, "\n"), tt.want)
 		}
 	}
 }
 
-// TestBuiltinVerify holds that every engine has a verify command, whose expression
-// tells real output with a device from that without one.
+// TestBuiltinVerify checks that every engine has a verify command whose expression
+// distinguishes real output with a device from output without one.
 func TestBuiltinVerify(t *testing.T) {
 	t.Parallel()
 	const none = "Available devices:\n  (none)\n"
@@ -103,7 +103,7 @@ func TestBuiltinVerify(t *testing.T) {
 		"ollama":            "Warning: could not connect to a running Ollama instance\nWarning: client version is 0.32.15\n",
 	}
 	missing := map[string][]string{
-		"llama-cpp": {"", none, "Available devices:\n  RPC0: CUDA0 elsewhere\n"},
+		"llama-cpp": {"", none, "Available devices:\n  RPC0: CUDA0 remote\n"},
 		"vllm":      {"", "vllm 0.32.0\ncuda False\n"},
 		"sglang":    {"", "sglang 0.5.23\ncuda False\n"},
 		"comfyui":   {"", "Device: cpu\n", "Could not pick default device.\n"},
@@ -116,7 +116,7 @@ func TestBuiltinVerify(t *testing.T) {
 			s := &r.Sources[i]
 			v := r.Verification(s)
 			if typ == "echo" {
-				continue // a part of rbee
+				continue // built into rbee
 			}
 			if v == nil || v.Matches == "" {
 				t.Errorf("%s %s has no verify command with an expression", typ, s.Name)
@@ -133,20 +133,20 @@ func TestBuiltinVerify(t *testing.T) {
 			}
 			for _, out := range missing[typ] {
 				if s.needsGPU() && re.MatchString(out) {
-					t.Errorf("%s %s: %s matches %q", typ, s.Name, v.Matches, out)
+					t.Errorf("%s %s: %s matches output without a device: %q", typ, s.Name, v.Matches, out)
 				}
 			}
 			if want := typ == "llama-cpp"; v.BeforeStart != want {
 				t.Errorf("%s %s: before_start = %t, want %t", typ, s.Name, v.BeforeStart, want)
 			}
 			if program := v.Command[0]; !slices.Contains([]string{"{entry}", "{payload}/venv/bin/python"}, program) {
-				t.Errorf("%s %s runs %s", typ, s.Name, program)
+				t.Errorf("%s %s: verify runs %s, want the entry or its Python", typ, s.Name, program)
 			}
 		}
 	}
 	for key := range found {
 		if !seen[key] {
-			t.Errorf("no source is %s", key)
+			t.Errorf("the built-in recipes have no source %s", key)
 		}
 	}
 }

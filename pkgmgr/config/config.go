@@ -1,9 +1,8 @@
-// Package config reads hives.conf, the desired state of a fleet: which machines are
-// hives, and which workers are installed on each.
+// Package config reads and writes hives.conf, the desired state of a fleet: its hives and
+// the workers that are installed on each.
 //
-// [Load] and [Parse] accept TOML and YAML, are strict (an unknown key is an error), and
-// report every problem with its line, column and, where there is one, the nearest known
-// key. [Format] writes a config.
+// [Load] and [Parse] accept TOML and YAML. They are strict: an unknown key is an error. They
+// report all problems with line, column and a hint. [Format] writes a config.
 package config
 
 import (
@@ -17,16 +16,16 @@ import (
 
 // Load reads a config file: YAML if its name ends in .yaml or .yml, else TOML.
 //
-// Every error is an [*operations.Error]: [operations.CodeNotFound] if there is
-// no such file, [operations.CodeConfigInvalid] with all problems, in the order
-// of the file, if it is wrong, and [operations.CodeFailed] if it cannot be read.
+// Every error is an [*operations.Error]: [operations.CodeNotFound] if the file does not
+// exist, [operations.CodeConfigInvalid] with all problems in the order of the file, or
+// [operations.CodeFailed] if the file cannot be read.
 func Load(path string) (*Config, error) {
 	data, err := strict.ReadFile(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonConfigMissing, Subject: operations.SubjectFile.Named(path), Message: fmt.Sprintf("there is no config file %s", path), Err: err}
+		return nil, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonConfigMissing, Subject: operations.SubjectFile.Named(path), Message: fmt.Sprintf("config file %s does not exist", path), Err: err}
 	case err != nil:
-		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: operations.SubjectFile.Named(path), Message: fmt.Sprintf("cannot read the config file: %v", err), Err: err}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: operations.SubjectFile.Named(path), Message: fmt.Sprintf("cannot read config file: %v", err), Err: err}
 	}
 	c, err := Parse(path, data)
 	if err != nil {
@@ -36,9 +35,9 @@ func Load(path string) (*Config, error) {
 	return c, nil
 }
 
-// Parse reads a config from memory. The name tells the syntax, as for [Load],
-// and stands in the problems. A config without any hive is valid. The error is
-// an [*operations.Error] with [operations.CodeConfigInvalid] and all problems.
+// Parse parses a config. The name determines the syntax, as for [Load], and problems refer to
+// it. A config without hives is valid. The error is an [*operations.Error] with
+// [operations.CodeConfigInvalid] and all problems.
 func Parse(name string, data []byte) (*Config, error) {
 	var file configFile
 	problems := strict.Read(strict.SyntaxOf(name), data, &file)
@@ -54,13 +53,13 @@ func Parse(name string, data []byte) (*Config, error) {
 		}
 		return ""
 	}
-	return nil, strict.Invalid(operations.ReasonConfigInvalid, name+" is not a valid config", strict.Problems(name, problems, alias))
+	return nil, strict.Invalid(operations.ReasonConfigInvalid, "invalid config "+name, strict.Problems(name, problems, alias))
 }
 
-// Config is the desired state: which hives there are and which workers belong
-// on them. [Load] and [Parse] make valid ones.
+// Config is the desired state of a fleet: its hives and their workers. [Load] and [Parse]
+// return a valid Config.
 type Config struct {
-	// Path is the file it was read from; empty for a config made in memory.
+	// Path is the path of the config file; empty for a config created in memory.
 	Path string
 
 	// Hives are in the order of the file.

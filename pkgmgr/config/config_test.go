@@ -15,15 +15,15 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
 )
 
-func wantLines(t *testing.T, err error, want []string) {
+func checkProblems(t *testing.T, err error, want []string) {
 	t.Helper()
 	got := problemtest.Lines(t, err)
 	if strings.Join(got, "\n") != strings.Join(want, "\n") {
-		t.Errorf("problems:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("the error reports\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
 
-func TestParseDocument(t *testing.T) {
+func TestLoadExamples(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"hives.conf.example.toml", "hives.conf.example.yaml"} {
 		c, err := Load(filepath.Join("..", "..", "docs", name))
@@ -31,7 +31,7 @@ func TestParseDocument(t *testing.T) {
 			t.Fatal(err)
 		}
 		if c.Path != filepath.Join("..", "..", "docs", name) {
-			t.Errorf("%s: path %q", name, c.Path)
+			t.Errorf("Load(%s).Path = %q, want the path of the file", name, c.Path)
 		}
 		want := []Hive{
 			{
@@ -44,20 +44,20 @@ func TestParseDocument(t *testing.T) {
 			},
 			{Alias: "local", Hostname: "localhost", HivePort: 8600, AutoStart: true, Workers: []Worker{{Type: "echo", Version: "latest"}}},
 		}
-		sameHives(t, c.Hives, want)
+		compareHives(t, c.Hives, want)
 		if p := c.Hives[0].Pos; p.Line == 0 || p.Column == 0 {
-			t.Errorf("%s: the first hive has no place", name)
+			t.Errorf("Load(%s).Hives[0].Pos = %v, want a position", name, p)
 		}
 	}
 }
 
-func TestParseEdges(t *testing.T) {
+func TestParseSpecialForms(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{
 		"empty.conf": "", "comment.conf": "# none yet\n", "empty.yaml": "", "comment.yaml": "# none yet\n", "none.yaml": "hive: []\n", "bom.conf": "\ufeff",
 	} {
 		if c, err := Parse(name, []byte(text)); err != nil || len(c.Hives) != 0 || c.Path != "" {
-			t.Errorf("%s: %+v, %v", name, c, err)
+			t.Errorf("Parse(%s, %q) = %+v, %v, want an empty config", name, text, c, err)
 		}
 	}
 	for in, want := range map[string]string{
@@ -65,16 +65,16 @@ func TestParseEdges(t *testing.T) {
 	} {
 		c, err := Parse("c", []byte("[[hive]]\nalias='a'\nhostname='"+in+"'\n"))
 		if err != nil || c.Hives[0].Hostname != want {
-			t.Errorf("hostname %q: %+v, %v; want %q", in, c, err, want)
+			t.Errorf("Parse(hostname %q) = %+v, %v, want hostname %q", in, c, err, want)
 		}
 	}
 	c, err := Parse("c", []byte("[[hive]]\nalias='a'\nhostname='h'\n[[hive.workers]]\ntype='echo'\n"))
 	if err != nil || len(c.Hives[0].Workers) != 1 || c.Hives[0].Workers[0].Pos != (Pos{4, 1}) {
-		t.Errorf("a list of tables: %+v, %v", c, err)
+		t.Errorf("Parse(list of tables) = %+v, %v, want one worker on line 4", c, err)
 	}
 	c, err = Parse("c.yml", []byte("hive:\n- &a {alias: a, hostname: h, ssh_user: u, auto_start: TRUE}\n- <<: *a\n  alias: b\n  hostname: i\n"))
 	if err != nil || len(c.Hives) != 2 || c.Hives[1].SSHUser != "u" || c.Hives[1].Alias != "b" {
-		t.Errorf("merge keys: %+v, %v", c, err)
+		t.Errorf("Parse(merge keys) = %+v, %v, want hives a and b with ssh_user u", c, err)
 	}
 }
 
@@ -84,24 +84,24 @@ func TestLoadErrors(t *testing.T) {
 	path := filepath.Join(dir, "absent.conf")
 	_, err := Load(path)
 	if operations.CodeOf(err) != operations.CodeNotFound || !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), path) {
-		t.Errorf("absent: %v", err)
+		t.Errorf("Load(missing file) = %v, want code not_found with the path", err)
 	}
 	if _, err := Load(dir); operations.CodeOf(err) != operations.CodeFailed {
-		t.Errorf("a directory: %v", err)
+		t.Errorf("Load(directory) = %v, want code failed", err)
 	}
 	large := filepath.Join(dir, "large.conf")
 	if err := os.WriteFile(large, []byte(strings.Repeat("#\n", strict.MaxFile)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Load(large); err == nil || !strings.Contains(err.Error(), "4 MiB") {
-		t.Errorf("a large file: %v", err)
+		t.Errorf("Load(large file) = %v, want an error with the limit of 4 MiB", err)
 	}
 	bad := filepath.Join(dir, "bad.conf")
 	if err := os.WriteFile(bad, []byte("x = 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := Load(bad); err == nil || !strings.Contains(err.Error(), bad+":1:1: unknown key \"x\"") {
-		t.Errorf("a bad file: %v", err)
+		t.Errorf("Load(invalid file) = %v, want the problem with its position", err)
 	}
 }
 
@@ -123,8 +123,8 @@ func TestSelect(t *testing.T) {
 		}
 	}
 	_, err := c.Select([]string{"gpu1"}, nil)
-	if operations.CodeOf(err) != operations.CodeNotFound || err.Error() != `hive gpu1: the config has no such hive; did you mean "gpu-1"?` {
-		t.Errorf("unknown alias: %v", err)
+	if operations.CodeOf(err) != operations.CodeNotFound || err.Error() != `hive gpu1: unknown hive; did you mean "gpu-1"?` {
+		t.Errorf(`Select("gpu1") = %v, want code not_found and the nearest alias`, err)
 	}
 }
 
@@ -148,8 +148,8 @@ func ExampleParse_problems() {
 	_, err := Parse("hives.conf", []byte("[[hive]]\nalias = \"gpu-1\"\nhostnme = \"a\"\nssh_port = \"22\"\n"))
 	fmt.Println(err)
 	// Output:
-	// hives.conf is not a valid config: 3 problems
-	//   hives.conf:1:1: hive 1 has no hostname (such as "192.168.1.100")
+	// invalid config hives.conf: 3 problems
+	//   hives.conf:1:1: hive 1 has no hostname (for example "192.168.1.100")
 	//   hives.conf:3:1: unknown key "hostnme" (did you mean "hostname"?)
-	//   hives.conf:4:12: ssh_port is a string (expected an integer: 22 without quotes)
+	//   hives.conf:4:12: ssh_port is a string (want an integer without quotes: 22)
 }

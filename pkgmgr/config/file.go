@@ -9,7 +9,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 )
 
-// configFile is a config as it is written.
+// configFile is the syntax of a config file.
 type configFile struct {
 	Hives strict.Value[[]hiveEntry] `key:"hive"`
 }
@@ -33,7 +33,7 @@ type workerEntry struct {
 	Version strict.Value[string] `key:"version" like:"\"latest\""`
 }
 
-// config checks what the values mean and makes the config.
+// config checks the values of the file and returns the config and the problems.
 func (f *configFile) config() (*Config, []strict.Problem) {
 	var c configCheck
 	out := &Config{}
@@ -45,7 +45,7 @@ func (f *configFile) config() (*Config, []strict.Problem) {
 	return out, c.problems
 }
 
-// configCheck collects problems while it makes hives.
+// configCheck converts a config file to a [Config] and collects its problems.
 type configCheck struct {
 	item     int
 	problems []strict.Problem
@@ -86,17 +86,17 @@ func (c *configCheck) worker(e workerEntry, before []Worker) Worker {
 	}
 	for _, b := range before {
 		if e.Type.Set && b.Type == w.Type {
-			c.report(e.Type.Pos, "a hive has one version of a worker", "worker %q is there twice, first on line %d", w.Type, b.Pos.Line)
+			c.report(e.Type.Pos, "a hive has one version of each worker", "duplicate worker %q, first defined on line %d", w.Type, b.Pos.Line)
 			break
 		}
 	}
 	return w
 }
 
-// name is a value of an alphabet, which the hint describes.
-func (c *configCheck) name(v strict.Value[string], what string, valid func(string) bool, alphabet string) string {
+// name checks a value with a restricted alphabet, which the hint describes.
+func (c *configCheck) name(v strict.Value[string], kind string, valid func(string) bool, alphabet string) string {
 	if v.Set && !valid(v.V) {
-		c.report(v.Pos, "expected "+alphabet, "%q is not a valid %s", v.V, what)
+		c.report(v.Pos, "want "+alphabet, "invalid %s %q", kind, v.V)
 	}
 	return v.V
 }
@@ -106,7 +106,7 @@ func (c *configCheck) port(v strict.Value[int64], key string, absent int) int {
 		return absent
 	}
 	if v.V < 1 || v.V > maxPort {
-		c.report(v.Pos, "expected 1 to 65535", "%s %d is not a port", key, v.V)
+		c.report(v.Pos, "want 1 to 65535", "invalid %s %d", key, v.V)
 		return absent
 	}
 	return int(v.V)
@@ -114,12 +114,12 @@ func (c *configCheck) port(v strict.Value[int64], key string, absent int) int {
 
 func (c *configCheck) path(v strict.Value[string]) string {
 	if v.Set && (v.V == "" || strings.ContainsFunc(v.V, unicode.IsControl)) {
-		c.report(v.Pos, "expected the path of a private key", "%q is not a valid ssh_key", v.V)
+		c.report(v.Pos, "want the path of a private key", "invalid ssh_key %q", v.V)
 	}
 	return v.V
 }
 
-// hostname takes IPv6 addresses in brackets too, and drops them.
+// hostname checks a hostname. It removes the brackets of an IPv6 address.
 func (c *configCheck) hostname(v strict.Value[string]) string {
 	host := v.V
 	if inner, ok := strings.CutPrefix(host, "["); ok && strings.Contains(inner, ":") {
@@ -128,24 +128,24 @@ func (c *configCheck) hostname(v strict.Value[string]) string {
 	if !v.Set || ValidHostname(host) && (host == v.V || len(host) == len(v.V)-2) {
 		return host
 	}
-	hint := "expected a host name, an IP address or localhost"
+	hint := "want a host name, an IP address or localhost"
 	if user, _, ok := strings.Cut(v.V, "@"); ok && ValidUser(user) {
 		hint = "the user belongs in ssh_user"
 	} else if name, _, ok := strings.Cut(v.V, ":"); ok && ValidHostname(name) {
 		hint = "the port belongs in ssh_port"
 	}
-	c.report(v.Pos, hint, "%q is not a valid hostname", v.V)
+	c.report(v.Pos, hint, "invalid hostname %q", v.V)
 	return v.V
 }
 
-// unique refuses two hives with one alias and two with one address.
+// unique reports hives with the same alias or the same address.
 func (c *configCheck) unique(f *configFile, out *Config) {
 	aliases, addresses := map[string]int{}, map[string]int{}
 	for i, h := range out.Hives {
 		c.item = i
 		e := f.Hives.V[i]
 		if first, ok := aliases[h.Alias]; ok && e.Alias.Set {
-			c.report(e.Alias.Pos, "every hive has an alias of its own", "alias %q is there twice, first on line %d", h.Alias, out.Hives[first].Pos.Line)
+			c.report(e.Alias.Pos, "each hive has a unique alias", "duplicate alias %q, first defined on line %d", h.Alias, out.Hives[first].Pos.Line)
 		} else if e.Alias.Set {
 			aliases[h.Alias] = i
 		}
@@ -153,7 +153,7 @@ func (c *configCheck) unique(f *configFile, out *Config) {
 			continue
 		}
 		if first, ok := addresses[h.Address()]; ok {
-			c.report(e.Hostname.Pos, "one account on one machine is one hive", "%s is the same machine as hive %q on line %d", h.Address(), out.Hives[first].Alias, out.Hives[first].Pos.Line)
+			c.report(e.Hostname.Pos, "a hive is one account on one machine", "duplicate address %s, also used by hive %q on line %d", h.Address(), out.Hives[first].Alias, out.Hives[first].Pos.Line)
 		} else {
 			addresses[h.Address()] = i
 		}

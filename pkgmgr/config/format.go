@@ -7,9 +7,9 @@ import (
 	"unicode"
 )
 
-// Format writes a config as TOML, below the lines of a header as comments (none
-// if it is empty). [Parse] makes an equal config of it again, but for places.
-// Optional keys that are not set are left out.
+// Format returns a config as TOML. It starts with the lines of header as comments, if header
+// is not empty, and omits optional keys that are not set. [Parse] returns an equal config,
+// except for positions.
 func Format(c *Config, header string) []byte {
 	var b bytes.Buffer
 	for line := range strings.Lines(header) {
@@ -24,8 +24,7 @@ func Format(c *Config, header string) []byte {
 	return b.Bytes()
 }
 
-// comment makes a line fit for a comment, in which TOML allows no control
-// characters.
+// comment replaces control characters in a line, which TOML does not allow in comments.
 func comment(line string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -66,7 +65,7 @@ func formatHive(b *bytes.Buffer, h Hive) {
 	fmt.Fprintf(b, "auto_start = %t\n", h.AutoStart)
 }
 
-// quoteTOML writes a basic string of TOML 1.0.
+// quoteTOML returns s as a basic string of TOML 1.0.
 func quoteTOML(s string) string {
 	var b strings.Builder
 	b.WriteByte('"')

@@ -8,48 +8,47 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Hive is one machine of a config. Make one in a program with [NewHive].
+// Hive is a machine of a config. Programs create one with [NewHive].
 type Hive struct {
-	// Alias names the hive: letters, digits, dot, dash and underscore,
-	// beginning with a letter or digit, at most 63 bytes.
+	// Alias is the name of the hive: letters, digits, dot, dash and underscore, with a
+	// letter or digit at the start, at most 63 bytes.
 	Alias string
 
-	// Hostname is an alias from the user's ssh_config, a host name, an IPv4
-	// or IPv6 address, or "localhost": this machine, without SSH.
+	// Hostname is an alias from the user's ssh_config, a host name, an IPv4 or IPv6
+	// address, or "localhost" for this machine without SSH.
 	Hostname string
 
-	// SSHUser and SSHPort are who to log in as and where. Empty and 0 leave it
-	// to ssh_config; a config file without ssh_port means [DefaultSSHPort]
-	// unless ssh_config names another one.
+	// SSHUser and SSHPort are the user and port for SSH. If they are empty and 0, the
+	// values of ssh_config are used, and [DefaultSSHPort] if it has no port.
 	SSHUser string
 	SSHPort int
 
-	// SSHKey is a private key file to offer first; empty for the usual keys.
+	// SSHKey is the path of a private key to try first; empty for the default keys.
 	SSHKey string
 
 	// HivePort is the loopback port of the hive daemon, 1 to 65535. [NewHive] sets the
 	// default.
 	HivePort int
 
-	// Labels are for selecting hives.
+	// Labels select hives in commands.
 	Labels []string
 
-	// Workers are the worker types wanted there.
+	// Workers are the worker types to install on the hive.
 	Workers []Worker
 
-	// AutoStart says that the hive daemon is to run. [NewHive] sets it, as a config file
-	// without auto_start does.
+	// AutoStart specifies that the hive daemon runs. It is true by default, in a config
+	// file and with [NewHive].
 	AutoStart bool
 
-	// Pos is where the hive begins in the file; zero for one made in memory.
+	// Pos is the position of the hive in the file; zero for a hive created in memory.
 	Pos Pos
 }
 
-// Local reports whether the hive is this machine itself, reached without SSH.
+// Local reports whether the hive is this machine, which does not use SSH.
 func (h Hive) Local() bool { return h.Hostname == "localhost" }
 
-// Address is the place of the hive, as ssh would be told: [user@]host[:port].
-// Two hives with equal addresses are the same account on the same machine.
+// Address returns the SSH destination of the hive, [user@]host[:port], or "localhost". Two
+// hives with equal addresses are the same account on the same machine.
 func (h Hive) Address() string {
 	if h.Local() {
 		return "localhost"
@@ -64,29 +63,29 @@ func (h Hive) Address() string {
 	return a
 }
 
-// Settings is the part of the config that the hive itself must know.
+// Settings returns the part of the config that the hive daemon needs.
 func (h Hive) Settings() wire.Settings {
 	return wire.Settings{Alias: h.Alias, HivePort: h.HivePort, AutoStart: h.AutoStart, Labels: slices.Clone(h.Labels)}
 }
 
-// Worker is a worker type wanted on a hive.
+// Worker is a worker type to install on a hive.
 type Worker struct {
 	Type    string
-	Version string // an exact version, or [version.Latest]
+	Version string // a version constraint: an exact version, a range or [version.Latest]
 	Pos     Pos
 }
 
-// Pos is a place in a file; lines and columns count from 1, and 0 is unknown.
+// Pos is a position in a file. Lines and columns count from 1; 0 means unknown.
 type Pos struct{ Line, Column int }
 
-// DefaultSSHPort and DefaultHivePort are the ports of a hive whose config names none.
+// DefaultSSHPort and DefaultHivePort are the default ports of a hive.
 const (
 	DefaultSSHPort  = 22
 	DefaultHivePort = 8600
 )
 
-// NewHive returns a hive with the defaults of a config file: [DefaultHivePort], and the
-// daemon is started. The zero value of [Hive] has no defaults and is not valid.
+// NewHive returns a hive with the defaults of a config file: [DefaultHivePort] and AutoStart.
+// The zero value of [Hive] is not valid.
 func NewHive(alias, hostname string) Hive {
 	return Hive{Alias: alias, Hostname: hostname, HivePort: DefaultHivePort, AutoStart: true}
 }

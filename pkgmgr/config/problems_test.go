@@ -7,7 +7,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 )
 
-func TestParseProblems(t *testing.T) {
+func TestParseReportsProblems(t *testing.T) {
 	t.Parallel()
 	const hive = "[[hive]]\nalias = \"a\"\nhostname = \"h\"\n" // lines 1 to 3
 	const yml = "hive:\n- alias: a\n  hostname: h\n"           // lines 1 to 3
@@ -17,76 +17,76 @@ func TestParseProblems(t *testing.T) {
 	}{
 		{"wrong level", "c", "alias = \"x\"\n", []string{`1:1 unknown key "alias" (it belongs in hive)`}},
 		{"plural", "c", "[[hives]]\n", []string{`1:3 unknown key "hives" (did you mean "hive"?)`}},
-		{"one bracket", "c", "[hive]\nalias=\"a\"\n", []string{`1:2 hive is a table (expected a list: write [[hive]] with two brackets)`}},
-		{"missing", "c", "[[hive]]\n", []string{`1:1 hive 1 has no alias (such as "gpu-1")`, `1:1 hive 1 has no hostname (such as "192.168.1.100")`}},
-		{"bare worker", "c", hive + "workers = [\"vllm\"]\n", []string{`4:12 a: workers 1 is a string (expected a table, such as { type = "vllm", version = "latest" })`}},
+		{"one bracket", "c", "[hive]\nalias=\"a\"\n", []string{`1:2 hive is a table (want a list: write [[hive]] with two brackets)`}},
+		{"missing", "c", "[[hive]]\n", []string{`1:1 hive 1 has no alias (for example "gpu-1")`, `1:1 hive 1 has no hostname (for example "192.168.1.100")`}},
+		{"bare worker", "c", hive + "workers = [\"vllm\"]\n", []string{`4:12 a: workers 1 is a string (want a table, for example { type = "vllm", version = "latest" })`}},
 		{"worker", "c", hive + "workers = [{ typ = \"x\" }, { type = \"Vllm\", version = 1.2 }]\n", []string{
-			`4:12 a: workers 1 has no type (such as "vllm")`,
+			`4:12 a: workers 1 has no type (for example "vllm")`,
 			`4:14 a: unknown key "typ" (did you mean "type"?)`,
-			`4:36 a: "Vllm" is not a valid worker type (expected lower-case letters, digits and dashes, at most 63)`,
-			`4:54 a: version is a decimal number (expected a string: put it in quotes, "1.2")`,
+			`4:36 a: invalid worker type "Vllm" (want lowercase letters, digits and dashes, at most 63)`,
+			`4:54 a: version is a decimal number (want a string in quotes: "1.2")`,
 		}},
-		{"worker twice", "c", hive + "workers = [{ type = \"echo\" },\n {type=\"echo\"}]\n", []string{`5:8 a: worker "echo" is there twice, first on line 4 (a hive has one version of a worker)`}},
+		{"worker twice", "c", hive + "workers = [{ type = \"echo\" },\n {type=\"echo\"}]\n", []string{`5:8 a: duplicate worker "echo", first defined on line 4 (a hive has one version of each worker)`}},
 		{"ports", "c", hive + "ssh_port = 0\nhive_port = 70000\n", []string{
-			`4:12 a: ssh_port 0 is not a port (expected 1 to 65535)`, `5:13 a: hive_port 70000 is not a port (expected 1 to 65535)`,
+			`4:12 a: invalid ssh_port 0 (want 1 to 65535)`, `5:13 a: invalid hive_port 70000 (want 1 to 65535)`,
 		}},
-		{"alias twice", "c", hive + "[[hive]]\nalias = \"a\"\nhostname = \"i\"\n", []string{`5:9 a: alias "a" is there twice, first on line 1 (every hive has an alias of its own)`}},
-		{"address twice", "c", hive + "ssh_port = 22\n[[hive]]\nalias = \"b\"\nhostname = \"h\"\n", []string{`7:12 b: h is the same machine as hive "a" on line 1 (one account on one machine is one hive)`}},
+		{"alias twice", "c", hive + "[[hive]]\nalias = \"a\"\nhostname = \"i\"\n", []string{`5:9 a: duplicate alias "a", first defined on line 1 (each hive has a unique alias)`}},
+		{"address twice", "c", hive + "ssh_port = 22\n[[hive]]\nalias = \"b\"\nhostname = \"h\"\n", []string{`7:12 b: duplicate address h, also used by hive "a" on line 1 (a hive is one account on one machine)`}},
 		{"host", "c", "[[hive]]\nalias=\"a\"\nhostname=\"vince@h\"\n[[hive]]\nalias=\"b\"\nhostname=\"h:22\"\n[[hive]]\nalias=\"c\"\nhostname=\"-oProxyCommand=x\"\n", []string{
-			`3:10 a: "vince@h" is not a valid hostname (the user belongs in ssh_user)`,
-			`6:10 b: "h:22" is not a valid hostname (the port belongs in ssh_port)`,
-			`9:10 c: "-oProxyCommand=x" is not a valid hostname (expected a host name, an IP address or localhost)`,
+			`3:10 a: invalid hostname "vince@h" (the user belongs in ssh_user)`,
+			`6:10 b: invalid hostname "h:22" (the port belongs in ssh_port)`,
+			`9:10 c: invalid hostname "-oProxyCommand=x" (want a host name, an IP address or localhost)`,
 		}},
 		{"names", "c", "[[hive]]\nalias=\"a b\"\nhostname=\"h\"\nssh_user=\"-x\"\nssh_key=\"\"\nlabels=[\"a,b\"]\nauto_start=\"true\"\n", []string{
-			`2:7 "a b" is not a valid alias (expected letters, digits, dot, dash and underscore, at most 63)`,
-			`4:10 "-x" is not a valid ssh_user (expected letters, digits, dot, dash, underscore and @, at most 64)`,
-			`5:9 "" is not a valid ssh_key (expected the path of a private key)`,
-			`6:9 "a,b" is not a valid label (expected letters, digits and . _ : / = -, at most 63)`,
-			`7:12 auto_start is a string (expected true or false, without quotes)`,
+			`2:7 invalid alias "a b" (want letters, digits, dot, dash and underscore, at most 63)`,
+			`4:10 invalid ssh_user "-x" (want letters, digits, dot, dash, underscore and @, at most 64)`,
+			`5:9 invalid ssh_key "" (want the path of a private key)`,
+			`6:9 invalid label "a,b" (want letters, digits and . _ : / = -, at most 63)`,
+			`7:12 auto_start is a string (want true or false, without quotes)`,
 		}},
-		{"key twice", "c", "[[hive]]\nalias=\"a\"\nalias=\"b\"\nhostname=\"h\"\n", []string{`3:1 key "alias" is there twice (the first is on line 2)`}},
-		{"table twice", "c", "[x]\n[x]\n", []string{`1:2 unknown key "x" (known keys: hive)`, `2:2 not valid TOML: table x already exists`}},
-		{"broken", "c", "[[hive]]\nalias = \n", []string{`2:9 not valid TOML: unexpected character U+000A at start of value`}},
+		{"key twice", "c", "[[hive]]\nalias=\"a\"\nalias=\"b\"\nhostname=\"h\"\n", []string{`3:1 duplicate key "alias" (first defined on line 2)`}},
+		{"table twice", "c", "[x]\n[x]\n", []string{`1:2 unknown key "x" (known keys: hive)`, `2:2 invalid TOML: table x already exists`}},
+		{"broken", "c", "[[hive]]\nalias = \n", []string{`2:9 invalid TOML: unexpected character U+000A at start of value`}},
 
 		{"yaml types", "c.yaml", yml + "  ssh_user: 7\n  auto_start: yes\n  labels: gpu\n", []string{
-			`4:13 a: ssh_user is an integer (expected a string: put it in quotes, "7")`,
-			`5:15 a: auto_start is a string (expected true or false, without quotes)`,
-			`6:11 a: labels is a string (expected a list, such as ["gpu", "office"])`,
+			`4:13 a: ssh_user is an integer (want a string in quotes: "7")`,
+			`5:15 a: auto_start is a string (want true or false, without quotes)`,
+			`6:11 a: labels is a string (want a list, for example ["gpu", "office"])`,
 		}},
-		{"yaml empty", "c.yaml", "hive:\n- alias: a\n  hostname:\n", []string{`3:12 a: hostname is empty (expected a string, such as "192.168.1.100")`}},
-		{"yaml twice", "c.yml", yml + "  alias: b\n", []string{`4:3 key "alias" is there twice (the first is on line 2)`}},
-		{"yaml documents", "c.yaml", yml + "---\nhive: []\n", []string{`4:1 a second document begins here (one file holds one document: remove the --- line)`}},
-		{"yaml root", "c.yaml", "- a\n", []string{`1:1 the file is a list (expected keys with values)`}},
-		{"yaml key", "c.yaml", "[a]: b\n", []string{`1:1 a key must be a plain word`}},
-		{"yaml large", "c.yaml", yml + "  ssh_port: 99999999999999999999\n", []string{`4:13 a: ssh_port is a decimal number (expected an integer, such as 22)`}},
-		{"yaml worker", "c.yaml", yml + "  workers: [vllm]\n", []string{`4:13 a: workers 1 is a string (expected a table, such as { type: "vllm", version: "latest" })`}},
-		{"yaml merge", "c.yaml", "hive:\n- <<: 1\n  alias: a\n  hostname: h\n", []string{`2:7 << needs a table to merge (such as *name, with &name at a table above)`}},
-		{"yaml broken", "c.yaml", "hive: [\n", []string{`1:0 not valid YAML: did not find expected node content`}},
+		{"yaml empty", "c.yaml", "hive:\n- alias: a\n  hostname:\n", []string{`3:12 a: hostname is empty (want a string, for example "192.168.1.100")`}},
+		{"yaml twice", "c.yml", yml + "  alias: b\n", []string{`4:3 duplicate key "alias" (first defined on line 2)`}},
+		{"yaml documents", "c.yaml", yml + "---\nhive: []\n", []string{`4:1 second YAML document (a file contains one document: remove the --- line)`}},
+		{"yaml root", "c.yaml", "- a\n", []string{`1:1 the file is a list (want keys with values)`}},
+		{"yaml key", "c.yaml", "[a]: b\n", []string{`1:1 invalid key (want a string)`}},
+		{"yaml large", "c.yaml", yml + "  ssh_port: 99999999999999999999\n", []string{`4:13 a: ssh_port is a decimal number (want an integer, for example 22)`}},
+		{"yaml worker", "c.yaml", yml + "  workers: [vllm]\n", []string{`4:13 a: workers 1 is a string (want a table, for example { type: "vllm", version: "latest" })`}},
+		{"yaml merge", "c.yaml", "hive:\n- <<: 1\n  alias: a\n  hostname: h\n", []string{`2:7 invalid value of merge key << (want a table, for example *name with &name at a table above)`}},
+		{"yaml broken", "c.yaml", "hive: [\n", []string{`1:0 invalid YAML: did not find expected node content`}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			_, err := Parse(tt.file, []byte(tt.text))
-			wantLines(t, err, tt.want)
+			checkProblems(t, err, tt.want)
 		})
 	}
 }
 
-// Files made to exhaust a reader are refused, quickly and with one problem.
-func TestParseBombs(t *testing.T) {
+// TestParseLimitsExpansion checks that Parse rejects files that would exhaust memory.
+func TestParseLimitsExpansion(t *testing.T) {
 	t.Parallel()
 	laughs := "a: &a [x,x,x,x,x,x,x,x,x,x]\n"
 	for c := 'b'; c < 'k'; c++ {
 		laughs += string(c) + ": &" + string(c) + " [" + strings.Repeat("*"+string(c-1)+",", 9) + "]\n"
 	}
 	for name, tt := range map[string]struct{ file, text, want string }{
-		"aliases":   {"c.yaml", laughs, "has more than 20000 values"},
-		"self":      {"c.yaml", "hive: &a [*a]\n", "nest more than 64 deep"},
-		"deep yaml": {"c.yaml", strings.Repeat("[", 500) + strings.Repeat("]", 500), "nest more than 64 deep"},
-		"deep toml": {"c", "hive = " + strings.Repeat("[", 500) + strings.Repeat("]", 500), "nest more than 64 deep"},
+		"aliases":   {"c.yaml", laughs, "has more than 20000 values after alias expansion"},
+		"self":      {"c.yaml", "hive: &a [*a]\n", "nested more than 64 levels deep"},
+		"deep yaml": {"c.yaml", strings.Repeat("[", 500) + strings.Repeat("]", 500), "nested more than 64 levels deep"},
+		"deep toml": {"c", "hive = " + strings.Repeat("[", 500) + strings.Repeat("]", 500), "nested more than 64 levels deep"},
 	} {
 		if _, err := Parse(tt.file, []byte(tt.text)); err == nil || !strings.Contains(err.Error(), tt.want) {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("Parse(%s) = %v, want %q", name, err, tt.want)
 		}
 	}
 }
@@ -95,9 +95,9 @@ func TestValidNames(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("a", 300)
 	for _, tt := range []struct {
-		name       string
-		valid      func(string) bool
-		good, evil []string
+		name           string
+		valid          func(string) bool
+		accept, reject []string
 	}{
 		{"alias", ValidAlias, []string{"a", "gpu-1.x_y", long[:63]}, []string{"", "-a", ".a", "a b", "a/b", "é", "a\n", long[:64]}},
 		{"user", ValidUser, []string{"vince", "_x", "me@corp.example"}, []string{"", "-l", "a b", "a;b", "$x", long[:65]}},
@@ -110,14 +110,14 @@ func TestValidNames(t *testing.T) {
 			[]string{"", "-h", ".h", "a b", "a$b", "a`b", "[::1]", "1.2.3", "1.2.3.400", "::g", "::1%", ":", "a:1", "h\n", long[:254]},
 		},
 	} {
-		for _, s := range tt.good {
+		for _, s := range tt.accept {
 			if !tt.valid(s) {
-				t.Errorf("%s %q is refused", tt.name, s)
+				t.Errorf("%s %q is invalid, want valid", tt.name, s)
 			}
 		}
-		for _, s := range tt.evil {
+		for _, s := range tt.reject {
 			if tt.valid(s) {
-				t.Errorf("%s %q is taken", tt.name, s)
+				t.Errorf("%s %q is valid, want invalid", tt.name, s)
 			}
 		}
 	}

@@ -44,7 +44,7 @@ func schema(t *testing.T) *jsonschema.Schema {
 	return s
 }
 
-// asJSON reads a config file without rbee and gives what a schema checks.
+// asJSON decodes a config file without rbee and returns the value for schema validation.
 func asJSON(t *testing.T, name string, data []byte) any {
 	t.Helper()
 	v := map[string]any{}
@@ -71,13 +71,13 @@ func TestSchemaExamples(t *testing.T) {
 	s := schema(t)
 	for _, name := range []string{"hives.conf.example.toml", "hives.conf.example.yaml"} {
 		if err := s.Validate(asJSON(t, name, readDoc(t, name))); err != nil {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("Validate(%s) = %v, want nil", name, err)
 		}
 	}
 }
 
-// What the schema refuses Parse refuses too, and what Parse takes so does it.
-func TestSchemaAgrees(t *testing.T) {
+// TestSchemaAgreesWithParse checks that the schema and Parse accept the same files.
+func TestSchemaAgreesWithParse(t *testing.T) {
 	t.Parallel()
 	s := schema(t)
 	const hive = "[[hive]]\nalias='a'\nhostname='h'\n"
@@ -115,10 +115,10 @@ func TestSchemaAgrees(t *testing.T) {
 	} {
 		err := s.Validate(asJSON(t, "c.toml", []byte(tt.text)))
 		if (err == nil) != tt.ok {
-			t.Errorf("schema on %q: %v", tt.text, err)
+			t.Errorf("Validate(%q) = %v, want valid: %t", tt.text, err, tt.ok)
 		}
 		if _, err := Parse("c.toml", []byte(tt.text)); (err == nil) != tt.ok {
-			t.Errorf("Parse on %q: %v", tt.text, err)
+			t.Errorf("Parse(%q) = %v, want valid: %t", tt.text, err, tt.ok)
 		}
 	}
 }
@@ -133,7 +133,8 @@ type schemaObject struct {
 	AdditionalProperties *bool
 }
 
-// The schema has the keys, the required ones and the alphabets of the structs.
+// TestSchemaMatchesStructs checks that the schema has the keys, required keys and patterns of
+// the structs.
 func TestSchemaMatchesStructs(t *testing.T) {
 	t.Parallel()
 	var doc struct {
@@ -150,31 +151,32 @@ func TestSchemaMatchesStructs(t *testing.T) {
 		schema schemaObject
 	}{{"file", configFile{}, doc.schemaObject}, {"hive", hiveEntry{}, hive}, {"worker", workerEntry{}, worker}} {
 		known, required := strict.Keys(tt.in)
-		var have []string
+		var properties []string
 		for k := range tt.schema.Properties {
-			have = append(have, k)
+			properties = append(properties, k)
 		}
 		slices.Sort(known)
-		slices.Sort(have)
+		slices.Sort(properties)
 		slices.Sort(required)
 		slices.Sort(tt.schema.Required)
-		if !slices.Equal(known, have) || !slices.Equal(required, tt.schema.Required) {
-			t.Errorf("%s: schema has %v, requires %v; the struct %v and %v", tt.name, have, tt.schema.Required, known, required)
+		if !slices.Equal(known, properties) || !slices.Equal(required, tt.schema.Required) {
+			t.Errorf("%s: the schema has keys %v and requires %v, want %v and %v", tt.name, properties, tt.schema.Required, known, required)
 		}
 		if a := tt.schema.AdditionalProperties; a == nil || *a {
-			t.Errorf("%s: the schema takes unknown keys", tt.name)
+			t.Errorf("%s: the schema permits unknown keys", tt.name)
 		}
 	}
-	for key, want := range map[string]string{
+	for got, want := range map[string]string{
 		hive.Properties["alias"].Pattern: aliasPattern, hive.Properties["hostname"].Pattern: hostnamePattern,
 		hive.Properties["ssh_user"].Pattern: userPattern, hive.Properties["labels"].Items.Pattern: labelPattern,
 		worker.Properties["type"].Pattern: workerTypePattern, worker.Properties["version"].Pattern: version.ConstraintPattern,
 	} {
-		if key != want {
-			t.Errorf("pattern %s in the schema, %s in the code", key, want)
+		if got != want {
+			t.Errorf("the schema has pattern %s, want %s", got, want)
 		}
 	}
 	if hive.Properties["hive_port"].Default != float64(DefaultHivePort) || hive.Properties["auto_start"].Default != true || worker.Properties["version"].Default != version.Latest {
-		t.Error("the schema's defaults are not the code's")
+		t.Errorf("the schema has defaults %v, %v, %v, want %d, true, %s", hive.Properties["hive_port"].Default, hive.Properties["auto_start"].Default,
+			worker.Properties["version"].Default, DefaultHivePort, version.Latest)
 	}
 }

@@ -8,10 +8,10 @@ import (
 	"github.com/rbee-keeper/rbee/operations/suggest"
 )
 
-// Select gives the hives with one of the aliases that have all of the labels, in
-// the order of the config. No aliases mean every hive, no labels any. The result
-// is empty if no hive has the labels; an alias that no hive has is an
-// [*operations.Error] with [operations.CodeNotFound] that names the nearest one.
+// Select returns the hives with the given aliases that have all labels, in the order of the
+// config. Without aliases it considers all hives. The result is empty if no hive has the
+// labels. An unknown alias is an [*operations.Error] with [operations.CodeNotFound] and the
+// nearest alias in the message.
 func (c *Config) Select(aliases, labels []string) ([]Hive, error) {
 	var known []string
 	for _, h := range c.Hives {
@@ -36,7 +36,7 @@ func hasAll(have, want []string) bool {
 }
 
 func unknownHive(alias string, known []string) error {
-	e := &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownHive, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "the config has no such hive"}
+	e := &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownHive, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "unknown hive"}
 	if near := suggest.Nearest(alias, known); near != "" {
 		e.Message += fmt.Sprintf("; did you mean %q?", near)
 	}

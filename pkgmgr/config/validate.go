@@ -10,21 +10,21 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 )
 
-// Validate checks a config that a program has made: the names, ports and version
-// constraints of all hives, and that aliases, addresses and the worker types of a hive
-// are unique. The error is an [*operations.Error] with [operations.CodeConfigInvalid] and
-// all problems. A config that [Load] or [Parse] returned is valid.
+// Validate checks a config that a program created: the names, ports and version constraints
+// of all hives, and that aliases, addresses and the worker types of a hive are unique. The
+// error is an [*operations.Error] with [operations.CodeConfigInvalid] and all problems. A
+// config from [Load] or [Parse] is valid.
 func (c *Config) Validate() error {
 	v := validator{config: c}
 	aliases, addresses := map[string]bool{}, map[string]string{}
 	for _, h := range c.Hives {
 		v.hive(h)
 		if aliases[h.Alias] {
-			v.report(h, h.Pos, "every hive has an alias of its own", "alias %q is there twice", h.Alias)
+			v.report(h, h.Pos, "each hive has a unique alias", "duplicate alias %q", h.Alias)
 		}
 		aliases[h.Alias] = true
 		if first, ok := addresses[h.Address()]; ok {
-			v.report(h, h.Pos, "one account on one machine is one hive", "%s is the same machine as hive %q", h.Address(), first)
+			v.report(h, h.Pos, "a hive is one account on one machine", "duplicate address %s, also used by hive %q", h.Address(), first)
 		} else {
 			addresses[h.Address()] = h.Alias
 		}
@@ -32,14 +32,10 @@ func (c *Config) Validate() error {
 	if len(v.problems) == 0 {
 		return nil
 	}
-	name := c.Path
-	if name == "" {
-		name = "the config"
-	}
-	return strict.Invalid(operations.ReasonConfigInvalid, name+" is not a valid config", v.problems)
+	return strict.Invalid(operations.ReasonConfigInvalid, strings.TrimSpace("invalid config "+c.Path), v.problems)
 }
 
-// validator collects the problems of a config in memory.
+// validator collects the problems of a [Config].
 type validator struct {
 	config   *Config
 	problems []operations.Problem
@@ -54,9 +50,9 @@ func (v *validator) report(h Hive, at Pos, hint, format string, args ...any) {
 }
 
 func (v *validator) hive(h Hive) {
-	name := func(s, what string, valid func(string) bool, alphabet string) {
+	name := func(s, kind string, valid func(string) bool, alphabet string) {
 		if !valid(s) {
-			v.report(h, h.Pos, "expected "+alphabet, "%q is not a valid %s", s, what)
+			v.report(h, h.Pos, "want "+alphabet, "invalid %s %q", kind, s)
 		}
 	}
 	name(h.Alias, "alias", ValidAlias, aliasAlphabet)
@@ -65,13 +61,13 @@ func (v *validator) hive(h Hive) {
 		name(h.SSHUser, "ssh_user", ValidUser, userAlphabet)
 	}
 	if h.SSHPort < 0 || h.SSHPort > maxPort {
-		v.report(h, h.Pos, "expected 1 to 65535, or 0 for that of ssh_config", "ssh_port %d is not a port", h.SSHPort)
+		v.report(h, h.Pos, "want 1 to 65535, or 0 for the port in ssh_config", "invalid ssh_port %d", h.SSHPort)
 	}
 	if h.HivePort < 1 || h.HivePort > maxPort {
-		v.report(h, h.Pos, fmt.Sprintf("expected 1 to 65535; NewHive sets %d", DefaultHivePort), "hive_port %d is not a port", h.HivePort)
+		v.report(h, h.Pos, fmt.Sprintf("want 1 to 65535; NewHive sets %d", DefaultHivePort), "invalid hive_port %d", h.HivePort)
 	}
 	if strings.ContainsFunc(h.SSHKey, unicode.IsControl) {
-		v.report(h, h.Pos, "expected the path of a private key", "%q is not a valid ssh_key", h.SSHKey)
+		v.report(h, h.Pos, "want the path of a private key", "invalid ssh_key %q", h.SSHKey)
 	}
 	for _, l := range h.Labels {
 		name(l, "label", ValidLabel, labelAlphabet)
@@ -81,7 +77,7 @@ func (v *validator) hive(h Hive) {
 		name(w.Type, "worker type", ValidWorkerType, workerTypeAlphabet)
 		name(w.Version, "version", version.ValidConstraint, constraintForms)
 		if types[w.Type] {
-			v.report(h, w.Pos, "a hive has one version of a worker", "worker %q is there twice", w.Type)
+			v.report(h, w.Pos, "a hive has one version of each worker", "duplicate worker %q", w.Type)
 		}
 		types[w.Type] = true
 	}

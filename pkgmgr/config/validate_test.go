@@ -17,27 +17,27 @@ func TestValidate(t *testing.T) {
 		{"valid", func(*Config) {}, nil},
 		{"no hives", func(c *Config) { c.Hives = nil }, nil},
 		{"zero value", func(c *Config) { c.Hives[0] = Hive{} }, []string{
-			`0:0 "" is not a valid alias (expected letters, digits, dot, dash and underscore, at most 63)`,
-			`0:0 "" is not a valid hostname (expected a host name, an IP address or localhost)`,
-			"0:0 hive_port 0 is not a port (expected 1 to 65535; NewHive sets 8600)",
+			`0:0 invalid alias "" (want letters, digits, dot, dash and underscore, at most 63)`,
+			`0:0 invalid hostname "" (want a host name, an IP address or localhost)`,
+			"0:0 invalid hive_port 0 (want 1 to 65535; NewHive sets 8600)",
 		}},
-		{"twice", func(c *Config) { c.Hives = append(c.Hives, c.Hives[0]) }, []string{
-			`0:0 a: alias "a" is there twice (every hive has an alias of its own)`,
-			`0:0 a: a.example is the same machine as hive "a" (one account on one machine is one hive)`,
+		{"duplicate hive", func(c *Config) { c.Hives = append(c.Hives, c.Hives[0]) }, []string{
+			`0:0 a: duplicate alias "a" (each hive has a unique alias)`,
+			`0:0 a: duplicate address a.example, also used by hive "a" (a hive is one account on one machine)`,
 		}},
 		{"workers", func(c *Config) {
 			c.Hives[0].Workers = []Worker{{"vllm", "latest", Pos{}}, {"vllm", "../x", Pos{}}}
 		}, []string{
-			`0:0 a: "../x" is not a valid version (expected latest, a version such as 1.2, or a range such as ">=1.2, <2")`,
-			`0:0 a: worker "vllm" is there twice (a hive has one version of a worker)`,
+			`0:0 a: invalid version "../x" (want latest, a version such as 1.2, or a range such as ">=1.2, <2")`,
+			`0:0 a: duplicate worker "vllm" (a hive has one version of each worker)`,
 		}},
 		{"names", func(c *Config) {
 			c.Hives[0].SSHUser, c.Hives[0].SSHPort, c.Hives[0].SSHKey, c.Hives[0].Labels = "a b", 70000, "x\n", []string{"l l"}
 		}, []string{
-			`0:0 a: "a b" is not a valid ssh_user (expected letters, digits, dot, dash, underscore and @, at most 64)`,
-			"0:0 a: ssh_port 70000 is not a port (expected 1 to 65535, or 0 for that of ssh_config)",
-			`0:0 a: "x\n" is not a valid ssh_key (expected the path of a private key)`,
-			`0:0 a: "l l" is not a valid label (expected letters, digits and . _ : / = -, at most 63)`,
+			`0:0 a: invalid ssh_user "a b" (want letters, digits, dot, dash, underscore and @, at most 64)`,
+			"0:0 a: invalid ssh_port 70000 (want 1 to 65535, or 0 for the port in ssh_config)",
+			`0:0 a: invalid ssh_key "x\n" (want the path of a private key)`,
+			`0:0 a: invalid label "l l" (want letters, digits and . _ : / = -, at most 63)`,
 		}},
 	} {
 		c := &Config{Hives: []Hive{NewHive("a", "a.example")}}
@@ -66,6 +66,6 @@ func TestParsedConfigIsValid(t *testing.T) {
 		t.Errorf("Validate() of a parsed config = %v, want nil", err)
 	}
 	if got, want := c.Hives[0].HivePort, NewHive("", "").HivePort; got != want {
-		t.Errorf("HivePort = %d, want %d, that of NewHive", got, want)
+		t.Errorf("HivePort = %d, want %d as from NewHive", got, want)
 	}
 }

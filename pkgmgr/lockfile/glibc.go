@@ -11,55 +11,53 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// GlibcFloor records for which glibc the packages of a source were resolved.
+// GlibcFloor records the glibc that the packages of a source were resolved for.
 type GlibcFloor struct {
-	// Oldest is where resolution began: the oldest glibc among the machines of the
-	// config that may get the source, or the recipe's minimum where not all of them
-	// were known.
+	// Oldest is the first glibc that resolution tried. It is the oldest glibc of the hives
+	// that may install the source, or the recipe's minimum if some hives were unknown.
 	Oldest string `json:"oldest"`
 
-	// Glibc is the oldest glibc that the resolved packages run with. It is newer than
-	// Oldest where a package has no file for older ones: NeededBy names those.
+	// Glibc is the oldest glibc that supports the resolved packages. It is newer than
+	// Oldest if some packages have no file for an older glibc. NeededBy lists these packages.
 	Glibc    string   `json:"glibc"`
 	NeededBy []string `json:"needed_by,omitempty"`
 }
 
-// GlibcError reports a machine whose glibc is older than the packages of a version
-// need.
+// GlibcError reports a machine whose glibc is too old for the packages of a version.
 type GlibcError struct {
 	Type, Version string
-	Packages      []string // those that need it, such as "llguidance"; may be empty
+	Packages      []string // packages that need the newer glibc, such as "llguidance"; may be empty
 	Needs, Has    string   // versions of glibc
 }
 
 func (e *GlibcError) Error() string {
-	who, verb := strings.Join(e.Packages, ", "), "need"
+	subject, verb := strings.Join(e.Packages, ", "), "need"
 	switch {
 	case len(e.Packages) == 0:
-		who, verb = fmt.Sprintf("%s %s", e.Type, e.Version), "needs"
+		subject, verb = fmt.Sprintf("%s %s", e.Type, e.Version), "needs"
 	case len(e.Packages) == 1:
 		verb = "needs"
-	case len(e.Packages) > maxNamed:
-		who = fmt.Sprintf("%s and %d more", strings.Join(e.Packages[:maxNamed], ", "), len(e.Packages)-maxNamed)
+	case len(e.Packages) > maxListedPackages:
+		subject = fmt.Sprintf("%s and %d more", strings.Join(e.Packages[:maxListedPackages], ", "), len(e.Packages)-maxListedPackages)
 	}
-	return fmt.Sprintf("%s %s glibc %s, this machine has %s", who, verb, e.Needs, e.Has)
+	return fmt.Sprintf("%s %s glibc %s, this machine has %s", subject, verb, e.Needs, e.Has)
 }
 
-// ErrorCode returns the reason as text, for [operations.ReasonOf].
+// ErrorCode returns [operations.ReasonUnfitMachine].
 func (e *GlibcError) ErrorCode() string { return string(operations.ReasonUnfitMachine) }
 
-// ErrorSubject returns the worker type, for [operations.SubjectOf].
+// ErrorSubject returns the worker type.
 func (e *GlibcError) ErrorSubject() operations.Subject { return operations.SubjectWorker.Named(e.Type) }
 
-// maxNamed limits the packages that a message names.
-const maxNamed = 3
+// maxListedPackages is the maximum number of packages that a message lists.
+const maxListedPackages = 3
 
-// GlibcSteps are the minor versions of glibc 2 that uv resolves for; see its
+// GlibcSteps lists the minor versions of glibc 2 that uv can resolve for; see its flag
 // --python-platform.
 var GlibcSteps = []int{17, 28, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40}
 
-// glibcStep returns the newest step that is not newer than a minor version of glibc;
-// the oldest step if all are.
+// glibcStep returns the newest step that is not newer than a minor version of glibc. If all
+// are newer, it returns the oldest step.
 func glibcStep(minor int) int {
 	step := GlibcSteps[0]
 	for _, s := range GlibcSteps {
@@ -70,40 +68,41 @@ func glibcStep(minor int) int {
 	return step
 }
 
-// GlibcName is glibc 2 with a minor version.
-func GlibcName(minor int) string { return "2." + strconv.Itoa(minor) }
+// GlibcVersion returns the version of glibc 2 with a minor version: "2.minor".
+func GlibcVersion(minor int) string { return "2." + strconv.Itoa(minor) }
 
-// MinorOf is the minor version of a glibc 2; false if it cannot be read.
-func MinorOf(glibc string) (int, bool) {
+// GlibcMinor returns the minor version of a glibc 2. It reports false if glibc is not a
+// version of glibc 2.
+func GlibcMinor(glibc string) (int, bool) {
 	major, rest, ok := strings.Cut(glibc, ".")
 	minor, _, _ := strings.Cut(rest, ".")
 	n, err := strconv.Atoi(minor)
 	return n, ok && major == "2" && err == nil && n >= 0
 }
 
-// FloorStart decides for which glibc the packages of a source are resolved first.
-// minimum is the recipe's, machines are the known ones that may get the source, and
-// complete tells that there are no others. locked is the floor of an earlier
-// resolution, nil for none.
+// InitialGlibc returns the minor version of the first glibc to resolve the packages of a
+// source for. minimum is the recipe's minimum. machines lists the known versions of the
+// machines that may install the source, and complete reports whether it contains all of
+// them. locked is the floor of an earlier resolution, or nil.
 //
-//	all machines known     the oldest of them
-//	some not known         the locked one, or the minimum, or an older known machine
+//	complete       the oldest machine
+//	not complete   the locked floor or else the minimum, or a known machine if older
 //
-// So a run that reads a part of the hives decides the same as one that reads all,
-// wherever an earlier run has decided.
-func FloorStart(minimum string, machines []string, complete bool, locked *GlibcFloor) int {
+// With a locked floor, a run that reads only some hives gets the same result as a run that
+// reads all hives.
+func InitialGlibc(minimum string, machines []string, complete bool, locked *GlibcFloor) int {
 	oldest, known := 0, false
 	for _, glibc := range machines {
-		if n, ok := MinorOf(glibc); ok && (!known || n < oldest) {
+		if n, ok := GlibcMinor(glibc); ok && (!known || n < oldest) {
 			oldest, known = n, true
 		}
 	}
-	start := glibcMinor(minimum)
+	start := minorOrDefault(minimum)
 	switch {
 	case complete && known:
 		start = oldest
 	case locked != nil:
-		if n, ok := MinorOf(locked.Oldest); ok {
+		if n, ok := GlibcMinor(locked.Oldest); ok {
 			start = n
 		}
 		fallthrough
@@ -112,54 +111,54 @@ func FloorStart(minimum string, machines []string, complete bool, locked *GlibcF
 			start = min(start, oldest)
 		}
 	}
-	if n, ok := MinorOf(minimum); ok {
+	if n, ok := GlibcMinor(minimum); ok {
 		start = max(start, n)
 	}
 	return glibcStep(start)
 }
 
-// Below reports whether a machine with a glibc cannot run what was resolved. A glibc
-// that cannot be read is not below anything.
-func (f *GlibcFloor) Below(glibc string) bool {
-	have, ok := MinorOf(glibc)
-	need, known := MinorOf(f.Glibc)
-	return ok && known && have < need
+// Excludes reports whether a machine with a glibc cannot run the resolved packages. It
+// returns false for a version that cannot be parsed.
+func (f *GlibcFloor) Excludes(glibc string) bool {
+	minor, ok := GlibcMinor(glibc)
+	need, known := GlibcMinor(f.Glibc)
+	return ok && known && minor < need
 }
 
-// TriedFor reports whether resolution has been tried for a glibc, so that trying again
-// would give the same floor.
+// TriedFor reports whether resolution has already been tried for a glibc. Another attempt
+// would result in the same floor.
 func (f *GlibcFloor) TriedFor(glibc string) bool {
-	have, ok := MinorOf(glibc)
-	oldest, known := MinorOf(f.Oldest)
-	return ok && known && oldest <= glibcStep(have)
+	minor, ok := GlibcMinor(glibc)
+	oldest, known := GlibcMinor(f.Oldest)
+	return ok && known && oldest <= glibcStep(minor)
 }
 
-// FloorOf is the floor that a locked source was resolved for. Locks of before floors
-// were recorded, or rewritten by an rbee of before that, were resolved for the recipe's
-// minimum, and need what their wheels need.
-func (s *Source) FloorOf(minimum string) *GlibcFloor {
+// EffectiveFloor returns the floor that a locked source was resolved for. A lock written by
+// an rbee that did not record floors was resolved for the recipe's minimum; the floor then
+// follows from the names of its wheels.
+func (s *Source) EffectiveFloor(minimum string) *GlibcFloor {
 	if s.Floor != nil {
 		return s.Floor
 	}
-	need := glibcMinor(minimum)
+	need := minorOrDefault(minimum)
 	for _, step := range s.Steps {
 		if step.Python != nil {
 			need = max(need, wheelsGlibc(step.Python.Wheels))
 		}
 	}
-	return &GlibcFloor{Oldest: GlibcName(glibcMinor(minimum)), Glibc: GlibcName(need)}
+	return &GlibcFloor{Oldest: GlibcVersion(minorOrDefault(minimum)), Glibc: GlibcVersion(need)}
 }
 
-// wheelsGlibc is the minor version of the oldest glibc that all wheels run with, as
-// their names say; 0 if none needs a certain one.
+// wheelsGlibc returns the minor version of the oldest glibc that all wheels support according
+// to their names, or 0 if they do not require glibc.
 func wheelsGlibc(wheels []wire.Artifact) (need int) {
 	for _, a := range wheels {
 		w, ok := wheel.Parse(a.Name)
 		if !ok {
 			continue
 		}
-		oldest := 0 // of the platforms that the wheel is for
-		for _, tag := range w.Platfrm {
+		oldest := 0 // of the wheel's platforms
+		for _, tag := range w.Platforms {
 			if m := wheel.Manylinux.FindStringSubmatch(tag); m != nil {
 				if n, err := strconv.Atoi(m[1]); err == nil && (oldest == 0 || n < oldest) {
 					oldest = n
@@ -171,8 +170,8 @@ func wheelsGlibc(wheels []wire.Artifact) (need int) {
 	return need
 }
 
-// NewerFloor is the one of two floors that needs the newer glibc; nil counts as none.
-func NewerFloor(a, b *GlibcFloor) *GlibcFloor {
+// MaxFloor returns the floor with the newer glibc. Both may be nil.
+func MaxFloor(a, b *GlibcFloor) *GlibcFloor {
 	if a == nil || b != nil && version.Compare(b.Glibc, a.Glibc) > 0 {
 		return b
 	}

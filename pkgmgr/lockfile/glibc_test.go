@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestFloorStart(t *testing.T) {
+func TestInitialGlibc(t *testing.T) {
 	t.Parallel()
 	locked := func(oldest string) *GlibcFloor { return &GlibcFloor{Oldest: oldest, Glibc: "2.34"} }
 	for _, tt := range []struct {
@@ -17,11 +17,11 @@ func TestFloorStart(t *testing.T) {
 		want     int
 	}{
 		{"oldest machine", "", []string{"2.39", "2.35", "2.36"}, true, nil, 35},
-		{"oldest machine instead of what was locked", "", []string{"2.39"}, true, locked("2.28"), 39},
+		{"oldest machine instead of the locked floor", "", []string{"2.39"}, true, locked("2.28"), 39},
 		{"between two steps", "", []string{"2.30"}, true, nil, 28},
 		{"older than the recipe allows", "2.28", []string{"2.17", "2.36"}, true, nil, 28},
 		{"older than 2.28 without a minimum", "", []string{"2.17"}, true, nil, 17},
-		{"newer than uv knows", "", []string{"2.99"}, true, nil, 40},
+		{"newer than uv supports", "", []string{"2.99"}, true, nil, 40},
 		{"unknown machines", "2.28", []string{"2.39"}, false, nil, 28},
 		{"unknown machines, recipe minimum", "2.35", []string{"2.39"}, false, nil, 35},
 		{"unknown machines, no minimum", "", nil, false, nil, 28},
@@ -30,8 +30,8 @@ func TestFloorStart(t *testing.T) {
 		{"unreadable glibc", "", []string{"", "unknown"}, false, nil, 28},
 		{"no machine", "2.31", nil, true, nil, 31},
 	} {
-		if got := FloorStart(tt.minimum, tt.machines, tt.complete, tt.locked); got != tt.want {
-			t.Errorf("%s: floorStart() = %d, want %d", tt.name, got, tt.want)
+		if got := InitialGlibc(tt.minimum, tt.machines, tt.complete, tt.locked); got != tt.want {
+			t.Errorf("%s: InitialGlibc() = %d, want %d", tt.name, got, tt.want)
 		}
 	}
 }

@@ -1,6 +1,6 @@
-// Package lockfile reads and writes hives.lock, which records for every version constraint
-// of a config the exact version, and for every version the files with their SHA-256, so
-// that every run installs the same.
+// Package lockfile reads and writes hives.lock. The lock records the exact version for each
+// version constraint of a config, and the files of each version with their SHA-256, so that
+// installations are reproducible.
 package lockfile
 
 import (
@@ -21,89 +21,87 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Lock is what wishes of a config came to: which version "latest" or a range
-// stands for, and which files make up that version, with address, size and
-// SHA-256. It lies beside the config, so that every hive gets the same today and
-// next year, and belongs under version control with it. Recipes that name their
-// files with checksums, and servers inside rbee, need no lock.
+// Lock contains the resolved version constraints of a config: the version that "latest" or a
+// range resolves to, and the files of that version with address, size and SHA-256. Its file
+// is next to the config and belongs in version control with it. Built-in servers and recipes
+// with checksums do not need a lock.
 //
-// A Lock may be used by several goroutines at once.
+// A Lock is safe for concurrent use.
 type Lock struct {
 	path string
 
-	mu   sync.Mutex
-	file content
-	base content // what of it is in the file already
+	mu    sync.Mutex
+	file  content
+	saved content // the contents of the file
 
-	files []Source // of files on this machine, which are never written to the lock
+	localFiles []Source // sources of files on this machine, which are not written to the lock
 }
 
-// content is the file.
+// content is the content of the lock's file.
 type content struct {
 	wire.Versioned
-	Form    int      `json:"lock,omitempty"` // 1 in files of schema 0, which have no schema
+	Form    int      `json:"lock,omitempty"` // 1 in files of schema 0, which have no key "schema"
 	Workers []Worker `json:"workers,omitempty"`
 	Sources []Source `json:"sources,omitempty"`
-	Holds   []Pin    `json:"holds,omitempty"`
+	Pins    []Pin    `json:"holds,omitempty"`
 
 	Unknown wire.Unknown `json:"-"`
 }
 
-// Worker is the version that a wish stands for.
+// Worker is the version that a version constraint resolves to.
 type Worker struct {
 	Type       string    `json:"type"`
-	Requested  string    `json:"requested"` // as the config says it
+	Requested  string    `json:"requested"` // version constraint of the config
 	Version    string    `json:"version"`
-	Previous   string    `json:"previous,omitempty"` // what it stood for before
+	Previous   string    `json:"previous,omitempty"` // the previous Version
 	ResolvedAt time.Time `json:"resolved_at"`
 
-	// Unknown keeps what a newer rbee wrote.
+	// Unknown keeps the fields that a newer rbee wrote.
 	Unknown wire.Unknown `json:"-"`
 }
 
-// Source is what one source of a recipe consists of, for one version and
-// platform.
+// Source lists the resolved steps of a source of a recipe, for a version and platform.
 type Source struct {
 	Type     string             `json:"type"`
 	Version  string             `json:"version"`
-	Source   string             `json:"source"`   // its name, or its number if it has none
+	Source   string             `json:"source"`   // its name, or its number if it has no name
 	Platform string             `json:"platform"` // such as "linux/amd64 (glibc)"
-	Recipe   string             `json:"recipe"`   // tells the recipe's steps from others: [StepsDigest]
+	Recipe   string             `json:"recipe"`   // digest of the recipe's steps: [StepsDigest]
 	Floor    *GlibcFloor        `json:"glibc,omitempty"`
 	Steps    []wire.InstallStep `json:"steps"`
 
-	// Unknown keeps what a newer rbee wrote.
+	// Unknown keeps the fields that a newer rbee wrote.
 	Unknown wire.Unknown `json:"-"`
 }
 
-// Pin keeps a hive's worker at a version, whatever the config's wish stands for.
-// A rollback makes it; another wish in the config or an upgrade of the type ends it.
+// Pin holds a worker on a hive at a version, independent of the version that the constraint
+// resolves to. A rollback creates it. A different constraint in the config or an upgrade of
+// the type removes it.
 type Pin struct {
 	Hive      string    `json:"hive"`
 	Type      string    `json:"type"`
-	Requested string    `json:"requested"` // the wish that it was made for
+	Requested string    `json:"requested"` // version constraint of the config when the pin was created
 	Version   string    `json:"version"`
 	Since     time.Time `json:"since"`
 
-	// Unknown keeps what a newer rbee wrote.
+	// Unknown keeps the fields that a newer rbee wrote.
 	Unknown wire.Unknown `json:"-"`
 }
 
-// Schema is the version of the file's format, and minReader the oldest one whose readers
-// understand what this rbee writes.
+// Schema is the version of the file format. minReader is the oldest version whose readers
+// can read files that this rbee writes.
 const (
 	Schema    = 1
 	minReader = 1
 )
 
-// Path is the place of a config's lock: the config's name with .lock in place
-// of its ending.
+// Path returns the path of a config's lock: the path of the config with the extension .lock.
 func Path(configPath string) string {
 	return strings.TrimSuffix(configPath, filepath.Ext(configPath)) + ".lock"
 }
 
-// Load reads a lock. A file that does not exist is an empty lock; so is an
-// empty path, which is never written either.
+// Load reads a lock. It returns an empty lock if the file does not exist. A lock with an empty
+// path is in memory only.
 func Load(path string) (*Lock, error) {
 	if path == "" {
 		return &Lock{}, nil
@@ -112,10 +110,10 @@ func Load(path string) (*Lock, error) {
 	if err != nil {
 		return nil, fileError(path, "cannot read the lock "+path, err)
 	}
-	return &Lock{path: path, file: file, base: file.clone()}, nil
+	return &Lock{path: path, file: file, saved: file.clone()}, nil
 }
 
-// fileError returns an error about a lock's file.
+// fileError returns the error of an operation on a lock's file.
 func fileError(path, what string, err error) error {
 	e := operations.FileError(path, what, err)
 	if e.Reason == operations.ReasonLockfileInvalid || e.Reason == operations.ReasonNewerFile {
@@ -124,16 +122,16 @@ func fileError(path, what string, err error) error {
 	return e
 }
 
-// invalidError reports that the content of a lock's file is damaged.
+// invalidError reports a damaged lock file.
 type invalidError struct{ err error }
 
 func (e *invalidError) Error() string { return e.err.Error() }
 func (e *invalidError) Unwrap() error { return e.err }
 
-// ErrorCode returns the reason as text, for [operations.ReasonOf].
+// ErrorCode returns [operations.ReasonLockfileInvalid].
 func (*invalidError) ErrorCode() string { return string(operations.ReasonLockfileInvalid) }
 
-// Parse reads the content of a lock's file.
+// parse decodes the content of a lock's file.
 func parse(data []byte) (f content, err error) {
 	if err := json.Unmarshal(data, &f); err != nil {
 		return f, err
@@ -155,26 +153,26 @@ func parse(data []byte) (f content, err error) {
 	}
 	for _, w := range f.Workers {
 		if !version.Valid(w.Version) {
-			return f, fmt.Errorf("%s: %q is no version", w.Type, w.Version)
+			return f, fmt.Errorf("%s: invalid version %q", w.Type, w.Version)
 		}
 	}
 	return f, nil
 }
 
-// clone copies the lists, so that entries of the copy can be replaced.
+// clone returns a copy of f whose lists can be modified.
 func (f content) clone() content {
-	f.Workers, f.Sources, f.Holds = slices.Clone(f.Workers), slices.Clone(f.Sources), slices.Clone(f.Holds)
+	f.Workers, f.Sources, f.Pins = slices.Clone(f.Workers), slices.Clone(f.Sources), slices.Clone(f.Pins)
 	return f
 }
 
-// text is the content of the file, sorted, without what nothing refers to.
+// text returns the encoded file, sorted and without unused sources.
 func (f content) text() string {
 	f = f.clone()
 	f.Form, f.Versioned = 0, wire.Versioned{Schema: max(f.Schema, Schema), MinReader: max(f.MinReader, minReader)}
 	f.Sources = slices.DeleteFunc(f.Sources, func(s Source) bool {
 		used := slices.ContainsFunc(f.Workers, func(w Worker) bool {
 			return w.Type == s.Type && (w.Version == s.Version || w.Previous == s.Version)
-		}) || slices.ContainsFunc(f.Holds, func(h Pin) bool { return h.Type == s.Type && h.Version == s.Version })
+		}) || slices.ContainsFunc(f.Pins, func(p Pin) bool { return p.Type == s.Type && p.Version == s.Version })
 		return !used
 	})
 	sort.Slice(f.Workers, func(i, j int) bool {
@@ -185,25 +183,25 @@ func (f content) text() string {
 		a, b := &f.Sources[i], &f.Sources[j]
 		return cmp.Or(cmp.Compare(a.Type, b.Type), version.Compare(a.Version, b.Version), cmp.Compare(a.Source, b.Source), cmp.Compare(a.Platform, b.Platform)) < 0
 	})
-	sort.Slice(f.Holds, func(i, j int) bool {
-		a, b := &f.Holds[i], &f.Holds[j]
+	sort.Slice(f.Pins, func(i, j int) bool {
+		a, b := &f.Pins[i], &f.Pins[j]
 		return cmp.Or(cmp.Compare(a.Hive, b.Hive), cmp.Compare(a.Type, b.Type)) < 0
 	})
 	data, err := json.MarshalIndent(f, "", "  ")
 	if err != nil {
-		return "" // strings, numbers and times: it cannot fail
+		return "" // cannot happen for these types
 	}
 	return string(data) + "\n"
 }
 
-// Workers lists the versions that wishes stand for.
+// Workers returns the resolved version constraints.
 func (l *Lock) Workers() []Worker {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return slices.Clone(l.file.Workers)
 }
 
-// Sources returns what each source consists of, per version and platform.
+// Sources returns the locked sources, for each version and platform.
 func (l *Lock) Sources() []Source {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -214,7 +212,7 @@ func (l *Lock) Sources() []Source {
 	return sources
 }
 
-// Worker is what a wish stands for; false if that is not known.
+// Worker returns the version that a version constraint resolves to and whether it is locked.
 func (l *Lock) Worker(typ, requested string) (Worker, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -225,7 +223,7 @@ func (l *Lock) Worker(typ, requested string) (Worker, bool) {
 	return l.file.Workers[i], true
 }
 
-// SetWorker notes what a wish stands for from now on.
+// SetWorker records the version that a version constraint resolves to.
 func (l *Lock) SetWorker(typ, requested, version string, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -235,47 +233,49 @@ func (l *Lock) SetWorker(typ, requested, version string, now time.Time) {
 		l.file.Workers = append(l.file.Workers, w)
 		return
 	}
-	if have := l.file.Workers[i]; have.Version != version {
-		w.Previous, w.Unknown = have.Version, have.Unknown
+	if old := l.file.Workers[i]; old.Version != version {
+		w.Previous, w.Unknown = old.Version, old.Unknown
 		l.file.Workers[i] = w
 	}
 }
 
-// Remember notes what a source of files on this machine consists of, for a bundle.
-func (l *Lock) Remember(key Source, steps []wire.InstallStep) {
+// SetLocalSteps records the steps of a source of files on this machine. They are included in
+// a bundle but not saved.
+func (l *Lock) SetLocalSteps(key Source, steps []wire.InstallStep) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	key.Steps = CloneSteps(steps)
-	l.files = append(slices.DeleteFunc(l.files, key.same), key)
+	l.localFiles = append(slices.DeleteFunc(l.localFiles, key.same), key)
 }
 
-// BundleText is the lock's content with the sources of files on this machine.
+// BundleText returns the encoded lock for a bundle, including the sources of files on this
+// machine.
 func (l *Lock) BundleText() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	with := l.file.clone()
-	with.Sources = append(with.Sources, l.files...)
-	for _, s := range l.files {
-		// Named, so that they count as used.
-		with.Workers = append(with.Workers, Worker{Type: s.Type, Requested: s.Version, Version: s.Version})
+	f := l.file.clone()
+	f.Sources = append(f.Sources, l.localFiles...)
+	for _, s := range l.localFiles {
+		// text omits sources without a worker.
+		f.Workers = append(f.Workers, Worker{Type: s.Type, Requested: s.Version, Version: s.Version})
 	}
-	return with.text()
+	return f.text()
 }
 
-// SetSteps notes what a source consists of from now on.
+// SetSteps records the steps of a source.
 func (l *Lock) SetSteps(key Source, steps []wire.InstallStep) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.putSteps(key, steps)
+	l.setSteps(key, steps)
 }
 
-// putSteps is setSteps for those who have the lock.
-func (l *Lock) putSteps(key Source, steps []wire.InstallStep) {
+// setSteps records the steps of a source. The caller must hold l.mu.
+func (l *Lock) setSteps(key Source, steps []wire.InstallStep) {
 	key.Steps = CloneSteps(steps)
 	l.file.Sources = append(slices.DeleteFunc(l.file.Sources, key.same), key)
 }
 
-// CloneSteps copies steps, so that one copy's addresses can change.
+// CloneSteps returns a copy of steps whose artifacts can be modified.
 func CloneSteps(steps []wire.InstallStep) []wire.InstallStep {
 	out := slices.Clone(steps)
 	for i := range out {
@@ -292,30 +292,30 @@ func CloneSteps(steps []wire.InstallStep) []wire.InstallStep {
 	return out
 }
 
-// Pinned is what keeps a hive's worker at a version, whatever it was made for; false
-// if nothing does.
+// Pinned returns the pin of a worker on a hive and whether it exists. The pin may have been
+// created for another version constraint.
 func (l *Lock) Pinned(hive, typ string) (Pin, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	i := slices.IndexFunc(l.file.Holds, Pin{Hive: hive, Type: typ}.same)
+	i := slices.IndexFunc(l.file.Pins, Pin{Hive: hive, Type: typ}.same)
 	if i < 0 {
 		return Pin{}, false
 	}
-	return l.file.Holds[i], true
+	return l.file.Pins[i], true
 }
 
-// Pin keeps a hive's worker at a version until the type is upgraded there, or the
-// config wishes for something else than wish.
-func (l *Lock) Pin(hive string, wish config.Worker, version string, now time.Time) {
-	h := Pin{Hive: hive, Type: wish.Type, Requested: wish.Version, Version: version, Since: now.UTC().Truncate(time.Second)}
+// Pin holds a worker on a hive at a version until the type is upgraded or the config has
+// another version constraint for it than w.
+func (l *Lock) Pin(hive string, w config.Worker, version string, now time.Time) {
+	p := Pin{Hive: hive, Type: w.Type, Requested: w.Version, Version: version, Since: now.UTC().Truncate(time.Second)}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.file.Holds = append(slices.DeleteFunc(l.file.Holds, h.same), h)
+	l.file.Pins = append(slices.DeleteFunc(l.file.Pins, p.same), p)
 }
 
-// Unpin ends what keeps a hive's worker at a version.
+// Unpin removes the pin of a worker on a hive.
 func (l *Lock) Unpin(hive, typ string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.file.Holds = slices.DeleteFunc(l.file.Holds, Pin{Hive: hive, Type: typ}.same)
+	l.file.Pins = slices.DeleteFunc(l.file.Pins, Pin{Hive: hive, Type: typ}.same)
 }

@@ -17,56 +17,57 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// stepsMark begins the sum of a source's steps in the lock.
-const stepsMark = "steps:"
+// digestPrefix is the prefix of the digest of a source's steps in the lock.
+const digestPrefix = "steps:"
 
-// StepsDigest tells what decides a source's bits from others: its steps and, where
-// packages are chosen, the oldest glibc that these may need. Which machines get the
-// source, how it is called and how it is started are no part of that.
+// StepsDigest returns a digest of the parts of a source that determine the installed files:
+// its steps and, if it resolves packages, the recipe's minimum glibc. The name of the source,
+// its requirements for machines, and its start parameters do not affect the digest. Neither
+// do comments and positions in the recipe file.
 func StepsDigest(s *catalog.Source) string {
-	what := struct {
+	digested := struct {
 		Steps []catalog.Step
 		Glibc int `json:",omitempty"`
 	}{Steps: slices.Clone(s.Steps)}
-	for i := range what.Steps {
-		what.Steps[i].Pos = config.Pos{}
-		if what.Steps[i].Python != nil {
-			what.Glibc = glibcMinor(s.Glibc)
+	for i := range digested.Steps {
+		digested.Steps[i].Pos = config.Pos{}
+		if digested.Steps[i].Python != nil {
+			digested.Glibc = minorOrDefault(s.Glibc)
 		}
 	}
-	data, err := json.Marshal(what)
+	data, err := json.Marshal(digested)
 	if err != nil {
-		return "" // plain values: it cannot fail
+		return "" // cannot happen for these types
 	}
 	sum := sha256.Sum256(data)
-	return stepsMark + hex.EncodeToString(sum[:8])
+	return digestPrefix + hex.EncodeToString(sum[:8])
 }
 
-// Steps is what a source consists of; false if that is not known for these steps of
-// the recipe. A recipe may call the source otherwise by now.
+// Steps returns the locked steps of a source. It reports false if the lock does not have
+// them for the current steps of the recipe. The name of the source may have changed.
 func (l *Lock) Steps(key Source) ([]wire.InstallStep, bool) {
 	found, ok := l.Source(key)
 	return found.Steps, ok
 }
 
-// Source is steps with everything else that is known of the source.
+// Source returns the locked source, as [Lock.Steps] does for its steps.
 func (l *Lock) Source(key Source) (Source, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	best, rank := Source{}, 0
-	// What was there at first counts too: another source may have taken the name.
-	for _, s := range slices.Concat(l.file.Sources, l.base.Sources) {
-		named := s
-		named.Source = key.Source
-		if !named.same(key) || s.Recipe != key.Recipe {
+	// Include the saved sources: another source may have taken the name since then.
+	for _, s := range slices.Concat(l.file.Sources, l.saved.Sources) {
+		renamed := s
+		renamed.Source = key.Source
+		if !renamed.same(key) || s.Recipe != key.Recipe {
 			continue
 		}
-		own := 1
+		r := 1
 		if s.Source == key.Source {
-			own = 2
+			r = 2
 		}
-		if own > rank {
-			best, rank = s, own
+		if r > rank {
+			best, rank = s, r
 		}
 	}
 	if rank == 0 {
@@ -74,30 +75,30 @@ func (l *Lock) Source(key Source) (Source, bool) {
 	}
 	key.Floor = best.Floor
 	if !best.same(key) || best.Recipe != key.Recipe {
-		l.putSteps(key, best.Steps)
+		l.setSteps(key, best.Steps)
 	}
 	key.Steps = CloneSteps(best.Steps)
 	return key, true
 }
 
-// LastFloor is the floor that another version of a source was resolved for; nil if
-// none is known.
-func (l *Lock) LastFloor(key Source) *GlibcFloor {
+// LatestFloor returns the floor of the newest locked version of a source, or nil if none has
+// a floor.
+func (l *Lock) LatestFloor(key Source) *GlibcFloor {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var last Source
+	var latest Source
 	for _, s := range l.file.Sources {
 		same := s.Type == key.Type && s.Source == key.Source && s.Platform == key.Platform
-		if same && s.Floor != nil && (last.Floor == nil || version.Compare(s.Version, last.Version) > 0) {
-			last = s
+		if same && s.Floor != nil && (latest.Floor == nil || version.Compare(s.Version, latest.Version) > 0) {
+			latest = s
 		}
 	}
-	return last.Floor
+	return latest.Floor
 }
 
-// Outdated is what a source consisted of before its steps in the recipe changed;
-// false if nothing is known of it.
-func (l *Lock) Outdated(key Source) ([]wire.InstallStep, bool) {
+// PreviousSteps returns the locked steps of a source whose steps in the recipe have changed
+// since. It reports false if they have not changed or the source is not locked.
+func (l *Lock) PreviousSteps(key Source) ([]wire.InstallStep, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	i := slices.IndexFunc(l.file.Sources, key.same)
@@ -107,12 +108,14 @@ func (l *Lock) Outdated(key Source) ([]wire.InstallStep, bool) {
 	return CloneSteps(l.file.Sources[i].Steps), true
 }
 
-// Requirement is a line such as "torch[extra]>=2.9, <3; python_version < '3.13'".
+// Requirement matches a line such as "torch[extra]>=2.9, <3; python_version < '3.13'". The
+// first group is the name of the package, the second its version specifiers and the third the
+// marker.
 var Requirement = regexp.MustCompile(`^\s*([A-Za-z0-9._-]+)\s*(?:\[[^\]]*\])?\s*([^;]*?)\s*(;.*)?$`)
 
-// glibcMinor is the minor version of a glibc, or of the one that packages are chosen
-// for where none is named.
-func glibcMinor(glibc string) int {
+// minorOrDefault returns the minor version of a glibc, or of the default glibc for resolving
+// packages if glibc is empty or invalid.
+func minorOrDefault(glibc string) int {
 	if _, minor, ok := strings.Cut(glibc, "."); ok {
 		if n, err := strconv.Atoi(minor); err == nil {
 			return n
@@ -121,19 +124,19 @@ func glibcMinor(glibc string) int {
 	return wheel.DefaultGlibc
 }
 
-// ChangedFiles words how the files of a version differ from those that were locked of
-// it before.
-func ChangedFiles(version string, was, now []wire.InstallStep) (from, to string) {
-	from, to = version+without(was, now), version+without(now, was)
+// ChangedFiles describes the difference between the old and new files of a version, for
+// messages: the version with the names of removed files, and with the names of added files.
+func ChangedFiles(version string, before, after []wire.InstallStep) (from, to string) {
+	from, to = version+describeOnlyIn(before, after), version+describeOnlyIn(after, before)
 	if from == to {
-		to += " (installed otherwise)"
+		to += " (different steps)"
 	}
 	return from, to
 }
 
-// without names what is in some steps and not in others, in parentheses; empty for
-// nothing.
-func without(steps, others []wire.InstallStep) string {
+// describeOnlyIn returns the names of the artifacts in steps that are not in others, in
+// parentheses, or "" if others contains all of them.
+func describeOnlyIn(steps, others []wire.InstallStep) string {
 	known := map[string]bool{}
 	for i := range others {
 		for _, a := range others[i].Artifacts() {
@@ -143,7 +146,7 @@ func without(steps, others []wire.InstallStep) string {
 	var names []string
 	for i := range steps {
 		if p := steps[i].Python; p != nil {
-			known[p.UV.Artifact.SHA256] = true // is not what is installed
+			known[p.UV.Artifact.SHA256] = true // uv is not installed
 		}
 		for _, a := range steps[i].Artifacts() {
 			if known[a.SHA256] {
@@ -159,11 +162,11 @@ func without(steps, others []wire.InstallStep) string {
 	if len(names) == 0 {
 		return ""
 	}
-	const few = 3
+	const maxNames = 3
 	more := ""
-	if len(names) > few {
-		more = fmt.Sprintf(" and %d more", len(names)-few)
-		names = names[:few]
+	if len(names) > maxNames {
+		more = fmt.Sprintf(" and %d more", len(names)-maxNames)
+		names = names[:maxNames]
 	}
 	return " (" + strings.Join(names, ", ") + more + ")"
 }

@@ -14,44 +14,44 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 )
 
-// Save writes what has changed in this lock since it was read into the file, whole
-// or not at all. The file is read again for that, under a lock of the kernel: what
-// other runs have written meanwhile stays. Of two runs that gave a wish another
-// version each, the newer version counts.
+// Save merges the changes of the lock since it was read into the file, and replaces the file
+// atomically. It reads the file again under a file lock to keep the changes of concurrent
+// runs. If two runs resolved the same version constraint, the newer version takes
+// precedence.
 func (l *Lock) Save() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.path == "" || reflect.DeepEqual(l.file, l.base) && !l.outdated() {
+	if l.path == "" || reflect.DeepEqual(l.file, l.saved) && !l.hasOldSchema() {
 		return nil
 	}
 	if err := l.merge(); err != nil {
-		return fileError(l.path, "writing the lock", err)
+		return fileError(l.path, "cannot write the lock "+l.path, err)
 	}
 	l.file.Form = 0
-	l.base = l.file.clone()
+	l.saved = l.file.clone()
 	return nil
 }
 
-// outdated reports whether the file is of an earlier schema, which saving rewrites.
-func (l *Lock) outdated() bool { return l.base.Form != 0 }
+// hasOldSchema reports whether the file has schema 0. Save rewrites such a file.
+func (l *Lock) hasOldSchema() bool { return l.saved.Form != 0 }
 
-// merge puts what has changed into the file as it is now.
+// merge merges the changes of the lock into the current file.
 func (l *Lock) merge() error {
 	unlock, err := atomicfile.Lock(l.path)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	now, err := readLock(l.path)
+	current, err := readLock(l.path)
 	if err != nil {
 		return err
 	}
-	was := now.text()
-	now.Workers = merged(l.base.Workers, l.file.Workers, now.Workers, Worker.same, newerWorker)
-	now.Sources = merged(l.base.Sources, l.file.Sources, now.Sources, Source.same, nil)
-	now.Holds = merged(l.base.Holds, l.file.Holds, now.Holds, Pin.same, nil)
-	text := now.text()
-	if text == was && now.Form == 0 {
+	oldText := current.text()
+	current.Workers = mergeEntries(l.saved.Workers, l.file.Workers, current.Workers, Worker.same, newerWorker)
+	current.Sources = mergeEntries(l.saved.Sources, l.file.Sources, current.Sources, Source.same, nil)
+	current.Pins = mergeEntries(l.saved.Pins, l.file.Pins, current.Pins, Pin.same, nil)
+	text := current.text()
+	if text == oldText && current.Form == 0 {
 		return nil
 	}
 	return atomicfile.Write(l.path, 0o644, func(w io.Writer) error {
@@ -60,9 +60,9 @@ func (l *Lock) merge() error {
 	})
 }
 
-// merged is theirs with what has changed from base to mine. Where they have changed
-// the same entry, both decides; nil takes mine.
-func merged[T any](base, mine, theirs []T, same func(T, T) bool, both func(mine, theirs T) T) []T {
+// mergeEntries applies the changes from base to mine to theirs. resolve decides if both
+// changed the same entry; if it is nil, mine takes precedence.
+func mergeEntries[T any](base, mine, theirs []T, same func(T, T) bool, resolve func(mine, theirs T) T) []T {
 	find := func(list []T, e T) int {
 		return slices.IndexFunc(list, func(o T) bool { return same(o, e) })
 	}
@@ -73,11 +73,11 @@ func merged[T any](base, mine, theirs []T, same func(T, T) bool, both func(mine,
 		old, at := find(base, e), find(out, e)
 		switch {
 		case old >= 0 && reflect.DeepEqual(base[old], e):
-			// It is theirs to say what became of it.
+			// Unchanged in mine: keep theirs.
 		case at < 0:
 			out = append(out, e)
-		case both != nil && (old < 0 || !reflect.DeepEqual(base[old], out[at])):
-			out[at] = both(e, out[at])
+		case resolve != nil && (old < 0 || !reflect.DeepEqual(base[old], out[at])):
+			out[at] = resolve(e, out[at])
 		default:
 			out[at] = e
 		}
@@ -85,8 +85,8 @@ func merged[T any](base, mine, theirs []T, same func(T, T) bool, both func(mine,
 	return out
 }
 
-// newerWorker is what a wish stands for that two runs have resolved at once. The
-// other version is kept as the one before: hives may have it.
+// newerWorker resolves a conflict of two runs that resolved the same version constraint. It
+// returns the newer version and keeps the other one as Previous, because hives may have it.
 func newerWorker(mine, theirs Worker) Worker {
 	if version.Compare(mine.Version, theirs.Version) < 0 {
 		mine, theirs = theirs, mine
@@ -107,7 +107,7 @@ func (s Source) same(o Source) bool {
 
 func (p Pin) same(o Pin) bool { return p.Hive == o.Hive && p.Type == o.Type }
 
-// readLock reads a lock's file; one that does not exist is empty.
+// readLock reads a lock's file. A file that does not exist is empty.
 func readLock(path string) (content, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -123,25 +123,26 @@ func readLock(path string) (content, error) {
 	return f, err
 }
 
-// Changes lists the entries of a lock that were added or replaced. A removed pin is not
-// a change of the plan: it is removed once the upgrade has been applied.
+// Changes lists entries of a lock that were added or replaced. It does not include removed
+// pins: a pin is removed after the upgrade has been applied.
 type Changes struct {
 	Workers []Worker `json:"workers,omitempty"`
 	Sources []Source `json:"sources,omitempty"`
 }
 
-// Unsaved returns what differs from the file, or, for a lock without a file, everything.
+// Unsaved returns the changes since the lock was read or saved, or all entries of a lock
+// without a file.
 func (l *Lock) Unsaved() Changes {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return Changes{
-		Workers: slices.Clone(added(l.base.Workers, l.file.Workers)), Sources: slices.Clone(added(l.base.Sources, l.file.Sources)),
+		Workers: slices.Clone(added(l.saved.Workers, l.file.Workers)), Sources: slices.Clone(added(l.saved.Sources, l.file.Sources)),
 	}
 }
 
-// Merge adds changes that were made in another copy of the lock. Where both have
-// resolved a version constraint, the newer version counts, so that an old plan does not
-// take back an upgrade. Merging the same changes again changes nothing.
+// Merge applies changes of another copy of the lock. If both resolved a version constraint,
+// the newer version takes precedence, so that an old plan does not revert an upgrade. Merge
+// is idempotent.
 func (l *Lock) Merge(c Changes) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -165,10 +166,10 @@ func (l *Lock) Merge(c Changes) {
 	}
 }
 
-// added returns the entries of now that before does not contain.
-func added[T any](before, now []T) []T {
+// added returns the entries of after that before does not contain.
+func added[T any](before, after []T) []T {
 	var list []T
-	for _, e := range now {
+	for _, e := range after {
 		if !slices.ContainsFunc(before, func(o T) bool { return reflect.DeepEqual(o, e) }) {
 			list = append(list, e)
 		}
@@ -176,22 +177,22 @@ func added[T any](before, now []T) []T {
 	return list
 }
 
-// FromBundle returns the lock that data has, for the hives of other: it keeps other's
-// pins and its path.
+// FromBundle returns the lock in data, the lock of a bundle, with the pins and the path of
+// other.
 func FromBundle(data []byte, other *Lock) (*Lock, error) {
 	file, err := parse(data)
 	if err != nil {
-		return nil, fmt.Errorf("the bundle's lock: %w", err)
+		return nil, fmt.Errorf("cannot read the lock of the bundle: %w", err)
 	}
 	other.mu.Lock()
 	defer other.mu.Unlock()
-	file.Holds = slices.Clone(other.file.Holds)
-	// What was known of these wishes is what they change from, and no other run's work.
-	base := content{Holds: slices.Clone(other.base.Holds)}
-	for _, w := range other.base.Workers {
+	file.Pins = slices.Clone(other.file.Pins)
+	// Save merges relative to the entries of other for the same version constraints.
+	base := content{Pins: slices.Clone(other.saved.Pins)}
+	for _, w := range other.saved.Workers {
 		if slices.ContainsFunc(file.Workers, w.same) {
 			base.Workers = append(base.Workers, w)
 		}
 	}
-	return &Lock{path: other.path, file: file, base: base}, nil
+	return &Lock{path: other.path, file: file, saved: base}, nil
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// TestSchemaZeroIsRewritten saves a lock of the format before there was a schema, of
-// which nothing else has changed.
-func TestSchemaZeroIsRewritten(t *testing.T) {
+// TestSaveRewritesSchemaZero checks that Save rewrites an unchanged lock in the format
+// without a schema.
+func TestSaveRewritesSchemaZero(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "hives.lock")
 	old := `{"lock":1,"workers":[{"type":"e","requested":"latest","version":"1.0","resolved_at":"2026-01-02T03:04:05Z"}]}`
@@ -34,13 +34,13 @@ func TestSchemaZeroIsRewritten(t *testing.T) {
 	}
 	got, err := os.ReadFile(path)
 	if err != nil || strings.Contains(string(got), `"lock"`) || !strings.Contains(string(got), `"schema": 1,`) || !strings.Contains(string(got), `"1.0"`) {
-		t.Errorf("the file after Save() is %s, %v; want schema 1 and version 1.0", got, err)
+		t.Errorf("the file after Save() = %s, %v; want schema 1 and version 1.0", got, err)
 	}
 }
 
-// TestNewerLockIsKept saves a change in a lock that a newer rbee has written: its fields
-// and its schema stay.
-func TestNewerLockIsKept(t *testing.T) {
+// TestSaveKeepsNewerFields checks that Save keeps the schema and unknown fields of a lock
+// that a newer rbee wrote.
+func TestSaveKeepsNewerFields(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "hives.lock")
 	newer := `{"schema":4,"min_reader":1,"signed":"x","workers":[
@@ -64,12 +64,13 @@ func TestNewerLockIsKept(t *testing.T) {
 	}
 	for _, want := range []string{`"schema": 4`, `"min_reader": 1`, `"signed": "x"`, `"channel": "stable"`, `"channel": "nightly"`, `"mirror": "m"`, `"2.0"`} {
 		if !strings.Contains(string(data), want) {
-			t.Errorf("the file after Save() is %s, want %s in it", data, want)
+			t.Errorf("the file after Save() = %s, want %s in it", data, want)
 		}
 	}
 }
 
-// TestLoadErrors loads locks that this rbee cannot use. Only a damaged one may be removed.
+// TestLoadErrors checks the errors for locks that this rbee cannot read. Only a damaged lock
+// may be removed, so its reason differs.
 func TestLoadErrors(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -98,7 +99,8 @@ func TestLoadErrors(t *testing.T) {
 	}
 }
 
-// TestSaveKeepsUnreadableLock saves a lock whose file a newer rbee has replaced.
+// TestSaveKeepsUnreadableLock checks that Save does not overwrite a lock that a newer rbee
+// wrote since it was loaded.
 func TestSaveKeepsUnreadableLock(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "hives.lock")
@@ -116,6 +118,6 @@ func TestSaveKeepsUnreadableLock(t *testing.T) {
 		t.Errorf("Save() = %v, reason %q and subject %+v; want %q and the file", err, reason, subject, operations.ReasonNewerFile)
 	}
 	if data, _ := os.ReadFile(path); string(data) != newer {
-		t.Errorf("the file holds %s, want %s", data, newer)
+		t.Errorf("the file after Save() = %s, want %s", data, newer)
 	}
 }

@@ -66,7 +66,7 @@ var diffCases = []diffCase{
 			s.State = &wire.State{Platform: diffPlatform, Noexec: "/home"}
 		},
 		drift:   []string{"missing_hive", "missing_worker llm"},
-		blocked: []string{": /home is mounted noexec, so that no program in it can be run; move rbee with RBEE_HOME"},
+		blocked: []string{": /home is mounted noexec: programs in it cannot run; set RBEE_HOME to another directory"},
 	},
 	{
 		name: "outdated, home mounted noexec",
@@ -245,8 +245,8 @@ var diffCases = []diffCase{
 		},
 		drift: []string{"missing_worker llm"},
 		blocked: []string{"llm: worker 'llm' cannot run on this hive: glibc 2.36 is older than 2.38; " +
-			"cc is not on its PATH: engines compile kernels with a C compiler when they start (install gcc or clang); " +
-			"/home is mounted noexec, so that no program in it can be run; move rbee with RBEE_HOME"},
+			"cc is not in PATH: engines compile kernels with a C compiler when they start (install gcc or clang); " +
+			"/home is mounted noexec: programs in it cannot run; set RBEE_HOME to another directory"},
 	},
 	{
 		name: "machine does not meet the requirements of an installed worker",

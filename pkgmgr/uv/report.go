@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// report is what uv prints when it fails. uv 0.13 prints
+// report is the error output of uv. uv 0.13 prints
 //
 //	error: TITLE
 //	  cause: CAUSE
@@ -13,13 +13,13 @@ import (
 //
 //	hint: HINT
 //
-// and versions before it a tree: "× TITLE", then "╰─▶ CAUSE". Warnings have the first
-// form too, with another first word.
+// and earlier versions print a tree: "× TITLE", then "╰─▶ CAUSE". Warnings have the first
+// form with "warning" instead of "error".
 type report struct {
-	title  string
-	causes []string
-	hints  []string
-	denied string // why an index refused an answer; empty if none did
+	title       string
+	causes      []string
+	hints       []string
+	accessError string // hint about an index that denied access; may be empty
 }
 
 var (
@@ -31,7 +31,7 @@ var (
 
 func stripANSI(s string) string { return ansiRegexp.ReplaceAllString(s, "") }
 
-// redact hides passwords in addresses.
+// redact removes passwords from URLs.
 func redact(s string) string { return passwordRegexp.ReplaceAllString(s, "://***@") }
 
 func lastLine(s string) string {
@@ -39,11 +39,11 @@ func lastLine(s string) string {
 	return strings.TrimSpace(lines[len(lines)-1])
 }
 
-// parseReport reads the error of an output, without its warnings.
+// parseReport parses the error in an output and ignores warnings.
 func parseReport(output string) report {
 	var r report
-	skip := false    // in a warning
-	var last *string // what a continuation line belongs to
+	skip := false    // inside a warning
+	var last *string // the text that a continuation line belongs to
 	add := func(list *[]string, text string) {
 		*list = append(*list, text)
 		last = &(*list)[len(*list)-1]
@@ -79,26 +79,25 @@ func parseReport(output string) report {
 	}
 	for _, h := range r.hints {
 		if strings.Contains(h, "could not be queried") || strings.Contains(h, "returned a 40") {
-			r.denied = plain(h)
+			r.accessError = simplify(h)
 		}
 	}
 	return r
 }
 
-// plain shortens a text of the resolver: without the markers of requirements and in
-// one line.
-func plain(s string) string {
+// simplify removes environment markers, backquotes and line breaks from a text of uv.
+func simplify(s string) string {
 	s = markerRegexp.ReplaceAllString(s, "")
 	s = strings.ReplaceAll(s, "`", "")
 	return strings.TrimRight(strings.TrimSpace(spaceRegexp.ReplaceAllString(s, " ")), ".")
 }
 
-// conflict is the first reason in the resolver's proof that no solution exists.
+// conflict returns the first reason in uv's explanation why no solution exists.
 func (r *report) conflict() string {
 	if len(r.causes) == 0 {
-		return plain(r.title)
+		return simplify(r.title)
 	}
-	text := plain(r.causes[0])
+	text := simplify(r.causes[0])
 	text = strings.TrimPrefix(text, "Because ")
 	for _, end := range []string{", we can conclude", " we can conclude", " and you require", " And because "} {
 		text, _, _ = strings.Cut(text, end)
@@ -107,22 +106,22 @@ func (r *report) conflict() string {
 		text, _, _ = strings.Cut(text, " and only ")
 	}
 	for _, h := range r.hints {
-		if on, ok := strings.CutPrefix(plain(h), "Wheels are available for "); ok {
-			return text + "; wheels exist for " + strings.Replace(on, " on the following platforms: ", " on ", 1)
+		if platforms, ok := strings.CutPrefix(simplify(h), "Wheels are available for "); ok {
+			return text + "; wheels exist for " + strings.Replace(platforms, " on the following platforms: ", " on ", 1)
 		}
 	}
 	return text
 }
 
-// failure is the innermost cause followed by what failed.
+// failure returns the innermost cause, followed by the operation that failed.
 func (r *report) failure() string {
 	if len(r.causes) == 0 {
-		return plain(r.title)
+		return simplify(r.title)
 	}
-	inner := plain(r.causes[len(r.causes)-1])
-	outer := plain(r.title)
+	inner := simplify(r.causes[len(r.causes)-1])
+	outer := simplify(r.title)
 	if strings.HasPrefix(outer, "Request failed after ") {
-		outer = plain(r.causes[0])
+		outer = simplify(r.causes[0])
 	}
 	if inner == outer || strings.Contains(inner, outer) {
 		return inner

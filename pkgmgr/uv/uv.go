@@ -1,9 +1,7 @@
-// Package uv runs the uv program: on the machine that resolves packages and on the
-// machines that install them.
+// Package uv runs the uv program, which resolves and installs Python packages.
 //
-// The result of a run depends on its arguments alone. uv reads many settings from
-// variables (UV_*, PIP_*) and files (uv.toml, pip.conf); [Env] removes the variables
-// and every command gets --no-config.
+// Settings of the user do not affect a run: [Env] removes the variables UV_* and PIP_*, and
+// each command gets the flag --no-config, so that uv ignores uv.toml and pip.conf.
 //
 // See https://docs.astral.sh/uv/reference/cli/ and
 // https://docs.astral.sh/uv/reference/environment/.
@@ -22,48 +20,48 @@ import (
 	"time"
 )
 
-// inherited are the variables of the user that uv gets: where its home is, how a
-// network is reached, and which certificates and passwords are used for that.
-var inherited = []string{
+// inheritedVariables lists the variables of the user that are passed to uv: the home
+// directory, proxies, certificates and credentials.
+var inheritedVariables = []string{
 	"HOME", "PATH", "TMPDIR", "USER", "LOGNAME",
 	"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
 	"NETRC", "SSL_CERT_FILE", "SSL_CERT_DIR", "SSL_CLIENT_CERT",
 }
 
-// Env returns the environment for uv: the variables of environ that are not settings
-// of uv, followed by set. An entry of set is NAME=value, as in [os.Environ].
+// Env returns the environment for uv: the permitted variables of environ, followed by set.
+// The entries have the form NAME=value, as in [os.Environ].
 func Env(environ []string, set ...string) []string {
 	var env []string
 	for _, v := range environ {
 		name, _, _ := strings.Cut(v, "=")
-		// The test binary that stands in for uv is told so by a variable.
-		if slices.Contains(inherited, name) || strings.HasPrefix(name, "RBEE_ORIGINTEST_") {
+		// These variables make a test binary act as uv.
+		if slices.Contains(inheritedVariables, name) || strings.HasPrefix(name, "RBEE_ORIGINTEST_") {
 			env = append(env, v)
 		}
 	}
 	return append(env, set...)
 }
 
-// Command is one run of uv.
+// Command is an invocation of uv.
 type Command struct {
 	Program string   // path of the uv program
-	Args    []string // --no-config is added
-	Env     []string // the complete environment, as [Env] returns it
+	Args    []string // subcommand and flags; Run adds --no-config
+	Env     []string // the complete environment, see [Env]
 	Dir     string   // working directory
 	Stdin   io.Reader
 }
 
-// stopDelay limits how long the processes of a canceled run may take to exit.
+// stopDelay is the maximum time that the processes of a canceled run may take to exit.
 const stopDelay = 5 * time.Second
 
-// Run runs a command and waits for it. When ctx ends, uv and all processes that it
-// started are killed and the error is the cause of ctx. Any other error is an [*Error].
+// Run runs a command and waits for it to exit. If ctx is done, Run kills uv and all processes
+// that it started and returns the cause of ctx. Any other error is an [*Error].
 func Run(ctx context.Context, c Command) error {
-	words := slices.IndexFunc(c.Args, func(arg string) bool { return strings.HasPrefix(arg, "-") })
-	if words < 0 {
-		words = len(c.Args)
+	firstFlag := slices.IndexFunc(c.Args, func(arg string) bool { return strings.HasPrefix(arg, "-") })
+	if firstFlag < 0 {
+		firstFlag = len(c.Args)
 	}
-	args := slices.Insert(slices.Clone(c.Args), words, "--no-config")
+	args := slices.Insert(slices.Clone(c.Args), firstFlag, "--no-config")
 	cmd := exec.CommandContext(ctx, c.Program, args...) //nolint:gosec // its checksum was verified
 	cmd.Dir, cmd.Env, cmd.Stdin = c.Dir, c.Env, c.Stdin
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -78,17 +76,17 @@ func Run(ctx context.Context, c Command) error {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
 	}
-	return newError(strings.Join(c.Args[:words], " "), out.String(), err)
+	return newError(strings.Join(c.Args[:firstFlag], " "), out.String(), err)
 }
 
-// Error reports a failed run of uv.
+// Error reports that uv failed.
 type Error struct {
 	Command string // such as "pip compile"
-	Cause   string // one sentence without the final dot, the cause first
-	Output  string // everything that uv printed, without passwords
+	Cause   string // one sentence without a final period, the innermost cause first
+	Output  string // the complete error output, without passwords
 
-	// NoSolution means that uv reached the index and no set of versions meets the
-	// requirements on the given platform.
+	// NoSolution means that uv could access the index, but no set of versions meets the
+	// requirements on the platform.
 	NoSolution bool
 
 	Err error // of the process
@@ -100,8 +98,8 @@ func (e *Error) Error() string { return e.Cause }
 // Unwrap returns the error of the process.
 func (e *Error) Unwrap() error { return e.Err }
 
-// noSolutionStatus is the exit status of uv when resolution fails; all other failures
-// have 2. See https://docs.astral.sh/uv/reference/cli/.
+// noSolutionStatus is the exit status of uv if resolution fails. The status of all other
+// failures is 2. See https://docs.astral.sh/uv/reference/cli/.
 const noSolutionStatus = 1
 
 func newError(command, output string, err error) *Error {
@@ -115,8 +113,8 @@ func newError(command, output string, err error) *Error {
 	noSolution := strings.HasPrefix(r.title, "No solution found")
 	e := &Error{Command: command, Output: output, Err: err}
 	switch {
-	case noSolution && r.denied != "":
-		e.Cause = r.denied
+	case noSolution && r.accessError != "":
+		e.Cause = r.accessError
 	case noSolution:
 		e.NoSolution = status == noSolutionStatus || status < 0
 		e.Cause = r.conflict()

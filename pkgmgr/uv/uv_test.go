@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// The outputs are those of uv 0.13.9, shortened where they repeat themselves, and of
-// uv 0.8 where they begin with ×.
+// TestErrorCause checks the causes of real outputs. The outputs that start with × are from
+// uv 0.8, the others from uv 0.13.9, shortened.
 func TestErrorCause(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
@@ -20,7 +20,7 @@ func TestErrorCause(t *testing.T) {
 		want       string
 		noSolution bool
 	}{
-		"a dependency without a wheel": {`warning: The requested Python version 3.12 is not available; 3.11.7 will be used to build dependencies instead.
+		"dependency without a wheel": {`warning: The requested Python version 3.12 is not available; 3.11.7 will be used to build dependencies instead.
 error: No solution found when resolving dependencies
   cause: Because llguidance{platform_machine == 'aarch64' or platform_machine == 'x86_64'}>=1.7.0,<=1.7.6 has no usable wheels and only the following versions of llguidance{platform_machine == 'aarch64' or platform_machine == 'x86_64'} are available:
              llguidance{platform_machine == 'aarch64' or platform_machine == 'x86_64'}<=1.7.6
@@ -30,15 +30,15 @@ error: No solution found when resolving dependencies
 
 hint: Wheels are required for ` + "`llguidance`" + ` because building from source is disabled for all packages (i.e., with ` + "`--no-build`" + `)
 `, "llguidance>=1.7.0,<=1.7.6 has no usable wheels", true},
-		"another platform": {"error: No solution found when resolving dependencies\n  cause: Because sglang==0.5.23 has no wheels with a matching platform tag (e.g., `manylinux_2_28_x86_64`) and you require sglang==0.5.23, we can conclude that your requirements are unsatisfiable.\n\nhint: Wheels are available for `sglang` (v0.5.23) on the following platforms: `manylinux_2_34_aarch64`, `manylinux_2_34_x86_64`\n",
+		"wheel for another platform": {"error: No solution found when resolving dependencies\n  cause: Because sglang==0.5.23 has no wheels with a matching platform tag (e.g., `manylinux_2_28_x86_64`) and you require sglang==0.5.23, we can conclude that your requirements are unsatisfiable.\n\nhint: Wheels are available for `sglang` (v0.5.23) on the following platforms: `manylinux_2_34_aarch64`, `manylinux_2_34_x86_64`\n",
 			"sglang==0.5.23 has no wheels with a matching platform tag (e.g., manylinux_2_28_x86_64); wheels exist for sglang (v0.5.23) on manylinux_2_34_aarch64, manylinux_2_34_x86_64", true},
-		"no such package": {"error: No solution found when resolving dependencies\n  cause: Because nosuchpackagexyz was not found in the package registry and you require nosuchpackagexyz, we can conclude that your requirements are unsatisfiable.\n",
+		"unknown package": {"error: No solution found when resolving dependencies\n  cause: Because nosuchpackagexyz was not found in the package registry and you require nosuchpackagexyz, we can conclude that your requirements are unsatisfiable.\n",
 			"nosuchpackagexyz was not found in the package registry", true},
-		"no such version": {"error: No solution found when resolving dependencies\n  cause: Because only requests<=2.34.2 is available and you require requests>=999, we can conclude that your requirements are unsatisfiable.\n",
+		"unknown version": {"error: No solution found when resolving dependencies\n  cause: Because only requests<=2.34.2 is available and you require requests>=999, we can conclude that your requirements are unsatisfiable.\n",
 			"only requests<=2.34.2 is available", true},
-		"the tree of earlier versions": {"  × No solution found when resolving dependencies:\n  ╰─▶ Because wax was not found in the package registry and you require\n      wax, we can conclude that your requirements are unsatisfiable.\n",
+		"tree format of earlier versions": {"  × No solution found when resolving dependencies:\n  ╰─▶ Because wax was not found in the package registry and you require\n      wax, we can conclude that your requirements are unsatisfiable.\n",
 			"wax was not found in the package registry", true},
-		"no password": {"error: No solution found when resolving dependencies\n  cause: Because requests was not found in the package registry and you require requests, we can conclude that your requirements are unsatisfiable.\n\nhint: An index URL (http://127.0.0.1:9831/simple) could not be queried due to a lack of valid authentication credentials (401 Unauthorized)\n",
+		"missing credentials": {"error: No solution found when resolving dependencies\n  cause: Because requests was not found in the package registry and you require requests, we can conclude that your requirements are unsatisfiable.\n\nhint: An index URL (http://127.0.0.1:9831/simple) could not be queried due to a lack of valid authentication credentials (401 Unauthorized)\n",
 			"An index URL (http://127.0.0.1:9831/simple) could not be queried due to a lack of valid authentication credentials (401 Unauthorized)", false},
 		"forbidden": {"error: No solution found when resolving dependencies\n  cause: Because requests was not found in the package registry and you require requests, we can conclude that your requirements are unsatisfiable.\n\nhint: An index (http://127.0.0.1:9831/simple) returned a 403 Forbidden error. Check that the index URL is correct and the credentials are valid.\n",
 			"An index (http://127.0.0.1:9831/simple) returned a 403 Forbidden error. Check that the index URL is correct and the credentials are valid", false},
@@ -46,21 +46,21 @@ hint: Wheels are required for ` + "`llguidance`" + ` because building from sourc
 			"Connection refused (os error 111): Failed to fetch: http://127.0.0.1:9/simple/requests/", false},
 		"server error": {"error: Failed to fetch: http://127.0.0.1:9831/simple/requests/\n  cause: HTTP status server error (500 Internal Server Error) for url (http://127.0.0.1:9831/simple/requests/)\n",
 			"HTTP status server error (500 Internal Server Error) for url (http://127.0.0.1:9831/simple/requests/): Failed to fetch: http://127.0.0.1:9831/simple/requests/", false},
-		"garbage": {"error: Received some unexpected JSON from `http://127.0.0.1:9811/simple/requests/`\n  cause: EOF while parsing an object at line 1 column 4\n",
+		"invalid JSON": {"error: Received some unexpected JSON from `http://127.0.0.1:9811/simple/requests/`\n  cause: EOF while parsing an object at line 1 column 4\n",
 			"EOF while parsing an object at line 1 column 4: Received some unexpected JSON from http://127.0.0.1:9811/simple/requests/", false},
-		"a password in an address": {"error: Failed to fetch: http://me:secret@127.0.0.1/simple/x/\n", "Failed to fetch: http://***@127.0.0.1/simple/x/", false},
-		"a requirement that cannot be read": {"error: Couldn't parse requirement in `-` at position 0\n  cause: Unexpected end of version specifier, expected version\n         requests ===\n                  ^^^\n",
+		"password in a URL": {"error: Failed to fetch: http://me:secret@127.0.0.1/simple/x/\n", "Failed to fetch: http://***@127.0.0.1/simple/x/", false},
+		"invalid requirement": {"error: Couldn't parse requirement in `-` at position 0\n  cause: Unexpected end of version specifier, expected version\n         requests ===\n                  ^^^\n",
 			"Unexpected end of version specifier, expected version requests === ^^^: Couldn't parse requirement in - at position 0", false},
 		"colors":     {"\x1b[1m\x1b[31merror\x1b[39m\x1b[0m: it broke\n", "it broke", false},
 		"other text": {"thread 'main' panicked\nat src/lib.rs:1\n", "at src/lib.rs:1", false},
-		"nothing":    {"", "uv pip compile: exit status 2", false},
+		"no output":  {"", "uv pip compile: exit status 2", false},
 	} {
 		e := newError("pip compile", tt.output, errors.New("exit status 2"))
 		if e.Cause != tt.want || e.NoSolution != tt.noSolution {
 			t.Errorf("%s: cause = %q, no solution %t, want %q, %t", name, e.Cause, e.NoSolution, tt.want, tt.noSolution)
 		}
 		if strings.Contains(e.Output, "secret") || strings.Contains(e.Cause, "\n") {
-			t.Errorf("%s: output = %q, cause = %q", name, e.Output, e.Cause)
+			t.Errorf("%s: output = %q, cause = %q, want no password and a cause of one line", name, e.Output, e.Cause)
 		}
 	}
 }
@@ -78,7 +78,7 @@ func TestEnv(t *testing.T) {
 	}
 }
 
-// script writes a program that stands in for uv.
+// script creates a shell script that replaces uv, and returns its path.
 func script(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "uv")
@@ -106,17 +106,17 @@ func TestRun(t *testing.T) {
 	}
 
 	var e *Error
-	err = Run(t.Context(), Command{Program: script(t, "echo 'error: No solution found when resolving dependencies' >&2; echo '  cause: Because wax is gone, we can conclude' >&2; exit 1"), Args: []string{"pip", "compile"}, Dir: dir})
-	if !errors.As(err, &e) || !e.NoSolution || e.Command != "pip compile" || e.Error() != "wax is gone" {
+	err = Run(t.Context(), Command{Program: script(t, "echo 'error: No solution found when resolving dependencies' >&2; echo '  cause: Because wax is missing, we can conclude' >&2; exit 1"), Args: []string{"pip", "compile"}, Dir: dir})
+	if !errors.As(err, &e) || !e.NoSolution || e.Command != "pip compile" || e.Error() != "wax is missing" {
 		t.Errorf("Run() = %+v, want no solution", err)
 	}
 	err = Run(t.Context(), Command{Program: filepath.Join(dir, "missing"), Args: []string{"venv"}, Dir: dir})
 	if !errors.As(err, &e) || !strings.Contains(e.Error(), "uv venv: ") || !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("Run() of a missing program = %v", err)
+		t.Errorf("Run(missing program) = %v, want an error with the command that wraps os.ErrNotExist", err)
 	}
 }
 
-// A canceled run ends with everything that it started.
+// TestRunCanceled checks that Run kills the child processes of uv and returns the cause.
 func TestRunCanceled(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -133,7 +133,7 @@ func TestRunCanceled(t *testing.T) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("the program did not start")
+			t.Fatal("the program did not start within 20 s")
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -149,7 +149,7 @@ func FuzzError(f *testing.F) {
 	f.Fuzz(func(t *testing.T, output string) {
 		e := newError("pip compile", output, errors.New("exit status 2"))
 		if e.Cause == "" {
-			t.Errorf("newError(%q) has no cause", output)
+			t.Errorf("newError(%q).Cause is empty", output)
 		}
 	})
 }

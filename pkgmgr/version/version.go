@@ -1,6 +1,6 @@
-// Package version compares versions of engines, and checks them against the version
-// constraints of a config. It accepts what upstream projects use: semantic versions,
-// Python versions (PEP 440) and build numbers such as b10811.
+// Package version compares versions of engines and matches them with the version constraints
+// of a config. It supports semantic versions, Python versions (PEP 440) and build numbers
+// such as b10811.
 package version
 
 import (
@@ -12,11 +12,10 @@ import (
 	"unicode"
 )
 
-// Compare orders versions of whatever project: numbers count as numbers,
-// so that 1.10 comes after 1.9 and b999 before b1000, a leading v does not count,
-// and what is named as not final (dev, alpha, beta, rc) comes before the version
-// itself. It agrees with the order of Semantic Versioning and of PEP 440 but for
-// PEP 440's epochs.
+// Compare returns -1 if version a is older than b, 0 if they are equal, and 1 if a is newer.
+// Numbers are compared as numbers: 1.10 is newer than 1.9, and b999 is older than b1000. A
+// leading v is ignored. Prereleases (dev, alpha, beta, rc) are older than the final version.
+// The order agrees with Semantic Versioning and PEP 440, except for the epochs of PEP 440.
 func Compare(a, b string) int {
 	x, y := versionParts(a), versionParts(b)
 	for i := range max(len(x), len(y)) {
@@ -34,15 +33,16 @@ func Compare(a, b string) int {
 	return 0
 }
 
-// versionPart is a number or a word of a version. The zero value, which stands
-// for the end, equals the number 0.
+// versionPart is a number or a word of a version. The zero value is the end of a version and
+// equal to the number 0.
 type versionPart struct {
-	rank   int // before the end, at it, after it
+	rank   int // order relative to the end: negative, 0 or positive
 	number string
 	word   string
 }
 
-// ranks of words that say that a version is not final, or comes after the final one.
+// wordRanks contains the ranks of words that mark a version before (negative) or after the
+// final version.
 var wordRanks = map[string]int{
 	"dev": -6, "nightly": -6, "a": -5, "alpha": -5, "b": -4, "beta": -4, "c": -3, "rc": -3, "pre": -3, "preview": -3,
 	"post": 1, "rev": 1, "r": 1,
@@ -74,7 +74,7 @@ func versionParts(v string) []versionPart {
 			number := strings.TrimLeft(text, "0")
 			part := versionPart{number: number}
 			if number != "" {
-				part.rank = 2 // a further number comes after the end
+				part.rank = 2 // an additional number makes the version newer
 			}
 			parts = append(parts, part)
 		case numbers && wordRanks[text] != 0:
@@ -86,16 +86,15 @@ func versionParts(v string) []versionPart {
 	return parts
 }
 
-// finalVersion reports whether a version's own name does not say that it is
-// something before the final one.
-func finalVersion(v string) bool {
+// isFinal reports whether a version is not a prerelease according to its name.
+func isFinal(v string) bool {
 	return !slices.ContainsFunc(versionParts(v), func(p versionPart) bool { return p.rank < 0 })
 }
 
-// Range is a set of versions. The zero value holds all.
+// Range is a set of versions. The zero value contains all versions.
 type Range struct{ terms []rangeTerm }
 
-// Versions returns the versions that the range compares with, as they are written.
+// Versions returns the versions in the comparisons of the range, as written.
 func (r Range) Versions() []string {
 	versions := make([]string, len(r.terms))
 	for i, t := range r.terms {
@@ -106,9 +105,9 @@ func (r Range) Versions() []string {
 
 type rangeTerm struct{ op, version string }
 
-// ParseRange reads a range: comparisons with commas between them, all of which
-// must hold, such as ">=0.8, <0.9" or "!=1.2"; a version with a star at its end,
-// such as "0.11.*"; or one version.
+// ParseRange parses a range of versions. It is a version, a version with a wildcard at the
+// end such as "0.11.*", or a comparison such as "!=1.2". Terms can be combined with commas:
+// a version is in ">=0.8, <0.9" if it meets both conditions.
 func ParseRange(s string) (Range, error) {
 	var r Range
 	for text := range strings.SplitSeq(s, ",") {
@@ -124,14 +123,14 @@ func ParseRange(s string) (Range, error) {
 			t.op, text = "*", stem
 		}
 		if t.version = text; !Valid(text) || text == Latest {
-			return Range{}, fmt.Errorf("%q is no range of versions", s)
+			return Range{}, fmt.Errorf("invalid version range %q", s)
 		}
 		r.terms = append(r.terms, t)
 	}
 	return r, nil
 }
 
-// Exact is the one version that the range consists of, or empty.
+// Exact returns the version if the range consists of one exact version, else "".
 func (r Range) Exact() string {
 	if len(r.terms) == 1 && r.terms[0].op == "==" {
 		return r.terms[0].version
@@ -167,29 +166,28 @@ func (r Range) Has(version string) bool {
 	return true
 }
 
-// ValidConstraint reports whether s can stand in a config: [Latest], a version,
-// or a range of at most 100 bytes.
+// ValidConstraint reports whether s is a valid version constraint of a config: [Latest], a
+// version, or a range of at most 100 bytes.
 func ValidConstraint(s string) bool {
 	if s == Latest {
 		return true
 	}
 	_, err := ParseRange(s)
-	return err == nil && wishRegexp.MatchString(s) && len(s) <= 100
+	return err == nil && constraintRegexp.MatchString(s) && len(s) <= 100
 }
 
-// IsExact reports whether a wish of a config names one version.
+// IsExact reports whether a version constraint is a single version.
 func IsExact(s string) bool {
 	r, err := ParseRange(s)
 	return s != Latest && err == nil && r.Exact() != ""
 }
 
-// Newest picks the newest of versions that a wish allows; empty if there is none.
-// Versions that are not final count only if no other is there, or if the wish
-// names one.
-func Newest(wish string, versions []string) string {
+// Newest returns the newest of versions that satisfies a version constraint, or "" if none
+// does. It returns a prerelease only if no final version satisfies the constraint.
+func Newest(constraint string, versions []string) string {
 	var r Range
-	if wish != Latest && wish != "" {
-		parsed, err := ParseRange(wish)
+	if constraint != Latest && constraint != "" {
+		parsed, err := ParseRange(constraint)
 		if err != nil {
 			return ""
 		}
@@ -200,25 +198,26 @@ func Newest(wish string, versions []string) string {
 		if !r.Has(v) {
 			continue
 		}
-		switch final := finalVersion(v); {
-		case best == "", final && !finalVersion(best), final == finalVersion(best) && Compare(v, best) > 0:
+		switch final := isFinal(v); {
+		case best == "", final && !isFinal(best), final == isFinal(best) && Compare(v, best) > 0:
 			best = v
 		}
 	}
 	return best
 }
 
-// Latest is the version that stands for the newest one a recipe knows.
+// Latest is the version constraint for the newest version.
 const Latest = "latest"
 
-// Valid reports whether s can be a version: letters, digits, dot, plus,
-// dash and underscore, beginning with a letter or digit, at most 64 bytes.
+// Valid reports whether s is a valid version: letters, digits, dot, plus, dash and
+// underscore, with a letter or digit at the start, at most 64 bytes.
 func Valid(s string) bool { return versionRegexp.MatchString(s) }
 
 var versionRegexp = regexp.MustCompile(versionPattern)
 
-var wishRegexp = regexp.MustCompile(ConstraintPattern)
+var constraintRegexp = regexp.MustCompile(ConstraintPattern)
 
 const versionPattern = `^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$`
 
-const ConstraintPattern = `^(>=|<=|==|!=|>|<)? *[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(\.\*)?( *, *(>=|<=|==|!=|>|<)? *[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(\.\*)?)*$` // of a version in a config
+// ConstraintPattern matches the version constraints of a config except [Latest].
+const ConstraintPattern = `^(>=|<=|==|!=|>|<)? *[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(\.\*)?( *, *(>=|<=|==|!=|>|<)? *[A-Za-z0-9][A-Za-z0-9._+-]{0,63}(\.\*)?)*$`

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestVersions(t *testing.T) {
+func TestCompareAndNewest(t *testing.T) {
 	t.Parallel()
 	sorted := []string{
 		"0.6.0.dev1", "0.6.0a1", "0.6.0b2", "0.6.0rc1", "0.6.0", "0.6.0.post1", "0.6.1", "v0.6.2", "0.6.10", "0.7", "1.0-beta.2", "1.0.0", "1.0.1", "b999", "b1000",
@@ -20,27 +20,32 @@ func TestVersions(t *testing.T) {
 				want = 1
 			}
 			if got := Compare(sorted[i], sorted[j]); got != want && !strings.HasPrefix(sorted[max(i, j)], "b") {
-				t.Errorf("%s and %s: %d", sorted[i], sorted[j], got)
+				t.Errorf("Compare(%q, %q) = %d, want %d", sorted[i], sorted[j], got, want)
 			}
 		}
 	}
-	if Compare("b999", "b1000") != -1 || Compare("1.2", "1.2.0") != 0 || Compare("V1", "1") != 0 {
-		t.Error("numbers do not count as numbers")
+	for _, tt := range []struct {
+		a, b string
+		want int
+	}{{"b999", "b1000", -1}, {"1.2", "1.2.0", 0}, {"V1", "1", 0}} {
+		if got := Compare(tt.a, tt.b); got != tt.want {
+			t.Errorf("Compare(%q, %q) = %d, want %d", tt.a, tt.b, got, tt.want)
+		}
 	}
 	all := []string{"0.9.0", "0.10.0", "0.11.0rc1", "0.10.2", "0.8.9"}
-	for wish, want := range map[string]string{
+	for constraint, want := range map[string]string{
 		"latest": "0.10.2", ">=0.8, <0.10": "0.9.0", "0.10.*": "0.10.2", "!=0.10.2": "0.10.0", "0.8.9": "0.8.9", ">0.10.2": "0.11.0rc1", ">2": "", "<=0.8.9": "0.8.9",
 	} {
-		if got := Newest(wish, all); got != want {
-			t.Errorf("%s is %q, want %q", wish, got, want)
+		if got := Newest(constraint, all); got != want {
+			t.Errorf("Newest(%q) = %q, want %q", constraint, got, want)
 		}
-		if !ValidConstraint(wish) {
-			t.Errorf("%s is not valid", wish)
+		if !ValidConstraint(constraint) {
+			t.Errorf("ValidConstraint(%q) = false, want true", constraint)
 		}
 	}
 	for _, bad := range []string{"", ">=", "1,,2", ">= 1; rm", "1 2", "latest,1", "$(x)", strings.Repeat("1", 200)} {
 		if ValidConstraint(bad) {
-			t.Errorf("%q is valid", bad)
+			t.Errorf("ValidConstraint(%q) = true, want false", bad)
 		}
 	}
 }
@@ -54,10 +59,10 @@ func FuzzParseRange(f *testing.F) {
 			r.Has(version)
 		}
 		if Compare(text, version) != -Compare(version, text) {
-			t.Errorf("%q and %q are in no order", text, version)
+			t.Errorf("Compare(%q, %q) = %d, want the negative of the swapped comparison, %d", text, version, Compare(text, version), Compare(version, text))
 		}
 		if Compare(version, version) != 0 {
-			t.Errorf("%q is not itself", version)
+			t.Errorf("Compare(%q, %q) = %d, want 0", version, version, Compare(version, version))
 		}
 	})
 }

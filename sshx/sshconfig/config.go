@@ -13,15 +13,15 @@ import (
 	"github.com/kevinburke/ssh_config"
 )
 
-// Options say which files [Load] reads. The zero value reads what ssh reads.
+// Options are the options of [Load]. The zero value selects the same files as ssh.
 type Options struct {
-	// Files are the ssh_config files, the most important first. nil: ~/.ssh/config and /etc/ssh/ssh_config, which need not
-	// exist; empty: none.
+	// Files lists the ssh_config files in order of precedence. Nil means ~/.ssh/config and /etc/ssh/ssh_config, which may be
+	// missing. A non-nil empty slice means no files.
 	Files []string
-	// KnownHosts are the known_hosts files, in place of UserKnownHostsFile and GlobalKnownHostsFile. nil: what ssh_config
-	// says, else OpenSSH's defaults in ~/.ssh and /etc/ssh.
+	// KnownHosts lists the known_hosts files. Nil means UserKnownHostsFile and GlobalKnownHostsFile of ssh_config, or the
+	// defaults of OpenSSH in ~/.ssh and /etc/ssh.
 	KnownHosts []string
-	// Home is the home directory that ~ stands for. "": os.UserHomeDir.
+	// Home is the home directory. Empty means the result of os.UserHomeDir.
 	Home string
 }
 
@@ -33,8 +33,8 @@ type Config struct {
 	lines      []directive
 }
 
-// Load reads ssh_config files. It fails if a file of o.Files does not exist, or if a file cannot be read or split into
-// directives. A value that is invalid for its keyword is reported by [Config.Resolve], for the hosts that it applies to.
+// Load reads ssh_config files. It returns an error if a file of o.Files is missing, or if a file cannot be read or split into
+// directives. Load does not validate the values of directives: [Config.Resolve] does, for the hosts that they apply to.
 func Load(o Options) (*Config, error) {
 	c := &Config{home: o.Home, knownHosts: o.KnownHosts}
 	var err error
@@ -59,7 +59,7 @@ func Load(o Options) (*Config, error) {
 	return c, nil
 }
 
-// Resolve returns the settings for a target. It uses no network; it may run the commands of "Match exec" lines.
+// Resolve returns the settings for a target. It does not use the network, but can run the commands of "Match exec" lines.
 func (c *Config) Resolve(t Target) (Settings, error) {
 	s, err := c.resolve(t, nil)
 	if err != nil {
@@ -68,34 +68,34 @@ func (c *Config) Resolve(t Target) (Settings, error) {
 	return s, nil
 }
 
-// Hosts lists the concrete (wildcard-free) names in the Host lines of ssh_config, included files too, that match a
-// pattern such as "gpu-*", sorted. * is any run of characters and ? is one character.
+// Hosts returns the names without wildcards in the Host lines of ssh_config and its included files that match a pattern such
+// as "gpu-*", sorted. In the pattern, * matches any number of characters and ? matches one.
 func (c *Config) Hosts(pattern string) []string {
-	found := aliases(c.lines, pattern, nil)
-	slices.Sort(found)
-	return found
+	names := hostNames(c.lines, pattern, nil)
+	slices.Sort(names)
+	return names
 }
 
-// maxIncludeDepth is OpenSSH's own limit on Include within Include.
+// maxIncludeDepth limits nested Include directives, as in OpenSSH.
 const maxIncludeDepth = 16
 
 // directive is one directive of an ssh_config file.
 type directive struct {
 	key      string // lower case
-	value    string // as written, quotes included, comment cut off
-	pos      string // file:line, for messages
+	value    string // as written, with quotes and without the comment
+	pos      string // file:line, for error messages
 	included [][]directive
 }
 
-// loader reads ssh_config files into lines.
+// loader reads ssh_config files into directives.
 //
-// The lexing is ssh_config's. Its own Host, Match and Include handling is passed by, because one Match block that it
-// does not know makes a whole file unusable, and it looks for included files in the real home directory only.
+// It uses the lexer of the ssh_config module, but not its Host, Match and Include handling: that rejects a complete file with
+// one unknown Match criterion, and searches included files only in the real home directory.
 type loader struct {
 	home string
 }
 
-// load reads the files one after another, as if they were one.
+// load reads files in order, as if they were one file.
 func (l loader) load(files []string, mustExist bool) ([]directive, error) {
 	var all []directive
 	for _, file := range files {
@@ -113,7 +113,7 @@ func (l loader) load(files []string, mustExist bool) ([]directive, error) {
 
 func (l loader) file(path string, depth int) ([]directive, error) {
 	if depth > maxIncludeDepth {
-		return nil, fmt.Errorf("%s: Include is nested more than %d deep", path, maxIncludeDepth)
+		return nil, fmt.Errorf("%s: more than %d nested Include directives", path, maxIncludeDepth)
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
@@ -134,7 +134,7 @@ func (l loader) file(path string, depth int) ([]directive, error) {
 	return lines, nil
 }
 
-// include reads what an Include directive in file names. A pattern that matches nothing is fine.
+// include reads the files of an Include directive in file. A pattern may match no file.
 func (l loader) include(line directive, file string, depth int) ([][]directive, error) {
 	base := filepath.Join(l.home, ".ssh")
 	if strings.HasPrefix(filepath.Clean(file), "/etc/ssh/") {
@@ -161,18 +161,18 @@ func (l loader) include(line directive, file string, depth int) ([][]directive, 
 	return all, nil
 }
 
-// Private-use runes stand in for characters that the lexer would treat otherwise than OpenSSH does.
+// Private-use runes replace characters that the lexer does not handle like OpenSSH.
 const (
 	hiddenQuote = '\uE001'
 	hiddenHash  = '\uE002'
 )
 
-// lex splits text into directives. Every block keyword is renamed on the way through the lexer, so that
-// all lines come back as plain ones.
+// lex splits text into directives. It renames all keywords before it calls the lexer, so that the lexer does not interpret
+// block keywords.
 func lex(text, path string) (lines []directive, err error) {
 	defer func() {
-		if r := recover(); r != nil { // the lexer panics on some broken lines
-			err = fmt.Errorf("%s: not a valid ssh_config: %v", path, r)
+		if r := recover(); r != nil { // the lexer panics on some invalid lines
+			err = fmt.Errorf("%s: invalid ssh_config: %v", path, r)
 		}
 	}()
 	source := strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n")
@@ -202,11 +202,11 @@ func lex(text, path string) (lines []directive, err error) {
 	return lines, nil
 }
 
-// keyPrefix renames every keyword, so that the lexer's package takes no block keyword for its own.
+// keyPrefix is added to every keyword, so that the lexer does not interpret block keywords.
 const keyPrefix = "x-"
 
-// hideFromLexer renames the keyword of a line, and hides quotes and those # that start no comment: a comment starts
-// at a # that begins a word outside of quotes.
+// hideFromLexer adds keyPrefix to the keyword of a line, and replaces quotes and each # that does not start a comment. Only a #
+// at the start of a word outside of quotes starts a comment.
 func hideFromLexer(line string) string {
 	line = strings.TrimLeft(line, " \t\v\f\r\uFEFF")
 	if line == "" || line[0] == '#' {
@@ -231,7 +231,7 @@ func hideFromLexer(line string) string {
 	return b.String()
 }
 
-// splitArgs splits a directive's value at white space, minding double and single quotes.
+// splitArgs splits the value of a directive at white space outside of double and single quotes.
 func splitArgs(value string) []string {
 	var args []string
 	var word strings.Builder
@@ -264,7 +264,8 @@ func splitArgs(value string) []string {
 	return args
 }
 
-// matchPattern matches with * (any run of characters) and ? (exactly one), as ssh_config(5) PATTERNS says.
+// matchPattern reports whether s matches a pattern with * (any number of characters) and ? (exactly one character); see
+// PATTERNS in ssh_config(5).
 func matchPattern(pattern, s string) bool {
 	for {
 		star := strings.IndexByte(pattern, '*')
@@ -282,7 +283,7 @@ func matchPattern(pattern, s string) bool {
 		if i := strings.IndexByte(pattern, '*'); i >= 0 {
 			next = pattern[:i]
 		}
-		// The last piece must fit at the end; any other piece takes the first place where it fits.
+		// The last part must match at the end. The other parts match at the first possible position.
 		if len(next) == len(pattern) {
 			return len(s) >= len(next) && matchPrefix(next, s[len(s)-len(next):])
 		}
@@ -295,7 +296,7 @@ func matchPattern(pattern, s string) bool {
 	}
 }
 
-// matchPrefix tells whether s starts with what pattern, which has no *, stands for.
+// matchPrefix reports whether a prefix of s matches pattern, which contains no *.
 func matchPrefix(pattern, s string) bool {
 	if len(s) < len(pattern) {
 		return false
@@ -308,7 +309,7 @@ func matchPrefix(pattern, s string) bool {
 	return true
 }
 
-// matchAny tells whether a pattern matches and no negated pattern (!x) does.
+// matchAny reports whether at least one pattern matches s and no negated pattern (!x) does.
 func matchAny(patterns []string, s string) bool {
 	matched := false
 	for _, p := range patterns {
@@ -323,20 +324,20 @@ func matchAny(patterns []string, s string) bool {
 	return matched
 }
 
-// aliases adds to found the concrete names in Host lines that match pattern.
-func aliases(lines []directive, pattern string, found []string) []string {
+// hostNames appends the names without wildcards in Host lines that match pattern, and returns the extended slice.
+func hostNames(lines []directive, pattern string, names []string) []string {
 	for _, line := range lines {
 		for _, inc := range line.included {
-			found = aliases(inc, pattern, found)
+			names = hostNames(inc, pattern, names)
 		}
 		if line.key != "host" {
 			continue
 		}
 		for _, name := range splitArgs(line.value) {
-			if name != "" && !strings.ContainsAny(name, "*?!") && matchPattern(pattern, name) && !slices.Contains(found, name) {
-				found = append(found, name)
+			if name != "" && !strings.ContainsAny(name, "*?!") && matchPattern(pattern, name) && !slices.Contains(names, name) {
+				names = append(names, name)
 			}
 		}
 	}
-	return found
+	return names
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/rbee-keeper/rbee/sshx/sshconfig"
 )
 
-// load reads the files and fails the test if it cannot.
-func load(t *testing.T, o sshconfig.Options) *sshconfig.Config {
+// mustLoad loads the files and fails the test on an error.
+func mustLoad(t *testing.T, o sshconfig.Options) *sshconfig.Config {
 	t.Helper()
 	c, err := sshconfig.Load(o)
 	if err != nil {
@@ -24,7 +24,7 @@ func load(t *testing.T, o sshconfig.Options) *sshconfig.Config {
 	return c
 }
 
-// resolve loads and resolves, and returns the first error of both.
+// resolve loads the files and resolves the target.
 func resolve(o sshconfig.Options, target sshconfig.Target) (sshconfig.Settings, error) {
 	c, err := sshconfig.Load(o)
 	if err != nil {
@@ -42,9 +42,9 @@ func TestResolve(t *testing.T) {
 	for name, c := range map[string]struct {
 		config string
 		target sshconfig.Target
-		want   func(r *sshconfig.Settings) // changes the defaults for host "h"
+		want   func(r *sshconfig.Settings) // modifies the defaults of host "h"
 	}{
-		"nothing":          {"", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) {}},
+		"empty config":     {"", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) {}},
 		"first value wins": {"Host h\nPort 1\nPort 2\nHost *\nPort 3\nUser u\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port, r.User = 1, "u" }},
 		"target wins":      {"User u\nPort 3\n", sshconfig.Target{Host: "h", User: "me2", Port: 9}, func(r *sshconfig.Settings) { r.Port, r.User = 9, "me2" }},
 		"negation":         {"Host !h *\nPort 7\nHost h !x\nPort 8\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 8 }},
@@ -52,10 +52,10 @@ func TestResolve(t *testing.T) {
 		"case, tabs, equals": {"HOST\th\n\tpOrT = 5 # comment\nuser=\"a b\"\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) {
 			r.Port, r.User = 5, "a b"
 		}},
-		"no newline, CRLF": {"Host h\r\nPort 5\r\nUser x", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port, r.User = 5, "x" }},
-		"hostname tokens":  {"HostName %h.example.COM\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.HostName = "h.example.com" }},
-		"hash in a word":   {"User a#b\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.User = "a#b" }},
-		"hash in quotes":   {"User \"a #b\" # c\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.User = "a #b" }},
+		"missing newline, CRLF": {"Host h\r\nPort 5\r\nUser x", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port, r.User = 5, "x" }},
+		"hostname tokens":       {"HostName %h.example.COM\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.HostName = "h.example.com" }},
+		"hash in a word":        {"User a#b\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.User = "a#b" }},
+		"hash in quotes":        {"User \"a #b\" # c\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.User = "a #b" }},
 		"identity files": {"User u\nIdentityFile ~/k1\nIdentityFile %d/k2-%h-%r-%n-%p\nHost *\nIdentityFile \"/k 3\"\nIdentityFile ~/k1\nIdentitiesOnly yes\n", sshconfig.Target{Host: "h"},
 			func(r *sshconfig.Settings) {
 				r.User, r.IdentitiesOnly = "u", true
@@ -76,19 +76,19 @@ func TestResolve(t *testing.T) {
 			r.ConnectTimeout, r.KeepAlive, r.KeepAliveCountMax = 90*time.Second, 5*time.Second, 7
 		}},
 		"alias, hash": {"HostKeyAlias x\nHashKnownHosts yes\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.HostKeyAlias, r.HashKnownHosts = "x", true }},
-		"proxy command": {"ProxyCommand nc -q0 %h %p %r %% # not a comment of ours\nProxyJump j\n", sshconfig.Target{Host: "h", User: "u"}, func(r *sshconfig.Settings) {
+		"proxy command": {"ProxyCommand nc -q0 %h %p %r %% # comment\nProxyJump j\n", sshconfig.Target{Host: "h", User: "u"}, func(r *sshconfig.Settings) {
 			r.User, r.ProxyCommand = "u", "nc -q0 h 22 u %"
 		}},
-		"proxy none":  {"Host h\nProxyCommand none\nProxyJump none\nHost *\nProxyJump j\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) {}},
-		"ipv6":        {"", sshconfig.Target{Host: "[2001:DB8::1]"}, func(r *sshconfig.Settings) { r.Alias, r.HostName = "2001:DB8::1", "2001:db8::1" }},
-		"match host":  {"HostName real\nMatch host real\nPort 5\nMatch originalhost h\nUser x\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.HostName, r.Port, r.User = "real", 5, "x" }},
-		"match not":   {"Match !host h\nPort 5\nMatch host !h,*\nPort 6\nMatch host *,!x\nPort 7\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 7 }},
-		"match user":  {"Match user root localuser " + me.Username + "\nPort 5\n", sshconfig.Target{Host: "h", User: "root"}, func(r *sshconfig.Settings) { r.User, r.Port = "root", 5 }},
-		"match all":   {"Match all\nPort 5\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 5 }},
-		"match exec":  {"Match host h exec \"test %h = h\"\nPort 5\nMatch exec false\nUser no\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 5 }},
-		"match tag":   {"Tag work\nMatch tagged w*\nPort 5\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 5 }},
-		"match final": {"Match final\nPort 5\nUser f\nHost h\nUser u\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port, r.User = 5, "u" }},
-		"match that is not known": {"Match canonical\nPort 1\nMatch !canonical\nPort 2\nMatch localnetwork 10.0.0.0/8\nPort 3\nMatch from-the-future x\nPort 4\nMatch\nPort 6\nHost *\nPort 5\n",
+		"proxy none":    {"Host h\nProxyCommand none\nProxyJump none\nHost *\nProxyJump j\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) {}},
+		"ipv6":          {"", sshconfig.Target{Host: "[2001:DB8::1]"}, func(r *sshconfig.Settings) { r.Alias, r.HostName = "2001:DB8::1", "2001:db8::1" }},
+		"match host":    {"HostName real\nMatch host real\nPort 5\nMatch originalhost h\nUser x\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.HostName, r.Port, r.User = "real", 5, "x" }},
+		"match negated": {"Match !host h\nPort 5\nMatch host !h,*\nPort 6\nMatch host *,!x\nPort 7\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 7 }},
+		"match user":    {"Match user root localuser " + me.Username + "\nPort 5\n", sshconfig.Target{Host: "h", User: "root"}, func(r *sshconfig.Settings) { r.User, r.Port = "root", 5 }},
+		"match all":     {"Match all\nPort 5\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 5 }},
+		"match exec":    {"Match host h exec \"test %h = h\"\nPort 5\nMatch exec false\nUser no\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 5 }},
+		"match tag":     {"Tag work\nMatch tagged w*\nPort 5\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 5 }},
+		"match final":   {"Match final\nPort 5\nUser f\nHost h\nUser u\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port, r.User = 5, "u" }},
+		"match unsupported": {"Match canonical\nPort 1\nMatch !canonical\nPort 2\nMatch localnetwork 10.0.0.0/8\nPort 3\nMatch from-the-future x\nPort 4\nMatch\nPort 6\nHost *\nPort 5\n",
 			sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 5 }},
 		"agent": {"IdentityAgent ~/sock\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.IdentityAgent = "$HOME/sock" }},
 	} {
@@ -121,7 +121,7 @@ func TestResolve(t *testing.T) {
 				t.Fatal(err)
 			}
 			if !reflect.DeepEqual(got, want) {
-				t.Errorf("got  %+v\nwant %+v", got, want)
+				t.Errorf("Resolve(%+v) with config %q =\n%+v, want\n%+v", c.target, config, got, want)
 			}
 		})
 	}
@@ -129,7 +129,7 @@ func TestResolve(t *testing.T) {
 
 func TestResolveErrors(t *testing.T) {
 	t.Parallel()
-	for config, word := range map[string]string{
+	for config, want := range map[string]string{
 		"Port 0\n":                          "Port",
 		"Port 70000\n":                      "Port",
 		"ConnectTimeout soon\n":             "ConnectTimeout",
@@ -140,7 +140,7 @@ func TestResolveErrors(t *testing.T) {
 		"ProxyJump a:b:c,\n":                "ProxyJump",
 		"ProxyJump host:99999\n":            "ProxyJump",
 		"ProxyCommand nc %Z\n":              "%Z",
-		"Include loop\n":                    "deep",
+		"Include loop\n":                    "nested Include",
 	} {
 		home := t.TempDir()
 		if err := os.MkdirAll(filepath.Join(home, ".ssh"), 0o700); err != nil {
@@ -150,8 +150,8 @@ func TestResolveErrors(t *testing.T) {
 		file := filepath.Join(home, "config")
 		os.WriteFile(file, []byte(config), 0o600)
 		_, err := resolve(sshconfig.Options{Home: home, Files: []string{file}}, sshconfig.Target{Host: "h"})
-		if err == nil || !strings.Contains(err.Error(), word) {
-			t.Errorf("%q: error %v does not mention %q", config, err, word)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("Resolve() with config %q returned error %v, want an error containing %q", config, err, want)
 		}
 	}
 }
@@ -173,11 +173,11 @@ func TestInclude(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c := load(t, sshconfig.Options{Home: home})
+	c := mustLoad(t, sshconfig.Options{Home: home})
 	for host, port := range map[string]int{"gpu-1": 1, "gpu-9": 2, "cpu-1": 3, "outer": 5, "other": 99, "x": 99} {
 		r, err := c.Resolve(sshconfig.Target{Host: host})
 		if err != nil || r.Port != port {
-			t.Errorf("%s: port %d, want %d (%v)", host, r.Port, port, err)
+			t.Errorf("Resolve(%s) has port %d, error %v, want port %d", host, r.Port, err, port)
 		}
 	}
 	for pattern, want := range map[string][]string{
@@ -214,28 +214,28 @@ Host *
   ProxyJump b
 `
 	os.WriteFile(filepath.Join(home, ".ssh/config"), []byte(config), 0o600)
-	c := load(t, sshconfig.Options{Home: home})
+	c := mustLoad(t, sshconfig.Options{Home: home})
 	for host, want := range map[string]string{
 		"b": "ua@a.example:22", "z": "ua@a.example:22 u@b:2222", "a": "u@b:2222", "c": "ua@a.example:22 u@b:2222 x@[::1]:77 u@b:2222",
 		"loop1": "u@loop2:22", "v6": "ua@a.example:22 u@b:2222 u@[fe80::1]:22",
 	} {
 		r, err := c.Resolve(sshconfig.Target{Host: host})
 		if err != nil {
-			t.Error(err)
+			t.Errorf("Resolve(%s): %v", host, err)
 			continue
 		}
-		var way []string
+		var route []string
 		for _, hop := range r.Jump {
-			way = append(way, hop.Address())
+			route = append(route, hop.Address())
 		}
-		if got := strings.Join(way, " "); got != want {
-			t.Errorf("%s goes through %q, want %q", host, got, want)
+		if got := strings.Join(route, " "); got != want {
+			t.Errorf("Resolve(%s) has jump hosts %q, want %q", host, got, want)
 		}
 	}
 }
 
-// TestSameAsSSH compares with what the real ssh makes of the same file.
-func TestSameAsSSH(t *testing.T) {
+// TestResolveMatchesSSH compares the results with the output of ssh -G.
+func TestResolveMatchesSSH(t *testing.T) {
 	t.Parallel()
 	ssh, err := exec.LookPath("ssh")
 	if err != nil {
@@ -265,7 +265,7 @@ Host *
   Port 2205
 `
 	os.WriteFile(file, []byte(config), 0o600)
-	c := load(t, sshconfig.Options{Home: home, Files: []string{file}})
+	c := mustLoad(t, sshconfig.Options{Home: home, Files: []string{file}})
 	for _, host := range []string{"a", "b", "b1", "bb", "bcd", "c", "d", "ddd", "x1", "xroot", "e", "f"} {
 		text, err := exec.Command(ssh, "-G", "-F", file, host).Output()
 		if err != nil {
@@ -284,7 +284,7 @@ Host *
 		}
 		want := sshconfig.Target{Host: values["hostname"], User: values["user"]}.String() + ":" + values["port"]
 		if got := r.Address(); got != want {
-			t.Errorf("%s: %s, ssh says %s", host, got, want)
+			t.Errorf("Resolve(%s) = %s, want %s as ssh -G", host, got, want)
 		}
 	}
 }
@@ -298,7 +298,7 @@ func FuzzResolve(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, config, host string) {
 		if strings.Contains(strings.ToLower(config), "exec") || strings.Contains(strings.ToLower(config), "include") {
-			return // neither commands nor files of this machine
+			return // do not run commands or read files of this machine
 		}
 		home := t.TempDir()
 		file := filepath.Join(home, "config")
@@ -312,7 +312,7 @@ func FuzzResolve(f *testing.F) {
 		c.Hosts("*")
 		r, err := c.Resolve(sshconfig.Target{Host: host})
 		if err == nil && (r.Port < 1 || r.Port > 65535 || r.ConnectTimeout < 0 || r.KeepAlive < 0) {
-			t.Errorf("resolved to %+v", r)
+			t.Errorf("Resolve(%q) with config %q = %+v, want a valid port and no negative times", host, config, r)
 		}
 	})
 }

@@ -1,13 +1,13 @@
-// Package sshconfig resolves ssh_config(5): for a host, it returns as a value what `ssh -G` prints as text.
+// Package sshconfig reads ssh_config(5) files and returns the settings for a host, like `ssh -G`.
 //
-// [Load] reads the user's files, with Include. [Config.Resolve] applies Host and Match blocks, expands tokens, ~ and
-// environment variables, fills in OpenSSH's defaults, and follows ProxyJump to the list of hops. [Config.Hosts] lists the
-// names that a file defines, for completion or for a first configuration.
+// [Load] reads the files of the user, including Include directives. [Config.Resolve] evaluates Host and Match blocks, expands
+// tokens, ~ and environment variables, applies the defaults of OpenSSH, and resolves ProxyJump to a list of jump hosts.
+// [Config.Hosts] lists the host names in the files, for example for shell completion.
 //
-// Only the keywords that [Settings] has fields for are read; all others are ignored. Differences to OpenSSH, on purpose:
-// StrictHostKeyChecking=no is resolved to accept-new, and a Match block with a criterion that is not known here, such as
-// canonical or localnetwork, never applies, while the rest of the file stays in force.
+// The package supports the keywords that have a field in [Settings] and ignores all others. It differs from OpenSSH in two
+// points: StrictHostKeyChecking=no is resolved to accept-new. A Match block with an unsupported criterion, such as canonical
+// or localnetwork, never applies; the rest of the file still applies.
 //
-// A file is lexed by github.com/kevinburke/ssh_config; blocks, patterns and tokens are evaluated here, as that package
-// rejects a complete file for one Match criterion that it does not know.
+// The lexer is github.com/kevinburke/ssh_config. This package evaluates blocks, patterns and tokens itself, because that
+// module rejects a complete file with one unknown Match criterion.
 package sshconfig

@@ -20,7 +20,8 @@ Host *
   IdentityFile ~/.ssh/id_%r
 `
 
-// exampleFile writes exampleConfig to a file. A real program passes sshconfig.Options{} and reads the user's own files.
+// exampleFile writes exampleConfig to a file. Programs normally use the zero value of sshconfig.Options to read the files of
+// the user.
 func exampleFile() (path string, remove func()) {
 	dir, err := os.MkdirTemp("", "example-")
 	if err != nil {
@@ -33,7 +34,7 @@ func exampleFile() (path string, remove func()) {
 	return path, func() { os.RemoveAll(dir) }
 }
 
-// See how ssh would connect to a host, without connecting.
+// Get the settings for a host.
 func ExampleConfig_Resolve() {
 	path, remove := exampleFile()
 	defer remove()
@@ -55,7 +56,7 @@ func ExampleConfig_Resolve() {
 	// with /home/me/.ssh/id_bee
 }
 
-// List the hosts that a file defines.
+// List the hosts in a file.
 func ExampleConfig_Hosts() {
 	path, remove := exampleFile()
 	defer remove()

@@ -13,30 +13,30 @@ import (
 	"time"
 )
 
-// query walks ssh_config for one host. For every keyword the first value found wins, as ssh_config(5) says.
+// query collects the ssh_config values for one host. As described in ssh_config(5), the first value of each keyword is used.
 type query struct {
-	alias  string
-	home   string
-	local  string              // name of the current user
-	values map[string]string   // single values by keyword
-	lists  map[string][]string // keywords that add up
-	final  bool                // this is the second pass, for Match final
-	sawFin bool
-	err    error
+	alias    string
+	home     string
+	local    string              // name of the current user
+	values   map[string]string   // single values by keyword
+	lists    map[string][]string // values of keywords that can be repeated
+	final    bool                // second pass, for Match final
+	hasFinal bool                // a Match final was found
+	err      error
 }
 
-// lookup runs the query over all lines; a second time if they hold "Match final".
+// lookup evaluates all lines, and a second time if they contain "Match final".
 func (q *query) lookup(lines []directive) error {
 	q.walk(lines, true)
-	if q.sawFin && q.err == nil {
+	if q.hasFinal && q.err == nil {
 		q.final = true
 		q.walk(lines, true)
 	}
 	return q.err
 }
 
-// walk visits lines in order. Host and Match lines of a file that was included from a block which does not apply
-// cannot switch it on again, hence enabled.
+// walk evaluates lines in order. enabled is false for a file that is included in a block that does not apply: its Host and
+// Match lines never apply.
 func (q *query) walk(lines []directive, enabled bool) {
 	active := enabled
 	for _, line := range lines {
@@ -68,11 +68,11 @@ func (q *query) set(key, value string) {
 			q.lists[key] = append(q.lists[key], value)
 		}
 		return
-	case "proxycommand", "proxyjump": // the first of the two wins
+	case "proxycommand", "proxyjump": // only the first of the two is used
 		if q.values["proxycommand"] != "" || q.values["proxyjump"] != "" {
 			return
 		}
-	case "userknownhostsfile", "globalknownhostsfile": // several values on the line
+	case "userknownhostsfile", "globalknownhostsfile": // can have several values
 	default:
 		value = unquoteArg(value)
 	}
@@ -103,9 +103,8 @@ func (q *query) port() string {
 	return "22"
 }
 
-// match evaluates a Match line. all, host, originalhost, user, localuser, tagged, exec and final work as in OpenSSH. A
-// criterion that is not known here (canonical, localnetwork, or a future one) does not match, negated or not: its block
-// is passed over and all others stay in force.
+// match evaluates a Match line. The criteria all, host, originalhost, user, localuser, tagged, exec and final work as in
+// OpenSSH. A block with any other criterion (canonical, localnetwork, or a future one), negated or not, never applies.
 func (q *query) match(line directive) bool {
 	args := splitArgs(line.value)
 	if len(args) == 0 {
@@ -119,13 +118,13 @@ func (q *query) match(line directive) bool {
 		case "all":
 			ok = true
 		case "final":
-			q.sawFin, ok = true, q.final
+			q.hasFinal, ok = true, q.final
 		default:
 			if len(args) == 0 {
 				return false
 			}
-			var known bool
-			if ok, known = q.criterion(name, args[0]); !known {
+			var supported bool
+			if ok, supported = q.criterion(name, args[0]); !supported {
 				return false
 			}
 			args = args[1:]
@@ -137,7 +136,7 @@ func (q *query) match(line directive) bool {
 	return true
 }
 
-func (q *query) criterion(name, arg string) (ok, known bool) {
+func (q *query) criterion(name, arg string) (ok, supported bool) {
 	list := strings.Split(arg, ",")
 	switch name {
 	case "host":
@@ -156,32 +155,33 @@ func (q *query) criterion(name, arg string) (ok, known bool) {
 	return false, false
 }
 
-// matchExecLimit bounds the command of one "Match exec".
-const matchExecLimit = 10 * time.Second
+// matchExecTimeout limits the time of one "Match exec" command.
+const matchExecTimeout = 10 * time.Second
 
-// matchExec runs the user's own command, as ssh does; exit status 0 matches.
+// matchExec runs the command of a Match exec line and reports whether its exit status is 0.
 func (q *query) matchExec(command string) bool {
 	command, err := q.shellTokens(command)
 	if err != nil {
-		q.err = fmt.Errorf("a Match exec: %w", err)
+		q.err = fmt.Errorf("evaluating Match exec: %w", err)
 		return false
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), matchExecLimit)
+	ctx, cancel := context.WithTimeout(context.Background(), matchExecTimeout)
 	defer cancel()
 	return exec.CommandContext(ctx, "/bin/sh", "-c", command).Run() == nil
 }
 
-// shellTokens expands tokens for a command line that a shell will read, and so refuses names with special characters.
+// shellTokens expands the tokens of a shell command. It returns an error if a host or user name contains characters that are
+// special to a shell.
 func (q *query) shellTokens(command string) (string, error) {
 	for _, name := range []string{q.alias, q.hostName(), q.userName()} {
 		if strings.HasPrefix(name, "-") || strings.ContainsAny(name, " \t\r\n'`\"$\\;&<>|(){}") {
-			return "", fmt.Errorf("host or user name %q must not reach a shell", name)
+			return "", fmt.Errorf("invalid host or user name %q: not safe in a shell command", name)
 		}
 	}
 	return expandTokens(command, q.tokens())
 }
 
-// tokens are the % tokens of ssh_config(5) TOKENS.
+// tokens returns the values of the % tokens; see TOKENS in ssh_config(5).
 func (q *query) tokens() map[byte]string {
 	machine, _ := os.Hostname()
 	short, _, _ := strings.Cut(machine, ".")
@@ -204,7 +204,7 @@ func expandTokens(s string, tokens map[byte]string) (string, error) {
 		}
 		i++
 		if i == len(s) {
-			return "", fmt.Errorf("%q ends in a single %%", s)
+			return "", fmt.Errorf("single %% at the end of %q", s)
 		}
 		v, ok := tokens[s[i]]
 		if !ok {
@@ -230,7 +230,8 @@ func (q *query) path(s string) (string, error) {
 	return filepath.Abs(s)
 }
 
-// expandBraces replaces ${NAME} by the environment's value. A $ without a brace is an ordinary character.
+// expandBraces replaces ${NAME} by the value of the environment variable. It sets *missing to the name of a variable that is
+// not set.
 func expandBraces(s string, missing *string) string {
 	var b strings.Builder
 	for {
@@ -262,7 +263,7 @@ func (q *query) paths(list []string) ([]string, error) {
 	return out, nil
 }
 
-// unquoteArg is the first word of a value.
+// unquoteArg returns the first word of a value, without quotes.
 func unquoteArg(value string) string {
 	if args := splitArgs(value); len(args) > 0 {
 		return args[0]

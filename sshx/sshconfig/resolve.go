@@ -11,41 +11,41 @@ import (
 	"time"
 )
 
-// defaultKeepAliveCount is OpenSSH's default of ServerAliveCountMax.
+// defaultKeepAliveCount is the default of ServerAliveCountMax in OpenSSH.
 const defaultKeepAliveCount = 3
 
-// Settings is what ssh_config makes of a [Target]. Paths are absolute, tokens are expanded.
+// Settings are the ssh_config settings for a [Target]. Paths are absolute and tokens are expanded.
 type Settings struct {
-	Alias    string // the target's host as the user wrote it
-	HostName string // name or address to connect to
+	Alias    string // host of the target, as the user wrote it
+	HostName string // host name or address to connect to
 	User     string
 	Port     int
 
-	KeyFile          string   // the target's own key, offered first; "" for none
-	IdentityFiles    []string // IdentityFile lines, or the default keys
+	KeyFile          string   // key file of the target, offered first; may be empty
+	IdentityFiles    []string // IdentityFile values, or the default keys
 	CertificateFiles []string
-	IdentitiesOnly   bool   // keys of the agent that no file names are not offered
-	IdentityAgent    string // the agent's socket; "" for none
+	IdentitiesOnly   bool   // offer only agent keys that a file selects
+	IdentityAgent    string // socket of the SSH agent; empty means no agent
 
-	Jump         []Settings // hops of ProxyJump, nearest first; nil for a direct connection
-	ProxyCommand string     // a command whose stdin and stdout are the connection; "" for none
+	Jump         []Settings // jump hosts of ProxyJump, in the order of connecting; may be nil
+	ProxyCommand string     // command whose stdin and stdout are the connection; may be empty
 
-	KnownHosts     []string // new keys go to the first one
+	KnownHosts     []string // known_hosts files; new keys are added to the first
 	HostKeyAlias   string
 	StrictHostKeys string // "yes", "ask" or "accept-new"
 	HashKnownHosts bool
 
-	ConnectTimeout    time.Duration // 0 when not set
-	KeepAlive         time.Duration // ServerAliveInterval; 0 when not set
+	ConnectTimeout    time.Duration // 0 if not set
+	KeepAlive         time.Duration // ServerAliveInterval; 0 if not set
 	KeepAliveCountMax int           // ServerAliveCountMax
 }
 
-// Address is the resolved user@host:port.
+// Address returns the resolved user@host:port.
 func (r Settings) Address() string {
 	return Target{Host: r.HostName, User: r.User, Port: r.Port}.String()
 }
 
-// HostKeyName is the name under which known_hosts knows the host, with a port.
+// HostKeyName returns the host name and port to look up in known_hosts.
 func (r Settings) HostKeyName() string {
 	if r.HostKeyAlias != "" {
 		return net.JoinHostPort(r.HostKeyAlias, "22")
@@ -53,12 +53,12 @@ func (r Settings) HostKeyName() string {
 	return net.JoinHostPort(r.HostName, strconv.Itoa(r.Port))
 }
 
-// resolve follows ProxyJump. way holds the aliases that are being resolved: a hop never jumps through a host that is
-// already on the way, so that "Host *" with a ProxyJump does not send the jump host through itself.
-func (c *Config) resolve(t Target, way []string) (Settings, error) {
+// resolve returns the settings for t, including its jump hosts. route lists the aliases that are being resolved. A host on
+// the route is not used as a jump host again, so "Host *" with a ProxyJump does not apply to the jump host itself.
+func (c *Config) resolve(t Target, route []string) (Settings, error) {
 	t.Host = unbracket(t.Host)
 	if t.Host == "" {
-		return Settings{}, fmt.Errorf("no host is given")
+		return Settings{}, fmt.Errorf("empty host name")
 	}
 	q := &query{alias: t.Host, home: c.home, local: c.user, values: map[string]string{}, lists: map[string][]string{}}
 	if t.User != "" {
@@ -80,24 +80,24 @@ func (c *Config) resolve(t Target, way []string) (Settings, error) {
 		}
 	}
 	if jump := q.values["proxyjump"]; jump != "" && jump != "none" {
-		r.Jump, err = c.resolveJump(jump, append(slices.Clone(way), t.Host))
+		r.Jump, err = c.resolveJump(jump, append(slices.Clone(route), t.Host))
 	}
 	return r, err
 }
 
-// resolveJump resolves the hops of a ProxyJump value. The first hop may itself jump; the others go through the one
-// before them.
-func (c *Config) resolveJump(value string, way []string) ([]Settings, error) {
+// resolveJump resolves the jump hosts of a ProxyJump value. Only the first one may have a ProxyJump itself; each of the others
+// is reached through the previous one.
+func (c *Config) resolveJump(value string, route []string) ([]Settings, error) {
 	var hops []Settings
 	for i, spec := range strings.Split(value, ",") {
 		t, err := parseJump(strings.TrimSpace(spec))
 		if err != nil {
 			return nil, err
 		}
-		if slices.Contains(way, t.Host) {
+		if slices.Contains(route, t.Host) {
 			return nil, nil
 		}
-		hop, err := c.resolve(t, way)
+		hop, err := c.resolve(t, route)
 		if err != nil {
 			return nil, fmt.Errorf("ProxyJump %s: %w", spec, err)
 		}
@@ -112,7 +112,7 @@ func (c *Config) resolveJump(value string, way []string) ([]Settings, error) {
 	return hops, nil
 }
 
-// parseJump reads [user@]host[:port] or ssh://[user@]host[:port].
+// parseJump parses [user@]host[:port] or ssh://[user@]host[:port].
 func parseJump(spec string) (Target, error) {
 	var t Target
 	rest := strings.TrimSuffix(strings.TrimPrefix(spec, "ssh://"), "/")
@@ -121,8 +121,8 @@ func parseJump(spec string) (Target, error) {
 	}
 	t.Host = rest
 	i := strings.LastIndexByte(rest, ':')
-	bare6 := strings.Count(rest, ":") > 1 && !strings.HasPrefix(rest, "[")
-	if i >= 0 && !bare6 && !strings.HasSuffix(rest, "]") {
+	bareIPv6 := strings.Count(rest, ":") > 1 && !strings.HasPrefix(rest, "[")
+	if i >= 0 && !bareIPv6 && !strings.HasSuffix(rest, "]") {
 		port, err := parsePort(rest[i+1:])
 		if err != nil {
 			return Target{}, fmt.Errorf("ProxyJump %s: %w", spec, err)
@@ -131,12 +131,12 @@ func parseJump(spec string) (Target, error) {
 	}
 	t.Host = unbracket(t.Host)
 	if t.Host == "" {
-		return Target{}, fmt.Errorf("ProxyJump %q names no host", spec)
+		return Target{}, fmt.Errorf("invalid ProxyJump %q: want [user@]host[:port]", spec)
 	}
 	return t, nil
 }
 
-// settings reads the collected values.
+// settings converts the collected values. It returns the first error.
 func (q *query) settings(knownHosts []string) (r Settings, err error) {
 	r = Settings{
 		Alias:          q.alias,
@@ -148,7 +148,7 @@ func (q *query) settings(knownHosts []string) (r Settings, err error) {
 		StrictHostKeys: strictness(q.values["stricthostkeychecking"]),
 		KnownHosts:     knownHosts,
 	}
-	// Every problem is reported under the keyword that has it; the first one is enough.
+	// check records the first error, with the keyword that has it.
 	check := func(keyword string, e error) {
 		if e != nil && err == nil {
 			err = fmt.Errorf("%s: %w", keyword, e)
@@ -183,7 +183,7 @@ func (q *query) settings(knownHosts []string) (r Settings, err error) {
 	return r, err
 }
 
-// identityFiles are the configured keys, or the default ones of OpenSSH that need no hardware.
+// identityFiles returns the configured keys, or the default keys of OpenSSH except hardware keys.
 func (q *query) identityFiles() ([]string, error) {
 	list := q.lists["identityfile"]
 	if len(list) == 0 {
@@ -193,7 +193,7 @@ func (q *query) identityFiles() ([]string, error) {
 	return q.paths(list)
 }
 
-// agent is the agent's socket: IdentityAgent, which may be "none", a path, SSH_AUTH_SOCK or $VARIABLE.
+// agent returns the socket of the SSH agent from IdentityAgent, which can be "none", a path, SSH_AUTH_SOCK or $VARIABLE.
 func (q *query) agent() (string, error) {
 	switch v := q.values["identityagent"]; {
 	case v == "none":
@@ -216,7 +216,7 @@ func (q *query) knownHosts() ([]string, error) {
 	if len(global) == 0 {
 		global = []string{"/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2"}
 	}
-	// New keys go to the first file, so a user who wants none gets a file that keeps nothing.
+	// New keys are added to the first file, so "none" becomes /dev/null.
 	if list[0] == "none" {
 		list[0] = "/dev/null"
 	}
@@ -229,7 +229,7 @@ func isYes(v string) bool {
 	return v == "yes" || v == "true"
 }
 
-// strictness maps StrictHostKeyChecking. "no" is treated as accept-new: a changed key is never accepted.
+// strictness normalizes the value of StrictHostKeyChecking. It maps "no" to "accept-new": a changed key is never accepted.
 func strictness(v string) string {
 	switch strings.ToLower(v) {
 	case "yes", "true":
@@ -243,18 +243,18 @@ func strictness(v string) string {
 func parsePort(s string) (int, error) {
 	port, err := strconv.ParseUint(s, 10, 16)
 	if err != nil || port == 0 {
-		return 0, fmt.Errorf("%q is not a port number", s)
+		return 0, fmt.Errorf("invalid port %q: want 1 to 65535", s)
 	}
 	return int(port), nil
 }
 
-// parseInterval reads seconds, or sshd_config(5) TIME FORMATS such as 1m30s. "" and "none" are 0.
+// parseInterval parses seconds, or a time such as 1m30s (TIME FORMATS in sshd_config(5)). It returns 0 for "" and "none".
 func parseInterval(s string) (time.Duration, error) {
 	if s == "" || strings.EqualFold(s, "none") {
 		return 0, nil
 	}
 	units := map[byte]time.Duration{'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 7 * 86400}
-	const limit = 100 * 365 * 86400 // seconds; keeps the sum far from overflow
+	const limit = 100 * 365 * 86400 // seconds; prevents overflow
 	var total time.Duration
 	for rest := strings.ToLower(s); rest != ""; {
 		digits := len(rest) - len(strings.TrimLeft(rest, "0123456789"))
@@ -265,7 +265,7 @@ func parseInterval(s string) (time.Duration, error) {
 		}
 		total += time.Duration(n) * unit
 		if err != nil || unit == 0 || total > limit {
-			return 0, fmt.Errorf("%q is not a time such as 30 or 1m30s", s)
+			return 0, fmt.Errorf("invalid time %q: want a time such as 30 or 1m30s", s)
 		}
 	}
 	return total * time.Second, nil

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// Target says which host to reach, as a user would write it. Empty fields are filled in from ssh_config.
+// Target identifies a host as a user would write it. Empty fields are set from ssh_config.
 type Target struct {
 	Host    string // alias from ssh_config, host name, IPv4 or IPv6 address (brackets allowed)
-	User    string // "": User of ssh_config, then the current user
-	Port    int    // 0: Port of ssh_config, then 22
-	KeyFile string // private key offered before all others; a leading ~ is expanded; "": ssh_config, agent and default keys
+	User    string // empty means User of ssh_config, or the current user
+	Port    int    // 0 means Port of ssh_config, or 22
+	KeyFile string // private key file, offered before all other keys; a leading ~ is expanded; may be empty
 }
 
-// String is user@host:port without the parts that are not set. An IPv6 address is bracketed when a port follows.
+// String returns user@host:port, without the parts that are not set. An IPv6 address with a port is in brackets.
 func (t Target) String() string {
 	s := t.Host
 	if t.Port != 0 {
@@ -26,7 +26,7 @@ func (t Target) String() string {
 	return s
 }
 
-// unbracket turns [::1] into ::1.
+// unbracket removes the brackets of an IPv6 address such as [::1].
 func unbracket(host string) string {
 	if strings.HasPrefix(host, "[") && strings.HasSuffix(host, "]") {
 		return host[1 : len(host)-1]

@@ -5,46 +5,46 @@ import (
 	"time"
 )
 
-// delayLine holds every piece of data back for the same time.
+// delayLine delays data by a constant time.
 type delayLine struct {
-	delay  time.Duration
-	ready  time.Time // nothing passes earlier
-	pieces chan piece
-	rest   []byte // of the last piece read
-	err    error  // why there are no more pieces
+	delay   time.Duration
+	ready   time.Time // earliest delivery time
+	packets chan packet
+	rest    []byte // unread data of the last packet
+	err     error  // error of the last packet
 }
 
-type piece struct {
+type packet struct {
 	data []byte
 	due  time.Time
 	err  error
 }
 
-// linePieces is how many pieces (of at most 32 KiB) are under way at once. It is more than SSH's windows let through.
-const linePieces = 1024
+// maxPackets limits the number of packets in flight (of at most 32 KiB each). They exceed the window size of SSH.
+const maxPackets = 1024
 
 func newDelayLine(delay, first time.Duration) *delayLine {
-	return &delayLine{delay: delay, ready: time.Now().Add(first + delay), pieces: make(chan piece, linePieces)}
+	return &delayLine{delay: delay, ready: time.Now().Add(first + delay), packets: make(chan packet, maxPackets)}
 }
 
-// put sends a piece on its way.
-func (d *delayLine) put(p piece, closed <-chan struct{}) bool {
+// put queues a packet. It returns false if closed is closed.
+func (d *delayLine) put(p packet, closed <-chan struct{}) bool {
 	p.due = time.Now().Add(d.delay)
 	if p.due.Before(d.ready) {
 		p.due = d.ready
 	}
 	select {
-	case d.pieces <- p:
+	case d.packets <- p:
 		return true
 	case <-closed:
 		return false
 	}
 }
 
-// take waits for the next piece to arrive.
-func (d *delayLine) take(closed <-chan struct{}) (piece, bool) {
+// take waits until the next packet is due. It returns false if closed is closed.
+func (d *delayLine) take(closed <-chan struct{}) (packet, bool) {
 	select {
-	case p := <-d.pieces:
+	case p := <-d.packets:
 		timer := time.NewTimer(time.Until(p.due))
 		defer timer.Stop()
 		select {
@@ -54,7 +54,7 @@ func (d *delayLine) take(closed <-chan struct{}) (piece, bool) {
 		}
 	case <-closed:
 	}
-	return piece{}, false
+	return packet{}, false
 }
 
 func (d *delayLine) read(p []byte, closed <-chan struct{}) (int, error) {
@@ -74,13 +74,14 @@ func (d *delayLine) read(p []byte, closed <-chan struct{}) (int, error) {
 }
 
 func (d *delayLine) write(p []byte, closed <-chan struct{}) (int, error) {
-	if !d.put(piece{data: append([]byte(nil), p...)}, closed) {
+	if !d.put(packet{data: append([]byte(nil), p...)}, closed) {
 		return 0, net.ErrClosed
 	}
 	return len(p), nil
 }
 
-// pump moves data between the line and the socket until either ends: from reads into the line, to is given what arrives.
+// pump copies data between the line and a socket until either is closed. If to is nil, it copies from the socket to the line
+// with from; otherwise it copies from the line to the socket with to.
 func (d *delayLine) pump(from, to func([]byte) (int, error), closed <-chan struct{}) {
 	for {
 		if to != nil {
@@ -95,7 +96,7 @@ func (d *delayLine) pump(from, to func([]byte) (int, error), closed <-chan struc
 		}
 		buf := make([]byte, 32<<10)
 		n, err := from(buf)
-		if !d.put(piece{data: buf[:n], err: err}, closed) || err != nil {
+		if !d.put(packet{data: buf[:n], err: err}, closed) || err != nil {
 			return
 		}
 	}

@@ -1,8 +1,8 @@
-// Package sshtest makes throw-away SSH hosts on the loopback interface, for tests and demonstrations.
+// Package sshtest starts temporary SSH hosts on the loopback interface, for tests and demonstrations.
 //
-// [New] starts a [Host] inside this process: the real SSH protocol, a real shell with its own home directory, and
-// faults on demand (cut lines, silence, latency, changed host keys). [OpenSSH] puts the machine's own sshd in its place,
-// where it is installed, so that the same test can run against the real thing.
+// [New] starts a [Host] inside this process. It has a real shell with a separate home directory, and can simulate faults:
+// closed connections, unresponsive hosts, latency and changed host keys. [OpenSSH] starts the sshd of this machine instead,
+// so that the same tests can run with OpenSSH.
 //
-// Commands run as the current user on this machine: a host is a fresh home directory, not a sandbox.
+// Commands run as the current user on this machine. A host is not a sandbox.
 package sshtest

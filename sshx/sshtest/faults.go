@@ -6,20 +6,20 @@ import (
 	"time"
 )
 
-// faults are what is wrong with a host's line. They hold for all its connections.
+// faults are the simulated network faults of all connections of a host.
 type faults struct {
-	mu       sync.Mutex
-	changed  *sync.Cond
-	stalled  bool
-	drop     int           // connections to drop at once
-	cutArmed bool          // a cut is due
-	cutAfter int64         // after so many more received bytes
-	delay    time.Duration // one way
+	mu        sync.Mutex
+	cond      *sync.Cond
+	isStalled bool
+	drop      int           // number of connections to drop immediately
+	cutArmed  bool          // a connection is to be cut
+	cutAfter  int64         // received bytes until the cut
+	delay     time.Duration // one way
 }
 
-func (f *faults) init() { f.changed = sync.NewCond(&f.mu) }
+func (f *faults) init() { f.cond = sync.NewCond(&f.mu) }
 
-// Cut drops every open connection at once, without a goodbye: the other side sees a reset.
+// Cut resets all open connections.
 func (h *Host) Cut() {
 	h.mu.Lock()
 	var conns []*faultConn
@@ -32,23 +32,23 @@ func (h *Host) Cut() {
 	}
 }
 
-// CutAfter cuts one connection, the one that brings the n-th received byte from now on: the middle of an upload. It
-// happens once.
+// CutAfter resets the connection that receives the n-th byte from now on, for example during an upload. It affects one
+// connection.
 func (h *Host) CutAfter(n int64) { h.faults.cutAt(n) }
 
-// Stall makes the host silent: connections are accepted and stay open, but nothing is read or answered. Stall(false) lets
-// everything go on.
+// Stall makes the host unresponsive: connections are accepted and remain open, but no data is read or written. Stall(false)
+// ends this state.
 func (h *Host) Stall(stall bool) { h.faults.stall(stall) }
 
-// DropNext closes the next n connections as soon as they come, as sshd does beyond MaxStartups.
+// DropNext closes the next n connections as soon as they are accepted, like sshd above its MaxStartups limit.
 func (h *Host) DropNext(n int) {
 	h.faults.mu.Lock()
 	defer h.faults.mu.Unlock()
 	h.faults.drop = n
 }
 
-// Latency adds a round-trip time to connections made from now on. Bytes are delayed as on a long line: many can be under
-// way, so that throughput stays. Connecting takes one more round trip, like TCP's handshake.
+// Latency sets the round-trip time of new connections. It does not limit the throughput. Connecting takes one additional
+// round trip, like a TCP handshake.
 func (h *Host) Latency(rtt time.Duration) { h.faults.latency(rtt) }
 
 func (f *faults) cutAt(n int64) {
@@ -60,8 +60,8 @@ func (f *faults) cutAt(n int64) {
 func (f *faults) stall(stall bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.stalled = stall
-	f.changed.Broadcast()
+	f.isStalled = stall
+	f.cond.Broadcast()
 }
 
 func (f *faults) latency(rtt time.Duration) {
@@ -70,7 +70,7 @@ func (f *faults) latency(rtt time.Duration) {
 	f.delay = rtt / 2
 }
 
-// faultConn is the host's end of a connection, with the host's faults.
+// faultConn is the server side of a connection, with the faults of the host.
 type faultConn struct {
 	net.Conn
 	faults *faults
@@ -89,7 +89,7 @@ func newFaultConn(conn net.Conn, f *faults) *faultConn {
 	}
 	f.mu.Unlock()
 	if delay > 0 {
-		// The first bytes come one round trip later: TCP's handshake.
+		// Delay the first bytes by one additional round trip, like a TCP handshake.
 		c.in, c.out = newDelayLine(delay, 2*delay), newDelayLine(delay, 2*delay)
 		go c.in.pump(c.rawRead, nil, c.closed)
 		go c.out.pump(nil, c.rawWrite, c.closed)
@@ -130,17 +130,17 @@ func (c *faultConn) rawWrite(p []byte) (int, error) {
 	return c.Conn.Write(p)
 }
 
-// waitStall blocks while the host is silent.
+// waitStall blocks while the host is stalled.
 func (c *faultConn) waitStall() {
 	f := c.faults
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for f.stalled && !c.isClosed() {
-		f.changed.Wait()
+	for f.isStalled && !c.isClosed() {
+		f.cond.Wait()
 	}
 }
 
-// countDown tells whether the cut is due.
+// countDown subtracts n received bytes and reports whether the connection is to be cut now.
 func (c *faultConn) countDown(n int) bool {
 	f := c.faults
 	f.mu.Lock()
@@ -165,7 +165,7 @@ func (c *faultConn) isClosed() bool {
 	}
 }
 
-// reset closes the connection so that the other side sees a reset.
+// reset closes the connection with a TCP reset.
 func (c *faultConn) reset() {
 	if tcp, ok := c.Conn.(*net.TCPConn); ok {
 		tcp.SetLinger(0)
@@ -173,14 +173,14 @@ func (c *faultConn) reset() {
 	c.Close()
 }
 
-// Close closes the connection and wakes whoever waits for the end of a stall.
+// Close closes the connection and wakes goroutines that wait for the end of a stall.
 func (c *faultConn) Close() error {
 	err := net.ErrClosed
 	c.once.Do(func() {
 		close(c.closed)
 		err = c.Conn.Close()
 		c.faults.mu.Lock()
-		c.faults.changed.Broadcast()
+		c.faults.cond.Broadcast()
 		c.faults.mu.Unlock()
 	})
 	return err

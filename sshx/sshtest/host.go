@@ -14,28 +14,28 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 )
 
-// Options describe a host. The zero value is a host into which nobody can log in.
+// Options configure a host. The zero value is a host that accepts no logins.
 type Options struct {
-	Home  string   // home directory; "": a fresh temporary one that Close removes
-	Env   []string // NAME=value for every command, on top of HOME, USER, LOGNAME, SHELL, PATH and SSH_CONNECTION
-	Shell string   // runs commands as `SHELL -c command`; "": /bin/sh
-	User  string   // the one account; "": the current user's name
+	Home  string   // home directory; empty means a new temporary directory, which Close removes
+	Env   []string // environment of commands as NAME=value, added to HOME, USER, LOGNAME, SHELL, PATH and SSH_CONNECTION
+	Shell string   // login shell, which runs commands with -c; empty means /bin/sh
+	User  string   // name of the only account; empty means the current user
 
-	AuthorizedKeys      []ssh.PublicKey // may log in
-	UserAuthorities     []ssh.PublicKey // sign user certificates that may log in
-	Password            string          // "": no password login
-	KeyboardInteractive bool            // ask for Password by keyboard-interactive, not by the password method
-	MaxAuthTries        int             // as in sshd_config(5); 0: 6
+	AuthorizedKeys      []ssh.PublicKey // keys that can log in
+	UserAuthorities     []ssh.PublicKey // certificate authorities of user certificates
+	Password            string          // empty disables password login
+	KeyboardInteractive bool            // use keyboard-interactive instead of the password method
+	MaxAuthTries        int             // as in sshd_config(5); 0 means 6
 
-	HostKeys    []ssh.Signer // nil: one fresh ed25519 key
-	Banner      string       // shown before the login
-	Noise       string       // what the shell's start-up files print before each command's own output
-	NoForward   bool         // refuse direct-tcpip channels
-	MaxSessions int          // sessions that one connection may have at once; 0: 10, as sshd
-	NoExec      string       // not "": commands are not run; this is printed instead, as by a forced command
+	HostKeys      []ssh.Signer // nil means a new ed25519 key
+	Banner        string       // sent before the login
+	StartupOutput string       // printed before the output of each command, like the output of shell start-up files
+	NoForward     bool         // reject direct-tcpip channels
+	MaxSessions   int          // maximum concurrent sessions of a connection; 0 means 10, as in sshd
+	NoExec        string       // if not empty, printed instead of running a command, like a forced command
 }
 
-// Host is an SSH server inside this process. All methods are safe for concurrent use.
+// Host is an SSH server in this process. All methods are safe for concurrent use.
 type Host struct {
 	options Options
 	home    string
@@ -54,12 +54,12 @@ type Host struct {
 	connections, logins, execs, forwards atomic.Int64
 }
 
-// Stats counts what has happened on a host.
+// Stats are the counters of a host.
 type Stats struct {
-	Connections int // accepted
-	Logins      int // connections that logged in
-	Execs       int // commands run
-	Forwards    int // direct-tcpip channels opened
+	Connections int // accepted connections
+	Logins      int // successful logins
+	Execs       int // executed commands
+	Forwards    int // opened direct-tcpip channels
 }
 
 // New starts a host on 127.0.0.1.
@@ -100,18 +100,19 @@ func currentUser() string {
 	return os.Getenv("USER")
 }
 
-// prepareHome gives an existing directory without symbolic links in its name, so that it equals what pwd prints.
-func prepareHome(home string) (dir string, own bool, err error) {
+// prepareHome creates the home directory. It returns its path without symbolic links, as pwd prints it. temporary reports
+// whether it is a new temporary directory.
+func prepareHome(home string) (dir string, temporary bool, err error) {
 	if home == "" {
 		if home, err = os.MkdirTemp("", "sshtest-"); err != nil {
 			return "", false, err
 		}
-		own = true
+		temporary = true
 	} else if err = os.MkdirAll(home, 0o700); err != nil {
 		return "", false, err
 	}
 	dir, err = filepath.EvalSymlinks(home)
-	return dir, own, err
+	return dir, temporary, err
 }
 
 func (h *Host) removeHome() {
@@ -120,10 +121,10 @@ func (h *Host) removeHome() {
 	}
 }
 
-// Addr is the host's 127.0.0.1:port.
+// Addr returns the address of the host, 127.0.0.1:port.
 func (h *Host) Addr() string { return h.address }
 
-// Port is the port of Addr.
+// Port returns the port of the host.
 func (h *Host) Port() int { return portOf(h.address) }
 
 func portOf(address string) int {
@@ -134,13 +135,13 @@ func portOf(address string) int {
 	return a.Port
 }
 
-// Home is the home directory, without symbolic links in its path.
+// Home returns the path of the home directory, without symbolic links.
 func (h *Host) Home() string { return h.home }
 
-// User is the account's name.
+// User returns the name of the account.
 func (h *Host) User() string { return h.options.User }
 
-// HostKeys are the public host keys in force.
+// HostKeys returns the current public host keys.
 func (h *Host) HostKeys() []ssh.PublicKey {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -151,7 +152,7 @@ func (h *Host) HostKeys() []ssh.PublicKey {
 	return keys
 }
 
-// KnownHostsLines are the lines for a known_hosts file that knows this host, each with its newline.
+// KnownHostsLines returns the known_hosts lines for this host, each with a newline.
 func (h *Host) KnownHostsLines() string { return knownHostsLines(h.address, h.HostKeys()) }
 
 func knownHostsLines(address string, keys []ssh.PublicKey) string {
@@ -162,13 +163,13 @@ func knownHostsLines(address string, keys []ssh.PublicKey) string {
 	return b.String()
 }
 
-// Stats says what has happened so far.
+// Stats returns the current counters.
 func (h *Host) Stats() Stats {
 	return Stats{int(h.connections.Load()), int(h.logins.Load()), int(h.execs.Load()), int(h.forwards.Load())}
 }
 
-// Close ends all connections and the process groups of their sessions, and removes the home directory if New made it. A
-// process that has left its group (a daemon) lives on.
+// Close closes all connections, kills the process groups of their sessions, and removes the home directory if New created it.
+// A process that has left its process group, such as a daemon, keeps running.
 func (h *Host) Close() error {
 	h.mu.Lock()
 	h.closed = true
@@ -218,7 +219,7 @@ func (h *Host) accept(l net.Listener) {
 	}
 }
 
-// Rekey gives the host a new ed25519 host key, as a machine that was set up anew has. Open connections stay.
+// Rekey replaces the host keys by a new ed25519 key, like a reinstalled machine. Open connections are not affected.
 func (h *Host) Rekey() error {
 	key, _, err := NewKey()
 	if err != nil {
@@ -230,7 +231,8 @@ func (h *Host) Rekey() error {
 	return nil
 }
 
-// Refuse closes the port, so that connecting is refused; Refuse(false) opens it again. Open connections stay.
+// Refuse closes the port, so that new connections are refused. Refuse(false) opens it again. Open connections are not
+// affected.
 func (h *Host) Refuse(refuse bool) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -247,7 +249,7 @@ func (h *Host) Refuse(refuse bool) error {
 	}
 	l, err := net.Listen("tcp", h.address)
 	if err != nil {
-		return fmt.Errorf("open the port again: %w", err)
+		return fmt.Errorf("cannot reopen the port: %w", err)
 	}
 	h.listener = l
 	h.serving.Add(1)

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// connect logs in with x/crypto alone, so that these tests do not depend on what they are made for.
+// connect logs in with x/crypto/ssh, so that these tests do not depend on package sshx.
 func connect(t *testing.T, h *sshtest.Host, key ssh.Signer) (*ssh.Client, error) {
 	t.Helper()
 	c, err := ssh.Dial("tcp", h.Addr(), &ssh.ClientConfig{
@@ -50,7 +50,8 @@ func newHost(t *testing.T, o sshtest.Options) (*sshtest.Host, *ssh.Client) {
 	return h, c
 }
 
-func output(t *testing.T, c *ssh.Client, command string) (string, error) {
+// run runs a command and returns its standard output.
+func run(t *testing.T, c *ssh.Client, command string) (string, error) {
 	t.Helper()
 	s, err := c.NewSession()
 	if err != nil {
@@ -61,38 +62,38 @@ func output(t *testing.T, c *ssh.Client, command string) (string, error) {
 	return string(out), err
 }
 
-// eventually waits until ok says true.
+// eventually waits until ok returns true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s did not come true", what)
+			t.Fatalf("timeout waiting for: %s", what)
 		}
 	}
 }
 
 func TestSession(t *testing.T) {
 	t.Parallel()
-	h, c := newHost(t, sshtest.Options{Env: []string{"EXTRA=more", "USER=other"}, Noise: "noise\n"})
-	out, err := output(t, c, `echo "$HOME $USER $EXTRA"; pwd`)
-	if want := "noise\n" + h.Home() + " other more\n" + h.Home() + "\n"; err != nil || out != want {
-		t.Errorf("%q, %v, want %q", out, err, want)
+	h, c := newHost(t, sshtest.Options{Env: []string{"EXTRA=more", "USER=other"}, StartupOutput: "startup\n"})
+	out, err := run(t, c, `echo "$HOME $USER $EXTRA"; pwd`)
+	if want := "startup\n" + h.Home() + " other more\n" + h.Home() + "\n"; err != nil || out != want {
+		t.Errorf("command printed %q, error %v, want %q", out, err, want)
 	}
-	_, err = output(t, c, "exit 42")
+	_, err = run(t, c, "exit 42")
 	var exit *ssh.ExitError
 	if !errors.As(err, &exit) || exit.ExitStatus() != 42 {
-		t.Errorf("error %v", err)
+		t.Errorf("command returned %v, want exit status 42", err)
 	}
-	_, err = output(t, c, "kill -TERM $$")
+	_, err = run(t, c, "kill -TERM $$")
 	if !errors.As(err, &exit) || exit.Signal() != "TERM" {
-		t.Errorf("error %v", err)
+		t.Errorf("command returned %v, want signal TERM", err)
 	}
 	if got, want := h.Stats(), (sshtest.Stats{Connections: 1, Logins: 1, Execs: 3}); got != want {
-		t.Errorf("stats %+v", got)
+		t.Errorf("Stats() = %+v, want %+v", got, want)
 	}
 }
 
-func TestNobodyMayLogIn(t *testing.T) {
+func TestZeroOptionsRejectLogin(t *testing.T) {
 	t.Parallel()
 	h, err := sshtest.New(sshtest.Options{})
 	if err != nil {
@@ -101,11 +102,11 @@ func TestNobodyMayLogIn(t *testing.T) {
 	defer h.Close()
 	key, _, _ := sshtest.NewKey()
 	if _, err := connect(t, h, key); err == nil {
-		t.Error("a stranger has logged in")
+		t.Error("login with an unknown key succeeded, want an error")
 	}
 }
 
-// TestHangUp sees that a command notices when its client goes away.
+// TestHangUp checks that a command gets EOF and SIGHUP when the connection is lost.
 func TestHangUp(t *testing.T) {
 	t.Parallel()
 	h, c := newHost(t, sshtest.Options{})
@@ -127,13 +128,13 @@ func TestHangUp(t *testing.T) {
 	exists := func(name string) func() bool {
 		return func() bool { _, err := os.Stat(filepath.Join(h.Home(), name)); return err == nil }
 	}
-	eventually(t, "both commands running", func() bool { return exists("ready")() && exists("up")() })
+	eventually(t, "start of both commands", func() bool { return exists("ready")() && exists("up")() })
 	h.Cut()
-	eventually(t, "end of input", exists("eof"))
-	eventually(t, "hang-up", exists("hup"))
+	eventually(t, "EOF", exists("eof"))
+	eventually(t, "SIGHUP", exists("hup"))
 }
 
-// TestClose sees that Close leaves no process and no file, but for a daemon that has left its group.
+// TestClose checks that Close removes all processes and files, except a daemon that has left its process group.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	h, c := newHost(t, sshtest.Options{})
@@ -151,23 +152,23 @@ func TestClose(t *testing.T) {
 	}
 	daemon := filepath.Join(t.TempDir(), "daemon")
 	if setsid != "" {
-		if _, err := output(t, c, setsid+" sh -c 'echo $$ > "+daemon+".new; mv "+daemon+".new "+daemon+"; exec sleep 300' >/dev/null 2>&1 </dev/null &"); err != nil {
+		if _, err := run(t, c, setsid+" sh -c 'echo $$ > "+daemon+".new; mv "+daemon+".new "+daemon+"; exec sleep 300' >/dev/null 2>&1 </dev/null &"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	pid := readPID(t, pids)
 	if setsid != "" {
-		readPID(t, daemon) // it has left the group
+		readPID(t, daemon) // the daemon has left the process group
 	}
 	h.Close()
-	eventually(t, "the end of the session's process", func() bool { return !running(pid) })
+	eventually(t, "exit of the session process", func() bool { return !isRunning(pid) })
 	if _, err := os.Stat(h.Home()); !os.IsNotExist(err) {
-		t.Errorf("home directory: %v", err)
+		t.Errorf("Stat() of the home directory after Close returned %v, want not exist", err)
 	}
 	if setsid != "" {
 		pid := readPID(t, daemon)
-		if !running(pid) {
-			t.Error("the daemon was ended")
+		if !isRunning(pid) {
+			t.Error("Close() killed the daemon, want it running")
 		}
 		syscall.Kill(pid, syscall.SIGKILL)
 	}
@@ -186,8 +187,8 @@ func readPID(t *testing.T, file string) (pid int) {
 	return pid
 }
 
-// running tells whether the process exists and is no zombie that waits for its parent.
-func running(pid int) bool {
+// isRunning reports whether the process exists and is not a zombie.
+func isRunning(pid int) bool {
 	if syscall.Kill(pid, 0) != nil {
 		return false
 	}
@@ -206,7 +207,7 @@ func TestFaults(t *testing.T) {
 
 	h.Refuse(true)
 	if _, err := connect(t, h, key); !errors.Is(err, syscall.ECONNREFUSED) {
-		t.Errorf("refused: %v", err)
+		t.Errorf("login after Refuse(true) returned %v, want %v", err, syscall.ECONNREFUSED)
 	}
 	if err := h.Refuse(false); err != nil {
 		t.Fatal(err)
@@ -220,24 +221,24 @@ func TestFaults(t *testing.T) {
 	defer conn.Close()
 	conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	if n, err := conn.Read(make([]byte, 1)); n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("stalled: %d bytes, %v", n, err)
+		t.Errorf("Read() after Stall(true) = %d, %v, want %v", n, err, os.ErrDeadlineExceeded)
 	}
 	h.Stall(false)
 	conn.SetReadDeadline(time.Time{})
 	if _, err := io.ReadFull(conn, make([]byte, 4)); err != nil {
-		t.Errorf("after the stall: %v", err)
+		t.Errorf("Read() after Stall(false): %v", err)
 	}
 
 	h.DropNext(1)
 	if _, err := connect(t, h, key); err == nil {
-		t.Error("connection was not dropped")
+		t.Error("login after DropNext(1) succeeded, want an error")
 	}
 	old := h.HostKeys()[0]
 	if err := h.Rekey(); err != nil {
 		t.Fatal(err)
 	}
 	if string(h.HostKeys()[0].Marshal()) == string(old.Marshal()) {
-		t.Error("same host key")
+		t.Error("HostKeys() returned the old key after Rekey(), want a new key")
 	}
 	c, err := connect(t, h, key)
 	if err != nil {
@@ -250,9 +251,9 @@ func TestFaults(t *testing.T) {
 	}
 	s.Stdin = strings.NewReader(strings.Repeat("x", 100000))
 	if err := s.Run("cat >/dev/null"); err == nil {
-		t.Error("connection was not cut")
+		t.Error("command after CutAfter(1000) succeeded, want an error")
 	}
 	if err := c.Wait(); err == nil {
-		t.Error("the cut connection ended well")
+		t.Error("Wait() returned nil after the connection was cut, want an error")
 	}
 }

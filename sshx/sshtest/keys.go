@@ -8,11 +8,11 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// NewKey makes an ed25519 key. pem is the private key in OpenSSH's format, as in ~/.ssh/id_ed25519.
+// NewKey generates an ed25519 key. pem is the private key in the OpenSSH format, as in ~/.ssh/id_ed25519.
 func NewKey() (key ssh.Signer, pem []byte, err error) { return newKey("") }
 
-// NewLockedKey is NewKey with a passphrase on the private key.
-func NewLockedKey(passphrase string) (key ssh.Signer, pem []byte, err error) {
+// NewEncryptedKey is like NewKey but encrypts the private key with a passphrase.
+func NewEncryptedKey(passphrase string) (key ssh.Signer, pem []byte, err error) {
 	return newKey(passphrase)
 }
 

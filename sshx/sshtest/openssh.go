@@ -16,15 +16,16 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// ErrNoOpenSSH says that there is no sshd on this machine.
-var ErrNoOpenSSH = errors.New("sshtest: no sshd is installed")
+// ErrNoOpenSSH is returned by [OpenSSH] if this machine has no sshd.
+var ErrNoOpenSSH = errors.New("sshtest: sshd is not installed")
 
-// RequireOpenSSH tells whether tests must fail, not skip, where there is no sshd: RBEE_TEST_REQUIRE_SSHD=1 is set.
+// RequireOpenSSH reports whether RBEE_TEST_REQUIRE_SSHD=1 is set. Tests then must fail instead of skip if sshd is not
+// installed.
 func RequireOpenSSH() bool { return os.Getenv("RBEE_TEST_REQUIRE_SSHD") == "1" }
 
-// OpenSSHHost is the machine's own sshd on a port of 127.0.0.1, one sshd process for each connection, with its own
-// configuration, host keys (ed25519 and ecdsa) and home directory. Connections pass through this process, so that the
-// line can be made faulty. All methods are safe for concurrent use.
+// OpenSSHHost is an SSH host on a port of 127.0.0.1 that runs the sshd of this machine, one process per connection. It has a
+// separate configuration, host keys (ed25519 and ecdsa) and home directory. Connections pass through this process, so that it
+// can simulate faults. All methods are safe for concurrent use.
 type OpenSSHHost struct {
 	program  string
 	dir      string
@@ -40,11 +41,11 @@ type OpenSSHHost struct {
 	closed bool
 }
 
-// OpenSSH starts the machine's sshd. dir takes its configuration, and the home directory if o.Home is "". Of the options it
-// uses Home, Env, Shell, AuthorizedKeys, Banner, Noise, NoForward and MaxSessions; the account is the current user's. The
-// error is [ErrNoOpenSSH] where sshd is not installed.
+// OpenSSH starts an OpenSSHHost. It stores the configuration in dir, and also the home directory if o.Home is empty. It uses
+// the options Home, Env, Shell, AuthorizedKeys, Banner, StartupOutput, NoForward and MaxSessions. The account is the current user. The
+// error is [ErrNoOpenSSH] if sshd is not installed.
 //
-// Every command goes through a forced command that sets the environment up, so sshd passes no signals on.
+// A forced command sets the environment of every command. Therefore sshd does not forward signals.
 func OpenSSH(dir string, o Options) (*OpenSSHHost, error) {
 	program, err := findSSHD()
 	if err != nil {
@@ -72,7 +73,7 @@ func OpenSSH(dir string, o Options) (*OpenSSHHost, error) {
 	return h, nil
 }
 
-// findSSHD looks where systems put sshd. It insists on being started by its absolute path.
+// findSSHD returns the absolute path of sshd. sshd does not run with a relative path.
 func findSSHD() (string, error) {
 	if path, err := exec.LookPath("sshd"); err == nil {
 		return filepath.Abs(path)
@@ -85,25 +86,25 @@ func findSSHD() (string, error) {
 	return "", ErrNoOpenSSH
 }
 
-// Addr is the host's 127.0.0.1:port.
+// Addr returns the address of the host, 127.0.0.1:port.
 func (h *OpenSSHHost) Addr() string { return h.listener.Addr().String() }
 
-// Port is the port of Addr.
+// Port returns the port of the host.
 func (h *OpenSSHHost) Port() int { return portOf(h.Addr()) }
 
-// Home is the home directory, without symbolic links in its path.
+// Home returns the path of the home directory, without symbolic links.
 func (h *OpenSSHHost) Home() string { return h.home }
 
-// User is the account's name: the current user.
+// User returns the name of the account, which is the current user.
 func (h *OpenSSHHost) User() string { return h.user }
 
-// HostKeys are the public host keys.
+// HostKeys returns the public host keys.
 func (h *OpenSSHHost) HostKeys() []ssh.PublicKey { return h.keys }
 
-// KnownHostsLines are the lines for a known_hosts file that knows this host, each with its newline.
+// KnownHostsLines returns the known_hosts lines for this host, each with a newline.
 func (h *OpenSSHHost) KnownHostsLines() string { return knownHostsLines(h.Addr(), h.keys) }
 
-// Log is what the sshd processes have logged so far.
+// Log returns the log of the sshd processes.
 func (h *OpenSSHHost) Log() string {
 	text, err := os.ReadFile(h.file("log"))
 	if err != nil {
@@ -112,7 +113,7 @@ func (h *OpenSSHHost) Log() string {
 	return string(text)
 }
 
-// Cut drops every open connection at once, without a goodbye.
+// Cut resets all open connections.
 func (h *OpenSSHHost) Cut() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -121,16 +122,16 @@ func (h *OpenSSHHost) Cut() {
 	}
 }
 
-// CutAfter is [Host.CutAfter].
+// CutAfter is like [Host.CutAfter].
 func (h *OpenSSHHost) CutAfter(n int64) { h.faults.cutAt(n) }
 
-// Stall is [Host.Stall].
+// Stall is like [Host.Stall].
 func (h *OpenSSHHost) Stall(stall bool) { h.faults.stall(stall) }
 
-// Latency is [Host.Latency].
+// Latency is like [Host.Latency].
 func (h *OpenSSHHost) Latency(rtt time.Duration) { h.faults.latency(rtt) }
 
-// Close ends all connections and waits for the end of their sshd processes. Commands see the end of their input.
+// Close closes all connections and waits for their sshd processes to exit. Running commands get EOF on standard input.
 func (h *OpenSSHHost) Close() error {
 	h.mu.Lock()
 	h.closed = true
@@ -178,15 +179,16 @@ func (h *OpenSSHHost) logf(format string, args ...any) {
 	}
 }
 
-// serve runs one sshd in inetd mode (sshd(8), -i) at the other end of a loopback connection.
+// serve runs sshd in inetd mode (-i in sshd(8)) on one end of a loopback connection, and copies data between the other end and
+// the client.
 func (h *OpenSSHHost) serve(client net.Conn) error {
-	ours, theirs, err := tcpPair()
+	local, remote, err := tcpPair()
 	if err != nil {
 		return err
 	}
-	defer ours.Close()
-	socket, err := theirs.File()
-	theirs.Close()
+	defer local.Close()
+	socket, err := remote.File()
+	remote.Close()
 	if err != nil {
 		return err
 	}
@@ -199,53 +201,53 @@ func (h *OpenSSHHost) serve(client net.Conn) error {
 	}
 	var both sync.WaitGroup
 	both.Go(func() {
-		io.Copy(ours, client)
-		ours.Close() // what is lost on one side is lost on the other
+		io.Copy(local, client)
+		local.Close()
 	})
 	both.Go(func() {
-		io.Copy(client, promptReader{ours, tcp.Raw(ours)})
+		io.Copy(client, quickAckReader{local, tcp.Raw(local)})
 		client.Close()
 	})
 	both.Wait()
 	kill := time.AfterFunc(5*time.Second, func() { cmd.Process.Kill() })
 	defer kill.Stop()
-	cmd.Wait() // its status says only how the connection ended
+	cmd.Wait() // the exit status only depends on how the connection ended
 	return nil
 }
 
-// promptReader acknowledges what it reads at once, lest sshd's Nagle algorithm waits for it.
-type promptReader struct {
+// quickAckReader disables delayed acknowledgments, which sshd's Nagle algorithm would wait for.
+type quickAckReader struct {
 	io.Reader
 	raw syscall.RawConn
 }
 
-func (p promptReader) Read(b []byte) (int, error) {
-	n, err := p.Reader.Read(b)
-	tcp.QuickAck(p.raw)
+func (r quickAckReader) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	tcp.QuickAck(r.raw)
 	return n, err
 }
 
-// tcpPair gives both ends of a loopback connection.
+// tcpPair returns both ends of a new loopback connection.
 func tcpPair() (a, b *net.TCPConn, err error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, nil, err
 	}
 	defer l.Close()
-	dialled, err := net.Dial("tcp", l.Addr().String())
+	client, err := net.Dial("tcp", l.Addr().String())
 	if err != nil {
 		return nil, nil, err
 	}
 	for {
-		accepted, err := l.Accept()
+		server, err := l.Accept()
 		if err != nil {
-			dialled.Close()
+			client.Close()
 			return nil, nil, err
 		}
-		// Nobody else may slip in.
-		if accepted.RemoteAddr().String() == dialled.LocalAddr().String() {
-			return dialled.(*net.TCPConn), accepted.(*net.TCPConn), nil
+		// Ignore connections of other processes.
+		if server.RemoteAddr().String() == client.LocalAddr().String() {
+			return client.(*net.TCPConn), server.(*net.TCPConn), nil
 		}
-		accepted.Close()
+		server.Close()
 	}
 }

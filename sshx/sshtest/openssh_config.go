@@ -14,7 +14,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// separationDir is where Debian's sshd, started as root, wants an empty directory. The system's own service makes it too.
+// separationDir is an empty directory that the sshd of Debian requires when it runs as root. The system service creates it too.
 const separationDir = "/run/sshd"
 
 func (h *OpenSSHHost) configure(o Options) error {
@@ -29,8 +29,8 @@ func (h *OpenSSHHost) configure(o Options) error {
 	for _, key := range o.AuthorizedKeys {
 		authorized.Write(ssh.MarshalAuthorizedKey(key))
 	}
-	for i, makeKey := range []func() (ssh.Signer, []byte, error){NewKey, newECDSAKey} {
-		key, text, err := makeKey()
+	for i, generate := range []func() (ssh.Signer, []byte, error){NewKey, newECDSAKey} {
+		key, text, err := generate()
 		if err != nil {
 			return err
 		}
@@ -51,7 +51,7 @@ func (h *OpenSSHHost) configure(o Options) error {
 	}
 	fmt.Fprintf(&config, "AuthorizedKeysFile %s\nStrictModes no\nUsePAM no\nPasswordAuthentication no\n"+
 		"KbdInteractiveAuthentication no\nPermitRootLogin yes\nPidFile none\nPrintMotd no\nAllowTcpForwarding %s\nMaxSessions %d\n"+
-		"Banner %s\nForceCommand /bin/sh %s\nSetEnv \"HOME=%s\"\n", // HOME keeps the real user's shell from reading start-up files
+		"Banner %s\nForceCommand /bin/sh %s\nSetEnv \"HOME=%s\"\n", // HOME prevents the shell from reading the start-up files of the user
 		h.file("authorized_keys"), forward, sessions, h.file("banner"), h.file("enter"), h.home)
 	return errors.Join(
 		os.WriteFile(h.file("sshd_config"), []byte(config.String()), 0o600),
@@ -63,7 +63,7 @@ func (h *OpenSSHHost) configure(o Options) error {
 
 func (h *OpenSSHHost) file(name string) string { return filepath.Join(h.dir, name) }
 
-// enterScript prepares the environment of a command and runs it.
+// enterScript returns the forced command. It sets the environment and runs the original command.
 func (h *OpenSSHHost) enterScript(o Options) string {
 	shell := o.Shell
 	if shell == "" {
@@ -74,7 +74,7 @@ func (h *OpenSSHHost) enterScript(o Options) string {
 		name, value, _ := strings.Cut(kv, "=")
 		fmt.Fprintf(&b, "export %s=%s\n", name, shellWord(value))
 	}
-	fmt.Fprintf(&b, "cd || exit\nprintf %%s %s\nexec %s -c \"$SSH_ORIGINAL_COMMAND\"\n", shellWord(o.Noise), shellWord(shell))
+	fmt.Fprintf(&b, "cd || exit\nprintf %%s %s\nexec %s -c \"$SSH_ORIGINAL_COMMAND\"\n", shellWord(o.StartupOutput), shellWord(shell))
 	return b.String()
 }
 

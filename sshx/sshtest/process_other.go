@@ -7,9 +7,9 @@ import (
 	"os/exec"
 )
 
-// This system has no process groups as Unix knows them: only the command's own process is ended.
+// Without Unix process groups, only the process of the command itself is terminated.
 
-func ownSession(*exec.Cmd) {}
+func startSession(*exec.Cmd) {}
 
 func hangUpGroup(group int) { killGroup(group) }
 
@@ -19,7 +19,7 @@ func killGroup(group int) {
 	}
 }
 
-func groupLives(int) bool { return false }
+func groupExists(int) bool { return false }
 
 func signalGroup(group int, _ []byte) { killGroup(group) }
 

@@ -13,15 +13,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ownSession starts the command as the leader of a session and process group, as sshd does.
-func ownSession(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
+// startSession makes the command the leader of a new session and process group, as sshd does.
+func startSession(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} }
 
 func hangUpGroup(group int) { _ = syscall.Kill(-group, syscall.SIGHUP) }
 func killGroup(group int)   { _ = syscall.Kill(-group, syscall.SIGKILL) }
 
-func groupLives(group int) bool { return !errors.Is(syscall.Kill(-group, 0), syscall.ESRCH) }
+func groupExists(group int) bool { return !errors.Is(syscall.Kill(-group, 0), syscall.ESRCH) }
 
-// signalGroup obeys a signal request.
+// signalGroup sends the signal of a signal request to a process group.
 func signalGroup(group int, payload []byte) {
 	var msg struct{ Name string }
 	if ssh.Unmarshal(payload, &msg) != nil {
@@ -32,7 +32,7 @@ func signalGroup(group int, payload []byte) {
 	}
 }
 
-// signalName is the name, without SIG, of the signal that ended a process; "" when none did.
+// signalName returns the name, without SIG, of the signal that terminated a process, or "" if no signal did.
 func signalName(state *os.ProcessState) string {
 	ws, ok := state.Sys().(syscall.WaitStatus)
 	if !ok || !ws.Signaled() {

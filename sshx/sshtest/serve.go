@@ -9,14 +9,14 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// loginGrace is how long a connection may take to log in.
-const loginGrace = 2 * time.Minute
+// loginTimeout limits the time until a connection has logged in.
+const loginTimeout = 2 * time.Minute
 
 func (h *Host) serve(conn *faultConn) {
 	defer conn.Close()
-	grace := time.AfterFunc(loginGrace, func() { conn.Close() })
+	timer := time.AfterFunc(loginTimeout, func() { conn.Close() })
 	server, channels, requests, err := ssh.NewServerConn(conn, h.serverConfig())
-	grace.Stop()
+	timer.Stop()
 	if err != nil {
 		return
 	}
@@ -55,7 +55,7 @@ func (h *Host) serve(conn *faultConn) {
 	}
 }
 
-// answerRequests answers keepalives as sshd does; everything else is refused.
+// answerRequests replies to keepalive requests like sshd and rejects all other requests.
 func answerRequests(requests <-chan *ssh.Request) {
 	for r := range requests {
 		if r.WantReply {

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// session serves one session channel: one command.
+// session serves one session channel, which runs one command.
 func (h *Host) session(newChannel ssh.NewChannel, conn net.Conn) {
 	ch, requests, err := newChannel.Accept()
 	if err != nil {
@@ -23,7 +23,7 @@ func (h *Host) session(newChannel ssh.NewChannel, conn net.Conn) {
 	env := h.environment(conn)
 	for r := range requests {
 		switch r.Type {
-		case "env": // as with sshd's default: nothing is accepted
+		case "env": // sshd accepts no variables by default either
 			r.Reply(false, nil)
 		case "exec":
 			var msg struct{ Command string }
@@ -40,23 +40,22 @@ func (h *Host) session(newChannel ssh.NewChannel, conn net.Conn) {
 	}
 }
 
-// defaultPath is sshd's, with what macOS adds.
+// defaultPath is the default PATH of sshd, with the directories of macOS.
 const defaultPath = "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin:/opt/homebrew/bin"
 
 func (h *Host) environment(conn net.Conn) []string {
 	clientHost, clientPort, _ := net.SplitHostPort(conn.RemoteAddr().String())
-	ownHost, ownPort, _ := net.SplitHostPort(h.address)
+	host, port, _ := net.SplitHostPort(h.address)
 	env := []string{
 		"HOME=" + h.home, "USER=" + h.options.User, "LOGNAME=" + h.options.User, "SHELL=" + h.options.Shell,
-		"PATH=" + defaultPath, fmt.Sprintf("SSH_CONNECTION=%s %s %s %s", clientHost, clientPort, ownHost, ownPort),
+		"PATH=" + defaultPath, fmt.Sprintf("SSH_CONNECTION=%s %s %s %s", clientHost, clientPort, host, port),
 	}
 	return append(env, h.options.Env...)
 }
 
-// exec runs the command with real pipes, so that a program which waits for the end of its input, or writes to a reader
-// that is gone, sees what it would see under sshd.
+// exec runs a command. It uses pipes, so that EOF on standard input and writes to a closed connection behave as under sshd.
 func (h *Host) exec(ch ssh.Channel, requests <-chan *ssh.Request, start *ssh.Request, command string, env []string) {
-	io.WriteString(ch, h.options.Noise)
+	io.WriteString(ch, h.options.StartupOutput)
 	if h.options.NoExec != "" {
 		start.Reply(true, nil)
 		go ssh.DiscardRequests(requests)
@@ -66,7 +65,7 @@ func (h *Host) exec(ch ssh.Channel, requests <-chan *ssh.Request, start *ssh.Req
 	}
 	cmd := exec.Command(h.options.Shell, "-c", command)
 	cmd.Dir, cmd.Env = h.home, env
-	ownSession(cmd)
+	startSession(cmd)
 	pipes, err := startPiped(cmd)
 	start.Reply(err == nil, nil)
 	if err != nil {
@@ -74,19 +73,19 @@ func (h *Host) exec(ch ssh.Channel, requests <-chan *ssh.Request, start *ssh.Req
 	}
 	group := cmd.Process.Pid
 	h.trackGroup(group, true)
-	defer func() { h.trackGroup(group, groupLives(group)) }()
+	defer func() { h.trackGroup(group, groupExists(group)) }()
 
 	var output sync.WaitGroup
-	output.Go(func() { copyOut(ch, pipes.out) })
-	output.Go(func() { copyOut(ch.Stderr(), pipes.err) })
+	output.Go(func() { copyOutput(ch, pipes.out) })
+	output.Go(func() { copyOutput(ch.Stderr(), pipes.err) })
 	go func() {
 		io.Copy(pipes.in, ch)
 		pipes.in.Close()
 	}()
-	ended := make(chan struct{})
-	gone := make(chan struct{})
-	go func() { // the requests end when the client closes the channel or the connection
-		defer close(gone)
+	exited := make(chan struct{})
+	disconnected := make(chan struct{})
+	go func() { // requests is closed when the client closes the channel or the connection
+		defer close(disconnected)
 		for r := range requests {
 			if r.Type == "signal" {
 				signalGroup(group, r.Payload)
@@ -99,57 +98,58 @@ func (h *Host) exec(ch ssh.Channel, requests <-chan *ssh.Request, start *ssh.Req
 		pipes.out.Close()
 		pipes.err.Close()
 		select {
-		case <-ended:
+		case <-exited:
 		default:
 			hangUpGroup(group)
 		}
 	}()
 	cmd.Wait()
-	close(ended)
+	close(exited)
 	reportExit(ch, cmd.ProcessState)
-	output.Wait() // like sshd, wait until nobody holds the pipes any more
+	output.Wait() // like sshd, wait until all processes have closed the pipes
 	ch.CloseWrite()
 	ch.Close()
-	<-gone
+	<-disconnected
 }
 
-func copyOut(to io.Writer, from *os.File) {
+func copyOutput(to io.Writer, from *os.File) {
 	io.Copy(to, from)
 	from.Close()
 }
 
-// piped are this side's ends of a command's pipes.
-type piped struct{ in, out, err *os.File }
+// stdPipes holds the pipe ends of this process for the standard streams of a command.
+type stdPipes struct{ in, out, err *os.File }
 
-func startPiped(cmd *exec.Cmd) (p piped, err error) {
-	var theirs, ours [3]*os.File
+// startPiped starts the command with pipes as standard streams.
+func startPiped(cmd *exec.Cmd) (p stdPipes, err error) {
+	var child, parent [3]*os.File
 	defer func() {
-		for i := range theirs {
-			if theirs[i] != nil {
-				theirs[i].Close()
+		for i := range child {
+			if child[i] != nil {
+				child[i].Close()
 			}
-			if err != nil && ours[i] != nil {
-				ours[i].Close()
+			if err != nil && parent[i] != nil {
+				parent[i].Close()
 			}
 		}
 	}()
-	for i := range theirs {
+	for i := range child {
 		r, w, err := os.Pipe()
 		if err != nil {
-			return piped{}, err
+			return stdPipes{}, err
 		}
-		if theirs[i], ours[i] = w, r; i == 0 {
-			theirs[i], ours[i] = r, w
+		if child[i], parent[i] = w, r; i == 0 {
+			child[i], parent[i] = r, w
 		}
 	}
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = theirs[0], theirs[1], theirs[2]
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = child[0], child[1], child[2]
 	if err := cmd.Start(); err != nil {
-		return piped{}, err
+		return stdPipes{}, err
 	}
-	return piped{ours[0], ours[1], ours[2]}, nil
+	return stdPipes{parent[0], parent[1], parent[2]}, nil
 }
 
-// reportExit sends the exit status or the signal, as RFC 4254 section 6.10 says.
+// reportExit sends the exit status or the signal; see RFC 4254, section 6.10.
 func reportExit(ch ssh.Channel, state *os.ProcessState) {
 	if name := signalName(state); name != "" {
 		ch.SendRequest("exit-signal", false, ssh.Marshal(struct {
@@ -167,11 +167,11 @@ func sendExit(ch ssh.Channel, status uint32) {
 	ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
 }
 
-// trackGroup remembers a process group while it has members.
-func (h *Host) trackGroup(group int, lives bool) {
+// trackGroup records or removes a process group that Close kills.
+func (h *Host) trackGroup(group int, exists bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if lives {
+	if exists {
 		h.groups[group] = true
 	} else {
 		delete(h.groups, group)
@@ -202,9 +202,9 @@ func (h *Host) forward(newChannel ssh.NewChannel) {
 	}
 	defer ch.Close()
 	h.forwards.Add(1)
-	gone := make(chan struct{})
-	go func() { // the client has closed the channel or the connection
-		defer close(gone)
+	disconnected := make(chan struct{})
+	go func() { // requests is closed when the client closes the channel or the connection
+		defer close(disconnected)
 		ssh.DiscardRequests(requests)
 	}()
 	var both sync.WaitGroup
@@ -220,13 +220,13 @@ func (h *Host) forward(newChannel ssh.NewChannel) {
 	go func() { both.Wait(); close(finished) }()
 	select {
 	case <-finished:
-	case <-gone:
+	case <-disconnected:
 		target.Close()
 		<-finished
 	}
 }
 
-// reason is the system's word for why connecting failed, as sshd would send it.
+// reason returns the text of the system error, which is what sshd sends.
 func reason(err error) string {
 	var op *net.OpError
 	if errors.As(err, &op) {

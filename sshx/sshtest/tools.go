@@ -8,12 +8,11 @@ import (
 	"slices"
 )
 
-// basicTools are what Put and plain scripts need of a host.
+// basicTools lists the tools that Put and simple scripts need.
 var basicTools = []string{"sh", "cat", "mkdir", "mv", "rm", "chmod", "wc", "sleep", "printf", "echo", "test", "true", "false", "ls", "pwd", "env", "kill", "sed", "tr"}
 
-// Tools fills dir with links to a basic set of POSIX tools and to the extra ones named, and gives dir as a value for PATH.
-// A host with this PATH lacks everything else, such as gzip or sha256sum. An extra tool that this machine lacks is an
-// error.
+// Tools creates links in dir to a basic set of POSIX tools and to the extra tools, and returns dir. If a host uses dir as its
+// PATH, other tools such as gzip or sha256sum are not available. Tools returns an error if an extra tool is not installed.
 func Tools(dir string, extra ...string) (path string, err error) {
 	for _, name := range append(slices.Clone(basicTools), extra...) {
 		program, err := exec.LookPath(name)
@@ -21,7 +20,7 @@ func Tools(dir string, extra ...string) (path string, err error) {
 			if slices.Contains(extra, name) {
 				return "", fmt.Errorf("sshtest: %w", err)
 			}
-			continue // built into the shell
+			continue // a shell builtin
 		}
 		if program, err = filepath.Abs(program); err != nil {
 			return "", err

@@ -1,5 +1,5 @@
-// Package strictjson reads JSON objects into structs and refuses what encoding/json
-// accepts: unknown fields, names in another case, and fields that are given twice.
+// Package strictjson decodes JSON objects into structs. Unlike encoding/json, it rejects
+// unknown fields, field names in a different case, and duplicate fields.
 package strictjson
 
 import (
@@ -15,10 +15,11 @@ import (
 	"github.com/rbee-keeper/rbee/operations/suggest"
 )
 
-// Read fills into, a pointer to a struct, from the JSON object in data. The field
-// "operation" is allowed besides those of the struct. Errors name the field.
-func Read(data []byte, into any) error {
-	known := fieldNames(reflect.TypeOf(into).Elem())
+// Unmarshal decodes the JSON object in data into v, a pointer to a struct. In addition
+// to the fields of the struct, it accepts and ignores the field "operation". Errors name
+// the field.
+func Unmarshal(data []byte, v any) error {
+	known := fieldNames(reflect.TypeOf(v).Elem())
 	keys, err := topLevelKeys(data)
 	if err != nil {
 		return err
@@ -27,24 +28,24 @@ func Read(data []byte, into any) error {
 	for _, key := range keys {
 		switch {
 		case seen[key]:
-			return fmt.Errorf("field %q is given twice", key)
+			return fmt.Errorf("duplicate field %q", key)
 		case key != "operation" && !slices.Contains(known, key):
 			return fmt.Errorf("unknown field %q%s", key, DidYouMean(key, known))
 		}
 		seen[key] = true
 	}
-	if err := json.Unmarshal(data, into); err != nil {
+	if err := json.Unmarshal(data, v); err != nil {
 		var mismatch *json.UnmarshalTypeError
 		if errors.As(err, &mismatch) {
-			field := mismatch.Field[strings.LastIndexByte(mismatch.Field, '.')+1:] // without the embedded struct
-			return fmt.Errorf("field %q: a JSON %s does not fit, want %s", field, mismatch.Value, mismatch.Type)
+			field := mismatch.Field[strings.LastIndexByte(mismatch.Field, '.')+1:] // without the name of the embedded struct
+			return fmt.Errorf("invalid field %q: got JSON %s, want %s", field, mismatch.Value, mismatch.Type)
 		}
 		return err
 	}
 	return nil
 }
 
-// topLevelKeys lists the keys of one JSON object in order, repeated ones too.
+// topLevelKeys returns the keys of one JSON object in order, including duplicates.
 func topLevelKeys(data []byte) ([]string, error) {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if _, err := dec.Token(); err != nil {
@@ -72,7 +73,7 @@ func topLevelKeys(data []byte) ([]string, error) {
 	return keys, nil
 }
 
-// fieldNames lists the JSON names of a struct's fields, embedded ones included.
+// fieldNames returns the JSON names of a struct's fields, including embedded fields.
 func fieldNames(t reflect.Type) []string {
 	var names []string
 	for i := range t.NumField() {
@@ -87,12 +88,12 @@ func fieldNames(t reflect.Type) []string {
 	return names
 }
 
-// DidYouMean returns the part of a message that suggests the known name that given most
-// likely means, or nothing if none is near.
-func DidYouMean[S ~string](given string, known []S) string {
-	near := suggest.Nearest(given, known)
-	if near == "" {
+// DidYouMean returns the end of an error message that suggests the known name nearest to
+// name. It returns "" if no known name is close enough.
+func DidYouMean[S ~string](name string, known []S) string {
+	nearest := suggest.Nearest(name, known)
+	if nearest == "" {
 		return ""
 	}
-	return fmt.Sprintf(", did you mean %q?", string(near))
+	return fmt.Sprintf(", did you mean %q?", string(nearest))
 }

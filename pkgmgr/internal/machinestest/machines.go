@@ -1,4 +1,4 @@
-// Package machinestest has the machines of decision tables, for tests.
+// Package machinestest provides the machines of decision tables in tests.
 package machinestest
 
 import (
@@ -8,14 +8,14 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Machine is a machine of the decision tables of the built-in recipes.
+// Machine is a machine in the decision tables of the built-in recipes.
 type Machine struct {
 	Name     string
 	state    wire.State
-	commands []string // programs on its PATH, of [wire.ProbedCommands]
+	commands []string // programs in its PATH, from [wire.ProbedCommands]
 }
 
-// State returns what the machine reports.
+// State returns a copy of the state that the machine reports.
 func (m Machine) State() *wire.State {
 	s := m.state
 	s.Commands = m.commands
@@ -23,8 +23,8 @@ func (m Machine) State() *wire.State {
 }
 
 // Machines returns machines that engines are installed on: for each kind of GPU, each
-// generation that builds tell apart, old and new drivers and C libraries, and machines
-// that lack something. Each is one whose facts were all read, unless its name says
+// generation that builds distinguish, old and new drivers and C libraries, and machines with
+// missing libraries or tools. All their properties were probed unless the name states
 // otherwise.
 func Machines() []Machine {
 	base := []string{"libcrypto.so.3", "libgomp.so.1", "libssl.so.3"} // OpenSSL 3, OpenMP

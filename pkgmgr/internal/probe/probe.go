@@ -1,5 +1,5 @@
-// Package probe reads a machine with one shell script, whether rbee is installed on it or
-// not.
+// Package probe reads the state of a machine with one shell script. rbee need not be
+// installed on the machine.
 package probe
 
 import (
@@ -17,22 +17,22 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Host runs a shell script on a machine; see pkgmgr.Host.
+// Host runs shell scripts on a machine; see pkgmgr.Host.
 type Host interface {
 	Script(ctx context.Context, script string, stdout, stderr io.Writer) error
 }
 
-// Options say what is read besides what is always read.
+// Options select additional properties to read.
 type Options struct {
-	Deep    bool // read installed files again and compare their checksums
-	Devices bool // accelerators
+	Deep    bool // verify the checksums of installed files
+	Devices bool // probe accelerators
 }
 
 //go:embed probe.sh
 var probeSource string
 
-// script returns the script that reads a machine. With devices, the script of
-// package gpu follows, so that an install decides as the installed rbee will.
+// script returns the script that reads a machine. With o.Devices, it includes the script of
+// package gpu, which detects the same accelerators as an installed rbee.
 func script(o Options) string {
 	var args []string
 	if o.Devices {
@@ -41,7 +41,7 @@ func script(o Options) string {
 	if o.Deep {
 		args = append(args, "--deep")
 	}
-	text := fmt.Sprintf("set -- %s\ncommands_wanted='%s'\nlibraries_wanted='%s'\n",
+	text := fmt.Sprintf("set -- %s\nprobed_commands='%s'\nprobed_libraries='%s'\n",
 		strings.Join(args, " "), strings.Join(wire.ProbedCommands, " "), strings.Join(wire.ProbedLibraries, " ")) + probeSource
 	if o.Devices {
 		text += gpu.ProbeScript()
@@ -49,7 +49,7 @@ func script(o Options) string {
 	return text
 }
 
-// Read reads a machine with one command.
+// Read reads the state of a machine with one command.
 func Read(ctx context.Context, host Host, o Options) (*wire.State, error) {
 	var out bytes.Buffer
 	limited := &limitWriter{w: &out, left: maxOutput}
@@ -59,11 +59,11 @@ func Read(ctx context.Context, host Host, o Options) (*wire.State, error) {
 	var state wire.State
 	if err := wire.NewReader(bytes.NewReader(out.Bytes())).Read(&state); err != nil {
 		if errors.Is(err, io.EOF) {
-			return nil, errors.New("reading the machine: its shell answered nothing that rbee understands")
+			return nil, errors.New("reading the machine: no record in the output of its shell")
 		}
 		return nil, fmt.Errorf("reading the machine: %w", err)
 	}
-	if o.Devices && state.Schema == 0 && !state.DevicesKnown { // no rbee answered
+	if o.Devices && state.Schema == 0 && !state.DevicesKnown { // the script wrote the record
 		var err error
 		if state.Devices, err = gpu.Parse(out.Bytes()); err != nil {
 			return nil, fmt.Errorf("reading the machine: %w", err)
@@ -74,12 +74,12 @@ func Read(ctx context.Context, host Host, o Options) (*wire.State, error) {
 	return &state, nil
 }
 
-// maxOutput bounds what a machine may answer, noise of its shell included.
+// maxOutput is the maximum size of the script's output in bytes, including output of shell
+// startup files.
 const maxOutput = 64 << 20
 
-// Normalize turns what a shell says of a platform into Go's words, refuses to
-// take over names of workers that could not have come from rbee, and sorts the
-// others.
+// Normalize converts the shell's names of a platform to Go's names, removes workers with
+// invalid names, and sorts workers by type.
 func Normalize(s *wire.State) {
 	s.OS = strings.ToLower(s.OS)
 	switch s.Arch {
@@ -101,7 +101,7 @@ func Normalize(s *wire.State) {
 	s.Workers = kept
 }
 
-// limitWriter fails once more than left bytes were written.
+// limitWriter returns an error after more than left bytes.
 type limitWriter struct {
 	w    io.Writer
 	left int
@@ -109,7 +109,7 @@ type limitWriter struct {
 
 func (l *limitWriter) Write(p []byte) (int, error) {
 	if len(p) > l.left {
-		return 0, errors.New("the machine answers too much")
+		return 0, fmt.Errorf("output of the probe script exceeds %d MiB", maxOutput>>20)
 	}
 	l.left -= len(p)
 	return l.w.Write(p)

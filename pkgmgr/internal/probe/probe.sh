@@ -1,8 +1,8 @@
-# Reads a machine in one command. Where rbee is installed it becomes
-# `rbee hive inspect "$@"`; else it writes a record of the same shape with schema 0 from
-# what a POSIX shell can find out. Values go through q, which makes them safe inside a
-# JSON string. commands_wanted and libraries_wanted are names to look for.
-: "${commands_wanted=}" "${libraries_wanted=}"
+# Reads the state of a machine. If rbee is installed, the script prints the output of
+# `rbee hive inspect "$@"`. Otherwise it writes a record of the same form with schema 0, with
+# the properties that a POSIX shell can read. The function q escapes values for JSON strings.
+# probed_commands and probed_libraries are the names to look for.
+: "${probed_commands=}" "${probed_libraries=}"
 R="${RBEE_HOME:-$HOME/.local/share/rbee}"
 B="$R/bin/rbee"
 rbee=null broken=
@@ -12,7 +12,7 @@ if [ -e "$B" ]; then
 			printf '%s\n' "$out"
 			exit 0
 		esac
-		broken="bin/rbee hive inspect answered no record: $out"
+		broken="bin/rbee hive inspect printed no record: $out"
 	else
 		broken="bin/rbee hive inspect failed with status $?: $out"
 	fi
@@ -41,7 +41,7 @@ if [ -r /proc/mounts ]; then
 fi
 root=
 commands=
-for c in $commands_wanted; do
+for c in $probed_commands; do
 	if command -v "$c" >/dev/null 2>&1 || { [ "$c" = nvcc ] && { [ -x "${CUDA_HOME:-/}/bin/nvcc" ] || [ -x "$root/usr/local/cuda/bin/nvcc" ]; }; }; then
 		commands="$commands${commands:+,}\"$c\""
 	fi
@@ -52,7 +52,7 @@ for f in /lib/ld-musl-*; do [ -e "$f" ] && libc=musl; done
 libraries=null rocm=
 if [ -n "$libc" ] && [ "$(uname -s)" = Linux ]; then
 	libraries=
-	lookup() { # is $1 in one of the directories after it?
+	lookup() { # reports whether a directory $2... contains the file $1
 		file=$1
 		shift
 		for dir in "$@"; do
@@ -71,7 +71,7 @@ if [ -n "$libc" ] && [ "$(uname -s)" = Linux ]; then
 		dirs="$dirs:$root$dir"
 	done
 	dirs="$dirs:${LD_LIBRARY_PATH:-}"
-	for l in $libraries_wanted; do
+	for l in $probed_libraries; do
 		# shellcheck disable=SC2086 # dirs is split at the colons
 		if (IFS=:; set -f; lookup "$l" $dirs); then
 			libraries="$libraries${libraries:+,}\"$l\""
@@ -84,7 +84,8 @@ if [ -n "$libc" ] && [ "$(uname -s)" = Linux ]; then
 		for d in "$root"/opt/rocm-*; do
 			v=${d##*/rocm-}
 			case $v in ''|*[!0-9.]*) continue ;; esac
-			# By name, 10.0 comes before 7.2; the names of one major version are in order.
+			# The names are sorted as strings, so 10.0 comes before 7.2. Versions with the
+			# same major version are in order.
 			if [ -z "$rocm" ] || [ "${v%%.*}" -ge "${rocm%%.*}" ]; then rocm=$v; fi
 		done
 	fi

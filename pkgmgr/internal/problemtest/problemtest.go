@@ -1,4 +1,4 @@
-// Package problemtest reads the problems of invalid files, for tests.
+// Package problemtest formats the problems of invalid files for tests.
 package problemtest
 
 import (
@@ -9,8 +9,8 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// Lines returns one line for each problem of err: "line:column hive: message (hint)". It
-// ends the test if err is not an [*operations.Error] with [operations.CodeConfigInvalid].
+// Lines returns a line for each problem of err, "line:column hive: message (hint)". It calls
+// t.Fatalf if err is not an [*operations.Error] with [operations.CodeConfigInvalid].
 func Lines(t *testing.T, err error) []string {
 	t.Helper()
 	var e *operations.Error

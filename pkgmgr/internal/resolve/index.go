@@ -22,37 +22,37 @@ import (
 // index reads a Python package index, as JSON (PEP 691) or HTML (PEP 503):
 // https://packaging.python.org/en/latest/specifications/simple-repository-api/
 type index struct {
-	from *fetch.Client // its index is https://pypi.org/simple
+	client *fetch.Client // its Index is the URL of the index, such as https://pypi.org/simple
 }
 
-// project is the page of one package.
+// project is the page of a package.
 type project struct {
 	files []projectFile
 }
 
-// projectFile is one file of a package.
+// projectFile is a file of a package.
 type projectFile struct {
 	name     string
 	uploaded time.Time // zero if the index does not record it
 	yanked   bool
 }
 
-// indexTypes are the formats that an index is asked for.
-const indexTypes = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
+// acceptedTypes is the Accept header of requests to an index.
+const acceptedTypes = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
 
-// project reads the page of a package; the error is [fetch.ErrNotFound] if the index does
-// not have it.
+// project fetches the page of a package. The error is [fetch.ErrNotFound] if the index does
+// not have the package.
 func (x *index) project(ctx context.Context, name string) (*project, error) {
-	address := strings.TrimSuffix(x.from.Index, "/") + "/" + wheel.NormalName(name) + "/"
+	address := strings.TrimSuffix(x.client.Index, "/") + "/" + wheel.NormalizeName(name) + "/"
 	p := &project{}
-	err := x.from.GetOK(ctx, address, http.Header{"Accept": {indexTypes}}, func(resp *http.Response) (err error) {
+	err := x.client.GetOK(ctx, address, http.Header{"Accept": {acceptedTypes}}, func(resp *http.Response) (err error) {
 		switch kind := resp.Header.Get("Content-Type"); {
 		case strings.Contains(kind, "json"):
 			p.files, err = projectJSON(resp)
 		case strings.Contains(kind, "html"):
 			p.files, err = projectHTML(io.LimitReader(resp.Body, fetch.MaxResponse))
 		default:
-			err = fmt.Errorf("invalid answer of type %q: want a page of a package index, as JSON (PEP 691) or HTML (PEP 503)", kind)
+			err = fmt.Errorf("invalid response of type %q: want a package index page as JSON (PEP 691) or HTML (PEP 503)", kind)
 		}
 		return err
 	})
@@ -73,13 +73,13 @@ func projectJSON(resp *http.Response) ([]projectFile, error) {
 	var files []projectFile
 	for _, f := range page.Files {
 		yanked := len(f.Yanked) > 0 && string(f.Yanked) != "false" && string(f.Yanked) != "null"
-		uploaded, _ := time.Parse(time.RFC3339, f.Uploaded) // zero where it is missing
+		uploaded, _ := time.Parse(time.RFC3339, f.Uploaded) // zero if it is missing
 		files = append(files, projectFile{f.Filename, uploaded, yanked})
 	}
 	return files, nil
 }
 
-// projectHTML reads the links of a page. HTML has no upload dates.
+// projectHTML parses the links of an HTML page, which has no upload dates.
 func projectHTML(r io.Reader) ([]projectFile, error) {
 	d := xml.NewDecoder(r)
 	d.Strict, d.AutoClose, d.Entity = false, xml.HTMLAutoClose, xml.HTMLEntity
@@ -90,7 +90,7 @@ func projectHTML(r io.Reader) ([]projectFile, error) {
 			return files, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("cannot read the page as HTML: %w", err)
+			return nil, fmt.Errorf("cannot parse the page as HTML: %w", err)
 		}
 		start, ok := token.(xml.StartElement)
 		if !ok || !strings.EqualFold(start.Name.Local, "a") {
@@ -113,7 +113,7 @@ func projectHTML(r io.Reader) ([]projectFile, error) {
 	}
 }
 
-// versions lists the versions of a page that have a wheel and were not yanked.
+// versions returns the versions of a page that have a wheel and are not yanked.
 func (p *project) versions() []string {
 	var versions []string
 	for _, f := range p.files {
@@ -125,8 +125,8 @@ func (p *project) versions() []string {
 	return versions
 }
 
-// released returns when the first file of a version was uploaded; zero if the index
-// does not record that for each file of the version.
+// released returns the upload time of the first file of a version. It is zero if the index
+// does not record the upload time of all files of the version.
 func (p *project) released(exact string) (first time.Time) {
 	for _, f := range p.files {
 		if w, ok := wheel.Parse(f.name); !ok || version.Compare(w.Version, exact) != 0 {
@@ -142,7 +142,7 @@ func (p *project) released(exact string) (first time.Time) {
 	return first
 }
 
-// dated reports whether the index records the upload date of each file.
+// dated reports whether the index records the upload time of all files.
 func (p *project) dated() bool {
 	return !slices.ContainsFunc(p.files, func(f projectFile) bool { return f.uploaded.IsZero() })
 }

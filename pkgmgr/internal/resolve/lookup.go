@@ -19,14 +19,14 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Lookup finds out what workers' wishes come to. Each question is asked once,
-// however many hives want the answer.
+// Lookup resolves the workers of a config for a plan. It resolves each version constraint
+// and source once for all hives.
 type Lookup struct {
 	in       Input
 	opts     plan.Options
 	versions map[[2]string]versionOrErr
-	failed   map[string]error     // steps that cannot be had
-	Moved    []operations.Upgrade // versions whose files are others, as the recipe's steps are
+	failed   map[string]error     // by source that cannot be resolved
+	Moved    []operations.Upgrade // versions whose files changed because the recipe's steps changed
 }
 
 type versionOrErr struct {
@@ -34,24 +34,25 @@ type versionOrErr struct {
 	err     error
 }
 
-// Input is what looking up needs to know.
+// Input contains the parameters of a [Lookup].
 type Input struct {
-	// Hives are those that were read or could not be, and Config all of the config.
+	// Hives are the hives of the plan, including hives that could not be read. Config
+	// contains all hives of the config.
 	Hives  []plan.HiveState
 	Config []config.Hive
 
 	Catalog *catalog.Catalog
 	Lock    *lockfile.Lock
 
-	// Resolver asks the origins; FromBundle says that it must not be asked.
+	// Resolver resolves versions and files over the network. FromBundle forbids that.
 	Resolver   *Resolver
 	FromBundle bool
 
-	// Version is the version of rbee that hives shall have; may be empty.
+	// Version is the version of rbee to install on hives; may be empty.
 	Version string
 }
 
-// NewLookup begins to look up.
+// NewLookup returns a Lookup for a plan and resets the per-plan state of in.Resolver.
 func NewLookup(in Input, o plan.Options) *Lookup {
 	var platforms []wire.Platform
 	for _, h := range in.Hives {
@@ -59,11 +60,11 @@ func NewLookup(in Input, o plan.Options) *Lookup {
 			platforms = append(platforms, h.State.Platform)
 		}
 	}
-	in.Resolver.begin(platforms)
+	in.Resolver.startPlan(platforms)
 	return &Lookup{in: in, opts: o, versions: map[[2]string]versionOrErr{}, failed: map[string]error{}}
 }
 
-// Worker is what one hive's wish comes to.
+// Worker resolves a worker of a hive.
 func (l *Lookup) Worker(ctx context.Context, hive string, w config.Worker, s *wire.State, want plan.Desired) plan.DesiredWorker {
 	recipe, ok := l.in.Catalog.Recipe(w.Type)
 	if !ok {
@@ -72,16 +73,16 @@ func (l *Lookup) Worker(ctx context.Context, hive string, w config.Worker, s *wi
 	binary := want.Binaries[s.Platform.Key()]
 	rbeeVersion := cmp.Or(binary.Version, l.in.Version)
 	machine := catalog.MachineOf(s)
-	hold, held := l.in.Lock.Pinned(hive, w.Type)
-	stays := held && l.stays(hold, w)
-	version, err := hold.Version, error(nil)
-	if !stays {
+	pin, pinned := l.in.Lock.Pinned(hive, w.Type)
+	applies := pinned && l.pinApplies(pin, w)
+	version, err := pin.Version, error(nil)
+	if !applies {
 		version, err = l.version(ctx, recipe, w.Version, s.Platform, rbeeVersion)
 	}
 	if errors.Is(err, plan.ErrNotLocked) {
-		// Whether anything fits can be told without knowing the version.
-		if _, unfit := recipe.Choose("", machine, rbeeVersion); unfit != nil {
-			err = unfit
+		// Without a version, Choose still reports a machine that no version supports.
+		if _, chooseErr := recipe.Choose("", machine, rbeeVersion); chooseErr != nil {
+			err = chooseErr
 		}
 	}
 	if err != nil {
@@ -91,9 +92,9 @@ func (l *Lookup) Worker(ctx context.Context, hive string, w config.Worker, s *wi
 	if err != nil {
 		return plan.DesiredWorker{Err: err, Needs: recipe.Needs, Indirect: recipe.Versions.Indirect(w.Version)}
 	}
-	out := l.chosen(ctx, recipe, choice, w.Version, s.Platform)
+	out := l.resolveChoice(ctx, recipe, choice, w.Version, s.Platform)
 	out.Warning = catalog.CPUWarning(w.Type, recipe.CPUFallbackReason(choice, machine, rbeeVersion))
-	out.Pinned, out.EndsPin = stays, held && !stays
+	out.Pinned, out.EndsPin = applies, pinned && !applies
 	for i := range out.Steps {
 		if out.Steps[i].Kind == wire.StepBuiltin {
 			out.SHA256 = binary.SHA256
@@ -102,19 +103,19 @@ func (l *Lookup) Worker(ctx context.Context, hive string, w config.Worker, s *wi
 	return out
 }
 
-// stays reports whether a hold counts.
-func (l *Lookup) stays(h lockfile.Pin, w config.Worker) bool {
-	return h.Requested == w.Version && !l.upgrades(w.Type)
+// pinApplies reports whether a pin applies to a worker of the config.
+func (l *Lookup) pinApplies(p lockfile.Pin, w config.Worker) bool {
+	return p.Requested == w.Version && !l.upgrades(w.Type)
 }
 
-// needs are what the machines take from a release that have a wish; platform is one
-// that has it although it is not known which machine.
-func (l *Lookup) needs(recipe *catalog.Recipe, wish string, platform wire.Platform) []need {
-	var all []need
-	add := func(who string, m catalog.Machine) {
-		// What fits no version is told so, and does not count.
+// consumers returns the machines that install a version constraint of a recipe. If none is
+// known, it returns a machine with the platform.
+func (l *Lookup) consumers(recipe *catalog.Recipe, constraint string, platform wire.Platform) []consumer {
+	var all []consumer
+	add := func(name string, m catalog.Machine) {
+		// Machines that no version supports get an error later and are ignored here.
 		if _, err := recipe.Choose("", m, ""); err == nil || errors.Is(err, catalog.ErrDevicesUnknown) {
-			all = append(all, need{who, recipe.SourcesFor(m)})
+			all = append(all, consumer{name, recipe.SourcesFor(m)})
 		}
 	}
 	for _, m := range l.in.Hives {
@@ -122,8 +123,8 @@ func (l *Lookup) needs(recipe *catalog.Recipe, wish string, platform wire.Platfo
 			continue
 		}
 		for _, w := range m.Hive.Workers {
-			hold, held := l.in.Lock.Pinned(m.Hive.Alias, w.Type)
-			if w.Type != recipe.Type || w.Version != wish || held && l.stays(hold, w) || plan.IsAdopted(m.State, w) && !l.opts.Force {
+			pin, pinned := l.in.Lock.Pinned(m.Hive.Alias, w.Type)
+			if w.Type != recipe.Type || w.Version != constraint || pinned && l.pinApplies(pin, w) || plan.IsAdopted(m.State, w) && !l.opts.Force {
 				continue
 			}
 			add(m.Hive.Alias, catalog.MachineOf(m.State))
@@ -135,22 +136,22 @@ func (l *Lookup) needs(recipe *catalog.Recipe, wish string, platform wire.Platfo
 	return all
 }
 
-// chosen is what a wish comes to with the source that was chosen for it.
-func (l *Lookup) chosen(ctx context.Context, recipe *catalog.Recipe, choice catalog.Choice, wish string, p wire.Platform) plan.DesiredWorker {
-	steps, err := l.steps(ctx, recipe, choice, wish, p)
-	var old *lockfile.GlibcError // the version is resolved, for other machines
-	if known, ok := l.versions[[2]string{recipe.Type, wish}]; ok && known.version == choice.Version && (err == nil || errors.As(err, &old)) {
-		l.in.Lock.SetWorker(recipe.Type, wish, choice.Version, time.Now())
+// resolveChoice resolves the files of a chosen source.
+func (l *Lookup) resolveChoice(ctx context.Context, recipe *catalog.Recipe, choice catalog.Choice, constraint string, p wire.Platform) plan.DesiredWorker {
+	steps, err := l.steps(ctx, recipe, choice, constraint, p)
+	var glibcErr *lockfile.GlibcError // the version supports other machines
+	if known, ok := l.versions[[2]string{recipe.Type, constraint}]; ok && known.version == choice.Version && (err == nil || errors.As(err, &glibcErr)) {
+		l.in.Lock.SetWorker(recipe.Type, constraint, choice.Version, time.Now())
 	}
 	if err != nil {
-		return plan.DesiredWorker{Err: err, Needs: recipe.Needs, Indirect: recipe.Versions.Indirect(wish)}
+		return plan.DesiredWorker{Err: err, Needs: recipe.Needs, Indirect: recipe.Versions.Indirect(constraint)}
 	}
 	out := plan.DesiredWorker{
 		Version: choice.Version, Variant: choice.Source.Name, Reason: choice.Reason, Launch: recipe.Launch(&choice.Source), Verify: recipe.Verification(&choice.Source), Needs: recipe.Needs,
 		Steps: steps, Entry: choice.Source.Entry, SHA256: wire.Digest(steps, choice.Source.Entry), Files: map[string]string{}, Unstable: map[string]bool{},
 	}
 	for i, step := range choice.Source.Steps {
-		steps[i].At = place(recipe, step.Pos)
+		steps[i].At = location(recipe, step.Pos)
 		switch o := step.Origin; {
 		case o.File != "" && !l.in.FromBundle:
 			out.Files[steps[i].Artifact.SHA256] = o.File
@@ -161,45 +162,45 @@ func (l *Lookup) chosen(ctx context.Context, recipe *catalog.Recipe, choice cata
 	return out
 }
 
-// upgrades reports whether newer versions of a type are looked for.
+// upgrades reports whether the plan upgrades a worker type.
 func (l *Lookup) upgrades(typ string) bool {
 	return l.opts.Upgrade && (len(l.opts.UpgradeTypes) == 0 || slices.Contains(l.opts.UpgradeTypes, typ))
 }
 
-// version is the exact version that a wish comes to.
-func (l *Lookup) version(ctx context.Context, recipe *catalog.Recipe, wish string, p wire.Platform, rbeeVersion string) (string, error) {
+// version resolves a version constraint to an exact version.
+func (l *Lookup) version(ctx context.Context, recipe *catalog.Recipe, constraint string, p wire.Platform, rbeeVersion string) (string, error) {
 	if recipe.Versions == nil || len(recipe.Sources) == 0 {
-		return recipe.Version(wish, rbeeVersion)
+		return recipe.Version(constraint, rbeeVersion)
 	}
-	key := [2]string{recipe.Type, wish}
-	known, asked := l.versions[key]
-	if !asked {
-		known.version, known.err = l.newest(ctx, recipe, wish, p)
+	key := [2]string{recipe.Type, constraint}
+	known, ok := l.versions[key]
+	if !ok {
+		known.version, known.err = l.newest(ctx, recipe, constraint, p)
 		l.versions[key] = known
 	}
 	return known.version, known.err
 }
 
-func (l *Lookup) newest(ctx context.Context, recipe *catalog.Recipe, wish string, p wire.Platform) (string, error) {
+func (l *Lookup) newest(ctx context.Context, recipe *catalog.Recipe, constraint string, p wire.Platform) (string, error) {
 	lock := l.in.Lock
-	locked, ok := lock.Worker(recipe.Type, wish)
+	locked, ok := lock.Worker(recipe.Type, constraint)
 	switch {
 	case ok && !l.upgrades(recipe.Type):
 		return locked.Version, nil
 	case !l.opts.Fetch:
 		return "", plan.ErrNotLocked
 	case l.in.FromBundle:
-		return "", at(recipe, recipe.Versions.Pos, fmt.Errorf("the bundle holds no %s %s", recipe.Type, wish))
+		return "", withLocation(recipe, recipe.Versions.Pos, fmt.Errorf("the bundle does not contain %s %s", recipe.Type, constraint))
 	}
-	resolved, err := l.in.Resolver.version(ctx, recipe, wish, l.needs(recipe, wish, p), func(version string) error {
-		return l.solvable(ctx, recipe, wish, version, p)
+	resolved, err := l.in.Resolver.resolveVersion(ctx, recipe, constraint, l.consumers(recipe, constraint, p), func(version string) error {
+		return l.solvable(ctx, recipe, constraint, version, p)
 	})
-	var located *plan.LookupError // of a step
+	var stepErr *plan.LookupError // the error of a step
 	switch {
-	case errors.As(err, &located):
-		return "", located
+	case errors.As(err, &stepErr):
+		return "", stepErr
 	case err != nil:
-		return "", &plan.LookupError{Err: at(recipe, recipe.Versions.Pos, err)}
+		return "", &plan.LookupError{Err: withLocation(recipe, recipe.Versions.Pos, err)}
 	}
 	if ok && version.Compare(resolved, locked.Version) < 0 {
 		resolved = locked.Version
@@ -207,40 +208,40 @@ func (l *Lookup) newest(ctx context.Context, recipe *catalog.Recipe, wish string
 	return resolved, nil
 }
 
-// steps are what a chosen source consists of: by the recipe itself, by the lock,
-// or asked for now. The error is a [*lockfile.GlibcError] if that does not run with the glibc of
-// the platform.
-func (l *Lookup) steps(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, wish string, p wire.Platform) ([]wire.InstallStep, error) {
+// steps returns the install steps of a chosen source: from the recipe, from the lock, or
+// resolved now. The error is a [*lockfile.GlibcError] if the glibc of the platform is too
+// old for the packages.
+func (l *Lookup) steps(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, constraint string, p wire.Platform) ([]wire.InstallStep, error) {
 	key := sourceKey(recipe, c, p)
-	if c.Source.Pinned() && (!l.in.FromBundle || !c.Source.InstallsLocalFile()) {
-		steps, err := l.in.Resolver.pinned(recipe, c)
+	if c.Source.Reproducible() && (!l.in.FromBundle || !c.Source.InstallsLocalFile()) {
+		steps, err := l.in.Resolver.recipeSteps(recipe, c)
 		if err == nil && c.Source.InstallsLocalFile() {
-			l.in.Lock.Remember(key, steps) // for a bundle, which goes where these files are not
+			l.in.Lock.SetLocalSteps(key, steps) // for bundles
 		}
 		return steps, err
 	}
-	locked, err := l.source(ctx, recipe, c, wish, p)
+	locked, err := l.source(ctx, recipe, c, constraint, p)
 	if err != nil {
 		return nil, err
 	}
 	if c.Source.HasPython() && p.Libc == "glibc" {
-		if floor := locked.FloorOf(c.Source.Glibc); floor.Below(p.LibcVersion) {
+		if floor := locked.EffectiveFloor(c.Source.Glibc); floor.Excludes(p.LibcVersion) {
 			return nil, &lockfile.GlibcError{Type: recipe.Type, Version: c.Version, Packages: floor.NeededBy, Needs: floor.Glibc, Has: p.LibcVersion}
 		}
 	}
 	return locked.Steps, nil
 }
 
-// solvable resolves a version for the machines that have a wish, unless the lock has
-// it. The error is a [*NoSolutionError] if none of the sources that they would get has
-// a solution; a version that some of them can have is taken.
-func (l *Lookup) solvable(ctx context.Context, recipe *catalog.Recipe, wish, version string, platform wire.Platform) error {
+// solvable resolves the packages of a version, unless they are locked. It returns nil if one
+// of the machines that install the version constraint has a solution. The error is a
+// [*NoSolutionError] if none of them has a solution.
+func (l *Lookup) solvable(ctx context.Context, recipe *catalog.Recipe, constraint, version string, platform wire.Platform) error {
 	machines := []catalog.Machine{}
 	for _, m := range l.in.Hives {
 		if m.State == nil || m.Extra {
 			continue
 		}
-		if slices.ContainsFunc(m.Hive.Workers, func(w config.Worker) bool { return w.Type == recipe.Type && w.Version == wish }) {
+		if slices.ContainsFunc(m.Hive.Workers, func(w config.Worker) bool { return w.Type == recipe.Type && w.Version == constraint }) {
 			machines = append(machines, catalog.MachineOf(m.State))
 		}
 	}
@@ -251,14 +252,14 @@ func (l *Lookup) solvable(ctx context.Context, recipe *catalog.Recipe, wish, ver
 	for _, m := range machines {
 		c, err := recipe.Choose(version, m, "")
 		if err != nil || !c.Source.HasPython() {
-			continue // it is reported where the machine is planned
+			continue // reported when the machine is planned
 		}
-		_, err = l.source(ctx, recipe, c, wish, m.Platform)
-		var none *NoSolutionError
+		_, err = l.source(ctx, recipe, c, constraint, m.Platform)
+		var noSolution *NoSolutionError
 		switch {
 		case err == nil:
 			return nil
-		case !errors.As(err, &none):
+		case !errors.As(err, &noSolution):
 			return err
 		case first == nil:
 			first = err
@@ -267,7 +268,7 @@ func (l *Lookup) solvable(ctx context.Context, recipe *catalog.Recipe, wish, ver
 	return first
 }
 
-// sourceKey is what the lock has a chosen source under.
+// sourceKey returns the key of a chosen source in the lock.
 func sourceKey(recipe *catalog.Recipe, c catalog.Choice, p wire.Platform) lockfile.Source {
 	return lockfile.Source{
 		Type: recipe.Type, Version: c.Version, Source: cmp.Or(c.Source.Name, "source "+strconv.Itoa(c.Index+1)),
@@ -275,21 +276,21 @@ func sourceKey(recipe *catalog.Recipe, c catalog.Choice, p wire.Platform) lockfi
 	}
 }
 
-// source is what the lock has of a chosen source. Where it has nothing, or nothing that
-// was resolved for a glibc as old as the machines', the source is resolved.
-func (l *Lookup) source(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, wish string, p wire.Platform) (lockfile.Source, error) {
+// source returns the locked steps of a chosen source. It resolves the source if it is not
+// locked, or if the locked packages require a newer glibc than a machine has.
+func (l *Lookup) source(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, constraint string, p wire.Platform) (lockfile.Source, error) {
 	key := sourceKey(recipe, c, p)
 	locked, known := l.in.Lock.Source(key)
-	was, changed := l.in.Lock.Outdated(key)
-	fresh := l.opts.Fetch && !l.in.FromBundle && l.upgrades(recipe.Type)
-	older := known && c.Source.HasPython() && p.Libc == "glibc" && l.olderGlibc(recipe, c, &locked, p)
+	before, changed := l.in.Lock.PreviousSteps(key)
+	upgrade := l.opts.Fetch && !l.in.FromBundle && l.upgrades(recipe.Type)
+	older := known && c.Source.HasPython() && p.Libc == "glibc" && l.needsOlderGlibc(recipe, c, &locked, p)
 	switch {
-	case known && !fresh && !older:
+	case known && !upgrade && !older:
 		return locked, nil
 	case !l.opts.Fetch && changed:
 		return locked, plan.ErrRecipeChanged
 	case !l.opts.Fetch && older:
-		if floor := locked.FloorOf(c.Source.Glibc); floor.Below(p.LibcVersion) && !floor.TriedFor(p.LibcVersion) {
+		if floor := locked.EffectiveFloor(c.Source.Glibc); floor.Excludes(p.LibcVersion) && !floor.TriedFor(p.LibcVersion) {
 			return locked, plan.ErrNotLocked
 		}
 		return locked, nil
@@ -298,7 +299,7 @@ func (l *Lookup) source(ctx context.Context, recipe *catalog.Recipe, c catalog.C
 	case l.in.FromBundle && older:
 		return locked, nil
 	case l.in.FromBundle:
-		return locked, at(recipe, c.Source.Pos, fmt.Errorf("the bundle holds no %s %s for %s", recipe.Type, c.Version, key.Platform))
+		return locked, withLocation(recipe, c.Source.Pos, fmt.Errorf("the bundle does not contain %s %s for %s", recipe.Type, c.Version, key.Platform))
 	}
 	name := fmt.Sprint(key)
 	if err := l.failed[name]; err != nil {
@@ -306,63 +307,63 @@ func (l *Lookup) source(ctx context.Context, recipe *catalog.Recipe, c catalog.C
 	}
 	var err error
 	if known && !older {
-		err = l.in.Resolver.retool(ctx, recipe, c, p, locked.Steps)
+		err = l.in.Resolver.upgradeTools(ctx, recipe, c, p, locked.Steps)
 	} else {
 		if known {
-			was, changed = locked.Steps, true
+			before, changed = locked.Steps, true
 		}
-		machines, complete := l.glibcs(recipe, c, p)
-		l.warnUnreadable(recipe)
-		last := l.in.Lock.LastFloor(key)
+		machines, complete := l.glibcVersions(recipe, c, p)
+		l.warnUnknownGlibc(recipe)
+		last := l.in.Lock.LatestFloor(key)
 		if known {
-			last = locked.FloorOf(c.Source.Glibc)
+			last = locked.EffectiveFloor(c.Source.Glibc)
 		}
 		key.Floor = nil
 		var steps []wire.InstallStep
-		steps, key.Floor, err = l.in.Resolver.steps(ctx, recipe, c, p, lockfile.FloorStart(c.Source.Glibc, machines, complete, last), fresh)
+		steps, key.Floor, err = l.in.Resolver.resolveSteps(ctx, recipe, c, p, lockfile.InitialGlibc(c.Source.Glibc, machines, complete, last), upgrade)
 		locked = key
 		locked.Steps = steps
 	}
 	if err != nil {
-		var none *NoSolutionError
-		if err = (&plan.LookupError{Err: err}); errors.As(err, &none) {
-			err = none
+		var noSolution *NoSolutionError
+		if err = (&plan.LookupError{Err: err}); errors.As(err, &noSolution) {
+			err = noSolution
 		}
 		l.failed[name] = err
 		return locked, err
 	}
 	l.in.Lock.SetSteps(locked, locked.Steps)
 	if changed {
-		l.filesMoved(recipe.Type, wish, c.Version, was, locked.Steps)
+		l.recordFileChanges(recipe.Type, constraint, c.Version, before, locked.Steps)
 	}
 	return locked, nil
 }
 
-// olderGlibc reports whether a locked source has to be resolved again, for the glibc
-// of a machine that is older than those it was resolved for.
-func (l *Lookup) olderGlibc(recipe *catalog.Recipe, c catalog.Choice, locked *lockfile.Source, p wire.Platform) bool {
-	floor := locked.FloorOf(c.Source.Glibc)
-	machines, _ := l.glibcs(recipe, c, p)
-	return slices.ContainsFunc(machines, func(glibc string) bool { return floor.Below(glibc) && !floor.TriedFor(glibc) })
+// needsOlderGlibc reports whether a locked source must be resolved again because a machine
+// has an older glibc than the source was resolved for.
+func (l *Lookup) needsOlderGlibc(recipe *catalog.Recipe, c catalog.Choice, locked *lockfile.Source, p wire.Platform) bool {
+	floor := locked.EffectiveFloor(c.Source.Glibc)
+	machines, _ := l.glibcVersions(recipe, c, p)
+	return slices.ContainsFunc(machines, func(glibc string) bool { return floor.Excludes(glibc) && !floor.TriedFor(glibc) })
 }
 
-// warnUnreadable reports hives that want a worker type and whose glibc cannot be read.
-func (l *Lookup) warnUnreadable(recipe *catalog.Recipe) {
+// warnUnknownGlibc warns about hives with the worker type whose glibc version is unknown.
+func (l *Lookup) warnUnknownGlibc(recipe *catalog.Recipe) {
 	for _, m := range l.in.Hives {
 		if m.State == nil || m.Extra || m.State.Libc != "glibc" {
 			continue
 		}
-		wants := slices.ContainsFunc(m.Hive.Workers, func(w config.Worker) bool { return w.Type == recipe.Type })
-		if _, ok := lockfile.MinorOf(m.State.LibcVersion); wants && !ok {
-			l.in.Resolver.warn(fmt.Sprintf("cannot read the glibc version of %s: resolving %s for the oldest that the recipe allows", m.Hive.Alias, recipe.Type))
+		hasWorker := slices.ContainsFunc(m.Hive.Workers, func(w config.Worker) bool { return w.Type == recipe.Type })
+		if _, ok := lockfile.GlibcMinor(m.State.LibcVersion); hasWorker && !ok {
+			l.in.Resolver.warn(fmt.Sprintf("cannot determine the glibc version of %s: resolving %s for the oldest glibc that the recipe supports", m.Hive.Alias, recipe.Type))
 		}
 	}
 }
 
-// glibcs are the versions of glibc of the machines that may get a source: all hives of
-// the config that want the version, or one that is not known, or a range. complete
-// tells that each of them is known.
-func (l *Lookup) glibcs(recipe *catalog.Recipe, c catalog.Choice, p wire.Platform) (machines []string, complete bool) {
+// glibcVersions returns the glibc versions of the machines that may install a source: all
+// hives of the config whose version constraint is satisfied by the version or is not exact.
+// complete reports whether all of these versions are known.
+func (l *Lookup) glibcVersions(recipe *catalog.Recipe, c catalog.Choice, p wire.Platform) (machines []string, complete bool) {
 	complete = true
 	states := map[string]*wire.State{}
 	for _, m := range l.in.Hives {
@@ -386,28 +387,28 @@ func (l *Lookup) glibcs(recipe *catalog.Recipe, c catalog.Choice, p wire.Platfor
 		choice, err := recipe.Choose(c.Version, catalog.MachineOf(s), "")
 		switch {
 		case errors.Is(err, catalog.ErrDevicesUnknown) || err == nil && choice.Index == c.Index:
-			if _, ok := lockfile.MinorOf(s.LibcVersion); ok {
+			if _, ok := lockfile.GlibcMinor(s.LibcVersion); ok {
 				machines = append(machines, s.LibcVersion)
 			} else {
-				complete = false // a glibc that cannot be read
+				complete = false // unknown glibc version
 			}
 		}
 	}
 	return machines, complete
 }
 
-// filesMoved notes that a version consists of other files from now on.
-func (l *Lookup) filesMoved(typ, wish, version string, was, now []wire.InstallStep) {
-	if wire.Digest(was, "") == wire.Digest(now, "") {
+// recordFileChanges records that the files of a version changed.
+func (l *Lookup) recordFileChanges(typ, constraint, version string, before, after []wire.InstallStep) {
+	if wire.Digest(before, "") == wire.Digest(after, "") {
 		return
 	}
-	u := operations.Upgrade{Worker: typ, Requested: wish}
-	if u.From, u.To = lockfile.ChangedFiles(version, was, now); !slices.Contains(l.Moved, u) {
+	u := operations.Upgrade{Worker: typ, Requested: constraint}
+	if u.From, u.To = lockfile.ChangedFiles(version, before, after); !slices.Contains(l.Moved, u) {
 		l.Moved = append(l.Moved, u)
 	}
 }
 
-// Variants is what a wish comes to with every source for a platform.
+// Variants resolves a worker with each source for a platform.
 func (l *Lookup) Variants(ctx context.Context, w config.Worker, p wire.Platform) []plan.DesiredWorker {
 	recipe, ok := l.in.Catalog.Recipe(w.Type)
 	if !ok {
@@ -426,7 +427,7 @@ func (l *Lookup) Variants(ctx context.Context, w config.Worker, p wire.Platform)
 		filled, err := s.Fill(version, p, filepath.Dir(recipe.File))
 		want := plan.DesiredWorker{Err: err}
 		if err == nil {
-			want = l.chosen(ctx, recipe, catalog.Choice{Version: version, Source: filled, Index: i}, w.Version, p)
+			want = l.resolveChoice(ctx, recipe, catalog.Choice{Version: version, Source: filled, Index: i}, w.Version, p)
 		}
 		all = append(all, want)
 	}

@@ -23,8 +23,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// NoSolutionError reports that no set of packages meets what a version requires on a
-// platform, whatever the machine's glibc.
+// NoSolutionError reports that no set of packages meets the requirements of a version on a
+// platform, for any version of glibc.
 type NoSolutionError struct {
 	Type, Version string
 	Platform      string // such as "linux/amd64 (glibc)"
@@ -35,10 +35,10 @@ func (e *NoSolutionError) Error() string {
 	return fmt.Sprintf("cannot resolve the packages of %s %s for %s: %s", e.Type, e.Version, e.Platform, e.Err.Cause)
 }
 
-// ErrorCode returns the reason as text, for [operations.ReasonOf].
+// ErrorCode returns [operations.ReasonNoSolution].
 func (e *NoSolutionError) ErrorCode() string { return string(operations.ReasonNoSolution) }
 
-// ErrorSubject returns the worker type, for [operations.SubjectOf].
+// ErrorSubject returns the worker type.
 func (e *NoSolutionError) ErrorSubject() operations.Subject {
 	return operations.SubjectWorker.Named(e.Type)
 }
@@ -46,44 +46,43 @@ func (e *NoSolutionError) ErrorSubject() operations.Subject {
 // Unwrap returns the error of uv.
 func (e *NoSolutionError) Unwrap() error { return e.Err }
 
-// pythonJob is an environment whose packages are resolved.
+// pythonJob describes a Python environment to resolve.
 type pythonJob struct {
 	typ, version string // of the worker, for messages
 	platform     wire.Platform
 	want         *catalog.Python
-	requirements string // as pip reads them, one a line
+	requirements string // in pip's syntax, one per line
 
-	// cutoff leaves out files that were uploaded later; zero for none. exempt are the
-	// packages that it does not apply to.
+	// cutoff excludes files that were uploaded later; zero means no limit. It does not
+	// apply to the exempt packages.
 	cutoff time.Time
 	exempt []string
-	dated  bool // the index has dates of some package of the job
+	dated  bool // the index has upload dates of at least one package of the job
 }
 
-// torchFamily are the packages that an index of PyTorch has and PyPI has in other
-// builds or not at all. The indexes of PyTorch do not record upload dates.
+// torchFamily lists the packages of a PyTorch index that PyPI does not have or has in other
+// builds. PyTorch indexes do not record upload dates.
 var torchFamily = []string{
 	"torch", "torchvision", "torchaudio", "torchdata", "torchtext", "torchcodec", "torchao",
 	"triton", "triton-rocm", "triton-xpu", "pytorch-triton", "pytorch-triton-rocm", "pytorch-triton-xpu",
 }
 
-// releaseMargin is how long after the first file of a version its other files may be
-// uploaded.
+// releaseMargin is the maximum time between the uploads of the first and last file of a version.
 const releaseMargin = 24 * time.Hour
 
-// packages resolves the packages of a Python step and all that they depend on to
-// wheels, for the oldest glibc that has a solution, beginning with start. The result
-// depends on the recipe, the version, the platform and start alone. uv resolves, on
-// this machine: hives need not reach an index, and all get the same wheels.
-func (r *Resolver) packages(ctx context.Context, job pythonJob, start int) ([]wire.Artifact, *lockfile.GlibcFloor, error) {
-	wheels, floor, err := r.raiseFloor(ctx, job, start)
-	var none *NoSolutionError
-	if errors.As(err, &none) && !job.cutoff.IsZero() {
-		// A mirror may have no dates of old files, and a version may have been published
-		// before what it depends on.
+// resolvePackages resolves the packages of a Python step and their dependencies to wheels,
+// for the oldest glibc that has a solution, at least 2.start. The result depends only on the
+// recipe, the version, the platform and start. It runs uv on this machine, so that hives do
+// not need access to an index and all install the same wheels.
+func (r *Resolver) resolvePackages(ctx context.Context, job pythonJob, start int) ([]wire.Artifact, *lockfile.GlibcFloor, error) {
+	wheels, floor, err := r.resolveWithFloor(ctx, job, start)
+	var noSolution *NoSolutionError
+	if errors.As(err, &noSolution) && !job.cutoff.IsZero() {
+		// A mirror may not have the dates of old files, and a version may have been
+		// published before its dependencies.
 		undated := job
 		undated.cutoff = time.Time{}
-		if wheels, floor, again := r.raiseFloor(ctx, undated, start); again == nil {
+		if wheels, floor, err := r.resolveWithFloor(ctx, undated, start); err == nil {
 			r.warn(fmt.Sprintf("%s %s has no solution with the packages of its release date (%s): using today's packages", job.typ, job.version, job.cutoff.Format(time.DateOnly)))
 			return wheels, floor, nil
 		}
@@ -91,14 +90,15 @@ func (r *Resolver) packages(ctx context.Context, job pythonJob, start int) ([]wi
 	return wheels, floor, err
 }
 
-// raiseFloor resolves for the oldest step of glibc, from start, that has a solution.
-func (r *Resolver) raiseFloor(ctx context.Context, job pythonJob, start int) ([]wire.Artifact, *lockfile.GlibcFloor, error) {
+// resolveWithFloor resolves the packages for the oldest step of glibc, at least start, that
+// has a solution.
+func (r *Resolver) resolveWithFloor(ctx context.Context, job pythonJob, start int) ([]wire.Artifact, *lockfile.GlibcFloor, error) {
 	if job.platform.OS != "linux" || job.platform.Libc == "musl" {
 		lock, err := r.compile(ctx, &job, 0)
 		if err != nil {
-			return nil, nil, job.failed(err)
+			return nil, nil, job.wrapError(err)
 		}
-		wheels, err := job.target(0).WheelsOf(lock)
+		wheels, err := job.target(0).SelectWheels(lock)
 		return wheels, nil, err
 	}
 	steps := slices.DeleteFunc(slices.Clone(lockfile.GlibcSteps), func(s int) bool { return s < start })
@@ -107,21 +107,21 @@ func (r *Resolver) raiseFloor(ctx context.Context, job pythonJob, start int) ([]
 	}
 	found, lock, err := firstSolution(steps, func(step int) (*wheel.Pylock, error) { return r.compile(ctx, &job, step) })
 	if err != nil {
-		return nil, nil, job.failed(err)
+		return nil, nil, job.wrapError(err)
 	}
-	floor := &lockfile.GlibcFloor{Oldest: lockfile.GlibcName(start), Glibc: lockfile.GlibcName(found)}
+	floor := &lockfile.GlibcFloor{Oldest: lockfile.GlibcVersion(start), Glibc: lockfile.GlibcVersion(found)}
 	if i := slices.Index(steps, found); i > 0 {
-		floor.NeededBy = job.target(steps[i-1]).Without(lock)
+		floor.NeededBy = job.target(steps[i-1]).MissingWheels(lock)
 	}
-	wheels, err := job.target(found).WheelsOf(lock)
+	wheels, err := job.target(found).SelectWheels(lock)
 	return wheels, floor, err
 }
 
-// firstSolution tries steps until one has a solution. The newest step is tried second:
-// without a solution there, there is none at all.
+// firstSolution tries steps in order until one has a solution. It tries the newest step
+// second, because if that has no solution, no step has.
 func firstSolution(steps []int, try func(step int) (*wheel.Pylock, error)) (found int, lock *wheel.Pylock, err error) {
 	lock, err = try(steps[0])
-	if err == nil || !noSolution(err) || len(steps) == 1 {
+	if err == nil || !isNoSolution(err) || len(steps) == 1 {
 		return steps[0], lock, err
 	}
 	newest := steps[len(steps)-1]
@@ -131,14 +131,14 @@ func firstSolution(steps []int, try func(step int) (*wheel.Pylock, error)) (foun
 	}
 	for _, step := range steps[1 : len(steps)-1] {
 		lock, err := try(step)
-		if err == nil || !noSolution(err) {
+		if err == nil || !isNoSolution(err) {
 			return step, lock, err
 		}
 	}
 	return newest, last, nil
 }
 
-func noSolution(err error) bool {
+func isNoSolution(err error) bool {
 	var e *uv.Error
 	return errors.As(err, &e) && e.NoSolution
 }
@@ -147,8 +147,8 @@ func (j *pythonJob) target(glibc int) wheel.Target {
 	return wheel.Target{Platform: j.platform, Python: j.want.Version, Glibc: glibc}
 }
 
-// failed adds to an error of uv what was resolved.
-func (j *pythonJob) failed(err error) error {
+// wrapError adds the version and platform to an error of uv.
+func (j *pythonJob) wrapError(err error) error {
 	var e *uv.Error
 	if !errors.As(err, &e) {
 		return err
@@ -160,17 +160,17 @@ func (j *pythonJob) failed(err error) error {
 	return fmt.Errorf("cannot resolve the packages of %s %s for %s: %w", j.typ, j.version, platform, e)
 }
 
-// maxDateRounds limits how often a resolution is repeated because it chose among the
-// files of another package without dates.
+// maxDateRounds is the maximum number of attempts to resolve packages. Each attempt can
+// depend on additional packages without upload dates.
 const maxDateRounds = 4
 
-// compile runs uv for one step of glibc. Packages whose index does not date each file
-// are exempt from the cutoff: it would leave out the undated files.
+// compile runs uv for a step of glibc. Packages with undated files are exempt from the
+// cutoff, because it excludes undated files.
 func (r *Resolver) compile(ctx context.Context, job *pythonJob, glibc int) (*wheel.Pylock, error) {
 	if job.cutoff.IsZero() {
 		return r.runCompile(ctx, job, glibc)
 	}
-	if err := r.exemptUndated(ctx, job, requirementNames(job.requirements)); err != nil {
+	if err := r.exemptUndated(ctx, job, requiredPackages(job.requirements)); err != nil {
 		return nil, err
 	}
 	for round := 1; ; round++ {
@@ -189,15 +189,15 @@ func (r *Resolver) compile(ctx context.Context, job *pythonJob, glibc int) (*whe
 	}
 }
 
-// exemptUndated adds to the exempt packages those of names that the index has files of
-// without an upload date. PyPI dates each file. If the index has dates of nothing, the
-// cutoff is dropped, with a warning.
+// exemptUndated exempts the packages of names that have files without an upload date. It
+// does nothing for PyPI, which records all dates. If the index does not record any dates,
+// exemptUndated removes the cutoff and warns.
 func (r *Resolver) exemptUndated(ctx context.Context, job *pythonJob, names []string) error {
-	if r.index.from.Index == PublicPythonIndex {
+	if r.index.client.Index == PublicPythonIndex {
 		return nil
 	}
-	names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(job.exempt, wheel.NormalName(n)) })
-	found := make([]int, len(names)) // 1 undated, 2 dated, 0 not on the index
+	names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(job.exempt, wheel.NormalizeName(n)) })
+	found := make([]int, len(names)) // 0 not in the index, 1 undated, 2 dated
 	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(8)
 	for i, name := range names {
 		p.Go(func(ctx context.Context) error {
@@ -220,20 +220,20 @@ func (r *Resolver) exemptUndated(ctx context.Context, job *pythonJob, names []st
 	}
 	for i, name := range names {
 		if found[i] == 1 {
-			job.exempt = append(job.exempt, wheel.NormalName(name))
+			job.exempt = append(job.exempt, wheel.NormalizeName(name))
 		}
 	}
 	if slices.Contains(found, 1) && !slices.Contains(found, 2) && !job.dated {
-		r.warn(fmt.Sprintf("%s does not record upload dates: resolving %s %s with today's packages", fetch.RedactURL(r.index.from.Index), job.typ, job.version))
+		r.warn(fmt.Sprintf("%s does not record upload dates: resolving %s %s with today's packages", fetch.RedactURL(r.index.client.Index), job.typ, job.version))
 		job.cutoff = time.Time{}
 	}
 	job.dated = job.dated || slices.Contains(found, 2)
 	return nil
 }
 
-// page is the index's page of a package; it is read once in a plan.
+// page returns the index page of a package. It is fetched once per plan.
 func (r *Resolver) page(ctx context.Context, name string) (*project, error) {
-	name = wheel.NormalName(name)
+	name = wheel.NormalizeName(name)
 	r.pagesMu.Lock()
 	page := r.pages[name]
 	r.pagesMu.Unlock()
@@ -253,8 +253,8 @@ func (r *Resolver) page(ctx context.Context, name string) (*project, error) {
 	return page, nil
 }
 
-// requirementNames are the packages that lines of requirements name.
-func requirementNames(text string) []string {
+// requiredPackages returns the names of the packages in requirements, one per line.
+func requiredPackages(text string) []string {
 	var names []string
 	for line := range strings.Lines(text) {
 		line, _, _ = strings.Cut(line, "#")
@@ -262,20 +262,20 @@ func requirementNames(text string) []string {
 			continue // an option
 		}
 		if m := lockfile.Requirement.FindStringSubmatch(strings.TrimSpace(line)); m != nil && m[1] != "" {
-			names = append(names, wheel.NormalName(m[1]))
+			names = append(names, wheel.NormalizeName(m[1]))
 		}
 	}
 	return names
 }
 
-// oldestExemptUV is the oldest uv known to accept --exclude-newer-package NAME=false:
-// 0.9.7 rejects it.
+// oldestExemptUV is the oldest uv version that is known to accept the flag
+// --exclude-newer-package NAME=false. Version 0.9.7 rejects it.
 const oldestExemptUV = "0.9.30"
 
-// runCompile runs `uv pip compile` and reads what it wrote.
+// runCompile runs `uv pip compile` and parses its output.
 func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*wheel.Pylock, error) {
 	t := job.target(glibc)
-	platform, err := t.UvPlatform()
+	platform, err := t.UVPlatform()
 	if err != nil {
 		return nil, err
 	}
@@ -283,9 +283,9 @@ func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 	if !job.cutoff.IsZero() {
 		oldest = oldestExemptUV
 	}
-	program, err := r.uv(ctx, oldest)
+	program, err := r.uvProgram(ctx, oldest)
 	if err != nil {
-		return nil, fmt.Errorf("uv for this machine: %w", err)
+		return nil, fmt.Errorf("cannot get uv for this machine: %w", err)
 	}
 	dir, err := os.MkdirTemp("", "rbee-resolve-")
 	if err != nil {
@@ -295,7 +295,7 @@ func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 	want, out := job.want, filepath.Join(dir, "pylock.toml")
 	args := []string{
 		"pip", "compile", "--no-progress", "--quiet", "--no-build",
-		// Any version serves: the version and the platform that are resolved for are given.
+		// Any Python works, because the target version and platform are specified.
 		"--python", "cpython",
 		"--python-version", want.Version, "--python-platform", platform,
 	}
@@ -306,14 +306,14 @@ func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 	}
 	switch {
 	case want.Torch == "":
-	case r.index.from.Torch == "":
+	case r.index.client.Torch == "":
 		args = append(args, "--torch-backend", want.Torch)
 	default:
-		own, limits, err := r.torchMirror(ctx, want.Torch, t)
+		address, limits, err := r.torchMirror(ctx, want.Torch, t)
 		if err != nil {
 			return nil, err
 		}
-		indexes, constraints = append(indexes, own), append(constraints, limits...)
+		indexes, constraints = append(indexes, address), append(constraints, limits...)
 		args = append(args, "--index-strategy", "unsafe-best-match")
 	}
 	if want.Prerelease {
@@ -338,36 +338,37 @@ func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 			args = append(args, "--exclude-newer-package", name+"=false")
 		}
 	}
-	// Addresses may hold passwords, and others see the arguments of a process.
-	set := []string{
-		"UV_DEFAULT_INDEX=" + r.index.from.Index,
+	// Pass addresses in variables: they can contain passwords, and the arguments of a
+	// process are visible to other users.
+	vars := []string{
+		"UV_DEFAULT_INDEX=" + r.index.client.Index,
 		"UV_CACHE_DIR=" + filepath.Join(r.cacheDir, "uv"), "UV_PYTHON_INSTALL_DIR=" + filepath.Join(r.cacheDir, "python"),
 	}
 	if len(indexes) > 0 {
-		set = append(set, "UV_INDEX="+strings.Join(indexes, " "))
+		vars = append(vars, "UV_INDEX="+strings.Join(indexes, " "))
 	}
 	if err := uv.Run(ctx, uv.Command{
 		Program: program, Args: append(args, "--output-file", out, "-"), Dir: dir,
-		Env: uv.Env(os.Environ(), set...), Stdin: strings.NewReader(job.requirements),
+		Env: uv.Env(os.Environ(), vars...), Stdin: strings.NewReader(job.requirements),
 	}); err != nil {
 		return nil, err
 	}
 	data, err := os.ReadFile(out)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read what uv resolved: %w", err)
+		return nil, fmt.Errorf("cannot read the output of uv: %w", err)
 	}
 	return wheel.ParsePylock(data)
 }
 
-// torchMirror returns the index of a mirror of PyTorch's indexes for a backend, and
-// constraints that keep packages of the family from being taken elsewhere in a newer
-// version.
+// torchMirror returns the address of the index for a backend in a mirror of the PyTorch
+// indexes. The limits are version constraints that prevent uv from choosing a newer version
+// of a PyTorch package from another index.
 func (r *Resolver) torchMirror(ctx context.Context, backend string, t wheel.Target) (address string, limits []string, err error) {
-	address, err = url.JoinPath(r.index.from.Torch, backend)
+	address, err = url.JoinPath(r.index.client.Torch, backend)
 	if err != nil {
-		return "", nil, fmt.Errorf("invalid address of the PyTorch index %s: %w", fetch.RedactURL(r.index.from.Torch), err)
+		return "", nil, fmt.Errorf("invalid address of the PyTorch index %s: %w", fetch.RedactURL(r.index.client.Torch), err)
 	}
-	mirror := index{from: &fetch.Client{HTTP: r.index.from.HTTP, Index: address}}
+	mirror := index{client: &fetch.Client{HTTP: r.index.client.HTTP, Index: address}}
 	for _, name := range torchFamily {
 		page, err := mirror.project(ctx, name)
 		if errors.Is(err, fetch.ErrNotFound) {
@@ -391,15 +392,15 @@ func (r *Resolver) torchMirror(ctx context.Context, backend string, t wheel.Targ
 	return address, limits, nil
 }
 
-// job describes the environment of a step. before are the steps before it, and done
-// what they consist of.
-func (r *Resolver) job(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, want *catalog.Python, before []catalog.Step, done []wire.InstallStep) (pythonJob, error) {
+// newPythonJob returns the job for the environment of a step. before lists the earlier steps
+// of the recipe, and done the resolved ones.
+func (r *Resolver) newPythonJob(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, want *catalog.Python, before []catalog.Step, done []wire.InstallStep) (pythonJob, error) {
 	job := pythonJob{
 		typ: recipe.Type, version: c.Version, platform: p, want: want,
 		requirements: strings.Join(want.Packages, "\n") + "\n",
 	}
 	if want.Requirements != "" {
-		text, err := r.fileOf(ctx, want.Requirements, before, done)
+		text, err := r.readPayloadFile(ctx, want.Requirements, before, done)
 		if err != nil {
 			return job, err
 		}
@@ -410,11 +411,11 @@ func (r *Resolver) job(ctx context.Context, recipe *catalog.Recipe, c catalog.Ch
 	}
 	for _, x := range want.Indexes {
 		for _, name := range x.Packages {
-			job.exempt = append(job.exempt, wheel.NormalName(name))
+			job.exempt = append(job.exempt, wheel.NormalizeName(name))
 		}
 	}
 	if v := recipe.Versions; v != nil && v.Package != "" {
-		job.exempt = append(job.exempt, wheel.NormalName(v.Package))
+		job.exempt = append(job.exempt, wheel.NormalizeName(v.Package))
 	}
 	slices.Sort(job.exempt)
 	job.exempt = slices.Compact(job.exempt)
@@ -426,9 +427,9 @@ func (r *Resolver) job(ctx context.Context, recipe *catalog.Recipe, c catalog.Ch
 	return job, err
 }
 
-// cutoff is the date that a version's packages are chosen as of: what the recipe says,
-// or the release date of the version; zero for today. Packages that were published
-// after an engine often break it.
+// cutoff returns the upload time limit for the packages of a version: the recipe's
+// exclude_newer, or the release date of the version. Zero means no limit. Packages that are
+// newer than an engine often break it.
 func (r *Resolver) cutoff(ctx context.Context, v *catalog.Versions, version string, want *catalog.Python) (time.Time, error) {
 	switch {
 	case want.ExcludeNewer == catalog.ExcludeNewerNever:
@@ -442,13 +443,13 @@ func (r *Resolver) cutoff(ctx context.Context, v *catalog.Versions, version stri
 	if v.Package != "" {
 		page, err := r.page(ctx, v.Package)
 		if err != nil {
-			return time.Time{}, noPackage(err, r.index.from.Index, v.Package)
+			return time.Time{}, packageError(err, r.index.client.Index, v.Package)
 		}
 		if released = page.released(version); released.IsZero() {
-			r.warn(fmt.Sprintf("%s does not record the upload date of %s %s: using today's packages", fetch.RedactURL(r.index.from.Index), v.Package, version))
+			r.warn(fmt.Sprintf("%s does not record the upload date of %s %s: using today's packages", fetch.RedactURL(r.index.client.Index), v.Package, version))
 		}
 	} else {
-		rel, err := r.releases.tagged(ctx, v.GitHub, v.TagOf(version))
+		rel, err := r.releases.byTag(ctx, v.GitHub, v.TagOf(version))
 		if err != nil {
 			return time.Time{}, err
 		}
@@ -460,7 +461,7 @@ func (r *Resolver) cutoff(ctx context.Context, v *catalog.Versions, version stri
 	return released.Add(releaseMargin), nil
 }
 
-// warn reports something that a person should know, once in a plan.
+// warn reports a warning to the user, once per plan.
 func (r *Resolver) warn(text string) {
 	if r.warned[text] {
 		return
@@ -469,21 +470,22 @@ func (r *Resolver) warn(text string) {
 	r.note("warning: " + text)
 }
 
-// noPackage explains that an index does not have a package.
-func noPackage(err error, index, name string) error {
+// packageError returns an error for a package that an index does not have, and other errors
+// unchanged.
+func packageError(err error, index, name string) error {
 	if errors.Is(err, fetch.ErrNotFound) {
 		return fmt.Errorf("the package index %s has no %s", fetch.RedactURL(index), name)
 	}
 	return err
 }
 
-// absolute makes the addresses of wheels absolute.
-func (r *Resolver) absolute(wheels []wire.Artifact) error {
+// makeURLsAbsolute replaces the URLs of wheels with absolute ones.
+func (r *Resolver) makeURLsAbsolute(wheels []wire.Artifact) error {
 	for i := range wheels {
 		w := &wheels[i]
 		var err error
-		if w.URL, err = AbsoluteURL(r.index.from.Index, w.URL); err != nil {
-			return fmt.Errorf("the address of %s: %w", w.Name, err)
+		if w.URL, err = AbsoluteURL(r.index.client.Index, w.URL); err != nil {
+			return fmt.Errorf("invalid address of %s: %w", w.Name, err)
 		}
 	}
 	return nil

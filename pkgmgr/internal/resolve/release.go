@@ -16,18 +16,18 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// releases asks the release API of GitHub, or of a server of its own that answers
-// alike: https://docs.github.com/en/rest/releases/releases
+// releases is a client of GitHub's release API, or of a compatible server:
+// https://docs.github.com/en/rest/releases/releases
 type releases struct {
-	from  *fetch.Client // its api is https://api.github.com
-	cache string        // directory of answers, see [releases.get]; empty for none
+	client   *fetch.Client // its API is the URL of the API, such as https://api.github.com
+	cacheDir string        // directory of cached responses, see [releases.get]; empty for no cache
 
-	mu    sync.Mutex
-	known map[string]*release // by repository and tag
-	swept sync.Once           // the cache
+	mu          sync.Mutex
+	known       map[string]*release // by repository and tag
+	cleanupOnce sync.Once           // removes old files from the cache
 }
 
-// release is a release as the API tells it.
+// release is a release in a response of the API.
 type release struct {
 	Tag        string         `json:"tag_name"`
 	Draft      bool           `json:"draft"`
@@ -40,17 +40,17 @@ type release struct {
 type releaseAsset struct {
 	Name   string `json:"name"`
 	Size   int64  `json:"size"`
-	Digest string `json:"digest"` // "sha256:" and hex; missing for old releases
+	Digest string `json:"digest"` // "sha256:" and hexadecimal digits; missing for old releases
 	URL    string `json:"browser_download_url"`
 }
 
-// tagged is the release with a tag.
-func (g *releases) tagged(ctx context.Context, repo, tag string) (*release, error) {
+// byTag returns the release with a tag. The error is a [*noReleaseError] if it does not exist.
+func (g *releases) byTag(ctx context.Context, repo, tag string) (*release, error) {
 	g.mu.Lock()
-	have := g.known[repo+" "+tag]
+	known := g.known[repo+" "+tag]
 	g.mu.Unlock()
-	if have != nil {
-		return have, nil
+	if known != nil {
+		return known, nil
 	}
 	var r release
 	err := g.get(ctx, repo, "/tags/"+url.PathEscape(tag), &r)
@@ -60,13 +60,13 @@ func (g *releases) tagged(ctx context.Context, repo, tag string) (*release, erro
 	case err != nil:
 		return nil, err
 	case r.Tag != tag:
-		return nil, g.garbled(repo, fmt.Sprintf("the release %q where %s was requested", r.Tag, tag))
+		return nil, g.invalidResponse(repo, fmt.Sprintf("release %q for the tag %s", r.Tag, tag))
 	}
-	g.remember(repo, &r)
+	g.addKnown(repo, &r)
 	return &r, nil
 }
 
-func (g *releases) remember(repo string, r *release) {
+func (g *releases) addKnown(repo string, r *release) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.known == nil {
@@ -75,43 +75,44 @@ func (g *releases) remember(repo string, r *release) {
 	g.known[repo+" "+r.Tag] = r
 }
 
-// asset finds the file that a pattern names; of several the one whose name is the
-// highest.
+// asset returns the asset that matches a pattern. If several match, it returns the one with
+// the highest version in its name.
 func (r *release) asset(pattern string) (a releaseAsset, ok bool) {
-	for _, have := range r.Assets {
-		if match, err := path.Match(pattern, have.Name); err != nil || !match {
+	for _, candidate := range r.Assets {
+		if match, err := path.Match(pattern, candidate.Name); err != nil || !match {
 			continue
 		}
-		if !ok || version.Compare(have.Name, a.Name) > 0 {
-			a, ok = have, true
+		if !ok || version.Compare(candidate.Name, a.Name) > 0 {
+			a, ok = candidate, true
 		}
 	}
 	return a, ok
 }
 
-// artifact is an asset as an install needs it.
+// artifact returns the asset that matches a pattern as an artifact. Its SHA256 is empty if the
+// release does not have the digest.
 func (r *release) artifact(repo, pattern string) (wire.Artifact, error) {
 	a, ok := r.asset(pattern)
 	if !ok && len(r.Assets) == 0 {
-		return wire.Artifact{}, fmt.Errorf("release %s of %s has no files (yet): try again later, or write another version in the config", r.Tag, repo)
+		return wire.Artifact{}, fmt.Errorf("release %s of %s has no files yet: try again later, or set another version in the config", r.Tag, repo)
 	}
 	if !ok {
 		names := make([]string, len(r.Assets))
-		for i, have := range r.Assets {
-			names[i] = have.Name
+		for i, asset := range r.Assets {
+			names[i] = asset.Name
 		}
 		slices.Sort(names)
-		const few = 12
+		const maxNames = 12
 		more := ""
-		if len(names) > few {
-			more = fmt.Sprintf(" and %d more", len(names)-few)
-			names = names[:few]
+		if len(names) > maxNames {
+			more = fmt.Sprintf(" and %d more", len(names)-maxNames)
+			names = names[:maxNames]
 		}
-		return wire.Artifact{}, fmt.Errorf("release %s of %s has no asset %s; it has %s%s", r.Tag, repo, pattern, strings.Join(names, ", "), more)
+		return wire.Artifact{}, fmt.Errorf("release %s of %s has no asset %s; assets: %s%s", r.Tag, repo, pattern, strings.Join(names, ", "), more)
 	}
 	sum, ok := strings.CutPrefix(a.Digest, "sha256:")
 	if a.Digest != "" && (!ok || !wire.ValidSHA256(sum)) {
-		return wire.Artifact{}, fmt.Errorf("release %s of %s has the digest %q for %s, which is no SHA-256", r.Tag, repo, a.Digest, a.Name)
+		return wire.Artifact{}, fmt.Errorf("invalid digest %q of %s in release %s of %s: want a SHA-256", a.Digest, a.Name, r.Tag, repo)
 	}
 	return wire.Artifact{Name: a.Name, URL: a.URL, SHA256: strings.ToLower(sum), Size: a.Size}, nil
 }

@@ -16,23 +16,23 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// TestBurstLimit checks the message on an answer that has only Retry-After.
-func TestBurstLimit(t *testing.T) {
+// TestRetryAfter checks the message for a response with only the header Retry-After.
+func TestRetryAfter(t *testing.T) {
 	t.Parallel()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Retry-After", "Fri, 02 Jan 2099 12:00:00 GMT")
 		w.WriteHeader(http.StatusForbidden)
 	}))
 	t.Cleanup(srv.Close)
-	g := &releases{from: &fetch.Client{API: srv.URL}}
-	_, err := g.tagged(t.Context(), "a/b", "v1")
+	g := &releases{client: &fetch.Client{API: srv.URL}}
+	_, err := g.byTag(t.Context(), "a/b", "v1")
 	want := "rate limit of " + srv.URL + " exceeded until " + time.Date(2099, 1, 2, 12, 0, 0, 0, time.UTC).Local().Format(time.DateTime) + ": set GITHUB_TOKEN"
 	if err == nil || !strings.HasPrefix(err.Error(), want) {
-		t.Errorf("tagged() = %v, want %q", err, want)
+		t.Errorf("byTag() = %v, want %q", err, want)
 	}
 }
 
-func nightly() *catalog.Versions {
+func pointerVersions() *catalog.Versions {
 	return &catalog.Versions{GitHub: "a/b", Tag: "{version}", Prereleases: true, Match: "b[0-9]*", Pointer: &catalog.Pointer{Tag: "v{version}", Asset: "nightly-tag.txt"}}
 }
 
@@ -43,12 +43,12 @@ func TestPointerTarget(t *testing.T) {
 		"": "", "\n": "", "v0.5.0": "", "10811": "", "b": "", "bx1": "", "b1 b2": "", "b1\nb2": "", "b1/../b2": "", "b1\x00": "",
 		"https://h/b1": "", "\ufeffb10811": "", "b" + strings.Repeat("1", 64): "",
 	} {
-		got, ok := nightly().PointerTarget(text)
+		got, ok := pointerVersions().PointerTarget(text)
 		if !ok {
 			got = ""
 		}
 		if got != want {
-			t.Errorf("pointerTarget(%q) = %q, want %q", text, got, want)
+			t.Errorf("PointerTarget(%q) = %q, want %q", text, got, want)
 		}
 	}
 }
@@ -58,16 +58,16 @@ func FuzzPointerTarget(f *testing.F) {
 	f.Add("b1/../../x")
 	f.Add("<html>")
 	f.Fuzz(func(t *testing.T, text string) {
-		v := nightly()
+		v := pointerVersions()
 		got, ok := v.PointerTarget(text)
 		if !ok {
 			return
 		}
 		if !version.Valid(got) || !v.Matches(got) || v.TagOf(got) != strings.TrimSpace(text) {
-			t.Errorf("pointerTarget(%q) = %q", text, got)
+			t.Errorf("PointerTarget(%q) = %q, want a valid version", text, got)
 		}
 		if tag, pointer := v.PointerTag(got); pointer {
-			t.Errorf("%q is a version and the pointer %q", got, tag)
+			t.Errorf("PointerTag(%q) = %q, true for a version, want false", got, tag)
 		}
 	})
 }
@@ -81,42 +81,42 @@ func TestReleaseScheme(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := nightly()
+	want := pointerVersions()
 	if v := r.Versions; !v.Prereleases || v.Match != want.Match || *v.Pointer != *want.Pointer {
-		t.Errorf("versions are %+v, want %+v", v, want)
+		t.Errorf("Versions = %+v, want %+v", v, want)
 	}
 	for _, k := range []struct{ versions, want string }{
-		{`package: p, prereleases: true`, "2:37 prereleases does not go with package (it is for releases: github: owner/name)"},
-		{`package: p, match: "b*"`, "2:31 match does not go with package"},
-		{`github: a/b, match: ""`, `2:32 invalid match "" (expected a pattern such as "b[0-9]*")`},
+		{`package: p, prereleases: true`, "2:37 cannot combine prereleases with package (it requires github: owner/name)"},
+		{`package: p, match: "b*"`, "2:31 cannot combine match with package"},
+		{`github: a/b, match: ""`, `2:32 invalid match "" (want a pattern such as "b[0-9]*")`},
 		{`github: a/b, match: "b["`, `2:32 invalid match "b["`},
 		{`github: a/b, prereleases: yes please`, "2:38 prereleases"},
-		{`github: a/b, pointer: {tag: "v{version}", asset: t.txt}`, `2:34 pointer needs match (add match: and a pattern of the versions, such as "b[0-9]*")`},
-		{`github: a/b, match: "b*", pointer: {tag: v, asset: t.txt}`, `2:53 tag "v" does not have {version} once (such as v{version})`},
-		{`github: a/b, match: "b*", pointer: {tag: "v{version}", asset: "*.txt"}`, `2:74 invalid asset "*.txt" (expected the name of a file, such as nightly-tag.txt)`},
+		{`github: a/b, pointer: {tag: "v{version}", asset: t.txt}`, `2:34 pointer requires match (add match: with a pattern for versions such as "b[0-9]*")`},
+		{`github: a/b, match: "b*", pointer: {tag: v, asset: t.txt}`, `2:53 invalid tag "v" (want {version} exactly once, for example v{version})`},
+		{`github: a/b, match: "b*", pointer: {tag: "v{version}", asset: "*.txt"}`, `2:74 invalid asset "*.txt" (want a file name such as nightly-tag.txt)`},
 		{`github: a/b, match: "b*", pointer: {tag: "v{version}", asset: a/b}`, `2:74 invalid asset "a/b"`},
 		{`github: a/b, match: "b*", pointer: {tag: "v{version}"}`, "2:47 pointer has no asset"},
-		{`github: a/b, match: "*", pointer: {tag: "v{version}", asset: t.txt}`, `2:52 match "*" also matches v1.2.3, which is a pointer (narrow match)`},
+		{`github: a/b, match: "*", pointer: {tag: "v{version}", asset: t.txt}`, `2:52 match "*" also matches v1.2.3, which is a pointer (make match more specific)`},
 		{`github: a/b, match: "b*", pointer: {tag: "v{version}", asset: t.txt, file: x}`, "2:81 unknown key \"file\""},
 	} {
 		_, err := catalog.ParseRecipe("x.yaml", []byte(recipe(k.versions)))
 		if err == nil {
-			t.Errorf("%s is accepted", k.versions)
+			t.Errorf("ParseRecipe(versions: %s) returned no error, want %s", k.versions, k.want)
 			continue
 		}
 		if got := problemtest.Lines(t, err); len(got) != 1 || !strings.HasPrefix(got[0], k.want) {
-			t.Errorf("%s:\n%s\nwant %s", k.versions, strings.Join(got, "\n"), k.want)
+			t.Errorf("ParseRecipe(versions: %s) reports\n%s\nwant %s", k.versions, strings.Join(got, "\n"), k.want)
 		}
 	}
 }
 
-// TestLlamaAssets checks that the built-in recipe finds its files among those of a
-// build, and that its versions are builds.
+// TestLlamaAssets checks that a build has the assets of all sources of the built-in recipe,
+// and that only builds are versions.
 func TestLlamaAssets(t *testing.T) {
 	t.Parallel()
 	r, ok := catalog.Builtin().Recipe("llama-cpp")
 	if !ok {
-		t.Fatal("there is no recipe")
+		t.Fatal("the built-in catalog has no recipe llama-cpp")
 	}
 	build := &release{Tag: "b11158"}
 	for name := range origintest.LlamaAssets("b11158", "#!/bin/sh\n") {
@@ -127,16 +127,16 @@ func TestLlamaAssets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if lacks := build.lacks(&s); lacks != "" {
-			t.Errorf("%s for %s/%s: %s", s.Name, s.OS, s.Arch, lacks)
+		if missing := build.missingAsset(&s); missing != "" {
+			t.Errorf("missingAsset(%s for %s/%s) = %q, want none", s.Name, s.OS, s.Arch, missing)
 		}
 	}
 	for tag, want := range map[string]bool{"b11158": true, "v0.5.0": false, "master-1": false, "nightly": false} {
 		if _, got := r.Versions.VersionOf(tag); got != want {
-			t.Errorf("versionOf(%q) = %t, want %t", tag, got, want)
+			t.Errorf("VersionOf(%q) = %t, want %t", tag, got, want)
 		}
 	}
 	if !r.Versions.Prereleases {
-		t.Error("builds are prereleases, and the recipe does not accept them")
+		t.Error("the recipe does not permit prereleases, but all builds are prereleases")
 	}
 }

@@ -17,16 +17,16 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// fakeAPI answers as the release API does, for one repository a/b.
+// fakeAPI is a release API server with one repository a/b.
 type fakeAPI struct {
 	releases []release // newest first
-	latest   string    // the tag that is marked as the latest
-	limited  bool      // but for those with the token
-	asked    []string
+	latest   string    // tag of the latest release
+	limited  bool      // the rate limit is exceeded for requests without the token "good"
+	requests []string  // paths of the requests
 }
 
 func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	f.asked = append(f.asked, r.URL.RequestURI())
+	f.requests = append(f.requests, r.URL.RequestURI())
 	if f.limited && r.Header.Get("Authorization") != "Bearer good" {
 		w.Header().Set("X-RateLimit-Remaining", "0")
 		w.Header().Set("X-RateLimit-Reset", strconv.FormatInt(time.Date(2030, 1, 2, 3, 4, 5, 0, time.Local).Unix(), 10))
@@ -59,7 +59,7 @@ func newAPI(t *testing.T, f *fakeAPI) *releases {
 	t.Helper()
 	srv := httptest.NewServer(f)
 	t.Cleanup(srv.Close)
-	return &releases{from: &fetch.Client{API: srv.URL}}
+	return &releases{client: &fetch.Client{API: srv.URL}}
 }
 
 func assets(names ...string) []releaseAsset {
@@ -76,35 +76,35 @@ func TestNewestRelease(t *testing.T) {
 		{Tag: "nightly", Assets: assets("nightly-tag.txt")},
 		{Tag: "b30", Prerelease: true, Assets: assets("x-b30.zip")},
 		{Tag: "b29", Draft: true, Assets: assets("x-b29.zip")},
-		{Tag: "b28"}, // not all is there yet
+		{Tag: "b28"}, // its assets are not uploaded yet
 		{Tag: "b27", Assets: assets("x-b27.zip")},
 	}}
 	for n := 26; n > 0; n-- {
 		f.releases = append(f.releases, release{Tag: "b" + strconv.Itoa(n), Assets: assets(fmt.Sprintf("x-b%d.zip", n))})
 	}
 	g := newAPI(t, f)
-	has := func(r *release, version string) coverage {
-		return cover(r, version, []need{{"gpu-1", func(v string) ([]catalog.Source, error) {
+	hasAsset := func(r *release, version string) coverage {
+		return coverageOf(r, version, []consumer{{"gpu-1", func(v string) ([]catalog.Source, error) {
 			return []catalog.Source{{Steps: []catalog.Step{{Origin: catalog.Origin{Asset: "x-" + v + ".zip"}}}}}, nil
 		}}})
 	}
-	for wish, want := range map[string]string{"latest": "b27", "<=b9": "b9", ">b10, <b12": "b11"} {
-		if got, _, err := g.newest(t.Context(), &catalog.Versions{GitHub: "a/b", Tag: "{version}"}, wish, has); got != want || err != nil {
-			t.Errorf("%s is %q, %v", wish, got, err)
+	for constraint, want := range map[string]string{"latest": "b27", "<=b9": "b9", ">b10, <b12": "b11"} {
+		if got, _, err := g.resolveNewest(t.Context(), &catalog.Versions{GitHub: "a/b", Tag: "{version}"}, constraint, hasAsset); got != want || err != nil {
+			t.Errorf("resolveNewest(%q) = %q, %v, want %q", constraint, got, err, want)
 		}
 	}
-	for repo, want := range map[string]string{"a/b": "none of the newest 28 releases of a/b is a version >b90 with the files that the recipe names", "no/such": "no/such has no releases"} {
-		if _, _, err := g.newest(t.Context(), &catalog.Versions{GitHub: repo, Tag: "{version}"}, ">b90", has); err == nil || err.Error() != want {
-			t.Errorf("%s: %v", repo, err)
+	for repo, want := range map[string]string{"a/b": "none of the newest 28 releases of a/b satisfies >b90 and has the files that the recipe requires", "no/such": "no/such has no releases"} {
+		if _, _, err := g.resolveNewest(t.Context(), &catalog.Versions{GitHub: repo, Tag: "{version}"}, ">b90", hasAsset); err == nil || err.Error() != want {
+			t.Errorf("resolveNewest(%s) = %v, want %q", repo, err, want)
 		}
 	}
-	if _, _, err := g.newest(t.Context(), &catalog.Versions{GitHub: "a/b", Tag: "v{version}"}, version.Latest, has); err == nil || err.Error() != "a/b has no release with a tag such as v{version}" {
-		t.Errorf("%v", err)
+	if _, _, err := g.resolveNewest(t.Context(), &catalog.Versions{GitHub: "a/b", Tag: "v{version}"}, version.Latest, hasAsset); err == nil || err.Error() != "a/b has no release with a tag such as v{version}" {
+		t.Errorf("resolveNewest() without matching tags = %v, want an error with the form of the tag", err)
 	}
-	// A release that is the latest, and is one, costs one request.
-	f.latest, f.asked = "b27", nil
-	if got, _, err := g.newest(t.Context(), &catalog.Versions{GitHub: "a/b", Tag: "b{version}"}, version.Latest, func(*release, string) coverage { return coverage{} }); got != "27" || err != nil || len(f.asked) != 1 {
-		t.Errorf("%q, %v, %q", got, err, f.asked)
+	// A latest release that is a version needs one request.
+	f.latest, f.requests = "b27", nil
+	if got, _, err := g.resolveNewest(t.Context(), &catalog.Versions{GitHub: "a/b", Tag: "b{version}"}, version.Latest, func(*release, string) coverage { return coverage{} }); got != "27" || err != nil || len(f.requests) != 1 {
+		t.Errorf("resolveNewest(latest) = %q, %v after requests %q, want 27 after one request", got, err, f.requests)
 	}
 }
 
@@ -112,19 +112,19 @@ func TestRateLimit(t *testing.T) {
 	t.Parallel()
 	f := &fakeAPI{limited: true, releases: []release{{Tag: "v1"}}}
 	g := newAPI(t, f)
-	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "exceeded until 2030-01-02 03:04:05: set GITHUB_TOKEN") {
-		t.Errorf("%v", err)
+	if _, err := g.byTag(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "exceeded until 2030-01-02 03:04:05: set GITHUB_TOKEN") {
+		t.Errorf("byTag() without a token = %v, want the time of the reset and a hint", err)
 	}
-	g.from.Token = "spent"
-	if _, err := g.tagged(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "the token in GITHUB_TOKEN has reached its limit") || strings.Contains(err.Error(), "spent") {
-		t.Errorf("%v", err)
+	g.client.Token = "spent"
+	if _, err := g.byTag(t.Context(), "a/b", "v1"); err == nil || !strings.Contains(err.Error(), "the token in GITHUB_TOKEN has reached its limit") || strings.Contains(err.Error(), "spent") {
+		t.Errorf("byTag() with a limited token = %v, want a hint without the token", err)
 	}
-	g.from.Token = "good"
-	if r, err := g.tagged(t.Context(), "a/b", "v1"); err != nil || r.Tag != "v1" {
-		t.Errorf("%v, %v", r, err)
+	g.client.Token = "good"
+	if r, err := g.byTag(t.Context(), "a/b", "v1"); err != nil || r.Tag != "v1" {
+		t.Errorf("byTag(v1) = %v, %v, want the release", r, err)
 	}
-	if _, err := g.tagged(t.Context(), "a/b", "v2"); err == nil || err.Error() != "a/b has no release v2" {
-		t.Errorf("%v", err)
+	if _, err := g.byTag(t.Context(), "a/b", "v2"); err == nil || err.Error() != "a/b has no release v2" {
+		t.Errorf("byTag(v2) = %v, want no release", err)
 	}
 }
 
@@ -132,14 +132,14 @@ func TestAsset(t *testing.T) {
 	t.Parallel()
 	r := &release{Tag: "b1", Assets: assets("x-cuda-12.4.tgz", "x-cuda-12.10.tgz", "x-cuda-13.1.tgz")}
 	if a, err := r.artifact("a/b", "x-cuda-12.*.tgz"); err != nil || a != (wire.Artifact{Name: "x-cuda-12.10.tgz", URL: "https://h/x-cuda-12.10.tgz", SHA256: sum, Size: 7}) {
-		t.Errorf("%+v, %v", a, err)
+		t.Errorf("artifact(x-cuda-12.*) = %+v, %v, want x-cuda-12.10.tgz", a, err)
 	}
-	if _, err := r.artifact("a/b", "x-rocm-*.tgz"); err == nil || err.Error() != "release b1 of a/b has no asset x-rocm-*.tgz; it has x-cuda-12.10.tgz, x-cuda-12.4.tgz, x-cuda-13.1.tgz" {
-		t.Errorf("%v", err)
+	if _, err := r.artifact("a/b", "x-rocm-*.tgz"); err == nil || err.Error() != "release b1 of a/b has no asset x-rocm-*.tgz; assets: x-cuda-12.10.tgz, x-cuda-12.4.tgz, x-cuda-13.1.tgz" {
+		t.Errorf("artifact(x-rocm-*) = %v, want the list of assets", err)
 	}
 	r.Assets[0].Digest = "md5:1"
-	if _, err := r.artifact("a/b", "x-cuda-12.4.tgz"); err == nil || !strings.Contains(err.Error(), "which is no SHA-256") {
-		t.Errorf("%v", err)
+	if _, err := r.artifact("a/b", "x-cuda-12.4.tgz"); err == nil || !strings.Contains(err.Error(), `invalid digest "md5:1"`) {
+		t.Errorf("artifact() with an md5 digest = %v, want an invalid digest", err)
 	}
 }
 
@@ -147,8 +147,8 @@ func TestExact(t *testing.T) {
 	t.Parallel()
 	tagged := func(tag string) *catalog.Versions { return &catalog.Versions{GitHub: "a/b", Tag: tag} }
 	for _, k := range []struct {
-		of         *catalog.Versions
-		wish, want string
+		versions   *catalog.Versions
+		text, want string
 	}{
 		{tagged("v{version}"), "v0.3.1", "0.3.1"},
 		{tagged("v{version}"), "0.3.1", "0.3.1"},
@@ -157,8 +157,8 @@ func TestExact(t *testing.T) {
 		{&catalog.Versions{Package: "x"}, "v0.10.0", "0.10.0"},
 		{&catalog.Versions{Package: "x"}, "0.10.0", "0.10.0"},
 	} {
-		if got := k.of.Exact(k.wish); got != k.want {
-			t.Errorf("%s of %+v is %s, want %s", k.wish, k.of, got, k.want)
+		if got := k.versions.Exact(k.text); got != k.want {
+			t.Errorf("Exact(%q) of %+v = %q, want %q", k.text, k.versions, got, k.want)
 		}
 	}
 }
@@ -174,7 +174,7 @@ func TestAbsoluteURL(t *testing.T) {
 		"file:///etc/x.whl":           "",
 	} {
 		if got, err := AbsoluteURL("https://me:secret@h/simple/x/", ref); got != want || (err == nil) != (want != "") {
-			t.Errorf("%s is %q, %v", ref, got, err)
+			t.Errorf("AbsoluteURL(%q) = %q, %v, want %q", ref, got, err, want)
 		}
 	}
 }

@@ -19,32 +19,32 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 )
 
-// answerAge is how long an answer of the release API is kept after its last use.
-const answerAge = 30 * 24 * time.Hour
+// responseTTL is the time that a cached response is kept after its last use.
+const responseTTL = 30 * 24 * time.Hour
 
-// storedAnswer is an answer of the release API that is kept on disk. In its file, a
-// line of JSON with these fields comes before the body.
-type storedAnswer struct {
+// cachedResponse is a response of the release API in the cache. Its file contains a line of
+// JSON with these fields, followed by the body.
+type cachedResponse struct {
 	URL    string `json:"url"`
 	ETag   string `json:"etag"`
-	SHA256 string `json:"sha256"` // of the body, in hex: a damaged file must not name files to install
+	SHA256 string `json:"sha256"` // of the body in hexadecimal; detects damaged files
 
 	body []byte
 }
 
-// get requests what is below the releases of a repository, such as "/latest", and
-// decodes the JSON of the answer. An answer is kept with its ETag: while it has not
-// changed, the server sends only that, which GitHub does not count for clients with a
-// token. The error is [fetch.ErrNotFound] if the server has nothing there.
-func (g *releases) get(ctx context.Context, repo, what string, into any) error {
-	address := strings.TrimSuffix(g.from.API, "/") + "/repos/" + repo + "/releases" + what
-	path := g.answerPath(address)
-	stored := readAnswer(path, address)
+// get requests a path below the releases of a repository, such as "/latest", and decodes the
+// JSON response. It caches responses with their ETag: the server returns 304 for an unchanged
+// response, which GitHub does not count in the rate limit of clients with a token. The error
+// is [fetch.ErrNotFound] if the server returns 404.
+func (g *releases) get(ctx context.Context, repo, suffix string, into any) error {
+	address := strings.TrimSuffix(g.client.API, "/") + "/repos/" + repo + "/releases" + suffix
+	path := g.cachePath(address)
+	stored := readResponse(path, address)
 	header := http.Header{"Accept": {"application/vnd.github+json"}, "X-Github-Api-Version": {"2022-11-28"}}
 	if stored != nil {
 		header.Set("If-None-Match", stored.ETag)
 	}
-	return g.from.Get(ctx, "asking", address, header, func(resp *http.Response, r io.Reader) error {
+	return g.client.Get(ctx, "asking", address, header, func(resp *http.Response, r io.Reader) error {
 		switch resp.StatusCode {
 		case http.StatusOK:
 		case http.StatusNotModified:
@@ -53,60 +53,61 @@ func (g *releases) get(ctx context.Context, repo, what string, into any) error {
 				return nil
 			}
 			_ = os.Remove(path)
-			return errors.New("the server answers 304 Not Modified without a reason: try again")
+			return errors.New("unexpected response 304 Not Modified: try again")
 		case http.StatusNotFound:
 			return fetch.ErrNotFound
 		default:
-			return g.from.ResponseError(resp)
+			return g.client.ResponseError(resp)
 		}
 		body, err := io.ReadAll(io.LimitReader(r, fetch.MaxResponse+1))
 		switch {
 		case err != nil:
 			return err
 		case len(body) > fetch.MaxResponse:
-			return fmt.Errorf("the answer is larger than %d MiB", fetch.MaxResponse>>20)
+			return fmt.Errorf("the response is larger than %d MiB", fetch.MaxResponse>>20)
 		}
 		if err := json.Unmarshal(body, into); err != nil {
-			return g.garbled(repo, describe(resp.Header, body))
+			return g.invalidResponse(repo, describe(resp.Header, body))
 		}
 		if etag := resp.Header.Get("ETag"); etag != "" {
-			g.store(path, &storedAnswer{URL: address, ETag: etag, body: body})
+			g.storeResponse(path, &cachedResponse{URL: address, ETag: etag, body: body})
 		}
 		return nil
 	})
 }
 
-// garbled returns the error for an answer that is not what the API sends; what
-// describes the answer.
-func (g *releases) garbled(repo, what string) error {
-	return &fetch.APIError{Text: fmt.Sprintf("cannot read the releases of %s: %s answers with %s; check GITHUB_API_URL and the proxy", repo, fetch.RedactURL(g.from.API), what)}
+// invalidResponse returns the error for an unexpected response of the API. got describes the
+// response.
+func (g *releases) invalidResponse(repo, got string) error {
+	return &fetch.APIError{Text: fmt.Sprintf("cannot read the releases of %s: %s returned %s; check GITHUB_API_URL and the proxy", repo, fetch.RedactURL(g.client.API), got)}
 }
 
-// describe describes an answer that is not the JSON that was expected.
+// describe describes a response that is not the expected JSON.
 func describe(h http.Header, body []byte) string {
 	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	switch {
 	case len(bytes.TrimSpace(body)) == 0:
 		return "an empty body"
 	case kind == "" || strings.Contains(kind, "json"):
-		return fmt.Sprintf("something other than releases: %.60q", body)
+		return fmt.Sprintf("unexpected JSON: %.60q", body)
 	default:
 		return fmt.Sprintf("%s instead of JSON: %.60q", kind, body)
 	}
 }
 
-// answerPath returns the file for an answer; empty if none are kept. Clients with a
-// token and without one may see different releases.
-func (g *releases) answerPath(address string) string {
-	if g.cache == "" {
+// cachePath returns the path of the cached response for an address, or "" without a cache.
+// Responses with and without a token are cached separately, because they can contain
+// different releases.
+func (g *releases) cachePath(address string) string {
+	if g.cacheDir == "" {
 		return ""
 	}
-	sum := sha256.Sum256(fmt.Appendf(nil, "%t %s", g.from.Token != "", address))
-	return filepath.Join(g.cache, hex.EncodeToString(sum[:16]))
+	sum := sha256.Sum256(fmt.Appendf(nil, "%t %s", g.client.Token != "", address))
+	return filepath.Join(g.cacheDir, hex.EncodeToString(sum[:16]))
 }
 
-// readAnswer reads an answer from its file; nil if there is none, or if it is damaged.
-func readAnswer(path, address string) *storedAnswer {
+// readResponse reads a cached response. It returns nil if the file is missing or damaged.
+func readResponse(path, address string) *cachedResponse {
 	if path == "" {
 		return nil
 	}
@@ -115,7 +116,7 @@ func readAnswer(path, address string) *storedAnswer {
 		return nil
 	}
 	head, body, _ := bytes.Cut(data, []byte("\n"))
-	a := &storedAnswer{body: body}
+	a := &cachedResponse{body: body}
 	if json.Unmarshal(head, a) != nil || a.URL != address || a.ETag == "" || a.SHA256 != bodySum(body) {
 		return nil
 	}
@@ -127,13 +128,13 @@ func bodySum(body []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// store keeps an answer, and removes answers that were not used for long. A failure
-// costs a repeated answer later, and nothing else.
-func (g *releases) store(path string, a *storedAnswer) {
+// storeResponse caches a response and removes old responses. It ignores errors: without the
+// cache, the server sends the response again.
+func (g *releases) storeResponse(path string, a *cachedResponse) {
 	if path == "" {
 		return
 	}
-	g.swept.Do(func() { removeUnused(g.cache, time.Now().Add(-answerAge)) })
+	g.cleanupOnce.Do(func() { removeUnused(g.cacheDir, time.Now().Add(-responseTTL)) })
 	a.SHA256 = bodySum(a.body)
 	head, err := json.Marshal(a)
 	if err != nil {
@@ -145,13 +146,13 @@ func (g *releases) store(path string, a *storedAnswer) {
 	})
 }
 
-// touch notes that a file was used now.
+// touch sets the modification time of a file to the current time.
 func touch(path string) {
 	now := time.Now()
 	_ = os.Chtimes(path, now, now)
 }
 
-// removeUnused removes the files of a directory that were not used since a time.
+// removeUnused removes the files of a directory that were last used before a time.
 func removeUnused(dir string, since time.Time) {
 	files, err := os.ReadDir(dir)
 	if err != nil {

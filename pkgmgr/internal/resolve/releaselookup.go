@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// lookupRequests is how many requests to the release API one lookup may make.
-	// Downloads of assets do not count. Without a token, an hour has 60.
+	// lookupRequests is the maximum number of requests to the release API in one lookup,
+	// without downloads of assets. Without a token, GitHub permits 60 requests per hour.
 	lookupRequests = 3
 
-	// perPage is how many releases are requested at once: the most that GitHub
-	// sends. Where a release has more than manyAssets assets, it is perPageLarge,
-	// since the answer lists all assets of every release.
+	// perPage is the number of releases per page, the maximum of GitHub. If a release has
+	// more than manyAssets assets, the number is perPageLarge, because a page contains the
+	// assets of all releases.
 	perPage      = 100
 	perPageLarge = 10
 	manyAssets   = 100
@@ -31,22 +31,21 @@ type noReleaseError struct{ repo, tag string }
 
 func (e *noReleaseError) Error() string { return fmt.Sprintf("%s has no release %s", e.repo, e.tag) }
 
-// ErrorCode returns the reason as text, for [operations.ReasonOf].
+// ErrorCode returns [operations.ReasonUnknownVersion].
 func (e *noReleaseError) ErrorCode() string { return string(operations.ReasonUnknownVersion) }
 
-// exact returns the version that an exact version in a config stands for. For a
-// pointer release it is the version that this one points to, and that version is a
-// release.
-func (g *releases) exact(ctx context.Context, v *catalog.Versions, wish string) (string, error) {
-	tag, ok := v.PointerTag(wish)
+// resolveExact returns the version for an exact version in a config. If that names a pointer
+// release, it returns the version of the release that the pointer refers to.
+func (g *releases) resolveExact(ctx context.Context, v *catalog.Versions, exact string) (string, error) {
+	tag, ok := v.PointerTag(exact)
 	if !ok {
-		version := v.Exact(wish)
+		version := v.Exact(exact)
 		if !v.Matches(version) {
-			return "", fmt.Errorf("invalid version %q: want a version of %s such as %s%s", wish, v.GitHub, v.Match, v.PointerHint())
+			return "", fmt.Errorf("invalid version %q: want a version of %s such as %s%s", exact, v.GitHub, v.Match, v.PointerHint())
 		}
 		return version, nil
 	}
-	r, err := g.tagged(ctx, v.GitHub, tag)
+	r, err := g.byTag(ctx, v.GitHub, tag)
 	var missing *noReleaseError
 	if errors.As(err, &missing) {
 		return "", fmt.Errorf("%w: want a version such as %s%s", err, v.Match, v.PointerHint())
@@ -54,224 +53,223 @@ func (g *releases) exact(ctx context.Context, v *catalog.Versions, wish string) 
 	if err != nil {
 		return "", err
 	}
-	version, err := g.target(ctx, v, r)
+	version, err := g.pointerTarget(ctx, v, r)
 	switch {
 	case err != nil:
 		return "", err
 	case version == "":
-		return "", fmt.Errorf("release %s of %s has no asset %s, which contains its version: write the version instead, such as %s", tag, v.GitHub, v.Pointer.Asset, v.Match)
+		return "", fmt.Errorf("release %s of %s has no asset %s with its version: set the version in the config, such as %s", tag, v.GitHub, v.Pointer.Asset, v.Match)
 	}
-	_, err = g.pointed(ctx, v, tag, version)
+	_, err = g.followPointer(ctx, v, tag, version)
 	return version, err
 }
 
-// newest returns the newest version that a version constraint allows and that has
-// all files that machines need or, if none has, one that has some of them. A release
-// that the latest release points to is the newest for [version.Latest]. passed is a note on
-// a version that was passed over, or on what is missing; it may be empty. The lookup
-// makes at most lookupRequests requests.
-func (g *releases) newest(ctx context.Context, v *catalog.Versions, wish string, covers func(*release, string) coverage) (exact, passed string, err error) {
-	if err := v.CheckRange(wish); err != nil {
+// resolveNewest returns the newest version that satisfies a version constraint and has the
+// files for all machines. If no version has all files, it returns a version with files for
+// some machines. For [version.Latest], the release that the latest release points to is the
+// newest. note describes skipped versions or missing files; it may be empty. The lookup makes
+// at most lookupRequests requests.
+func (g *releases) resolveNewest(ctx context.Context, v *catalog.Versions, constraint string, coverageFunc func(*release, string) coverage) (exact, note string, err error) {
+	if err := v.CheckRange(constraint); err != nil {
 		return "", "", err
 	}
 	l := releaseLookup{
-		releases: g, of: v, covers: covers, left: lookupRequests, perPage: perPage,
-		found: found{repo: v.GitHub, wish: wish, lacks: map[string]string{}},
+		releases: g, versions: v, coverage: coverageFunc, left: lookupRequests, perPage: perPage,
+		candidates: candidates{repo: v.GitHub, constraint: constraint, missing: map[string]string{}},
 	}
-	if wish == version.Latest {
-		if err := l.latest(ctx); err != nil {
+	if constraint == version.Latest {
+		if err := l.considerLatest(ctx); err != nil {
 			return "", "", err
 		}
-		if len(l.found.whole) > 0 {
-			return l.found.whole[0], "", nil
+		if len(l.candidates.complete) > 0 {
+			return l.candidates.complete[0], "", nil
 		}
 	}
-	for page := 1; l.left > 0 && !l.ended; page++ {
-		if err := l.list(ctx, page); err != nil {
+	for page := 1; l.left > 0 && !l.exhausted; page++ {
+		if err := l.considerPage(ctx, page); err != nil {
 			return "", "", err
 		}
 		// The list starts with the newest release.
-		if best := l.found.best(); best != "" {
-			return best, l.found.passed(best), nil
+		if best := l.candidates.best(); best != "" {
+			return best, l.candidates.skippedNote(best), nil
 		}
 	}
-	if best := l.found.fallback(); best != "" {
-		return best, l.found.passed(best), nil
+	if best := l.candidates.fallback(); best != "" {
+		return best, l.candidates.skippedNote(best), nil
 	}
-	return "", "", l.nothing()
+	return "", "", l.notFoundError()
 }
 
-// releaseLookup searches the releases of a repository for one version.
+// releaseLookup searches the releases of a repository for a version.
 type releaseLookup struct {
 	*releases
-	of     *catalog.Versions
-	covers func(*release, string) coverage
-	found  found
+	versions   *catalog.Versions
+	coverage   func(*release, string) coverage
+	candidates candidates
 
-	left    int // requests that may still be made
-	perPage int
-	listed  int  // releases of the list that were read
-	skipped int  // of those, versions that are prereleases and do not count
-	ended   bool // the list has no further releases
+	left      int // remaining number of requests
+	perPage   int
+	listed    int  // number of releases read from the list
+	skipped   int  // number of versions ignored because they are prereleases
+	exhausted bool // the list has no more releases
 }
 
-// look takes a release into account if it is a version.
-func (l *releaseLookup) look(r *release) {
-	version, ok := l.of.VersionOf(r.Tag)
+// consider adds a release to the candidates if it is a version.
+func (l *releaseLookup) consider(r *release) {
+	version, ok := l.versions.VersionOf(r.Tag)
 	switch {
 	case !ok || r.Draft:
-	case r.Prerelease && !l.of.Prereleases:
+	case r.Prerelease && !l.versions.Prereleases:
 		l.skipped++
 	default:
-		l.remember(l.of.GitHub, r)
-		l.found.add(version, l.covers(r, version))
+		l.addKnown(l.versions.GitHub, r)
+		l.candidates.add(version, l.coverage(r, version))
 	}
 }
 
-// latest looks at the release that is marked as the latest and, if that is a pointer,
-// at the one that it points to.
-func (l *releaseLookup) latest(ctx context.Context) error {
+// considerLatest considers the release that is marked as the latest. If it is a pointer, it
+// considers the release that it points to.
+func (l *releaseLookup) considerLatest(ctx context.Context) error {
 	var r release
 	l.left--
-	err := l.get(ctx, l.of.GitHub, "/latest", &r)
+	err := l.get(ctx, l.versions.GitHub, "/latest", &r)
 	switch {
 	case errors.Is(err, fetch.ErrNotFound): // all releases are prereleases
 		return nil
 	case err != nil:
 		return err
 	case r.Tag == "":
-		return l.garbled(l.of.GitHub, "a release without a tag")
+		return l.invalidResponse(l.versions.GitHub, "a release without a tag")
 	}
 	if len(r.Assets) > manyAssets {
 		l.perPage = perPageLarge
 	}
-	l.look(&r)
-	target, err := l.target(ctx, l.of, &r)
+	l.consider(&r)
+	target, err := l.pointerTarget(ctx, l.versions, &r)
 	if err != nil || target == "" {
 		return err
 	}
-	l.found.limit = target
+	l.candidates.limit = target
 	l.left--
-	build, err := l.pointed(ctx, l.of, r.Tag, target)
+	build, err := l.followPointer(ctx, l.versions, r.Tag, target)
 	if err != nil {
 		return err
 	}
-	l.look(build)
+	l.consider(build)
 	return nil
 }
 
-// list looks at a page of the list of releases; the first is 1.
-func (l *releaseLookup) list(ctx context.Context, page int) error {
+// considerPage considers the releases on a page of the list. Pages count from 1.
+func (l *releaseLookup) considerPage(ctx context.Context, page int) error {
 	var list []*release
 	l.left--
-	err := l.get(ctx, l.of.GitHub, fmt.Sprintf("?per_page=%d&page=%d", l.perPage, page), &list)
+	err := l.get(ctx, l.versions.GitHub, fmt.Sprintf("?per_page=%d&page=%d", l.perPage, page), &list)
 	switch {
 	case errors.Is(err, fetch.ErrNotFound) && page == 1:
-		return fmt.Errorf("%s has no releases", l.of.GitHub)
+		return fmt.Errorf("%s has no releases", l.versions.GitHub)
 	case errors.Is(err, fetch.ErrNotFound):
 		list = nil
 	case err != nil:
 		return err
 	}
-	l.ended = len(list) < l.perPage
+	l.exhausted = len(list) < l.perPage
 	for _, r := range list {
 		if r == nil || r.Tag == "" {
-			return l.garbled(l.of.GitHub, "a release without a tag")
+			return l.invalidResponse(l.versions.GitHub, "a release without a tag")
 		}
 		l.listed++
-		// The latest release may not have its pointer yet: the one before it counts.
-		if l.found.wish == version.Latest && l.found.limit == "" && !r.Draft {
-			if l.found.limit, err = l.target(ctx, l.of, r); err != nil {
+		// The latest pointer release may not have its text file yet: use the one before it.
+		if l.candidates.constraint == version.Latest && l.candidates.limit == "" && !r.Draft {
+			if l.candidates.limit, err = l.pointerTarget(ctx, l.versions, r); err != nil {
 				return err
 			}
 		}
-		l.look(r)
+		l.consider(r)
 	}
 	return nil
 }
 
-// nothing explains why no version was found.
-func (l *releaseLookup) nothing() error {
-	v, n := l.of, len(l.found.lacks)+len(l.found.whole)
-	what, remedy := "", ""
+// notFoundError returns the error for a lookup without a result.
+func (l *releaseLookup) notFoundError() error {
+	v, n := l.versions, len(l.candidates.missing)+len(l.candidates.complete)
+	problem, hint := "", ""
 	switch {
 	case n == 0 && l.skipped > 0:
-		what = fmt.Sprintf("%s has only prereleases among its newest %d releases: write an exact version, or add prereleases: true to versions in the recipe", v.GitHub, l.listed)
+		problem = fmt.Sprintf("%s has only prereleases among its newest %d releases: set an exact version, or add prereleases: true to versions in the recipe", v.GitHub, l.listed)
 	case n == 0 && v.Match != "":
-		what = fmt.Sprintf("%s has no release with a tag such as %s and a version such as %s", v.GitHub, v.Tag, v.Match)
+		problem = fmt.Sprintf("%s has no release with a tag such as %s and a version such as %s", v.GitHub, v.Tag, v.Match)
 	case n == 0:
-		what = fmt.Sprintf("%s has no release with a tag such as %s", v.GitHub, v.Tag)
+		problem = fmt.Sprintf("%s has no release with a tag such as %s", v.GitHub, v.Tag)
 	default:
-		what = fmt.Sprintf("none of the newest %d releases of %s is a version %s with the files that the recipe names", n, v.GitHub, l.found.wish)
+		problem = fmt.Sprintf("none of the newest %d releases of %s satisfies %s and has the files that the recipe requires", n, v.GitHub, l.candidates.constraint)
 	}
-	if !l.ended {
-		remedy = fmt.Sprintf(" (read %d releases; for an older one, write its exact version in the config)", l.listed)
+	if !l.exhausted {
+		hint = fmt.Sprintf(" (checked %d releases; for an older release, set its exact version in the config)", l.listed)
 	}
-	return errors.New(what + remedy)
+	return errors.New(problem + hint)
 }
 
-// found are the versions that a lookup has seen.
-type found struct {
-	repo, wish    string
-	limit         string            // the version that the latest release points to; empty for none
-	whole, partly []string          // versions with all files that are needed, and with some
-	lacks         map[string]string // what versions lack that are not whole
+// candidates contains the versions that a lookup has considered.
+type candidates struct {
+	repo, constraint  string
+	limit             string            // the version that the latest release points to; may be empty
+	complete, partial []string          // versions with all required files, and with some of them
+	missing           map[string]string // the first missing file of versions that are not complete
 }
 
-func (f *found) add(version string, c coverage) {
-	if c.lacks == "" {
-		f.whole = append(f.whole, version)
+func (f *candidates) add(version string, c coverage) {
+	if c.missing == "" {
+		f.complete = append(f.complete, version)
 		return
 	}
-	f.lacks[version] = c.lacks
-	if c.some {
-		f.partly = append(f.partly, version)
+	f.missing[version] = c.missing
+	if c.partial {
+		f.partial = append(f.partial, version)
 	}
 }
 
-// within returns the versions that are not newer than the limit.
-func (f *found) within(versions []string) []string {
+// notAboveLimit returns the versions that are not newer than the limit.
+func (f *candidates) notAboveLimit(versions []string) []string {
 	if f.limit == "" {
 		return versions
 	}
 	return slices.DeleteFunc(slices.Clone(versions), func(v string) bool { return version.Compare(v, f.limit) > 0 })
 }
 
-// best returns the newest version that has all files; empty for none.
-func (f *found) best() string { return version.Newest(f.wish, f.within(f.whole)) }
+// best returns the newest complete version, or "".
+func (f *candidates) best() string { return version.Newest(f.constraint, f.notAboveLimit(f.complete)) }
 
-// fallback returns the version to take if [found.best] finds none in all releases
-// that may be read: the oldest one with all files after the limit, or the newest one
-// with some of them. It is empty for none.
-func (f *found) fallback() string {
-	if f.limit != "" && len(f.whole) > 0 {
-		return slices.MinFunc(f.whole, version.Compare)
+// fallback returns the version to use if best returns "" after all requests: the oldest
+// complete version above the limit, or else the newest partial version, or "".
+func (f *candidates) fallback() string {
+	if f.limit != "" && len(f.complete) > 0 {
+		return slices.MinFunc(f.complete, version.Compare)
 	}
-	if best := version.Newest(f.wish, f.within(f.partly)); best != "" {
+	if best := version.Newest(f.constraint, f.notAboveLimit(f.partial)); best != "" {
 		return best
 	}
-	return version.Newest(f.wish, f.partly)
+	return version.Newest(f.constraint, f.partial)
 }
 
-// passed returns a note if the version that was taken lacks a file, or is not the
-// one that would be taken if all files were there; otherwise it is empty.
-func (f *found) passed(taken string) string {
-	top := version.Newest(f.wish, f.within(slices.Collect(maps.Keys(f.lacks))))
+// skippedNote returns a note if the taken version lacks a file, or if a newer version was
+// skipped because of missing files. Otherwise it returns "".
+func (f *candidates) skippedNote(taken string) string {
+	top := version.Newest(f.constraint, f.notAboveLimit(slices.Collect(maps.Keys(f.missing))))
 	switch {
-	case f.lacks[taken] != "":
-		return fmt.Sprintf("%s %s has %s, and neither has a release before it all that is needed", f.repo, taken, f.lacks[taken])
+	case f.missing[taken] != "":
+		return fmt.Sprintf("%s %s has %s, and no earlier release has all required files", f.repo, taken, f.missing[taken])
 	case top != "" && (version.Compare(top, taken) > 0 || f.limit != "" && version.Compare(taken, f.limit) > 0):
-		return fmt.Sprintf("%s %s has %s: taking %s", f.repo, top, f.lacks[top], taken)
+		return fmt.Sprintf("%s %s has %s: using %s", f.repo, top, f.missing[top], taken)
 	}
 	return ""
 }
 
-// maxPointer bounds the text file of a pointer release, in bytes.
+// maxPointer is the maximum size of the text file of a pointer release, in bytes.
 const maxPointer = 1 << 10
 
-// target returns the version that a pointer release stands for. It is empty if the
-// release is no pointer, or does not have its text file.
-func (g *releases) target(ctx context.Context, v *catalog.Versions, r *release) (string, error) {
+// pointerTarget returns the version that a pointer release refers to. It returns "" if the
+// release is not a pointer or does not have the text file.
+func (g *releases) pointerTarget(ctx context.Context, v *catalog.Versions, r *release) (string, error) {
 	if v.Pointer == nil {
 		return "", nil
 	}
@@ -282,24 +280,23 @@ func (g *releases) target(ctx context.Context, v *catalog.Versions, r *release) 
 	if i < 0 {
 		return "", nil
 	}
-	text, err := g.from.Text(ctx, r.Assets[i].URL, maxPointer)
+	text, err := g.client.Text(ctx, r.Assets[i].URL, maxPointer)
 	if err != nil {
 		return "", fmt.Errorf("cannot read %s of release %s of %s: %w", v.Pointer.Asset, r.Tag, v.GitHub, err)
 	}
 	version, ok := v.PointerTarget(text)
 	if !ok {
-		return "", fmt.Errorf("invalid %s of release %s of %s: %.60q, want the tag of a release with a version such as %s; write an exact version in the config", v.Pointer.Asset, r.Tag, v.GitHub, text, v.Match)
+		return "", fmt.Errorf("invalid %s of release %s of %s: got %.60q, want the tag of a release with a version such as %s; set an exact version in the config", v.Pointer.Asset, r.Tag, v.GitHub, text, v.Match)
 	}
 	return version, nil
 }
 
-// pointed returns the release of a version that the pointer release with a tag
-// stands for.
-func (g *releases) pointed(ctx context.Context, v *catalog.Versions, pointer, version string) (*release, error) {
-	r, err := g.tagged(ctx, v.GitHub, v.TagOf(version))
+// followPointer returns the release of the version that a pointer release refers to.
+func (g *releases) followPointer(ctx context.Context, v *catalog.Versions, pointer, version string) (*release, error) {
+	r, err := g.byTag(ctx, v.GitHub, v.TagOf(version))
 	var missing *noReleaseError
 	if errors.As(err, &missing) {
-		return nil, fmt.Errorf("cannot follow release %s of %s to its version: %w; write an exact version in the config", pointer, v.GitHub, err)
+		return nil, fmt.Errorf("cannot resolve release %s of %s to its version: %w; set an exact version in the config", pointer, v.GitHub, err)
 	}
 	return r, err
 }

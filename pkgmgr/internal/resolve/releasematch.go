@@ -6,47 +6,47 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 )
 
-// need is what a machine takes from a release.
-type need struct {
-	who string // for messages
+// consumer is a machine or platform that installs files of a release.
+type consumer struct {
+	name string // for messages
 
-	// sources are those of which it takes one, for a version: none if there is nothing
-	// for it whatever the version. The error says that there is none for this version.
+	// sources returns the possible sources of the consumer for a version. It returns none
+	// if no version supports the consumer, and an error if only this version does not.
 	sources func(version string) ([]catalog.Source, error)
 }
 
-// coverage tells how much of what machines need is in a release.
+// coverage describes which files that consumers require a release has.
 type coverage struct {
-	lacks string // what is missing first, and for whom; empty if nothing is
-	some  bool   // something that is needed is there
+	missing string // the first missing file and its consumer; empty if none is missing
+	partial bool   // the release has all files for at least one consumer
 }
 
-// cover compares a release with what is needed.
-func cover(rel *release, version string, needs []need) (c coverage) {
+// coverageOf compares the files of a release with the requirements of consumers.
+func coverageOf(rel *release, version string, needs []consumer) (c coverage) {
 	for _, n := range needs {
 		sources, err := n.sources(version)
 		if err == nil && len(sources) == 0 {
 			continue
 		}
-		lacks := "no source in the recipe"
+		missing := "no source in the recipe"
 		for i := range sources {
-			if lacks = rel.lacks(&sources[i]); lacks == "" {
+			if missing = rel.missingAsset(&sources[i]); missing == "" {
 				break
 			}
 		}
 		switch {
-		case lacks == "":
-			c.some = true
-		case c.lacks == "":
-			c.lacks = fmt.Sprintf("%s for %s", lacks, n.who)
+		case missing == "":
+			c.partial = true
+		case c.missing == "":
+			c.missing = fmt.Sprintf("%s for %s", missing, n.name)
 		}
 	}
 	return c
 }
 
-// lacks names the first file that a source takes from the release and that is not
-// there; it is empty if all are.
-func (r *release) lacks(s *catalog.Source) string {
+// missingAsset describes the first asset of a source that the release does not have. It
+// returns "" if the release has all assets.
+func (r *release) missingAsset(s *catalog.Source) string {
 	for _, step := range s.Steps {
 		if step.Origin.Asset == "" {
 			continue

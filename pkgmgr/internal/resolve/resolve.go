@@ -1,6 +1,5 @@
-// Package resolve finds the versions and files that the version constraints of a config
-// stand for: from the lock where it has them, otherwise from release APIs and package
-// indexes.
+// Package resolve resolves the version constraints of a config to versions and files. It uses
+// the lock if possible, and otherwise release APIs and package indexes.
 package resolve
 
 import (
@@ -27,10 +26,10 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// PublicPythonIndex is the public package index.
+// PublicPythonIndex is the address of the public Python package index.
 const PublicPythonIndex = "https://pypi.org/simple"
 
-// Resolver finds out what sources consist of.
+// Resolver resolves the versions and files of sources.
 type Resolver struct {
 	releases releases
 	index    index
@@ -39,73 +38,72 @@ type Resolver struct {
 	cacheDir string
 	note     func(string)
 
-	tools     map[string]*catalog.Recipe
-	versions  map[toolKey]versionOrErr // of tools, as this plan has asked for them
-	kept      map[toolKey]bool         // those of which this plan has told that the newest cannot be had
-	platforms []wire.Platform          // of the machines that the plan is for
-	warned    map[string]bool          // what the plan has warned of
+	tools         map[string]*catalog.Recipe
+	versions      map[toolKey]versionOrErr // of tools that this plan has resolved
+	reportedTools map[toolKey]bool         // tools whose failed upgrade this plan has reported
+	platforms     []wire.Platform          // of the machines of the plan
+	warned        map[string]bool          // warnings that the plan has reported
 
 	pagesMu sync.Mutex
-	pages   map[string]*project // of the index, by normal name
+	pages   map[string]*project // pages of the index, by normalized name
 }
 
-// New returns a resolver. It takes from the lock what the lock has, keeps downloaded
-// files in the cache, and other answers in cacheDir. note receives messages for
-// people.
+// New returns a resolver. It uses the lock for locked tools, cache for downloaded files, and
+// cacheDir for other data. note receives progress messages for the user.
 func New(from *fetch.Client, lock *lockfile.Lock, cache *artifact.Cache, cacheDir string, note func(string)) *Resolver {
 	return &Resolver{
-		releases: releases{from: from, cache: filepath.Join(cacheDir, "releases")}, index: index{from: from},
+		releases: releases{client: from, cacheDir: filepath.Join(cacheDir, "releases")}, index: index{client: from},
 		cache: cache, lock: lock, cacheDir: cacheDir, note: note, tools: catalog.ToolRecipes(),
-		versions: map[toolKey]versionOrErr{}, kept: map[toolKey]bool{}, warned: map[string]bool{},
+		versions: map[toolKey]versionOrErr{}, reportedTools: map[toolKey]bool{}, warned: map[string]bool{},
 	}
 }
 
-// begin begins a plan, for which tools are asked anew.
-func (r *Resolver) begin(platforms []wire.Platform) {
-	r.versions, r.kept, r.platforms = map[toolKey]versionOrErr{}, map[toolKey]bool{}, platforms
+// startPlan resets the state of a plan, so that tools are resolved again.
+func (r *Resolver) startPlan(platforms []wire.Platform) {
+	r.versions, r.reportedTools, r.platforms = map[toolKey]versionOrErr{}, map[toolKey]bool{}, platforms
 	r.warned, r.pages = map[string]bool{}, nil
 }
 
-// maxPassed limits how many versions without a solution are passed over.
-const maxPassed = 10
+// maxSkippedVersions is the maximum number of versions without a solution to skip.
+const maxSkippedVersions = 10
 
-// version asks for the newest version that a wish allows, and that has what machines
-// need. solvable resolves the packages of a version; one whose error is a
-// [*NoSolutionError] is passed over, with a note.
-func (r *Resolver) version(ctx context.Context, recipe *catalog.Recipe, wish string, needs []need, solvable func(version string) error) (string, error) {
-	if version.IsExact(wish) {
-		set, err := version.ParseRange(wish)
+// resolveVersion returns the newest version that satisfies a version constraint and has the
+// files for all consumers. solvable resolves the packages of a version; versions for which it
+// returns a [*NoSolutionError] are skipped.
+func (r *Resolver) resolveVersion(ctx context.Context, recipe *catalog.Recipe, constraint string, consumers []consumer, solvable func(version string) error) (string, error) {
+	if version.IsExact(constraint) {
+		set, err := version.ParseRange(constraint)
 		if err != nil {
 			return "", err
 		}
-		if recipe.Versions.Indirect(wish) {
-			r.note(fmt.Sprintf("looking for %s %s", recipe.Type, wish))
+		if recipe.Versions.Indirect(constraint) {
+			r.note(fmt.Sprintf("looking for %s %s", recipe.Type, constraint))
 		}
-		return r.releases.exact(ctx, recipe.Versions, set.Exact())
+		return r.releases.resolveExact(ctx, recipe.Versions, set.Exact())
 	}
 	r.note(fmt.Sprintf("looking for the newest %s", recipe.Type))
 	v := recipe.Versions
 	if v.Package != "" {
 		page, err := r.page(ctx, v.Package)
 		if err != nil {
-			return "", noPackage(err, r.index.from.Index, v.Package)
+			return "", packageError(err, r.index.client.Index, v.Package)
 		}
-		return r.newestSolvable(recipe.Type, wish, page.versions(), solvable)
+		return r.resolvePackageVersion(recipe.Type, constraint, page.versions(), solvable)
 	}
-	return r.newestRelease(ctx, recipe, wish, needs, solvable)
+	return r.resolveRelease(ctx, recipe, constraint, consumers, solvable)
 }
 
-// newestRelease is the newest release that a wish allows, that has the files which
-// machines need, and whose packages have a solution; solvable may be nil.
-func (r *Resolver) newestRelease(ctx context.Context, recipe *catalog.Recipe, wish string, needs []need, solvable func(version string) error) (string, error) {
-	without := map[string]string{} // versions without a solution, and why
+// resolveRelease returns the newest release that satisfies a version constraint, has the
+// files for all consumers, and whose packages have a solution. solvable may be nil.
+func (r *Resolver) resolveRelease(ctx context.Context, recipe *catalog.Recipe, constraint string, consumers []consumer, solvable func(version string) error) (string, error) {
+	unsolvable := map[string]string{} // versions without a solution, and the reasons
 	var first error
-	for range maxPassed {
-		version, passed, err := r.releases.newest(ctx, recipe.Versions, wish, func(rel *release, version string) coverage {
-			if why := without[version]; why != "" {
-				return coverage{lacks: why}
+	for range maxSkippedVersions {
+		version, note, err := r.releases.resolveNewest(ctx, recipe.Versions, constraint, func(rel *release, version string) coverage {
+			if reason := unsolvable[version]; reason != "" {
+				return coverage{missing: reason}
 			}
-			return cover(rel, version, needs)
+			return coverageOf(rel, version, consumers)
 		})
 		if err != nil {
 			return "", cmp.Or(first, err)
@@ -113,102 +111,104 @@ func (r *Resolver) newestRelease(ctx context.Context, recipe *catalog.Recipe, wi
 		if solvable != nil {
 			err = solvable(version)
 		}
-		var none *NoSolutionError
+		var noSolution *NoSolutionError
 		switch {
 		case err == nil:
-			if passed != "" {
-				r.note(passed)
+			if note != "" {
+				r.note(note)
 			}
 			return version, nil
-		case !errors.As(err, &none) || without[version] != "":
+		case !errors.As(err, &noSolution) || unsolvable[version] != "":
 			return "", err
 		}
 		first = cmp.Or(first, err)
-		without[version] = "no solution (" + none.Err.Cause + ")"
+		unsolvable[version] = "no solution (" + noSolution.Err.Cause + ")"
 	}
 	return "", first
 }
 
-// newestSolvable is the newest of versions that a wish allows and that has a solution.
-func (r *Resolver) newestSolvable(typ, wish string, versions []string, solvable func(version string) error) (string, error) {
+// resolvePackageVersion returns the newest of versions that satisfies a version constraint and
+// has a solution.
+func (r *Resolver) resolvePackageVersion(typ, constraint string, versions []string, solvable func(version string) error) (string, error) {
 	var first error
-	var passed []string
-	for range maxPassed {
-		best := version.Newest(wish, versions)
+	var skipped []string
+	for range maxSkippedVersions {
+		best := version.Newest(constraint, versions)
 		if best == "" {
 			break
 		}
 		err := solvable(best)
-		var none *NoSolutionError
+		var noSolution *NoSolutionError
 		switch {
 		case err == nil && first != nil:
-			r.warn(fmt.Sprintf("taking %s %s: %v%s", typ, best, first, text.After(", and neither has ", strings.Join(passed[1:], ", "))))
+			r.warn(fmt.Sprintf("using %s %s: %v%s", typ, best, first, text.After("; also no solution for ", strings.Join(skipped[1:], ", "))))
 			return best, nil
 		case err == nil:
 			return best, nil
-		case !errors.As(err, &none):
+		case !errors.As(err, &noSolution):
 			return "", err
 		case first == nil:
 			first = err
 		}
-		passed = append(passed, best)
+		skipped = append(skipped, best)
 		versions = slices.DeleteFunc(versions, func(v string) bool { return v == best })
 	}
 	if first != nil {
-		return "", fmt.Errorf("none of the newest %d versions of %s has a solution: %w", len(passed), typ, first)
+		return "", fmt.Errorf("none of the newest %d versions of %s has a solution: %w", len(skipped), typ, first)
 	}
-	return "", fmt.Errorf("the package index has no version %s of %s", wish, typ)
+	return "", fmt.Errorf("the package index has no version of %s that satisfies %s", typ, constraint)
 }
 
-// steps finds out what a chosen source consists of; fresh asks for the newest tools.
-// Packages are resolved for glibc 2.start or the next newer one that has a solution,
-// which is the floor; it is nil where nothing depends on glibc.
-func (r *Resolver) steps(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, start int, fresh bool) (out []wire.InstallStep, floor *lockfile.GlibcFloor, err error) {
+// resolveSteps resolves the steps of a chosen source, with the newest tools if upgrade is
+// true. Packages are resolved for glibc 2.start, or for the oldest newer glibc that has a
+// solution. floor records this glibc; it is nil if the packages do not depend on glibc.
+func (r *Resolver) resolveSteps(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, start int, upgrade bool) (out []wire.InstallStep, floor *lockfile.GlibcFloor, err error) {
 	r.note(fmt.Sprintf("resolving %s %s%s", recipe.Type, c.Version, text.After(", ", c.Source.Name)))
 	for i, step := range c.Source.Steps {
 		ws := wire.InstallStep{Kind: step.Kind, Builtin: step.Builtin, Format: step.Format, Strip: step.Strip, Into: step.Into}
 		if step.Kind == wire.StepPython {
-			var needs *lockfile.GlibcFloor
-			ws.Python, needs, err = r.python(ctx, recipe, c, p, start, i, out, fresh)
-			floor = lockfile.NewerFloor(floor, needs)
+			var stepFloor *lockfile.GlibcFloor
+			ws.Python, stepFloor, err = r.resolvePython(ctx, recipe, c, p, start, i, out, upgrade)
+			floor = lockfile.MaxFloor(floor, stepFloor)
 		} else {
 			ws.Artifact, err = r.artifact(ctx, recipe.Versions, step.Origin, c.Version)
 		}
 		if err != nil {
-			return nil, nil, at(recipe, step.Pos, err)
+			return nil, nil, withLocation(recipe, step.Pos, err)
 		}
 		out = append(out, ws)
 	}
 	return out, floor, nil
 }
 
-// python finds out what the environment of the i-th step of a source consists of.
-func (r *Resolver) python(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, start, i int, done []wire.InstallStep, fresh bool) (*wire.Python, *lockfile.GlibcFloor, error) {
+// resolvePython resolves the environment of the i-th step of a source.
+func (r *Resolver) resolvePython(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, start, i int, done []wire.InstallStep, upgrade bool) (*wire.Python, *lockfile.GlibcFloor, error) {
 	want, env := c.Source.Steps[i].Python, &wire.Python{}
-	if err := r.setTools(ctx, env, want.Version, p, fresh); err != nil {
+	if err := r.setTools(ctx, env, want.Version, p, upgrade); err != nil {
 		return nil, nil, err
 	}
-	job, err := r.job(ctx, recipe, c, p, want, c.Source.Steps[:i], done)
+	job, err := r.newPythonJob(ctx, recipe, c, p, want, c.Source.Steps[:i], done)
 	if err != nil {
 		return nil, nil, err
 	}
-	wheels, floor, err := r.packages(ctx, job, start)
+	wheels, floor, err := r.resolvePackages(ctx, job, start)
 	if err != nil {
 		return nil, nil, err
 	}
 	env.Wheels = wheels
-	return env, floor, r.absolute(wheels)
+	return env, floor, r.makeURLsAbsolute(wheels)
 }
 
-// pinned are the steps of a source that the recipe says all of.
-func (r *Resolver) pinned(recipe *catalog.Recipe, c catalog.Choice) ([]wire.InstallStep, error) {
+// recipeSteps returns the steps of a source that the recipe alone determines; see
+// [catalog.Source.Reproducible].
+func (r *Resolver) recipeSteps(recipe *catalog.Recipe, c catalog.Choice) ([]wire.InstallStep, error) {
 	var out []wire.InstallStep
 	for _, step := range c.Source.Steps {
 		ws := wire.InstallStep{Kind: step.Kind, Builtin: step.Builtin, Format: step.Format, Strip: step.Strip, Into: step.Into}
 		if step.Kind != wire.StepBuiltin {
-			a, err := r.artifact(context.Background(), nil, step.Origin, c.Version) // nothing is asked for
+			a, err := r.artifact(context.Background(), nil, step.Origin, c.Version) // does not use the network
 			if err != nil {
-				return nil, at(recipe, step.Pos, err)
+				return nil, withLocation(recipe, step.Pos, err)
 			}
 			ws.Artifact = a
 		}
@@ -217,33 +217,33 @@ func (r *Resolver) pinned(recipe *catalog.Recipe, c catalog.Choice) ([]wire.Inst
 	return out, nil
 }
 
-// place is where something stands in a recipe.
-func place(recipe *catalog.Recipe, pos config.Pos) string {
+// location returns a position in a recipe: "file:line".
+func location(recipe *catalog.Recipe, pos config.Pos) string {
 	return recipe.File + ":" + strconv.Itoa(pos.Line)
 }
 
-// at says where in a recipe an error comes from.
-func at(recipe *catalog.Recipe, pos config.Pos, err error) error {
-	return fmt.Errorf("%s: %w", place(recipe, pos), err)
+// withLocation adds a position in a recipe to an error.
+func withLocation(recipe *catalog.Recipe, pos config.Pos, err error) error {
+	return fmt.Errorf("%s: %w", location(recipe, pos), err)
 }
 
-// artifact finds the file that an origin stands for.
+// artifact resolves the file of an origin.
 func (r *Resolver) artifact(ctx context.Context, v *catalog.Versions, o catalog.Origin, version string) (*wire.Artifact, error) {
 	switch {
 	case o.Asset != "" || o.Code:
-		rel, err := r.releases.tagged(ctx, v.GitHub, v.TagOf(version))
+		rel, err := r.releases.byTag(ctx, v.GitHub, v.TagOf(version))
 		if err != nil {
 			return nil, err
 		}
 		if o.Code {
-			return r.learn(ctx, catalog.SourceArchiveName(v, version), rel.Code, 0)
+			return r.downloadForChecksum(ctx, catalog.SourceArchiveName(v, version), rel.Code, 0)
 		}
 		a, err := rel.artifact(v.GitHub, o.Asset)
 		if err != nil {
 			return nil, err
 		}
 		if a.SHA256 == "" {
-			return r.learn(ctx, a.Name, a.URL, a.Size)
+			return r.downloadForChecksum(ctx, a.Name, a.URL, a.Size)
 		}
 		return &a, nil
 	case o.URL != "":
@@ -252,7 +252,7 @@ func (r *Resolver) artifact(ctx context.Context, v *catalog.Versions, o catalog.
 			name = path.Base(u.Path)
 		}
 		if o.SHA256 == "" {
-			return r.learn(ctx, name, o.URL, o.Size)
+			return r.downloadForChecksum(ctx, name, o.URL, o.Size)
 		}
 		return &wire.Artifact{Name: name, URL: o.URL, SHA256: o.SHA256, Size: o.Size}, nil
 	default:
@@ -261,46 +261,46 @@ func (r *Resolver) artifact(ctx context.Context, v *catalog.Versions, o catalog.
 	}
 }
 
-// learn fetches a file of which no checksum is published. It is kept, so that this
-// machine can still send it if the address answers with something else one day.
-func (r *Resolver) learn(ctx context.Context, name, from string, size int64) (*wire.Artifact, error) {
-	r.note("fetching " + name + " to learn its checksum")
+// downloadForChecksum downloads a file without a published checksum. The file stays in the
+// cache, so that this machine can still send it after the file at the address has changed.
+func (r *Resolver) downloadForChecksum(ctx context.Context, name, from string, size int64) (*wire.Artifact, error) {
+	r.note("downloading " + name + " to compute its checksum")
 	sum, got, err := r.cache.Learn(ctx, from, size)
 	switch {
 	case err != nil:
 		return nil, err
 	case size > 0 && got != size:
-		return nil, fmt.Errorf("fetching %s: %d bytes came, %d were promised", fetch.RedactURL(from), got, size)
+		return nil, fmt.Errorf("downloading %s: got %d bytes, want %d", fetch.RedactURL(from), got, size)
 	}
 	return &wire.Artifact{Name: name, URL: from, SHA256: sum, Size: got}, nil
 }
 
-// AbsoluteURL is the address that a reference in the index means, without the
-// credentials of the index: the lock is for others to read.
+// AbsoluteURL resolves a reference in an index to an absolute URL. It removes credentials,
+// because the URL is written to the lock, which others can read.
 func AbsoluteURL(base, ref string) (string, error) {
 	b, err := url.Parse(base)
 	if err != nil {
-		return "", errors.New("the index has no address")
+		return "", fmt.Errorf("invalid index address: %w", err)
 	}
 	u, err := b.Parse(ref)
 	if err != nil || u.Scheme != "https" && u.Scheme != "http" {
-		return "", errors.New("it is not one of https or http")
+		return "", errors.New("want an https or http URL")
 	}
 	u.Fragment, u.User = "", nil
 	return u.String(), nil
 }
 
-// fileOf reads a file that an archive of an earlier step puts into the payload.
-func (r *Resolver) fileOf(ctx context.Context, name string, before []catalog.Step, done []wire.InstallStep) (string, error) {
+// readPayloadFile reads a file in the payload from the archive of an earlier step.
+func (r *Resolver) readPayloadFile(ctx context.Context, name string, before []catalog.Step, done []wire.InstallStep) (string, error) {
 	for i := len(before) - 1; i >= 0; i-- {
 		step := done[i]
-		inside := name
+		packedName := name
 		if step.Into != "" {
 			rest, ok := strings.CutPrefix(name, step.Into+"/")
 			if !ok {
 				continue
 			}
-			inside = rest
+			packedName = rest
 		}
 		if step.Kind != wire.StepArchive {
 			continue
@@ -310,7 +310,7 @@ func (r *Resolver) fileOf(ctx context.Context, name string, before []catalog.Ste
 			return "", err
 		}
 		var text strings.Builder
-		err = artifact.ReadPacked(f, step.Format, step.Strip, inside, func(content io.Reader) error {
+		err = artifact.ReadPacked(f, step.Format, step.Strip, packedName, func(content io.Reader) error {
 			_, err := io.Copy(&text, io.LimitReader(content, 1<<20))
 			return err
 		})
@@ -319,5 +319,5 @@ func (r *Resolver) fileOf(ctx context.Context, name string, before []catalog.Ste
 			return text.String(), err
 		}
 	}
-	return "", fmt.Errorf("no step before unpacks %s", name)
+	return "", fmt.Errorf("no earlier step unpacks %s", name)
 }

@@ -21,22 +21,20 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// The tools that installs need, by the type of their recipes.
-const (
-	uvTool = "uv"
-)
+// uvTool is the name of the tool recipe for uv.
+const uvTool = "uv"
 
-// setTools chooses the tools that make an environment with a version of Python. fresh
-// asks for the newest; where those cannot be had, the ones that are known stay, with
+// setTools sets the tools that create an environment with a version of Python. If upgrade is
+// true, it resolves the newest tools; if that fails, it keeps the current tools and reports
 // a note.
-func (r *Resolver) setTools(ctx context.Context, env *wire.Python, python string, p wire.Platform, fresh bool) error {
+func (r *Resolver) setTools(ctx context.Context, env *wire.Python, python string, p wire.Platform, upgrade bool) error {
 	for _, t := range []struct {
 		key  toolKey
 		into *wire.Tool
 	}{{toolKey{uvTool, ""}, &env.UV}, {toolKey{catalog.PythonTool, python}, &env.Interpreter}} {
-		tool, err := r.tool(ctx, t.key, p, fresh)
-		if err != nil && fresh && ctx.Err() == nil {
-			if tool, err = r.known(ctx, t.key, p, *t.into, err); err == nil {
+		tool, err := r.resolveTool(ctx, t.key, p, upgrade)
+		if err != nil && upgrade && ctx.Err() == nil {
+			if tool, err = r.currentTool(ctx, t.key, p, *t.into, err); err == nil {
 				*t.into = tool
 				continue
 			}
@@ -49,54 +47,54 @@ func (r *Resolver) setTools(ctx context.Context, env *wire.Python, python string
 	return nil
 }
 
-// known is the tool that stays where the newest cannot be had: the one that is used
-// so far, or else that of the lock. It is failed if there is none.
-func (r *Resolver) known(ctx context.Context, key toolKey, p wire.Platform, used wire.Tool, failed error) (wire.Tool, error) {
+// currentTool returns the tool to use if the upgrade failed with upgradeErr: the used one, or
+// the locked one if used is empty. It returns upgradeErr if neither exists.
+func (r *Resolver) currentTool(ctx context.Context, key toolKey, p wire.Platform, used wire.Tool, upgradeErr error) (wire.Tool, error) {
 	if used.Version == "" {
-		locked, err := r.tool(ctx, key, p, false)
+		locked, err := r.resolveTool(ctx, key, p, false)
 		if err != nil {
-			return wire.Tool{}, failed
+			return wire.Tool{}, upgradeErr
 		}
 		used = locked
 	}
-	if !r.kept[key] {
-		r.kept[key] = true
-		r.note(fmt.Sprintf("%s stays at %s: %v", key, used.Version, failed))
+	if !r.reportedTools[key] {
+		r.reportedTools[key] = true
+		r.note(fmt.Sprintf("keeping %s at %s: %v", key, used.Version, upgradeErr))
 	}
 	return used, nil
 }
 
-// retool brings the tools of steps that are known to the newest, and leaves all else
-// as it is.
-func (r *Resolver) retool(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, steps []wire.InstallStep) error {
+// upgradeTools upgrades the tools of steps to the newest versions and does not change the
+// packages.
+func (r *Resolver) upgradeTools(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, steps []wire.InstallStep) error {
 	for i, step := range c.Source.Steps {
 		if step.Python == nil || steps[i].Python == nil {
 			continue
 		}
 		if err := r.setTools(ctx, steps[i].Python, step.Python.Version, p, true); err != nil {
-			return at(recipe, step.Pos, err)
+			return withLocation(recipe, step.Pos, err)
 		}
 	}
 	return nil
 }
 
-// toolKey is a tool, for one version of Python where it is Python: a release of it
-// may have lost an old one, or not have the newest yet.
+// toolKey identifies a tool. For Python, it includes the Python version, because a release
+// of the tool does not contain all Python versions.
 type toolKey struct{ name, python string }
 
-// String names the tool.
+// String returns the name of the tool and the Python version, for messages.
 func (k toolKey) String() string { return strings.TrimSuffix(k.name+" "+k.python, " ") }
 
-// wish is what the lock has the tool's version under.
-func (k toolKey) wish() string { return cmp.Or(k.python, version.Latest) }
+// constraint returns the version constraint of the tool in the lock.
+func (k toolKey) constraint() string { return cmp.Or(k.python, version.Latest) }
 
-// tool is a tool for a platform, from the lock or resolved now; fresh asks for the
-// newest.
-func (r *Resolver) tool(ctx context.Context, tool toolKey, p wire.Platform, fresh bool) (wire.Tool, error) {
+// resolveTool returns a tool for a platform, from the lock or resolved now. If upgrade is
+// true, it resolves the newest version.
+func (r *Resolver) resolveTool(ctx context.Context, tool toolKey, p wire.Platform, upgrade bool) (wire.Tool, error) {
 	recipe := r.tools[tool.name]
-	version, err := r.toolVersion(ctx, recipe, tool, p, fresh)
+	version, err := r.toolVersion(ctx, recipe, tool, p, upgrade)
 	if err != nil {
-		return wire.Tool{}, fmt.Errorf("the tool %s: %w", tool, err)
+		return wire.Tool{}, fmt.Errorf("cannot resolve tool %s: %w", tool, err)
 	}
 	choice, err := recipe.Choose(version, catalog.Machine{Platform: p}, "")
 	if err != nil {
@@ -112,18 +110,18 @@ func (r *Resolver) tool(ctx context.Context, tool toolKey, p wire.Platform, fres
 	if !ok {
 		a, err := r.artifact(ctx, recipe.Versions, step.Origin, version)
 		if err != nil {
-			return wire.Tool{}, at(recipe, step.Pos, err)
+			return wire.Tool{}, withLocation(recipe, step.Pos, err)
 		}
 		steps = []wire.InstallStep{{Kind: step.Kind, Artifact: a, Format: step.Format, Strip: step.Strip}}
 		r.lock.SetSteps(key, steps)
 	}
-	r.lock.SetWorker(tool.name, tool.wish(), version, time.Now())
+	r.lock.SetWorker(tool.name, tool.constraint(), version, time.Now())
 	return wire.Tool{
 		Name: tool.name, Version: version, Artifact: *steps[0].Artifact, Format: steps[0].Format, Strip: steps[0].Strip, Entry: choice.Source.Entry,
 	}, nil
 }
 
-// forPython is a tool's source for a version of Python.
+// forPython returns the source of a tool for a version of Python.
 func forPython(s catalog.Source, version string) catalog.Source {
 	s.Steps = slices.Clone(s.Steps)
 	for i := range s.Steps {
@@ -133,17 +131,17 @@ func forPython(s catalog.Source, version string) catalog.Source {
 	return s
 }
 
-// toolVersion is what the lock says, or the newest version for all machines of the
-// plan. It is asked for once a plan, and never an older one than before.
-func (r *Resolver) toolVersion(ctx context.Context, recipe *catalog.Recipe, tool toolKey, p wire.Platform, fresh bool) (string, error) {
-	locked, ok := r.lock.Worker(tool.name, tool.wish())
-	if ok && !fresh {
+// toolVersion returns the locked version of a tool, or the newest version for all machines of
+// the plan. It resolves a tool once per plan and never returns an older version than locked.
+func (r *Resolver) toolVersion(ctx context.Context, recipe *catalog.Recipe, tool toolKey, p wire.Platform, upgrade bool) (string, error) {
+	locked, ok := r.lock.Worker(tool.name, tool.constraint())
+	if ok && !upgrade {
 		return locked.Version, nil
 	}
-	if asked, ok := r.versions[tool]; ok {
-		return asked.version, asked.err
+	if known, ok := r.versions[tool]; ok {
+		return known.version, known.err
 	}
-	v, err := r.version(ctx, recipe, version.Latest, r.toolNeeds(recipe, tool, p), nil)
+	v, err := r.resolveVersion(ctx, recipe, version.Latest, r.toolConsumers(recipe, tool, p), nil)
 	if err == nil && ok && version.Compare(v, locked.Version) < 0 {
 		v = locked.Version
 	}
@@ -151,18 +149,18 @@ func (r *Resolver) toolVersion(ctx context.Context, recipe *catalog.Recipe, tool
 	return v, err
 }
 
-// toolNeeds are what the machines of the plan take from a release of a tool.
-func (r *Resolver) toolNeeds(recipe *catalog.Recipe, tool toolKey, p wire.Platform) []need {
+// toolConsumers returns the platforms of the plan, which need files of a release of a tool.
+func (r *Resolver) toolConsumers(recipe *catalog.Recipe, tool toolKey, p wire.Platform) []consumer {
 	platforms := append(slices.Clone(r.platforms), p)
 	if tool.name == uvTool {
-		platforms = append(platforms, thisPlatform()) // which resolves with it
+		platforms = append(platforms, thisPlatform()) // to resolve packages
 	}
-	var needs []need
+	var consumers []consumer
 	for _, p := range platforms {
 		if _, err := recipe.Choose("", catalog.Machine{Platform: p}, ""); err != nil {
-			continue // there is none for it, whatever the version
+			continue // no version supports the platform
 		}
-		needs = append(needs, need{p.Key(), func(version string) ([]catalog.Source, error) {
+		consumers = append(consumers, consumer{p.Key(), func(version string) ([]catalog.Source, error) {
 			choice, err := recipe.Choose(version, catalog.Machine{Platform: p}, "")
 			if err != nil {
 				return nil, err
@@ -170,17 +168,17 @@ func (r *Resolver) toolNeeds(recipe *catalog.Recipe, tool toolKey, p wire.Platfo
 			return []catalog.Source{forPython(choice.Source, tool.python)}, nil
 		}})
 	}
-	return needs
+	return consumers
 }
 
 func thisPlatform() wire.Platform { return wire.Platform{OS: runtime.GOOS, Arch: runtime.GOARCH} }
 
-// uv is the program for this very machine, unpacked in the cache. A locked one that is
-// older than oldest makes room for the newest; empty accepts any.
-func (r *Resolver) uv(ctx context.Context, oldest string) (string, error) {
-	tool, err := r.tool(ctx, toolKey{uvTool, ""}, thisPlatform(), false)
+// uvProgram returns the path of uv for this machine, which it unpacks into the cache. If the
+// locked version is older than oldest, it upgrades uv. An empty oldest permits any version.
+func (r *Resolver) uvProgram(ctx context.Context, oldest string) (string, error) {
+	tool, err := r.resolveTool(ctx, toolKey{uvTool, ""}, thisPlatform(), false)
 	if err == nil && oldest != "" && version.Compare(tool.Version, oldest) < 0 {
-		tool, err = r.tool(ctx, toolKey{uvTool, ""}, thisPlatform(), true)
+		tool, err = r.resolveTool(ctx, toolKey{uvTool, ""}, thisPlatform(), true)
 	}
 	if err != nil {
 		return "", err
@@ -194,8 +192,9 @@ func (r *Resolver) uv(ctx context.Context, oldest string) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	// A child that is forked while the program is written would inherit it, open for
-	// writing, and until it runs something else the kernel would refuse to run it.
+	// Prevent forks while the program is open for writing: a child process would inherit
+	// the open file, and running the program would fail with ETXTBSY until the child calls
+	// exec.
 	syscall.ForkLock.RLock()
 	defer syscall.ForkLock.RUnlock()
 	return program, artifact.ReadPacked(f, tool.Format, tool.Strip, tool.Entry, func(content io.Reader) error {

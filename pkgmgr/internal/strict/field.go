@@ -5,23 +5,23 @@ import (
 	"strings"
 )
 
-// field is a key that a struct knows.
+// field describes a key of a struct.
 type field struct {
 	index    []int // as in [reflect.Value.FieldByIndex]: keys of an embedded struct belong to the one around it
 	key      string
-	name     string // what messages call the value
+	name     string // of the value, in messages
 	like     string // an example of a value; may be empty
 	required bool
-	depth    int // how many lists deep the value lies in the field's
+	depth    int // nesting depth of the value in lists of the field
 	typ      reflect.Type
 }
 
-// example is a hint that shows a value, or empty.
+// example returns a hint with an example of a value, or "".
 func (f field) example() string {
 	if f.like == "" {
 		return ""
 	}
-	return "such as " + f.like
+	return "for example " + f.like
 }
 
 func fieldsOf(t reflect.Type) []field {
@@ -40,7 +40,7 @@ func fieldsOf(t reflect.Type) []field {
 	return fields
 }
 
-// Keys lists the keys of a struct with key tags, and which of them are required.
+// Keys returns all keys and the required keys of a struct with key tags.
 func Keys(v any) (known, required []string) {
 	for _, f := range fieldsOf(reflect.TypeOf(v)) {
 		known = append(known, f.key)
@@ -56,7 +56,7 @@ var (
 	decoderType = reflect.TypeFor[Decoder]()
 )
 
-// structOf is the struct of keys in a type: behind Values and lists; nil if none.
+// structOf returns the struct with keys that a type contains in Values and lists, or nil.
 func structOf(t reflect.Type) reflect.Type {
 	switch {
 	case reflect.PointerTo(t).Implements(decoderType):
@@ -72,7 +72,7 @@ func structOf(t reflect.Type) reflect.Type {
 	}
 }
 
-// kindOf is the kind of node that fills a type.
+// kindOf returns the kind of node that a type is decoded from.
 func kindOf(t reflect.Type) Kind {
 	switch t.Kind() {
 	case reflect.String:

@@ -10,7 +10,8 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// ReadFile reads a file that a person wrote, and refuses one too large to be it.
+// ReadFile reads a config or recipe file. It returns an error if the file is larger than
+// [MaxFile].
 func ReadFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -19,11 +20,12 @@ func ReadFile(path string) ([]byte, error) {
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
 	if err == nil && len(data) > MaxFile {
-		err = fmt.Errorf("%s has more than %d MiB", path, MaxFile>>20)
+		err = fmt.Errorf("%s is larger than %d MiB", path, MaxFile>>20)
 	}
 	return data, err
 }
 
+// SyntaxOf returns the syntax of a file: YAML if its name ends in .yaml or .yml, else TOML.
 func SyntaxOf(name string) Syntax {
 	switch strings.ToLower(filepath.Ext(name)) {
 	case ".yaml", ".yml":
@@ -33,8 +35,8 @@ func SyntaxOf(name string) Syntax {
 	}
 }
 
-// Problems gives problems the file's name, and the hive's where hive, if not
-// nil, knows it.
+// Problems adds the name of the file to problems and, if hive is not nil, the hive's name.
+// hive returns the name for [Problem].Item.
 func Problems(file string, found []Problem, hive func(item int) string) []operations.Problem {
 	var problems []operations.Problem
 	for _, p := range found {
@@ -47,7 +49,8 @@ func Problems(file string, found []Problem, hive func(item int) string) []operat
 	return problems
 }
 
-// Invalid returns the error of a file with problems.
+// Invalid returns the error for a file with problems. The message gets the number of
+// problems as a suffix.
 func Invalid(reason operations.Reason, message string, problems []operations.Problem) *operations.Error {
 	count := "1 problem"
 	if len(problems) != 1 {
@@ -56,5 +59,5 @@ func Invalid(reason operations.Reason, message string, problems []operations.Pro
 	return &operations.Error{Code: operations.CodeConfigInvalid, Reason: reason, Message: message + ": " + count, Problems: problems}
 }
 
-// MaxFile is the size in bytes that no config and no recipe has.
+// MaxFile is the maximum size of a config or recipe file, in bytes.
 const MaxFile = 4 << 20

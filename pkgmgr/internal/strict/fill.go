@@ -14,33 +14,34 @@ type filler interface {
 	fill(c *checker, n *Node, f field)
 }
 
-// checker fills structs from a tree and collects what does not fit.
+// checker fills structs from a tree and collects problems.
 type checker struct {
 	syntax   Syntax
 	item     int                 // as Problem.Item
-	homes    map[string][]string // where each known key belongs
+	parents  map[string][]string // paths of the tables that each known key belongs to
 	problems []Problem
 }
 
 func newChecker(s Syntax, dst any) *checker {
-	c := &checker{syntax: s, item: -1, homes: map[string][]string{}}
-	c.learn(reflect.TypeOf(dst).Elem(), "")
+	c := &checker{syntax: s, item: -1, parents: map[string][]string{}}
+	c.addKeys(reflect.TypeOf(dst).Elem(), "")
 	return c
 }
 
-// learn notes where the keys of a struct, and of those inside it, belong.
-func (c *checker) learn(t reflect.Type, path string) {
+// addKeys records the keys of a struct and of the structs inside it. path is the path of the
+// struct's table.
+func (c *checker) addKeys(t reflect.Type, path string) {
 	for _, f := range fieldsOf(t) {
-		c.homes[f.key] = append(c.homes[f.key], path)
+		c.parents[f.key] = append(c.parents[f.key], path)
 		if inner := structOf(f.typ); inner != nil {
-			c.learn(inner, strings.TrimPrefix(path+"."+f.key, "."))
+			c.addKeys(inner, strings.TrimPrefix(path+"."+f.key, "."))
 		}
 	}
 }
 
 func (c *checker) root(n *Node, dst any) {
 	if n.Kind != Table {
-		c.report(n.Pos, "the file is "+n.Kind.String(), "expected keys with values")
+		c.report(n.Pos, "the file is "+n.Kind.String(), "want keys with values")
 		return
 	}
 	c.table(n, reflect.ValueOf(dst).Elem(), "the file")
@@ -50,7 +51,7 @@ func (c *checker) report(at Pos, message, hint string) {
 	c.problems = append(c.problems, Problem{Pos: at, Item: c.item, Message: message, Hint: hint})
 }
 
-// fill takes the node's value, if it has the type.
+// fill sets the value from a node. It reports a problem if the node has another type.
 func (v *Value[T]) fill(c *checker, n *Node, f field) {
 	v.Pos = n.Pos
 	before := len(c.problems)
@@ -90,21 +91,21 @@ func (c *checker) value(n *Node, dst reflect.Value, f field) {
 	}
 }
 
-// mismatch reports a value of the wrong type, with the spelling that is right
-// where there is one.
+// mismatch reports a value of the wrong type, with the correct spelling in the hint if
+// possible.
 func (c *checker) mismatch(n *Node, want Kind, f field) {
-	hint := "expected " + want.String()
+	hint := "want " + want.String()
 	switch {
 	case want == String && (n.Kind == Int || n.Kind == Float || n.Kind == Bool):
-		hint = fmt.Sprintf("expected a string: put it in quotes, %q", n.Text)
+		hint = fmt.Sprintf("want a string in quotes: %q", n.Text)
 	case want == Int && n.Kind == String && isInt(n.Text):
-		hint = "expected an integer: " + n.Text + " without quotes"
+		hint = "want an integer without quotes: " + n.Text
 	case want == Bool && n.Kind == String:
-		hint = "expected true or false, without quotes"
+		hint = "want true or false, without quotes"
 	case want == List && n.Kind == Table && c.syntax == TOML && f.depth == 0:
-		hint = fmt.Sprintf("expected a list: write [[%s]] with two brackets", f.key)
+		hint = fmt.Sprintf("want a list: write [[%s]] with two brackets", f.key)
 	case f.like != "":
-		hint += ", such as " + f.like
+		hint += ", for example " + f.like
 	}
 	c.report(n.Pos, f.name+" is "+n.Kind.String(), hint)
 }
@@ -119,11 +120,11 @@ func (c *checker) list(n *Node, dst reflect.Value, f field) {
 		if outermost {
 			c.item = i
 		}
-		of := f
-		of.depth++
-		of.name = fmt.Sprintf("%s %d", f.name, i+1)
+		element := f
+		element.depth++
+		element.name = fmt.Sprintf("%s %d", f.name, i+1)
 		v := reflect.New(dst.Type().Elem()).Elem()
-		c.value(item, v, of)
+		c.value(item, v, element)
 		dst.Set(reflect.Append(dst, v))
 		if outermost {
 			c.item = -1
@@ -134,22 +135,22 @@ func (c *checker) list(n *Node, dst reflect.Value, f field) {
 func (c *checker) dict(n *Node, dst reflect.Value, f field) {
 	dst.Set(reflect.MakeMap(dst.Type()))
 	for _, e := range n.Entries {
-		of := f
-		of.name, of.like = f.name+"."+e.Key, ""
+		element := f
+		element.name, element.like = f.name+"."+e.Key, ""
 		v := reflect.New(dst.Type().Elem()).Elem()
-		c.value(e.Value, v, of)
+		c.value(e.Value, v, element)
 		dst.SetMapIndex(reflect.ValueOf(e.Key), v)
 	}
 }
 
-// table fills a struct; name is what messages call it.
+// table fills a struct. name is the name of the table in messages.
 func (c *checker) table(n *Node, dst reflect.Value, name string) {
 	if p := dst.FieldByName("Pos"); p.IsValid() {
 		p.Set(reflect.ValueOf(n.Pos))
 	}
 	fields := fieldsOf(dst.Type())
 	if c.syntax == YAML {
-		for i := range fields { // examples are written as TOML
+		for i := range fields { // examples are in TOML
 			fields[i].like = strings.ReplaceAll(fields[i].like, " = ", ": ")
 		}
 	}
@@ -174,17 +175,17 @@ func (c *checker) unknown(e Entry, fields []field) {
 		keys[i] = f.key
 	}
 	hint := "known keys: " + strings.Join(keys, ", ")
-	if homes := c.homes[e.Key]; len(homes) > 0 {
-		hint = "it belongs " + place(homes[0])
+	if parents := c.parents[e.Key]; len(parents) > 0 {
+		hint = "it belongs " + location(parents[0])
 	} else if near := suggest.Nearest(e.Key, keys); near != "" {
 		hint = fmt.Sprintf("did you mean %q?", near)
 	}
 	c.report(e.Pos, fmt.Sprintf("unknown key %q", e.Key), hint)
 }
 
-func place(path string) string {
+func location(path string) string {
 	if path == "" {
-		return "at the top of the file"
+		return "at the top level"
 	}
 	return "in " + path
 }

@@ -3,7 +3,8 @@ package strict
 // Kind is the type of a node.
 type Kind int
 
-// The kinds. Other is what neither syntax's files need: dates, binary data.
+// The kinds of nodes. Other is for values that rbee does not use, such as dates and binary
+// data.
 const (
 	Null Kind = iota
 	String
@@ -15,7 +16,7 @@ const (
 	Other
 )
 
-// String names the kind, with its article, as a message does.
+// String returns the name of the kind with its article, for messages.
 func (k Kind) String() string {
 	return [...]string{"empty", "a string", "an integer", "a decimal number", "true or false", "a list", "a table", "a value of another type"}[k]
 }
@@ -25,21 +26,21 @@ type Node struct {
 	Kind Kind
 	Pos  Pos
 
-	Text    string // a String's value; the spelling of any other scalar
+	Text    string // the value of a String; the source text of other scalars
 	Int     int64
 	Bool    bool
 	Items   []*Node // of a List
-	Entries []Entry // of a Table, in the order of the file, keys unique
+	Entries []Entry // of a Table, in the order of the file, with unique keys
 }
 
-// Entry is a key of a table with its value.
+// Entry is a key of a table and its value.
 type Entry struct {
 	Key   string
 	Pos   Pos
 	Value *Node
 }
 
-// get is the value of a key, or nil.
+// get returns the value of a key, or nil.
 func (n *Node) get(key string) *Node {
 	for _, e := range n.Entries {
 		if e.Key == key {
@@ -49,7 +50,7 @@ func (n *Node) get(key string) *Node {
 	return nil
 }
 
-// put appends an entry whose key is not there yet.
+// put appends an entry. The table must not have the key.
 func (n *Node) put(key string, pos Pos, v *Node) {
 	n.Entries = append(n.Entries, Entry{key, pos, v})
 }

@@ -1,20 +1,19 @@
-// Package strict reads the files that people write, and tells them everything
-// that is wrong with one at once, with its place.
+// Package strict decodes config and recipe files and reports all problems of a file at once,
+// with their positions.
 //
-// TOML and YAML become the same tree of nodes with positions. [Read] then fills
-// a struct from the tree and reports what does not fit: unknown, missing and
-// repeated keys, and values of another type. The struct says what a file may
-// hold:
+// TOML and YAML are parsed to the same tree of nodes with positions. [Read] then fills a
+// struct from the tree and reports unknown, missing and duplicate keys, and values of the
+// wrong type. The struct defines the permitted keys:
 //
 //	type file struct {
-//		Pos  strict.Pos                // where the table begins
+//		Pos  strict.Pos                // start of the table
 //		Name strict.Value[string]      `key:"name,required" like:"\"box-1\""`
 //		Port strict.Value[int64]       `key:"port"`
 //		Jobs strict.Value[[]job]       `key:"job"`
 //	}
 //
-// A [Value] knows its place and whether it was there, so that whoever checks what
-// values mean can report just as well. All of it is pure: no file is opened here.
+// A [Value] records its position and whether it was set, so that later checks of the values
+// can report positions, too.
 package strict
 
 import (
@@ -22,22 +21,22 @@ import (
 	"sort"
 )
 
-// Pos is a place in a file. Lines and columns count from 1; 0 is not known.
+// Pos is a position in a file. Lines and columns count from 1; 0 means unknown.
 type Pos struct{ Line, Column int }
 
-// Problem is one thing wrong with a file.
+// Problem is a problem of a file.
 type Problem struct {
 	Pos
 
-	// Item is the index of the element of the outermost list that it lies
-	// in, or -1 outside of any.
+	// Item is the index of the element of the outermost list that contains the problem,
+	// or -1 if it is not in a list.
 	Item int
 
-	// Message says what is wrong, Hint what would be right (may be empty).
+	// Message describes the problem and Hint the fix; Hint may be empty.
 	Message, Hint string
 }
 
-// Syntax is a language a file is written in.
+// Syntax is the syntax of a file.
 type Syntax int
 
 // The syntaxes.
@@ -46,23 +45,22 @@ const (
 	YAML
 )
 
-// Value is a value of a file. T is string, int64, bool, a struct with key tags,
-// a type whose pointer has [Decoder], or a list, map or Value of such.
+// Value is a value of a file. T is string, int64, bool, a struct with key tags, a type whose
+// pointer implements [Decoder], or a slice, map or Value of these.
 type Value[T any] struct {
 	V   T
-	Set bool // the file has it, and with the right type
+	Set bool // the file contains a value of the right type
 	Pos Pos
 }
 
-// Decoder is a type with a notation of its own. Its error says what is wrong
-// with the value, without naming the key.
+// Decoder is implemented by types with a custom syntax. The error describes the problem of
+// the value without the name of the key.
 type Decoder interface {
 	DecodeNode(n *Node) error
 }
 
-// Read fills dst, a pointer to a struct with key tags, from data. It gives
-// every problem found, in the order of the file; none means that the file is
-// well-formed and dst complete. A file whose syntax is broken gives only that.
+// Read fills dst, a pointer to a struct with key tags, from data. It returns all problems in
+// the order of the file. If the syntax is invalid, it returns only the syntax error.
 func Read(s Syntax, data []byte, dst any) []Problem {
 	root, problems := parse(s, data)
 	if root != nil {
@@ -74,7 +72,7 @@ func Read(s Syntax, data []byte, dst any) []Problem {
 	return problems
 }
 
-// Sort puts problems in the order of the file.
+// Sort sorts problems by position.
 func Sort(problems []Problem) {
 	sort.SliceStable(problems, func(i, j int) bool {
 		a, b := &problems[i], &problems[j]
@@ -82,7 +80,7 @@ func Sort(problems []Problem) {
 	})
 }
 
-// parse turns data into a tree. The tree is nil if the syntax is broken.
+// parse returns the tree of data. The tree is nil if the syntax is invalid.
 func parse(s Syntax, data []byte) (*Node, []Problem) {
 	if s == YAML {
 		return parseYAML(data)

@@ -4,8 +4,8 @@ import (
 	"testing"
 )
 
-// Both syntaxes make the same tree, so one struct reads both.
-func TestReadBoth(t *testing.T) {
+// TestReadTOMLAndYAML checks that both syntaxes fill the same struct.
+func TestReadTOMLAndYAML(t *testing.T) {
 	t.Parallel()
 	type job struct {
 		Pos Pos
@@ -20,17 +20,17 @@ func TestReadBoth(t *testing.T) {
 	for _, tt := range []struct {
 		syntax Syntax
 		text   string
-		at     Pos
+		second Pos // of the second job
 	}{
 		{TOML, "name = 'x'\non = true\nenv.A = 'b'\n[[job]]\nn = 0x10\n  [[job]]\nn = 2\n", Pos{6, 3}},
 		{YAML, "name: x\non: true\nenv: {A: b}\njob:\n- n: 0x10\n- n: 2\n", Pos{6, 3}},
 	} {
 		var f file
 		if problems := Read(tt.syntax, []byte(tt.text), &f); len(problems) != 0 {
-			t.Fatalf("%v", problems)
+			t.Fatalf("Read(syntax %d) = %v, want no problems", tt.syntax, problems)
 		}
-		if f.Name.V != "x" || !f.On.V || f.Env.V["A"].V != "b" || len(f.Jobs.V) != 2 || f.Jobs.V[0].N.V != 16 || f.Jobs.V[1].Pos != tt.at {
-			t.Errorf("syntax %d: %+v", tt.syntax, f)
+		if f.Name.V != "x" || !f.On.V || f.Env.V["A"].V != "b" || len(f.Jobs.V) != 2 || f.Jobs.V[0].N.V != 16 || f.Jobs.V[1].Pos != tt.second {
+			t.Errorf("Read(syntax %d) filled %+v, want the values of the file", tt.syntax, f)
 		}
 		var g file
 		problems := Read(tt.syntax, []byte("job: [{}]\n"), &g)
@@ -38,7 +38,7 @@ func TestReadBoth(t *testing.T) {
 			problems = Read(tt.syntax, []byte("job = [{}]\n"), &g)
 		}
 		if len(problems) != 2 || problems[0].Item != -1 || problems[1].Item != 0 || problems[1].Message != "job 1 has no n" {
-			t.Errorf("syntax %d: %+v", tt.syntax, problems)
+			t.Errorf("Read(syntax %d) = %+v, want one problem of the file and %q", tt.syntax, problems, "job 1 has no n")
 		}
 	}
 }

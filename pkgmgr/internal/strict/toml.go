@@ -11,12 +11,11 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// maxDepth bounds how deep values nest, in both syntaxes.
+// maxDepth is the maximum nesting depth of values, in both syntaxes.
 const maxDepth = 64
 
-// parseTOML builds the tree with the parser that knows positions. The decoder of
-// the same library is asked too: it knows every rule about tables that may not be
-// defined twice.
+// parseTOML builds the tree with the library's low-level parser, which reports positions. It
+// also runs the library's decoder, which checks the rules for duplicate tables.
 func parseTOML(data []byte) (*Node, []Problem) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	b := &tomlBuilder{root: &Node{Kind: Table, Pos: Pos{1, 1}}}
@@ -28,7 +27,7 @@ func parseTOML(data []byte) (*Node, []Problem) {
 
 	var all map[string]any
 	err := toml.Unmarshal(data, &all)
-	if broken := b.parser.Error() != nil; broken {
+	if b.parser.Error() != nil {
 		return nil, append(b.problems, tomlProblem(err))
 	}
 	if err != nil && len(b.problems) == 0 {
@@ -38,7 +37,7 @@ func parseTOML(data []byte) (*Node, []Problem) {
 }
 
 func tomlProblem(err error) Problem {
-	p := Problem{Item: -1, Message: "not valid TOML"}
+	p := Problem{Item: -1, Message: "invalid TOML"}
 	if err == nil {
 		return p
 	}
@@ -50,11 +49,11 @@ func tomlProblem(err error) Problem {
 	return p
 }
 
-// tomlBuilder makes the tree, one expression after another.
+// tomlBuilder builds the tree from the expressions of the parser.
 type tomlBuilder struct {
 	parser   unstable.Parser
 	root     *Node
-	table    *Node // where key = value lines go
+	table    *Node // the table that key = value lines belong to
 	problems []Problem
 }
 
@@ -71,15 +70,15 @@ func (b *tomlBuilder) expression(e *unstable.Node) {
 	}
 }
 
-// part is one name of a dotted key.
+// part is a part of a dotted key.
 type part struct {
 	name   string
 	pos    Pos
 	offset uint32
 }
 
-// descend follows a dotted key but for its last part, making the tables that
-// are missing.
+// descend follows all parts of a dotted key except the last and creates missing tables. It
+// returns the table and the last part.
 func (b *tomlBuilder) descend(t *Node, keys unstable.Iterator) (*Node, part) {
 	var last part
 	for i := 0; keys.Next(); i++ {
@@ -92,8 +91,9 @@ func (b *tomlBuilder) descend(t *Node, keys unstable.Iterator) (*Node, part) {
 	return t, last
 }
 
-// enter is the table at a key, made if there is none. Where something else has
-// the key the table returned hangs nowhere; the decoder reports it.
+// enter returns the table at a key. It creates the table if the key does not exist. If the
+// key has another type, enter returns a table outside of the tree; the decoder reports the
+// problem.
 func (b *tomlBuilder) enter(t *Node, key part) *Node {
 	v := t.get(key.name)
 	switch {
@@ -128,21 +128,21 @@ func (b *tomlBuilder) keyValue(t *Node, e *unstable.Node, depth int) {
 	t, key := b.descend(t, e.Key())
 	v := b.value(e.Value(), key.pos, depth+1)
 	if first := t.get(key.name); first != nil {
-		b.problem(key.pos, fmt.Sprintf("key %q is there twice", key.name), fmt.Sprintf("the first is on line %d", first.Pos.Line))
+		b.problem(key.pos, fmt.Sprintf("duplicate key %q", key.name), fmt.Sprintf("first defined on line %d", first.Pos.Line))
 		return
 	}
 	t.put(key.name, key.pos, v)
 }
 
-// value turns a value of the parser into a node. The parser does not say where
-// an array begins: its key's place, at, stands for it.
+// value converts a value of the parser to a node. The parser does not report the position of
+// arrays: at is the position of the key, which is used instead.
 func (b *tomlBuilder) value(v *unstable.Node, at Pos, depth int) *Node {
 	n := &Node{Kind: Other, Pos: at, Text: string(v.Data)}
 	if v.Raw.Length > 0 {
 		n.Pos = b.pos(v)
 	}
 	if depth > maxDepth {
-		b.problem(n.Pos, fmt.Sprintf("values nest more than %d deep", maxDepth), "")
+		b.problem(n.Pos, fmt.Sprintf("values are nested more than %d levels deep", maxDepth), "")
 		return n
 	}
 	switch v.Kind {
@@ -177,8 +177,8 @@ func (b *tomlBuilder) pos(n *unstable.Node) Pos {
 	return Pos{s.Line, s.Column}
 }
 
-// header is the place of the brackets before a key at an offset: the first
-// character of its line that is not blank.
+// header returns the position of the brackets before a key: the first character of the line
+// that is not blank.
 func (b *tomlBuilder) header(key part) Pos {
 	before := b.parser.Data()[:key.offset]
 	line := before[bytes.LastIndexByte(before, '\n')+1:]

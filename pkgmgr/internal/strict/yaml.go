@@ -12,12 +12,11 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// maxNodes bounds the tree of a YAML file, in which an alias can stand for a
-// thousand nodes.
+// maxNodes is the maximum number of nodes of a YAML file. Nested aliases can multiply nodes.
 const maxNodes = 20000
 
-// parseYAML builds the tree of the file's one document. A file without any is
-// an empty table.
+// parseYAML builds the tree of the file's document. A file without a document is an empty
+// table.
 func parseYAML(data []byte) (*Node, []Problem) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, second yaml.Node
@@ -30,7 +29,7 @@ func parseYAML(data []byte) (*Node, []Problem) {
 	b := &yamlBuilder{left: maxNodes}
 	switch err := dec.Decode(&second); {
 	case err == nil:
-		b.problem(&second, "a second document begins here", "one file holds one document: remove the --- line")
+		b.problem(&second, "second YAML document", "a file contains one document: remove the --- line")
 	case !errors.Is(err, io.EOF):
 		return nil, []Problem{yamlProblem(err)}
 	}
@@ -50,22 +49,22 @@ func yamlProblem(err error) Problem {
 	p := Problem{Item: -1}
 	text := err.Error()
 	if m := yamlErrorLine.FindStringSubmatch(text); m != nil {
-		p.Line, _ = strconv.Atoi(m[1]) // 0, not known, without a line
+		p.Line, _ = strconv.Atoi(m[1]) // 0 means unknown
 		text = text[len(m[0]):]
 	}
-	p.Message = "not valid YAML: " + text
+	p.Message = "invalid YAML: " + text
 	return p
 }
 
-// yamlBuilder makes the tree; left is how many nodes it may still have.
+// yamlBuilder builds the tree.
 type yamlBuilder struct {
-	left     int
+	left     int // number of nodes that can be added
 	problems []Problem
 }
 
 func (b *yamlBuilder) node(y *yaml.Node, depth int) *Node {
 	n := &Node{Pos: Pos{y.Line, y.Column}, Text: y.Value}
-	if !b.spend(y, depth) {
+	if !b.countNode(y, depth) {
 		n.Kind = Other
 		return n
 	}
@@ -88,25 +87,25 @@ func (b *yamlBuilder) node(y *yaml.Node, depth int) *Node {
 	return n
 }
 
-// spend counts a node. It is false, with a problem told once, for a tree that is
-// too large or too deep, as one whose aliases hold themselves is.
-func (b *yamlBuilder) spend(y *yaml.Node, depth int) bool {
+// countNode counts a node. It returns false, and reports a problem once, if the tree is too
+// large or too deep, for example because an alias contains itself.
+func (b *yamlBuilder) countNode(y *yaml.Node, depth int) bool {
 	if b.left < 0 {
 		return false
 	}
 	b.left--
 	switch {
 	case depth > maxDepth:
-		b.problem(y, fmt.Sprintf("values nest more than %d deep", maxDepth), "")
+		b.problem(y, fmt.Sprintf("values are nested more than %d levels deep", maxDepth), "")
 		b.left = -1
 	case b.left < 0:
-		b.problem(y, fmt.Sprintf("the file, with its aliases, has more than %d values", maxNodes), "")
+		b.problem(y, fmt.Sprintf("the file has more than %d values after alias expansion", maxNodes), "")
 	}
 	return b.left >= 0
 }
 
-// mapping reads the entries of a mapping. What a merge key ("<<") brings counts
-// only where the mapping has no such key of its own.
+// mapping reads the entries of a mapping. They take precedence over the entries of a
+// merge key ("<<").
 func (b *yamlBuilder) mapping(n *Node, y *yaml.Node, depth int) {
 	var merged []*Node
 	for i := 0; i+1 < len(y.Content); i += 2 {
@@ -115,9 +114,9 @@ func (b *yamlBuilder) mapping(n *Node, y *yaml.Node, depth int) {
 		case key.ShortTag() == "!!merge":
 			merged = append(merged, value)
 		case key.Kind != yaml.ScalarNode:
-			b.problem(key, "a key must be a plain word", "")
+			b.problem(key, "invalid key", "want a string")
 		case n.get(key.Value) != nil:
-			b.problem(key, fmt.Sprintf("key %q is there twice", key.Value), fmt.Sprintf("the first is on line %d", n.get(key.Value).Pos.Line))
+			b.problem(key, fmt.Sprintf("duplicate key %q", key.Value), fmt.Sprintf("first defined on line %d", n.get(key.Value).Pos.Line))
 		default:
 			n.put(key.Value, Pos{key.Line, key.Column}, value)
 		}
@@ -140,7 +139,7 @@ func (b *yamlBuilder) merge(n, from *Node) {
 			b.merge(n, item)
 		}
 	default:
-		b.problems = append(b.problems, Problem{Pos: from.Pos, Item: -1, Message: "<< needs a table to merge", Hint: "such as *name, with &name at a table above"})
+		b.problems = append(b.problems, Problem{Pos: from.Pos, Item: -1, Message: "invalid value of merge key <<", Hint: "want a table, for example *name with &name at a table above"})
 	}
 }
 

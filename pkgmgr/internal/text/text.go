@@ -1,7 +1,7 @@
-// Package text has helpers for messages.
+// Package text provides helpers for messages.
 package text
 
-// After returns prefix and s, and "" if s is empty.
+// After returns prefix+s, or "" if s is empty.
 func After(prefix, s string) string {
 	if s == "" {
 		return ""

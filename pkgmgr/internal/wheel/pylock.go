@@ -6,7 +6,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// Pylock is the part of a lock file after PEP 751 that is used:
+// Pylock contains the used fields of a pylock.toml file (PEP 751):
 // https://packaging.python.org/en/latest/specifications/pylock-toml/
 type Pylock struct {
 	Packages []struct {
@@ -21,11 +21,11 @@ type Pylock struct {
 	} `toml:"packages"`
 }
 
-// ParsePylock reads what uv wrote.
+// ParsePylock decodes a pylock.toml file that uv wrote.
 func ParsePylock(data []byte) (*Pylock, error) {
 	var lock Pylock
 	if err := toml.Unmarshal(data, &lock); err != nil {
-		return nil, fmt.Errorf("what uv wrote cannot be read: %w", err)
+		return nil, fmt.Errorf("cannot parse the pylock.toml of uv: %w", err)
 	}
 	return &lock, nil
 }

@@ -1,5 +1,5 @@
-// Package wheel reads names of Python wheels and lists of locked packages, and ranks
-// wheels for a platform.
+// Package wheel parses the names of Python wheels and pylock.toml files, and selects wheels
+// for a platform.
 package wheel
 
 import (
@@ -15,13 +15,14 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Wheel is what the name of a wheel says:
+// Wheel contains the parts of a wheel's file name:
 // https://packaging.python.org/en/latest/specifications/binary-distribution-format/
 type Wheel struct {
-	Name, Version        string
-	python, abi, Platfrm []string
+	Name, Version          string
+	python, abi, Platforms []string
 }
 
+// Parse parses the file name of a wheel. It reports false if the name is not valid.
 func Parse(filename string) (w Wheel, ok bool) {
 	stem, ok := strings.CutSuffix(filename, ".whl")
 	parts := strings.Split(stem, "-")
@@ -31,19 +32,19 @@ func Parse(filename string) (w Wheel, ok bool) {
 	tags := parts[len(parts)-3:]
 	return Wheel{
 		Name: parts[0], Version: parts[1],
-		python: strings.Split(tags[0], "."), abi: strings.Split(tags[1], "."), Platfrm: strings.Split(tags[2], "."),
+		python: strings.Split(tags[0], "."), abi: strings.Split(tags[1], "."), Platforms: strings.Split(tags[2], "."),
 	}, true
 }
 
-// Target is what wheels must fit.
+// Target is an environment to select wheels for.
 type Target struct {
 	Platform wire.Platform
 	Python   string // "3.12"
-	Glibc    int    // minor version of the oldest glibc that they may need
+	Glibc    int    // minor version of the newest glibc that wheels may require
 }
 
-// UvPlatform is how uv names the oldest system that packages are chosen for.
-func (t Target) UvPlatform() (string, error) {
+// UVPlatform returns the target in the form of uv's flag --python-platform.
+func (t Target) UVPlatform() (string, error) {
 	switch p := t.Platform; {
 	case p.OS == "linux" && p.Libc == "musl":
 		return cpuName(p) + "-unknown-linux-musl", nil
@@ -52,16 +53,17 @@ func (t Target) UvPlatform() (string, error) {
 	case p.OS == "darwin":
 		return cpuName(p) + "-apple-darwin", nil
 	default:
-		return "", fmt.Errorf("there are no Python packages for %s", p.Key())
+		return "", fmt.Errorf("unsupported platform %s for Python packages: want linux or darwin", p.Key())
 	}
 }
 
-// Rank tells how well a wheel fits, higher for better; 0 if it does not.
+// Rank returns the preference for a wheel, or 0 if it does not support the target. Higher is
+// better.
 func (t Target) Rank(w Wheel) int {
 	best := 0
 	for _, py := range w.python {
 		for _, abi := range w.abi {
-			for _, plat := range w.Platfrm {
+			for _, plat := range w.Platforms {
 				a, b := t.interpreterRank(py, abi), t.platformRank(plat)
 				if a > 0 && b > 0 {
 					best = max(best, a*1000+b)
@@ -72,29 +74,30 @@ func (t Target) Rank(w Wheel) int {
 	return best
 }
 
-// interpreterRank compares tags such as cp312-cp312, cp38-abi3 and py3-none.
+// interpreterRank ranks the Python and ABI tags of a wheel, such as cp312-cp312, cp38-abi3
+// and py3-none.
 func (t Target) interpreterRank(py, abi string) int {
-	own := "cp" + strings.ReplaceAll(t.Python, ".", "")
+	exact := "cp" + strings.ReplaceAll(t.Python, ".", "")
 	_, minor, _ := strings.Cut(t.Python, ".")
-	ours, _ := strconv.Atoi(minor)
+	target, _ := strconv.Atoi(minor)
 	version := func(prefix string) (int, bool) {
 		rest, ok := strings.CutPrefix(py, prefix+"3")
 		if !ok {
 			return 0, false
 		}
 		n, err := strconv.Atoi(rest)
-		return n, err == nil && n <= ours
+		return n, err == nil && n <= target
 	}
 	switch {
-	case py == own && abi == own:
+	case py == exact && abi == exact:
 		return 6
 	case abi == "abi3":
 		if _, ok := version("cp"); ok {
 			return 5
 		}
-	case py == own && abi == "none":
+	case py == exact && abi == "none":
 		return 4
-	case py == "py"+strings.TrimPrefix(own, "cp") && abi == "none":
+	case py == "py"+strings.TrimPrefix(exact, "cp") && abi == "none":
 		return 3
 	case abi == "none" && (py == "py3" || py == "py2.py3"):
 		return 2
@@ -106,6 +109,7 @@ func (t Target) interpreterRank(py, abi string) int {
 	return 0
 }
 
+// platformRank ranks a platform tag of a wheel, such as manylinux_2_28_x86_64.
 func (t Target) platformRank(tag string) int {
 	p, cpu := t.Platform, cpuName(t.Platform)
 	mac := cpu
@@ -151,20 +155,20 @@ func (t Target) platformRank(tag string) int {
 	return 0
 }
 
-// Without lists the packages of a lock that have no wheel for the target.
-func (t Target) Without(lock *Pylock) []string {
+// MissingWheels returns the names of the packages of a lock without a wheel for the target.
+func (t Target) MissingWheels(lock *Pylock) []string {
 	var names []string
 	for _, p := range lock.Packages {
-		fits := false
+		found := false
 		for _, w := range p.Wheels {
 			name := w.Name
 			if u, err := url.Parse(w.URL); name == "" && err == nil {
 				name = path.Base(u.Path)
 			}
 			parsed, ok := Parse(name)
-			fits = fits || ok && t.Rank(parsed) > 0
+			found = found || ok && t.Rank(parsed) > 0
 		}
-		if !fits {
+		if !found {
 			names = append(names, p.Name)
 		}
 	}
@@ -172,8 +176,8 @@ func (t Target) Without(lock *Pylock) []string {
 	return names
 }
 
-// WheelsOf picks the best wheel of each package of a lock.
-func (t Target) WheelsOf(lock *Pylock) ([]wire.Artifact, error) {
+// SelectWheels returns the best wheel of each package of a lock, sorted by name.
+func (t Target) SelectWheels(lock *Pylock) ([]wire.Artifact, error) {
 	var all []wire.Artifact
 	for _, p := range lock.Packages {
 		best, a := 0, wire.Artifact{}
@@ -191,7 +195,7 @@ func (t Target) WheelsOf(lock *Pylock) ([]wire.Artifact, error) {
 		case best == 0:
 			return nil, fmt.Errorf("%s %s has no wheel for Python %s on %s", p.Name, p.Version, t.Python, t.Platform.Name())
 		case !wire.ValidSHA256(a.SHA256):
-			return nil, fmt.Errorf("the index tells no SHA-256 of %s", a.Name)
+			return nil, fmt.Errorf("the index has no SHA-256 of %s", a.Name)
 		}
 		all = append(all, a)
 	}
@@ -199,8 +203,8 @@ func (t Target) WheelsOf(lock *Pylock) ([]wire.Artifact, error) {
 	return all, nil
 }
 
-// NormalName is how an index writes a package's name (PEP 503).
-func NormalName(name string) string { return strings.ToLower(nameRuns.ReplaceAllString(name, "-")) }
+// NormalizeName returns the normalized form of a package name (PEP 503).
+func NormalizeName(name string) string { return strings.ToLower(nameRuns.ReplaceAllString(name, "-")) }
 
 var nameRuns = regexp.MustCompile(`[-_.]+`)
 
@@ -217,6 +221,7 @@ func cpuName(p wire.Platform) string {
 	}
 }
 
+// Manylinux matches a platform tag. The groups are the minor version of glibc 2 and the CPU.
 var Manylinux = regexp.MustCompile(`^manylinux_2_([0-9]+)_(.+)$`)
 
 var musllinux = regexp.MustCompile(`^musllinux_1_([0-9]+)_(.+)$`)
@@ -225,12 +230,12 @@ var (
 	macosx = regexp.MustCompile(`^macosx_([0-9]+)_([0-9]+)_(.+)$`)
 )
 
-const newestMacOS = 13
-
-const newestMusl = 2
-
-// The newest systems that a wheel may need: musl 1.2, macOS 13, which are what uv
-// takes for them, and glibc 2.28 where a recipe does not say another.
+// The newest systems that a wheel may require: macOS 13 and musl 1.2, the defaults of uv.
 const (
-	DefaultGlibc = 28
+	newestMacOS = 13 // major version
+	newestMusl  = 2  // minor version
 )
+
+// DefaultGlibc is the minor version of the newest glibc 2 that a wheel may require if the
+// recipe does not specify a minimum.
+const DefaultGlibc = 28

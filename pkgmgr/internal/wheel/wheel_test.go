@@ -7,7 +7,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-func TestWheelRank(t *testing.T) {
+func TestRank(t *testing.T) {
 	t.Parallel()
 	linux := Target{Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc"}, Python: "3.12", Glibc: 28}
 	mac := Target{Platform: wire.Platform{OS: "darwin", Arch: "arm64"}, Python: "3.12"}
@@ -43,25 +43,25 @@ func TestWheelRank(t *testing.T) {
 	} {
 		w, ok := Parse(tt.name)
 		if got := ok && tt.t.Rank(w) > 0; got != tt.fits {
-			t.Errorf("%s on %s: %t", tt.name, tt.t.Platform.Key(), got)
+			t.Errorf("Rank(%s) on %s is positive: %t, want %t", tt.name, tt.t.Platform.Key(), got, tt.fits)
 		}
 	}
 	best := func(names ...string) string {
-		at, rank := "", 0
+		name, rank := "", 0
 		for _, n := range names {
 			w, _ := Parse(n)
 			if r := linux.Rank(w); r > rank {
-				at, rank = n, r
+				name, rank = n, r
 			}
 		}
-		return at
+		return name
 	}
 	if got := best("x-1-py3-none-any.whl", "x-1-cp312-cp312-manylinux_2_17_x86_64.whl", "x-1-cp38-abi3-manylinux_2_28_x86_64.whl"); got != "x-1-cp312-cp312-manylinux_2_17_x86_64.whl" {
-		t.Errorf("the best is %s", got)
+		t.Errorf("the wheel with the highest Rank() is %s, want the one for cp312", got)
 	}
 }
 
-func TestPylock(t *testing.T) {
+func TestSelectWheels(t *testing.T) {
 	t.Parallel()
 	linux := Target{Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc"}, Python: "3.12", Glibc: 28}
 	lock := func(wheels string) []byte {
@@ -70,26 +70,26 @@ func TestPylock(t *testing.T) {
 	one := `{ url = "https://h/p/x-1-py3-none-any.whl", upload-time = 2025-01-01T00:00:00Z, size = 9, hashes = { sha256 = "` + strings.ToUpper(sum) + `" } }`
 	got, err := linux.wheels(lock(one))
 	if want := (wire.Artifact{Name: "x-1-py3-none-any.whl", URL: "https://h/p/x-1-py3-none-any.whl", SHA256: sum, Size: 9}); err != nil || len(got) != 1 || got[0] != want {
-		t.Errorf("%+v, %v", got, err)
+		t.Errorf("SelectWheels() = %+v, %v, want %+v", got, err, want)
 	}
 	for text, want := range map[string]string{
 		"": "x 1 has no wheel for Python 3.12 on linux/amd64 (glibc)",
-		`{ url = "https://h/x-1-py3-none-any.whl", hashes = { md5 = "1" } }`: "the index tells no SHA-256 of x-1-py3-none-any.whl",
-		"{": "what uv wrote cannot be read",
+		`{ url = "https://h/x-1-py3-none-any.whl", hashes = { md5 = "1" } }`: "the index has no SHA-256 of x-1-py3-none-any.whl",
+		"{": "cannot parse the pylock.toml of uv",
 	} {
 		if _, err := linux.wheels(lock(text)); err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%s: %v", text, err)
+			t.Errorf("SelectWheels(%s) = %v, want %s", text, err, want)
 		}
 	}
 }
 
 const sum = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
-// wheels picks the best wheel of each package of a lock's text.
+// wheels parses a pylock.toml file and selects wheels.
 func (t Target) wheels(data []byte) ([]wire.Artifact, error) {
 	lock, err := ParsePylock(data)
 	if err != nil {
 		return nil, err
 	}
-	return t.WheelsOf(lock)
+	return t.SelectWheels(lock)
 }

@@ -26,31 +26,30 @@ type app struct {
 	mu       sync.Mutex
 	progress ui.Progress
 
-	opening sync.Mutex
-	opened  Runner // nil until the first operation
+	runnerMu     sync.Mutex
+	sharedRunner Runner // nil until the first operation
 }
 
 func newApp(p Process) *app { return &app{p: p, progress: ui.Silent{}} }
 
 func (a *app) flags() *globals { return &a.grammar.Globals }
 
-// asJSON tells whether stdout belongs to JSON.
+// asJSON reports whether the result is printed as JSON.
 func (a *app) asJSON() bool { return a.json || a.flags().JSON }
 
-// terminal tells whether a standard stream is a terminal that can be drawn on.
+// terminal reports whether a standard stream is a terminal with cursor control.
 func (a *app) terminal(stream any) bool {
 	file, ok := stream.(*os.File)
 	return ok && a.p.Getenv("TERM") != "dumb" && term.IsTerminal(int(file.Fd()))
 }
 
-// style is what a stream can show.
+// style returns the style of the output to a stream.
 func (a *app) style(stream any) ui.Style {
 	color := a.terminal(stream) && !a.flags().NoColor && a.p.Getenv("NO_COLOR") == ""
 	return ui.Style{Color: color, ASCII: !a.unicode(), Verbose: a.flags().Verbose}
 }
 
-// unicode is false if the locale names another character set than UTF-8. A
-// locale that is not set says nothing.
+// unicode reports whether the locale uses UTF-8, or is not set.
 func (a *app) unicode() bool {
 	for _, name := range []string{"LC_ALL", "LC_CTYPE", "LANG"} {
 		if locale := strings.ToLower(a.p.Getenv(name)); locale != "" {
@@ -60,7 +59,8 @@ func (a *app) unicode() bool {
 	return true
 }
 
-// config is the config file that flags and environment name; "" is the default.
+// config returns the config file from the flags or the environment, or "" for the
+// default one.
 func (a *app) config() string {
 	if c := a.flags().Config; c != "" {
 		return c
@@ -68,10 +68,11 @@ func (a *app) config() string {
 	return a.p.Getenv("RBEE_CONFIG")
 }
 
-// paths are the places of rbee's files on this machine.
+// paths returns the paths of rbee's files on this machine.
 func (a *app) paths() (pkgmgr.Paths, error) { return pkgmgr.DefaultPaths(a.p.Getenv) }
 
-// open makes the runner of operations.
+// open returns a new runner of operations: the queen at an address, or a controller
+// in this process.
 func (a *app) open() (Runner, error) {
 	if address := cmp.Or(a.flags().Queen, a.p.Getenv("RBEE_QUEEN")); address != "" {
 		return a.client(address)
@@ -86,7 +87,7 @@ func (a *app) open() (Runner, error) {
 	return controller.New(q)
 }
 
-// options are those of a queen in this process.
+// options returns the options of a controller or queen in this process.
 func (a *app) options() (controller.Options, error) {
 	paths, err := a.paths()
 	if err != nil {
@@ -94,7 +95,7 @@ func (a *app) options() (controller.Options, error) {
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return controller.Options{}, fmt.Errorf("finding the program's own file: %w", err)
+		return controller.Options{}, fmt.Errorf("cannot find the rbee executable: %w", err)
 	}
 	g := a.flags()
 	o := controller.Options{
@@ -116,36 +117,36 @@ func (a *app) options() (controller.Options, error) {
 	return o, nil
 }
 
-// runner is the one that does all operations of the command.
+// runner returns the runner of all operations of the command.
 func (a *app) runner() (Runner, error) {
-	a.opening.Lock()
-	defer a.opening.Unlock()
-	if a.opened != nil {
-		return a.opened, nil
+	a.runnerMu.Lock()
+	defer a.runnerMu.Unlock()
+	if a.sharedRunner != nil {
+		return a.sharedRunner, nil
 	}
 	var err error
-	a.opened, err = a.open()
-	return a.opened, err
+	a.sharedRunner, err = a.open()
+	return a.sharedRunner, err
 }
 
-// close ends the runner, if there is one.
+// close closes the runner, if it is open.
 func (a *app) close() error {
-	a.opening.Lock()
-	defer a.opening.Unlock()
-	if a.opened == nil {
+	a.runnerMu.Lock()
+	defer a.runnerMu.Unlock()
+	if a.sharedRunner == nil {
 		return nil
 	}
-	err := a.opened.Close()
-	a.opened = nil
+	err := a.sharedRunner.Close()
+	a.sharedRunner = nil
 	if err != nil {
-		return fmt.Errorf("ending: %w", err)
+		return fmt.Errorf("cannot close connections: %w", err)
 	}
 	return nil
 }
 
-// ask runs an operation without showing anything. It may be called from several
-// goroutines.
-func (a *app) ask(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+// runOperation runs an operation without printing anything. It is safe for
+// concurrent use.
+func (a *app) runOperation(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	if err := op.Validate(); err != nil {
 		return nil, err
 	}
@@ -156,28 +157,28 @@ func (a *app) ask(ctx context.Context, op operations.Operation, events operation
 	return runner.Run(ctx, op, events)
 }
 
-// askFor is ask for a report of one type.
-func askFor[R operations.Report](ctx context.Context, a *app, op operations.Operation, events operations.Handler) (R, error) {
-	report, err := a.ask(ctx, op, events)
+// reportOf runs an operation like [app.runOperation], with a report of type R.
+func reportOf[R operations.Report](ctx context.Context, a *app, op operations.Operation, events operations.Handler) (R, error) {
+	report, err := a.runOperation(ctx, op, events)
 	r, ok := report.(R)
 	if err == nil && !ok {
-		err = fmt.Errorf("%s brought a %T", op.Kind(), report)
+		err = fmt.Errorf("operation %s returned a report of type %T", op.Kind(), report)
 	}
 	return r, err
 }
 
-// operate runs an operation, shows what happens and what it ends with.
+// operate runs an operation and prints its progress and its report.
 func (a *app) operate(ctx context.Context, op operations.Operation) error {
-	progress := a.draw()
-	report, err := a.ask(ctx, op, progress.Handle)
-	a.endDrawing()
+	progress := a.startProgress()
+	report, err := a.runOperation(ctx, op, progress.Handle)
+	a.stopProgress()
 	return a.conclude(report, err)
 }
 
-// conclude ends the runner and shows what an operation ended with.
+// conclude closes the runner and prints the report of an operation.
 func (a *app) conclude(report operations.Report, err error) error {
-	if closing := a.close(); err == nil {
-		err = closing
+	if closeErr := a.close(); err == nil {
+		err = closeErr
 	}
 	if err != nil {
 		return err
@@ -185,7 +186,7 @@ func (a *app) conclude(report operations.Report, err error) error {
 	return a.show(report)
 }
 
-// show writes a report and returns its outcome, as an error unless it is ok.
+// show prints a report. It returns an outcomeError unless the outcome is OK.
 func (a *app) show(report operations.Report) error {
 	var err error
 	if a.asJSON() {
@@ -194,7 +195,7 @@ func (a *app) show(report operations.Report) error {
 		err = ui.Report(a.p.Stdout, a.style(a.p.Stdout), report)
 	}
 	if err != nil {
-		return fmt.Errorf("writing the result: %w", err)
+		return fmt.Errorf("cannot write the result: %w", err)
 	}
 	if outcome := report.Outcome(); outcome != operations.OutcomeOK {
 		return outcomeError(outcome)
@@ -202,8 +203,8 @@ func (a *app) show(report operations.Report) error {
 	return nil
 }
 
-// draw begins to show progress on stderr.
-func (a *app) draw() ui.Progress {
+// startProgress starts to print progress on stderr.
+func (a *app) startProgress() ui.Progress {
 	var p ui.Progress
 	switch g := a.flags(); {
 	case g.Quiet:
@@ -219,7 +220,7 @@ func (a *app) draw() ui.Progress {
 	return p
 }
 
-func (a *app) endDrawing() {
+func (a *app) stopProgress() {
 	a.mu.Lock()
 	p := a.progress
 	a.progress = ui.Silent{}
@@ -227,13 +228,14 @@ func (a *app) endDrawing() {
 	p.Close()
 }
 
-// suspend clears the drawing for something else until resume is called.
+// suspend removes the progress from the terminal until resume is called.
 func (a *app) suspend() (resume func()) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	return a.progress.Suspend()
 }
 
+// terminalSize returns a function for the size of a stream, 80x24 if it is unknown.
 func terminalSize(stream any) func() (columns, rows int) {
 	return func() (int, int) {
 		if file, ok := stream.(*os.File); ok {
@@ -245,7 +247,7 @@ func terminalSize(stream any) func() (columns, rows int) {
 	}
 }
 
-// scope is the selection of hives that flags make.
+// scope returns the hives that the flags select.
 func (a *app) scope(f scopeFlags) operations.Scope {
 	return operations.Scope{ConfigPath: a.config(), Hives: f.Hive, Labels: f.Label, Parallel: f.Parallel}
 }
@@ -254,7 +256,8 @@ func (f changeFlags) change() operations.Change {
 	return operations.Change{Push: f.Push, BundlePath: f.Bundle, LockWaitSeconds: lockWait(f.LockWait)}
 }
 
-// lockWait is a time in an operation's terms, where 0 stands for the default.
+// lockWait converts a flag to seconds. Operations use their default for 0, so that
+// 0 becomes -1.
 func lockWait(d time.Duration) float64 {
 	if d <= 0 {
 		return -1

@@ -7,24 +7,25 @@ import (
 )
 
 type bundleCmd struct {
-	Create bundleCreateCmd `cmd:"" help:"Write all that a config needs into one file."`
+	Create bundleCreateCmd `cmd:"" help:"Create a bundle"`
 }
 
 type bundleCreateCmd struct {
-	File     string     `arg:"" help:"The file to write."`
-	Platform []string   `placeholder:"OS/ARCH" help:"What hives that cannot be read from here may be; linux/amd64 when not given."`
-	Force    bool       `help:"Overwrite a file that exists."`
+	File     string     `arg:"" help:"File to create"`
+	Platform []string   `placeholder:"OS/ARCH" help:"Platforms of the hives that cannot be reached (default: linux/amd64)"`
+	Force    bool       `help:"Overwrite an existing file"`
 	Scope    scopeFlags `embed:""`
 }
 
-// Help is shown below the command's summary.
-func (bundleCreateCmd) Help() string {
-	return describe("`rbee sync --bundle FILE` installs from it, on a machine without the internet and to hives without it. It holds rbee, the lock, your own recipes and every file of the workers, each with its checksum. For a hive that cannot be read from here, every variant of its workers goes in.",
-		[]string{"rbee bundle create fleet.rbee", "rbee bundle create fleet.rbee --platform linux/amd64 --platform linux/arm64"},
-		exitInvalid)
+// help implements [helper].
+func (bundleCreateCmd) help() commandHelp {
+	return commandHelp{
+		text:     "`rbee sync --bundle FILE` installs from the file, without internet access on this machine or the hives. The file contains rbee, the lockfile, your own recipes and every artifact of the workers with its checksum. For a hive that cannot be reached, it contains every variant of the workers.",
+		examples: []string{"rbee bundle create fleet.rbee", "rbee bundle create fleet.rbee --platform linux/amd64 --platform linux/arm64"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *bundleCreateCmd) Run(ctx context.Context, a *app) error {
 	return a.operate(ctx, operations.PackageBundle{
 		Scope: a.scope(c.Scope), OutputPath: c.File, Platforms: c.Platform, Force: c.Force,

@@ -11,37 +11,45 @@ import (
 )
 
 type catalogCmd struct {
-	List  catalogListCmd  `cmd:"" help:"List the worker types that can be installed."`
-	Show  catalogShowCmd  `cmd:"" help:"Show the recipe of a worker type."`
-	Check catalogCheckCmd `cmd:"" help:"Check a recipe of your own."`
+	List  catalogListCmd  `cmd:"" help:"List worker types"`
+	Show  catalogShowCmd  `cmd:"" help:"Show the recipe of a worker type"`
+	Check catalogCheckCmd `cmd:"" help:"Check a recipe file"`
 }
 
 type catalogListCmd struct{}
 
 type catalogShowCmd struct {
-	Type string `arg:"" help:"The worker type, such as vllm."`
-	YAML bool   `name:"yaml" help:"Print the recipe's file, to copy and change."`
+	Type string `arg:"" help:"Worker type, such as vllm"`
+	YAML bool   `name:"yaml" help:"Print the recipe file"`
 }
 
 type catalogCheckCmd struct {
-	File string `arg:"" help:"The recipe's file."`
+	File string `arg:"" help:"Recipe file"`
 }
 
-// Help is shown below the command's summary.
-func (catalogListCmd) Help() string {
-	return describe("Those of your own, in the folder workers beside the config, are among them.", []string{"rbee catalog list"}, exitInvalid)
+// help implements [helper].
+func (catalogListCmd) help() commandHelp {
+	return commandHelp{
+		text:     "The list includes your own recipes in ~/.config/rbee/workers.",
+		examples: []string{"rbee catalog list"},
+	}
 }
 
-// Help is shown below the command's summary.
-func (catalogShowCmd) Help() string {
-	return describe("A copy in ~/.config/rbee/workers takes the place of the built-in recipe.",
-		[]string{"rbee catalog show llama-cpp", "rbee catalog show vllm --yaml > ~/.config/rbee/workers/vllm.yaml"}, exitInvalid)
+// help implements [helper].
+func (catalogShowCmd) help() commandHelp {
+	return commandHelp{
+		text:     "To change a recipe, save a copy in ~/.config/rbee/workers; it replaces the built-in one.",
+		examples: []string{"rbee catalog show llama-cpp", "rbee catalog show vllm --yaml > ~/.config/rbee/workers/vllm.yaml"},
+	}
 }
 
-// Help is shown below the command's summary.
-func (catalogCheckCmd) Help() string {
-	return describe("Every mistake is shown at once, with its line and column. docs/catalog.md tells how to write a recipe.",
-		[]string{"rbee catalog check my-engine.yaml"}, exitInvalid)
+// help implements [helper].
+func (catalogCheckCmd) help() commandHelp {
+	return commandHelp{
+		text:     "All errors are printed at once, with line and column. docs/catalog.md describes the format of a recipe.",
+		examples: []string{"rbee catalog check my-engine.yaml"},
+		exits:    "3 the recipe is invalid",
+	}
 }
 
 func (a *app) catalog() (*catalog.Catalog, error) {
@@ -52,7 +60,7 @@ func (a *app) catalog() (*catalog.Catalog, error) {
 	return catalog.Load(paths.Recipes())
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *catalogListCmd) Run(_ context.Context, a *app) error {
 	catalog, err := a.catalog()
 	if err != nil {
@@ -61,12 +69,12 @@ func (c *catalogListCmd) Run(_ context.Context, a *app) error {
 	r := &ui.Catalog{Recipes: []ui.Recipe{}}
 	for _, typ := range catalog.Types() {
 		recipe, _ := catalog.Recipe(typ)
-		r.Recipes = append(r.Recipes, ui.AboutRecipe(recipe))
+		r.Recipes = append(r.Recipes, ui.NewRecipe(recipe))
 	}
 	return a.show(r)
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *catalogShowCmd) Run(_ context.Context, a *app) error {
 	catalog, err := a.catalog()
 	if err != nil {
@@ -74,7 +82,7 @@ func (c *catalogShowCmd) Run(_ context.Context, a *app) error {
 	}
 	recipe, ok := catalog.Recipe(c.Type)
 	if !ok {
-		e := &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownRecipe, Subject: operations.SubjectWorker.Named(c.Type), Message: fmt.Sprintf("there is no recipe for a worker type '%s'", c.Type)}
+		e := &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownRecipe, Subject: operations.SubjectWorker.Named(c.Type), Message: fmt.Sprintf("unknown worker type '%s'", c.Type)}
 		if near := catalog.Nearest(c.Type); near != "" {
 			e.Message += fmt.Sprintf(", did you mean '%s'?", near)
 		}
@@ -88,19 +96,19 @@ func (c *catalogShowCmd) Run(_ context.Context, a *app) error {
 		_, err = a.p.Stdout.Write(text)
 		return err
 	}
-	about := ui.AboutRecipe(recipe)
+	about := ui.NewRecipe(recipe)
 	return a.show(&about)
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *catalogCheckCmd) Run(_ context.Context, a *app) error {
 	data, err := os.ReadFile(c.File)
 	if err != nil {
-		return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonOf(err), Subject: operations.SubjectFile.Named(c.File), Message: "reading the recipe: " + err.Error(), Err: err}
+		return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonOf(err), Subject: operations.SubjectFile.Named(c.File), Message: "cannot read the recipe: " + err.Error(), Err: err}
 	}
 	recipe, err := catalog.ParseRecipe(c.File, data)
 	if err != nil {
 		return err
 	}
-	return a.show(&ui.CheckedRecipe{Recipe: ui.AboutRecipe(recipe)})
+	return a.show(&ui.CheckedRecipe{Recipe: ui.NewRecipe(recipe)})
 }

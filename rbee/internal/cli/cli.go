@@ -1,7 +1,7 @@
-// Package cli is the command line: one command, one file. A command turns its
-// flags into an operation, has a runner do it, and hands events and report to
-// package ui. It decides nothing about machines; it decides prompts, hints and
-// exit codes.
+// Package cli is the command line, with one file per command. A command converts
+// its flags to an operation, runs it, and passes events and report to package ui.
+// The package is responsible for prompts, hints and exit codes; the operations are
+// responsible for the hives.
 package cli
 
 import (
@@ -18,8 +18,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 )
 
-// Process is everything that the program has from its caller. Standard streams
-// that are files are looked at for being terminals.
+// Process is the environment of the program. Standard streams that are files are
+// checked for being terminals.
 type Process struct {
 	Args    []string // without the program's name
 	Stdin   io.Reader
@@ -28,23 +28,24 @@ type Process struct {
 	Env     []string // NAME=value
 	Version string
 
-	// Open makes the runner of operations; nil makes a queen in this process.
+	// Open returns the runner of operations; nil means a controller in this process.
 	Open func(controller.Options) (Runner, error)
 }
 
-// Runner does operations until it is closed.
+// Runner runs operations until it is closed.
 type Runner interface {
 	operations.Runner
 	Close() error
 }
 
-// Getenv is the value of an environment variable, or "".
+// Getenv returns the value of an environment variable, or "".
 func (p Process) Getenv(name string) string {
 	value, _ := p.LookupEnv(name)
 	return value
 }
 
-// LookupEnv is the value of an environment variable; ok is false if there is none.
+// LookupEnv returns the value of an environment variable; ok reports whether it is
+// set.
 func (p Process) LookupEnv(name string) (value string, ok bool) {
 	for _, e := range slices.Backward(p.Env) {
 		if key, value, ok := strings.Cut(e, "="); ok && key == name {
@@ -54,25 +55,25 @@ func (p Process) LookupEnv(name string) (value string, ok bool) {
 	return "", false
 }
 
-// Run runs one command line and returns the program's exit code. The first
-// interrupt ends the command cleanly, the second one the program.
+// Run runs one command line and returns the exit code of the program. The first
+// interrupt cancels the command, the second one terminates the program.
 func Run(ctx context.Context, p Process) int {
 	a := newApp(p)
 	ctx, stop := a.interruptible(ctx)
 	defer stop()
-	defer func() { _ = a.close() }() // what went wrong has been told by the command itself
+	defer func() { _ = a.close() }() // the command has already reported the error
 	err := a.run(ctx)
 	return a.finish(ctx, err)
 }
 
-// run parses the command line and does what it says.
+// run parses the command line and runs its command.
 func (a *app) run(ctx context.Context) error {
 	if c, ok := inspectLine(a.p.Args); ok {
 		return c.Run(ctx, a)
 	}
 	parser, err := newParser(&a.grammar, a.p.Stdout)
 	if err != nil {
-		return fmt.Errorf("the command line's grammar is wrong: %w", err)
+		return fmt.Errorf("invalid command line grammar: %w", err)
 	}
 	if len(a.p.Args) > 0 && a.p.Args[0] == completeCommand {
 		return a.complete(ctx, parser.Model.Node, a.p.Args[1:])
@@ -92,7 +93,7 @@ func (a *app) run(ctx context.Context) error {
 	return parsed.Run(a)
 }
 
-// usage makes a usageError of what kong says.
+// usage converts an error of kong to a usageError.
 func (a *app) usage(err error) error {
 	command := "rbee"
 	var parse *kong.ParseError
@@ -102,10 +103,10 @@ func (a *app) usage(err error) error {
 		}
 	}
 	a.json = a.json || wantsJSON(a.p.Args)
-	return &usageError{message: err.Error(), hint: fmt.Sprintf("`%s --help` shows how it is used", command)}
+	return &usageError{message: err.Error(), hint: fmt.Sprintf("run `%s --help`", command)}
 }
 
-// wantsJSON looks for --json where the command line could not be parsed.
+// wantsJSON reports whether a command line that cannot be parsed contains --json.
 func wantsJSON(args []string) bool {
 	if end := slices.Index(args, "--"); end >= 0 {
 		args = args[:end]

@@ -9,9 +9,11 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/alecthomas/kong"
 
@@ -19,11 +21,11 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 )
 
-// fakeRunner answers every operation in the same way and remembers it.
+// fakeRunner returns the same result for every operation and records the operation.
 type fakeRunner struct {
 	report  operations.Report
 	err     error
-	do      func(ctx context.Context)
+	hook    func(ctx context.Context) // called during the operation, if not nil
 	got     operations.Operation
 	options controller.Options
 	closed  bool
@@ -32,22 +34,23 @@ type fakeRunner struct {
 func (f *fakeRunner) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	f.got = op
 	if events != nil {
-		events(operations.Event{Type: operations.EventNote, Message: "at work"})
+		events(operations.Event{Type: operations.EventNote, Message: "working"})
 	}
-	if f.do != nil {
-		f.do(ctx)
+	if f.hook != nil {
+		f.hook(ctx)
 	}
 	return f.report, f.err
 }
 
 func (f *fakeRunner) Close() error { f.closed = true; return nil }
 
-// result is what a command line did.
+// result is the exit code and the output of a command line.
 type result struct {
 	code        int
 	out, errOut string
 }
 
+// command runs a command line.
 func (f *fakeRunner) command(ctx context.Context, env []string, args ...string) result {
 	var out, errOut strings.Builder
 	code := Run(ctx, Process{
@@ -58,7 +61,7 @@ func (f *fakeRunner) command(ctx context.Context, env []string, args ...string) 
 	return result{code, out.String(), errOut.String()}
 }
 
-func TestFlagsBecomeOperations(t *testing.T) {
+func TestFlagsSetOperation(t *testing.T) {
 	t.Parallel()
 	scope := operations.Scope{ConfigPath: "f.conf", Hives: operations.Aliases{"a", "b"}, Labels: []string{"x"}, Parallel: 3}
 	change := operations.Change{LockWaitSeconds: 30}
@@ -82,18 +85,18 @@ func TestFlagsBecomeOperations(t *testing.T) {
 	} {
 		f := &fakeRunner{report: &operations.StatusReport{}}
 		if r := f.command(t.Context(), nil, strings.Fields(line)...); r.code != 0 {
-			t.Errorf("%s: exit code %d: %s", line, r.code, r.errOut)
+			t.Errorf("%s: exit code %d, want 0; stderr: %s", line, r.code, r.errOut)
 		}
 		if !reflect.DeepEqual(f.got, want) {
-			t.Errorf("%s:\n got %#v\nwant %#v", line, f.got, want)
+			t.Errorf("%s runs operation\n%#v\nwant\n%#v", line, f.got, want)
 		}
 		if !f.closed {
-			t.Errorf("%s: the runner was not closed", line)
+			t.Errorf("%s did not close the runner", line)
 		}
 	}
 }
 
-func TestGlobalFlagsReachTheQueen(t *testing.T) {
+func TestGlobalFlagsSetOptions(t *testing.T) {
 	t.Parallel()
 	f := &fakeRunner{report: &operations.StatusReport{}}
 	f.command(t.Context(), []string{"RBEE_CONFIG=env.conf", "RBEE_RELEASE_URL=http://x", "XDG_STATE_HOME=/state"},
@@ -101,13 +104,13 @@ func TestGlobalFlagsReachTheQueen(t *testing.T) {
 	o := f.options
 	if !o.AcceptNewHostKeys || o.SSHConfig != "sc" || o.Binaries != "b" || o.Timeout != 7*time.Second ||
 		o.ReleaseURL != "http://x" || o.Version != "1.2.3" || o.Self == "" || o.Prompter != nil {
-		t.Errorf("options are %+v", o)
+		t.Errorf("options = %+v, want the values of flags and environment, without a prompter", o)
 	}
 	if o.Paths.Home != "/home/me" || o.Paths.StateDir != "/state/rbee" {
-		t.Errorf("paths are %+v", o.Paths)
+		t.Errorf("paths = %+v, want home /home/me and state directory /state/rbee", o.Paths)
 	}
 	if got := f.got.(operations.PackageStatus).ConfigPath; got != "env.conf" {
-		t.Errorf("config path is %q", got)
+		t.Errorf("config path = %q, want %q", got, "env.conf")
 	}
 }
 
@@ -116,7 +119,7 @@ func TestExitCodes(t *testing.T) {
 	failed := func(code operations.Code) error {
 		return fmt.Errorf("x: %w", &operations.Error{Code: code, Message: "m"})
 	}
-	for want, ends := range map[int][]error{
+	for want, errs := range map[int][]error{
 		0:   {nil, outcomeError(operations.OutcomeOK)},
 		1:   {errors.New("x"), failed(operations.CodeFailed), failed(operations.CodeNotFound), failed(operations.CodeUnsupported), outcomeError(operations.OutcomeFailed)},
 		2:   {outcomeError(operations.OutcomeDrift)},
@@ -126,26 +129,26 @@ func TestExitCodes(t *testing.T) {
 		64:  {&usageError{message: "x"}, failed(operations.CodeBadOperation), failed(operations.CodeRemovedOperation)},
 		130: {failed(operations.CodeCanceled)},
 	} {
-		for _, err := range ends {
+		for _, err := range errs {
 			if got := exitCode(err); got != want {
-				t.Errorf("%v: exit code %d, want %d", err, got, want)
+				t.Errorf("exitCode(%v) = %d, want %d", err, got, want)
 			}
 		}
 	}
 }
 
-func TestJSONIsAllOfStdout(t *testing.T) {
+func TestJSONOutput(t *testing.T) {
 	t.Parallel()
 	drift := &operations.StatusReport{Status: operations.StatusDriftDetected, Drift: []operations.Drift{{Hive: "a", Issue: operations.IssueMissingHive}}}
 	r := (&fakeRunner{report: drift}).command(t.Context(), nil, "status", "--json")
 	var got operations.StatusReport
 	if err := json.Unmarshal([]byte(r.out), &got); err != nil || !reflect.DeepEqual(&got, drift) || r.code != 2 {
-		t.Errorf("exit code %d, error %v, stdout %s", r.code, err, r.out)
+		t.Errorf("status --json exits with %d and prints %s (%v), want exit code 2 and the report", r.code, r.out, err)
 	}
-	if r.errOut != "at work\n" {
-		t.Errorf("stderr is %q", r.errOut)
+	if want := "working\n"; r.errOut != want {
+		t.Errorf("stderr = %q, want %q", r.errOut, want)
 	}
-	locked := &operations.Error{Code: operations.CodeLocked, Hive: "a", Message: "held"}
+	locked := &operations.Error{Code: operations.CodeLocked, Hive: "a", Message: "locked"}
 	r = (&fakeRunner{err: locked}).command(t.Context(), nil, "status", "--json", "--quiet")
 	var doc struct {
 		Status string
@@ -155,20 +158,20 @@ func TestJSONIsAllOfStdout(t *testing.T) {
 		t.Fatal(err)
 	}
 	if doc.Status != "error" || doc.Error.Code != "locked" || doc.Error.Hive != "a" || !strings.Contains(doc.Error.Hint, "--lock-wait") || r.code != 5 || r.errOut != "" {
-		t.Errorf("exit code %d, stderr %q, stdout %s", r.code, r.errOut, r.out)
+		t.Errorf("status --json --quiet exits with %d and prints %q to stderr and %s to stdout, want exit code 5 and the error as JSON", r.code, r.errOut, r.out)
 	}
 }
 
-// TestInterruptedRunShowsItsReport ends the context in the middle of an operation.
-func TestInterruptedRunShowsItsReport(t *testing.T) {
+// TestInterruptedRunPrintsReport cancels the context during an operation.
+func TestInterruptedRunPrintsReport(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
-	f := &fakeRunner{do: func(inner context.Context) { cancel(); <-inner.Done() }, report: &operations.SyncReport{
+	f := &fakeRunner{hook: func(inner context.Context) { cancel(); <-inner.Done() }, report: &operations.SyncReport{
 		Hives: []operations.HiveReport{{Alias: "gpu-1", Status: operations.HiveCanceled}},
 	}}
 	r := f.command(ctx, nil, "sync")
 	if r.code != 130 || !strings.Contains(r.out, "gpu-1") {
-		t.Errorf("exit code %d, stdout %q", r.code, r.out)
+		t.Errorf("interrupted sync exits with %d and prints %q, want exit code 130 and the report", r.code, r.out)
 	}
 }
 
@@ -183,35 +186,110 @@ func TestLocaleChoosesSymbols(t *testing.T) {
 	} {
 		r := (&fakeRunner{report: &operations.StatusReport{}}).command(t.Context(), c.env, "status")
 		if !strings.HasPrefix(r.out, c.want) {
-			t.Errorf("%v: %q, want it to begin with %q", c.env, r.out, c.want)
+			t.Errorf("status with environment %v prints %q, want prefix %q", c.env, r.out, c.want)
 		}
 	}
 }
 
-// TestEveryCommandIsDocumented holds the help of every visible command to one shape.
-func TestEveryCommandIsDocumented(t *testing.T) {
+// helpVerbs are the verbs that start the summary of a command.
+var helpVerbs = []string{
+	"Check", "Connect", "Create", "Create,", "Delete", "Download", "Install", "List", "List,", "Make", "Migrate", "Print",
+	"Remove", "Revoke", "Roll", "Run", "Send", "Show", "Start", "Stop",
+}
+
+func TestEveryCommandHasHelp(t *testing.T) {
 	t.Parallel()
 	parser, err := newParser(&grammar{}, io.Discard)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, node := range parser.Model.Leaves(true) {
-		switch {
-		case node.Help == "" || !strings.HasSuffix(node.Help, "."):
-			t.Errorf("%s: the summary is %q", node.Path(), node.Help)
-		case !strings.Contains(node.Detail, "    rbee "+node.Path()) && node.Name != "completion":
-			t.Errorf("%s has no example", node.Path())
-		case !strings.Contains(node.Detail, "Exit codes: 0 fine; 1 failed"):
-			t.Errorf("%s does not tell its exit codes", node.Path())
+		verb, _, _ := strings.Cut(node.Help, " ")
+		if !slices.Contains(helpVerbs, verb) || strings.HasSuffix(node.Help, ".") {
+			t.Errorf("the summary of %s is %q, want a phrase that starts with an imperative verb, without a period", node.Path(), node.Help)
 		}
-		checkFlags(t, node)
+		c, ok := node.Target.Addr().Interface().(helper)
+		if !ok {
+			t.Errorf("%s does not implement helper", node.Path())
+			continue
+		}
+		if h := c.help(); !strings.Contains(strings.Join(h.examples, "\n"), "rbee "+node.Path()) {
+			t.Errorf("the examples of %s are %q, want one with the command", node.Path(), h.examples)
+		}
+		for _, flag := range node.Flags {
+			checkFlagHelp(t, node.Path(), flag.Value)
+		}
+		for _, arg := range node.Positional {
+			checkFlagHelp(t, node.Path(), arg)
+		}
+	}
+	for _, flag := range parser.Model.Flags {
+		checkFlagHelp(t, "rbee", flag.Value)
 	}
 }
 
-func checkFlags(t *testing.T, node *kong.Node) {
-	for _, flag := range node.Flags {
-		if flag.Help == "" {
-			t.Errorf("%s --%s has no help", node.Path(), flag.Name)
+// checkFlagHelp checks the help of a flag or an argument.
+func checkFlagHelp(t *testing.T, command string, v *kong.Value) {
+	t.Helper()
+	if help := v.Help; help == "" || help[:1] != strings.ToUpper(help[:1]) || strings.HasSuffix(help, ".") {
+		t.Errorf("the help of %s of %s is %q, want a phrase that starts with a capital letter, without a period", v.Name, command, help)
+	}
+}
+
+func TestHelpLayout(t *testing.T) {
+	t.Parallel()
+	f := &fakeRunner{}
+	const globals = "Global flags: `rbee help flags`\n"
+	status := f.command(t.Context(), nil, "status", "--help")
+	if status.code != 0 || !strings.HasPrefix(status.out, "Show the differences between hives and config.\n\nUsage: rbee status [flags]\n\n") || !strings.HasSuffix(status.out, "\n"+globals) {
+		t.Errorf("status --help exits with %d and prints\n%s\nwant the summary, the usage and last the line about global flags", status.code, status.out)
+	}
+	if strings.Contains(status.out, "--no-color") {
+		t.Errorf("status --help prints\n%s\nwant no global flags", status.out)
+	}
+	if got := f.command(t.Context(), nil, "help", "status"); got != status {
+		t.Errorf("help status = %+v, want the output of status --help: %+v", got, status)
+	}
+	root := f.command(t.Context(), nil)
+	if got := f.command(t.Context(), nil, "help"); got != root {
+		t.Errorf("help = %+v, want the output of rbee without arguments: %+v", got, root)
+	}
+	for args, want := range map[string]string{
+		"help flags":          "  -q, --quiet                 Print only the result, without progress\n",
+		"help exit-codes":     "  130  interrupted\n",
+		"key --help":          "  revoke  Revoke an API key\n",
+		"help key add":        "Usage: rbee key add NAME [flags]\n",
+		"spawn-worker --help": "Usage: rbee spawn-worker --worker TYPE --model MODEL [flags] [-- ENGINE-FLAGS]\n",
+		"sync --help":         "Usage: rbee sync [TYPE...] [flags]\n",
+	} {
+		if got := f.command(t.Context(), nil, strings.Fields(args)...); got.code != 0 || !strings.Contains(got.out, want) {
+			t.Errorf("%s exits with %d and prints\n%s\nwant %q in it", args, got.code, got.out, want)
+		}
+	}
+	if got := f.command(t.Context(), nil, "help", "nosuch"); got.code != exitUsage || got.out != "" {
+		t.Errorf("help nosuch = %+v, want exit code %d and an empty stdout", got, exitUsage)
+	}
+}
+
+// TestHelpFitsTheTerminal checks the width of all help texts except examples,
+// which are not wrapped.
+func TestHelpFitsTheTerminal(t *testing.T) {
+	t.Parallel()
+	parser, err := newParser(&grammar{}, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := []string{"", "help flags", "help exit-codes"}
+	for _, node := range parser.Model.Leaves(true) {
+		lines = append(lines, node.Path()+" --help")
+	}
+	for _, line := range lines {
+		r := (&fakeRunner{}).command(t.Context(), nil, strings.Fields(line)...)
+		for text := range strings.Lines(r.out) {
+			text = strings.TrimSuffix(text, "\n")
+			if utf8.RuneCountInString(text) > 80 && !strings.HasPrefix(text, "  rbee ") {
+				t.Errorf("%s prints a line of %d columns, want at most 80: %q", line, utf8.RuneCountInString(text), text)
+			}
 		}
 	}
 }
@@ -220,11 +298,11 @@ func TestWorkerArgs(t *testing.T) {
 	t.Parallel()
 	line, ok := WorkerArgs("rbee-worker-echo", []string{"--port", "1"})
 	if want := []string{"worker", "echo", "--port", "1"}; !ok || !reflect.DeepEqual(line, want) {
-		t.Errorf("got %q, %t", line, ok)
+		t.Errorf("WorkerArgs(rbee-worker-echo) = %q, %t, want %q, true", line, ok, want)
 	}
 	for _, name := range []string{"rbee", "rbee-worker-", "rbee-worker"} {
 		if _, ok := WorkerArgs(name, nil); ok {
-			t.Errorf("%q is taken for a worker", name)
+			t.Errorf("WorkerArgs(%q) = true, want false", name)
 		}
 	}
 }
@@ -236,31 +314,31 @@ func TestAliasFrom(t *testing.T) {
 		strings.Repeat("x", 80): strings.Repeat("x", 63),
 	} {
 		if got := aliasFrom(name); got != want {
-			t.Errorf("%q: %q, want %q", name, got, want)
+			t.Errorf("aliasFrom(%q) = %q, want %q", name, got, want)
 		}
 	}
 }
 
-func TestWriteConfigKeepsTheOldOneOnFailure(t *testing.T) {
+func TestWriteConfigNeedsForceToOverwrite(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "sub", "hives.conf")
 	if err := writeConfig(path, []byte("one"), false); err != nil {
 		t.Fatal(err)
 	}
 	if err := writeConfig(path, []byte("two"), false); err == nil {
-		t.Error("a config was overwritten without force")
+		t.Error("writeConfig without force on an existing file returned nil, want an error")
 	}
 	if got, _ := os.ReadFile(path); string(got) != "one" {
-		t.Errorf("the config is %q", got)
+		t.Errorf("config = %q, want %q", got, "one")
 	}
 	if err := writeConfig(path, []byte("two"), true); err != nil {
 		t.Fatal(err)
 	}
 	if got, _ := os.ReadFile(path); string(got) != "two" {
-		t.Errorf("the config is %q", got)
+		t.Errorf("config = %q, want %q", got, "two")
 	}
 	entries, _ := os.ReadDir(filepath.Dir(path))
 	if len(entries) != 1 {
-		t.Errorf("%d files lie beside the config", len(entries)-1)
+		t.Errorf("the directory has %d files, want only the config", len(entries))
 	}
 }

@@ -13,25 +13,28 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 )
 
-// completeCommand is what completion scripts call: the words of the command
-// line follow, the last one being completed. Each line of the answer is a word,
-// a tab and what it means.
+// completeCommand is the command that completion scripts run. Its arguments are the
+// words of the command line; it completes the last word. Each line of output is a
+// word, a tab and a description.
 const completeCommand = "__complete"
 
 type completionCmd struct {
-	Shell string `arg:"" enum:"bash,zsh,fish" help:"bash, zsh or fish."`
+	Shell string `arg:"" enum:"bash,zsh,fish" help:"Shell: bash, zsh or fish"`
 }
 
-// Help is shown below the command's summary.
-func (completionCmd) Help() string {
-	return describe("Commands, flags, the aliases of hives and worker types are completed.", []string{
-		`source <(rbee completion bash)`,
-		`rbee completion zsh > "${fpath[1]}/_rbee"`,
-		`rbee completion fish > ~/.config/fish/completions/rbee.fish`,
-	})
+// help implements [helper].
+func (completionCmd) help() commandHelp {
+	return commandHelp{
+		text: "The script completes commands, flags, hive aliases and worker types.",
+		examples: []string{
+			`source <(rbee completion bash)`,
+			`rbee completion zsh > "${fpath[1]}/_rbee"`,
+			`rbee completion fish > ~/.config/fish/completions/rbee.fish`,
+		},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *completionCmd) Run(a *app) error {
 	_, err := io.WriteString(a.p.Stdout, completionScripts[c.Shell])
 	return err
@@ -81,7 +84,8 @@ complete -c rbee -l output -s o -r -F
 `,
 }
 
-// complete answers a completion script. It never fails: no answer is an answer.
+// complete prints the candidates for a completion script. It ignores errors except
+// write errors.
 func (a *app) complete(ctx context.Context, root *kong.Node, words []string) error {
 	if len(words) > 0 && words[0] == "--" {
 		words = words[1:]
@@ -92,15 +96,15 @@ func (a *app) complete(ctx context.Context, root *kong.Node, words []string) err
 	words = joinEquals(words)
 	before, current := words[:len(words)-1], words[len(words)-1]
 	c := completer{a: a, node: root, aliases: func() []string { return a.aliases(ctx) }}
-	for _, answer := range c.answers(before, current) {
-		if _, err := fmt.Fprintln(a.p.Stdout, answer); err != nil {
+	for _, candidate := range c.candidates(before, current) {
+		if _, err := fmt.Fprintln(a.p.Stdout, candidate); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// joinEquals undoes that bash splits --flag=value into three words.
+// joinEquals removes the "=" words, since bash splits --flag=value into three words.
 func joinEquals(words []string) []string {
 	out := slices.DeleteFunc(slices.Clone(words[:len(words)-1]), func(w string) bool { return w == "=" })
 	last := words[len(words)-1]
@@ -110,9 +114,9 @@ func joinEquals(words []string) []string {
 	return append(out, last)
 }
 
-// aliases are the hives that are known, or none.
+// aliases returns the aliases of the known hives, or nil after an error.
 func (a *app) aliases(ctx context.Context) []string {
-	report, err := a.ask(ctx, operations.HiveList{ConfigPath: a.config()}, nil)
+	report, err := a.runOperation(ctx, operations.HiveList{ConfigPath: a.config()}, nil)
 	list, ok := report.(*operations.HiveListReport)
 	if err != nil || !ok {
 		return nil
@@ -124,7 +128,7 @@ func (a *app) aliases(ctx context.Context) []string {
 	return names
 }
 
-// workerTypes are those that there are recipes for, or none.
+// workerTypes returns the worker types with a recipe, or nil after an error.
 func (a *app) workerTypes() []string {
 	paths, err := a.paths()
 	if err != nil {
@@ -144,14 +148,15 @@ type completer struct {
 	aliases func() []string
 }
 
-func (c *completer) answers(before []string, current string) []string {
+// candidates returns the completions of current after the words before it.
+func (c *completer) candidates(before []string, current string) []string {
 	if slices.Contains(before, "--") {
-		return nil // what comes now is not rbee's
+		return nil // flags of an engine
 	}
-	waiting, positional := c.follow(before)
+	pending, positional := c.follow(before)
 	switch {
-	case waiting != nil:
-		return c.values(waiting.Value, "", current)
+	case pending != nil:
+		return c.values(pending.Value, "", current)
 	case strings.HasPrefix(current, "-"):
 		if name, value, ok := strings.Cut(current, "="); ok {
 			if flag := c.flag(name); flag != nil {
@@ -173,22 +178,22 @@ func (c *completer) answers(before []string, current string) []string {
 	return out
 }
 
-// follow goes down to the command that the words name. waiting is the flag
-// whose value comes next, positional how many arguments were given.
-func (c *completer) follow(words []string) (waiting *kong.Flag, positional int) {
+// follow selects the command that the words name. pending is the flag whose value
+// is completed, or nil; positional is the number of arguments before it.
+func (c *completer) follow(words []string) (pending *kong.Flag, positional int) {
 	for _, word := range words {
 		switch {
-		case waiting != nil:
-			if waiting.Name == "config" {
+		case pending != nil:
+			if pending.Name == "config" {
 				c.a.flags().Config = word
 			}
-			waiting = nil
+			pending = nil
 		case strings.HasPrefix(word, "-"):
-			name, value, given := strings.Cut(word, "=")
+			name, value, hasValue := strings.Cut(word, "=")
 			flag := c.flag(name)
 			switch {
-			case flag != nil && !flag.IsBool() && !given:
-				waiting = flag
+			case flag != nil && !flag.IsBool() && !hasValue:
+				pending = flag
 			case flag != nil && flag.Name == "config":
 				c.a.flags().Config = value
 			}
@@ -200,9 +205,10 @@ func (c *completer) follow(words []string) (waiting *kong.Flag, positional int) 
 			}
 		}
 	}
-	return waiting, positional
+	return pending, positional
 }
 
+// flag returns the flag with the name or letter in word, or nil.
 func (c *completer) flag(word string) *kong.Flag {
 	for _, group := range c.node.AllFlags(true) {
 		for _, f := range group {
@@ -214,6 +220,7 @@ func (c *completer) flag(word string) *kong.Flag {
 	return nil
 }
 
+// flagNames returns the flags that start with current.
 func (c *completer) flagNames(current string) []string {
 	var out []string
 	for _, group := range c.node.AllFlags(true) {
@@ -227,7 +234,7 @@ func (c *completer) flagNames(current string) []string {
 	return out
 }
 
-// values are the words that a flag or argument can take, as far as rbee knows.
+// values returns the known values of a flag or an argument.
 func (c *completer) values(v *kong.Value, prefix, current string) []string {
 	var known []string
 	switch {

@@ -10,26 +10,27 @@ import (
 )
 
 type deleteModelCmd struct {
-	Which modelFlags `embed:""`
-	Yes   bool       `short:"y" help:"Do not ask."`
+	Model modelFlags `embed:""`
+	Yes   bool       `short:"y" help:"Do not ask for confirmation"`
 }
 
-// Help is shown below the command's summary.
-func (deleteModelCmd) Help() string {
-	return describe("It asks before that. A model that a worker uses is refused, and files that other models share with it stay.",
-		[]string{"rbee delete-model Qwen/Qwen3-8B --hive gpu-1", "rbee delete-model Qwen/Qwen3-8B --hive gpu-1 --yes"},
-		exitInvalid, exitUnreachable, exitLocked)
+// help implements [helper].
+func (deleteModelCmd) help() commandHelp {
+	return commandHelp{
+		text:     "Asks for confirmation. Models in use by a worker are not deleted. Files shared with other models are kept.",
+		examples: []string{"rbee delete-model Qwen/Qwen3-8B --hive gpu-1", "rbee delete-model Qwen/Qwen3-8B --hive gpu-1 --yes"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *deleteModelCmd) Run(ctx context.Context, a *app) error {
 	if !c.Yes && !(a.terminal(a.p.Stdin) && a.terminal(a.p.Stderr)) {
 		return &usageError{
-			message: "delete-model removes files, and there is no terminal to ask on",
-			hint:    "say --yes if that is meant",
+			message: "delete-model needs a terminal for its prompt",
+			hint:    "use --yes to delete without a prompt",
 		}
 	}
-	target, err := a.findModel(ctx, c.Which.Hive, c.Which.ID)
+	target, err := a.findModel(ctx, c.Model.Hive, c.Model.ID)
 	if err != nil {
 		return err
 	}
@@ -38,12 +39,12 @@ func (c *deleteModelCmd) Run(ctx context.Context, a *app) error {
 			return err
 		}
 	}
-	return a.operate(ctx, operations.ModelDelete{Target: target, ID: c.Which.ID})
+	return a.operate(ctx, operations.ModelDelete{Target: target, ID: c.Model.ID})
 }
 
-// confirm shows the model and asks for a yes.
+// confirm prints the model and asks for confirmation.
 func (c *deleteModelCmd) confirm(ctx context.Context, a *app, target operations.Target) error {
-	report, err := listAll[*operations.ModelGetReport](ctx, a, operations.ModelGet{Target: target, ID: c.Which.ID})
+	report, err := listAll[*operations.ModelGetReport](ctx, a, operations.ModelGet{Target: target, ID: c.Model.ID})
 	if err != nil {
 		return err
 	}
@@ -53,7 +54,7 @@ func (c *deleteModelCmd) confirm(ctx context.Context, a *app, target operations.
 	}
 	yes, err := (&prompter{a}).Confirm(ctx, fmt.Sprintf("Delete this model from %s?", target.HiveID))
 	if err == nil && !yes {
-		err = errors.New("nothing was deleted")
+		err = errors.New("canceled; nothing was deleted")
 	}
 	return err
 }

@@ -7,16 +7,18 @@ import (
 )
 
 type demoCmd struct {
-	Keep bool `help:"Leave the hosts up until Ctrl-C, and print the environment to go on by hand."`
+	Keep bool `help:"Keep the hosts running until Ctrl-C, and print the environment for using them"`
 }
 
-// Help is shown below the command's summary.
-func (demoCmd) Help() string {
-	return describe("The hosts speak the real SSH protocol and have a home directory each. Nothing is left behind.",
-		[]string{"rbee demo", "rbee demo --keep"})
+// help implements [helper].
+func (demoCmd) help() commandHelp {
+	return commandHelp{
+		text:     "The hosts are SSH servers in this process, each with its own home directory. The demo removes all its files when it ends.",
+		examples: []string{"rbee demo", "rbee demo --keep"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *demoCmd) Run(ctx context.Context, a *app) error {
 	return demo.Run(ctx, demo.Options{Stdout: a.p.Stdout, Stderr: a.p.Stderr, Getenv: a.p.Getenv, Keep: c.Keep})
 }

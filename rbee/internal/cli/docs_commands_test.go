@@ -59,16 +59,27 @@ func TestDocsCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = kong.Visit(parser.Model, func(node kong.Visitable, next kong.Next) error {
-		if n, ok := node.(*kong.Node); ok && n.Detail != "" {
-			for line := range strings.Lines(n.Detail) {
-				for _, args := range rbeeCommands(strings.TrimSpace(line)) {
-					if !strings.HasPrefix(strings.TrimSpace(line), "rbee ") {
-						continue // prose
-					}
-					examples++
-					if err := parseArgs(args); err != nil {
-						t.Errorf("help of %s: parsing %q: %v, want a valid command", n.FullPath(), strings.TrimSpace(line), err)
-					}
+		n, ok := node.(*kong.Node)
+		if !ok || !n.Target.CanAddr() {
+			return next(nil)
+		}
+		c, ok := n.Target.Addr().Interface().(helper)
+		if !ok {
+			return next(nil)
+		}
+		h := c.help()
+		for _, example := range h.examples {
+			for _, args := range rbeeCommands(example) {
+				examples++
+				if err := parseArgs(args); err != nil {
+					t.Errorf("help of %s: parsing %q: %v, want a valid command", n.FullPath(), example, err)
+				}
+			}
+		}
+		for _, code := range inlineCode.FindAllStringSubmatch(h.text, -1) {
+			for _, args := range rbeeCommands(code[1]) {
+				if err := checkNames(args); err != nil {
+					t.Errorf("help of %s: `%s`: %v, want existing commands and flags", n.FullPath(), code[1], err)
 				}
 			}
 		}

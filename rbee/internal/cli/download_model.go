@@ -7,21 +7,23 @@ import (
 )
 
 type downloadModelCmd struct {
-	Model    string   `arg:"" help:"org/repo of the model hub, with :QUANTISATION or :FILE for a part of it and @REVISION for another than main; or a file: or https: address with #sha256=."`
-	Hive     []string `placeholder:"ALIAS" help:"The hive; may be given several times, and left out if the config has only one."`
-	AllHives bool     `help:"Every hive of the config."`
+	Model    string   `arg:"" help:"Hugging Face repository org/repo, optionally with :QUANTIZATION or :FILE and @REVISION; or a file: URL, or an https: URL with #sha256=…"`
+	Hive     []string `placeholder:"ALIAS" help:"Hive; repeat for several (default: the only hive)"`
+	AllHives bool     `help:"All hives in the config"`
 }
 
-// Help is shown below the command's summary.
-func (downloadModelCmd) Help() string {
-	return describe("$HF_TOKEN and $HF_ENDPOINT are passed on if they are set here; else the hive's own count. Cut off, a download goes on where it was when it is asked for again. With --json the result for several hives, and for --all-hives, is {\"hives\":[{\"alias\":...,\"report\":...}]}, with \"error\" in place of \"report\" where it failed.",
-		[]string{
+// help implements [helper].
+func (downloadModelCmd) help() commandHelp {
+	return commandHelp{
+		text: "An interrupted download continues when you run the command again. $HF_TOKEN and $HF_ENDPOINT are sent to the hive if they are set here; otherwise the hive uses its own.\n\nWith --json, the result for several hives or --all-hives is {\"hives\":[{\"alias\":...,\"report\":...}]}; a hive that failed has \"error\" instead of \"report\".",
+		examples: []string{
 			"rbee download-model Qwen/Qwen3-8B --hive gpu-1",
 			"rbee download-model ggml-org/gemma-3-4b-it-GGUF:Q4_K_M --all-hives",
-		}, exitInvalid, exitUnreachable, exitLocked)
+		},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *downloadModelCmd) Run(ctx context.Context, a *app) error {
 	download := func(alias string) operations.Operation {
 		return operations.ModelDownload{
@@ -31,21 +33,21 @@ func (c *downloadModelCmd) Run(ctx context.Context, a *app) error {
 	}
 	switch {
 	case c.AllHives && len(c.Hive) > 0:
-		return &usageError{message: "--all-hives and --hive do not go together", hint: "leave one of them out"}
+		return &usageError{message: "--all-hives and --hive cannot be combined", hint: "remove --all-hives or --hive"}
 	case c.AllHives:
 		aliases, err := a.configHives(ctx)
 		if err != nil {
 			return err
 		}
-		return a.each(ctx, aliases, download)
+		return a.operateEach(ctx, aliases, download)
 	case len(c.Hive) > 1:
-		return a.each(ctx, c.Hive, download)
+		return a.operateEach(ctx, c.Hive, download)
 	}
-	named := ""
+	alias := ""
 	if len(c.Hive) == 1 {
-		named = c.Hive[0]
+		alias = c.Hive[0]
 	}
-	hive, err := a.oneHive(ctx, named)
+	hive, err := a.oneHive(ctx, alias)
 	if err != nil {
 		return err
 	}

@@ -17,7 +17,7 @@ import (
 
 const moduleRoot = "../../.."
 
-// source is the module's code without its tests, by directory.
+// source is the parseCall code of the module without tests, by directory.
 type source struct {
 	files    *token.FileSet
 	packages map[string][]*ast.File
@@ -40,12 +40,12 @@ func readSource(t *testing.T) source {
 		return err
 	})
 	if err != nil || len(s.packages) < 20 {
-		t.Fatalf("reading the module: %v; %d packages", err, len(s.packages))
+		t.Fatalf("readSource read %d packages with error %v, want at least 20", len(s.packages), err)
 	}
 	return s
 }
 
-// at is the place of a node: "pkgmgr/apply.go:12".
+// at returns the position of a node, such as "pkgmgr/apply.go:12".
 func (s source) at(n ast.Node) string {
 	p := s.files.Position(n.Pos())
 	name, err := filepath.Rel(moduleRoot, p.Filename)
@@ -55,21 +55,21 @@ func (s source) at(n ast.Node) string {
 	return fmt.Sprintf("%s:%d", filepath.ToSlash(name), p.Line)
 }
 
-// mayParse are the functions that read the text of another program, which sends
-// nothing else, or are tests: directory and function, or "..." for all of a directory.
-var mayParse = map[string]string{
-	"sshx classifyChannel":               "RFC 4254 has one reason for every failed connection, and OpenSSH sends strerror's text",
-	"sshx/sshtest/conform ...":           "a suite of tests",
-	"sshx systemError":                   "the tools of a machine report strerror's text on stderr alone",
-	"gpu ...":                            "the vendors' tools report in words",
-	"pkgmgr/internal/strict yamlProblem": "yaml.v3 has the line of a syntax error in its text alone",
-	// It reads the body of an HTTP response, which the test does not recognize as an error.
-	"rbee/internal/controller speaksNoChat": "an engine answers 400 with a text of its own where a model has no chat template",
+// parsingAllowed lists the functions that may parse the text of an error, with the
+// reason: directory and function, or "..." for all functions of a directory.
+var parsingAllowed = map[string]string{
+	"sshx classifyChannel":               "RFC 4254 has one code for all failed connections, and OpenSSH sends the text of strerror",
+	"sshx/sshtest/conform ...":           "a test suite",
+	"sshx systemError":                   "shell tools only report the text of strerror, on stderr",
+	"gpu ...":                            "the tools of GPU vendors only report text",
+	"pkgmgr/internal/strict yamlProblem": "yaml.v3 reports the line of a syntax error only in its text",
+	// The text is the body of an HTTP response.
+	"rbee/internal/controller speaksNoChat": "engines answer 400 with different texts if a model has no chat template",
 }
 
-// TestNoCodeParsesMessages finds code that decides by the text of an error. An error
-// has a code, a reason and a subject for that, and errors of the system are classified
-// with errors.Is.
+// TestNoCodeParsesMessages finds code that branches on the text of an error. Errors
+// have a code, a reason and a subject for this purpose, and system errors can be
+// classified with errors.Is.
 func TestNoCodeParsesMessages(t *testing.T) {
 	t.Parallel()
 	s := readSource(t)
@@ -78,16 +78,16 @@ func TestNoCodeParsesMessages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for place, what := range parsing(files) {
+		for node, p := range findParsing(files) {
 			name := filepath.ToSlash(dir) + " "
-			if mayParse[name+what.function] == "" && mayParse[name+"..."] == "" {
-				t.Errorf("%s: %s parses the text of an error: branch on its Reason, or use errors.Is", s.at(place), what.call)
+			if parsingAllowed[name+p.function] == "" && parsingAllowed[name+"..."] == "" {
+				t.Errorf("%s: %s parses the text of an error: branch on its Reason, or use errors.Is", s.at(node), p.call)
 			}
 		}
 	}
 }
 
-func TestParsingFindsMessages(t *testing.T) {
+func TestFindParsing(t *testing.T) {
 	t.Parallel()
 	const head = "package p\nimport (\"strings\"; \"regexp\")\nvar re = regexp.MustCompile(\"x\")\ntype E struct{ Message string }\nfunc helper(a int, text string) bool { return strings.Contains(text, \"x\") }\n"
 	for code, want := range map[string]int{
@@ -101,7 +101,7 @@ func TestParsingFindsMessages(t *testing.T) {
 		`_ = err.Error() == "EOF"`:                                                             1,
 		`switch e.Message { case "x": }`:                                                       1,
 		`func() { text := err.Error(); _ = strings.Index(text, "x") }()`:                       1,
-		`first, _, _ := strings.Cut(e.Message, "\n"); _ = first`:                               0, // how it is shown
+		`first, _, _ := strings.Cut(e.Message, "\n"); _ = first`:                               0, // formatting
 		`strings.Contains(name, "x")`:                                                          0,
 		`println(strings.TrimPrefix(err.Error(), "x: "))`:                                      0,
 		`strings.Contains(c.Message.Content, "x")`:                                             0,
@@ -111,20 +111,20 @@ func TestParsingFindsMessages(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := parsing([]*ast.File{file}); len(got) != want {
-			t.Errorf("%s: found %d, want %d", code, len(got), want)
+		if got := findParsing([]*ast.File{file}); len(got) != want {
+			t.Errorf("findParsing(%s) found %d calls, want %d", code, len(got), want)
 		}
 	}
 }
 
-// parsed is a call that looks for something in the text of an error.
-type parsed struct{ function, call string }
+// parseCall is a call that parses the text of an error, and the function that contains it.
+type parseCall struct{ function, call string }
 
-// parsing finds the calls in a package that look for something in the text of an
-// error, directly or through a function of the package.
-func parsing(files []*ast.File) map[ast.Node]parsed {
-	p := messageParser{found: map[ast.Node]parsed{}, params: map[string][]int{}}
-	for before := -1; len(p.params) != before; { // functions that look into a parameter, until there are no more
+// findParsing finds the calls in a package that parse the text of an error, directly or
+// through a function of the package.
+func findParsing(files []*ast.File) map[ast.Node]parseCall {
+	p := messageParser{found: map[ast.Node]parseCall{}, params: map[string][]int{}}
+	for before := -1; len(p.params) != before; { // until no more functions parse a parameter
 		before = len(p.params)
 		p.each(files, p.learn)
 	}
@@ -132,10 +132,10 @@ func parsing(files []*ast.File) map[ast.Node]parsed {
 	return p.found
 }
 
-// messageParser is the state of parsing.
+// messageParser is the state of findParsing.
 type messageParser struct {
-	found  map[ast.Node]parsed
-	params map[string][]int // by function: which of its parameters it looks into
+	found  map[ast.Node]parseCall
+	params map[string][]int // by function: the parameters that it parses
 }
 
 func (p *messageParser) each(files []*ast.File, do func(*ast.FuncDecl)) {
@@ -148,15 +148,15 @@ func (p *messageParser) each(files []*ast.File, do func(*ast.FuncDecl)) {
 	}
 }
 
-// learn notes which parameters of a function are looked into.
+// learn records which parameters a function parses.
 func (p *messageParser) learn(f *ast.FuncDecl) {
 	i := 0
 	for _, field := range f.Type.Params.List {
 		for _, name := range field.Names {
-			looks := false
-			texts := spread(f.Body, map[string]bool{name.Name: true}, func(ast.Expr) bool { return false })
-			p.look(f.Body, func(e ast.Expr) bool { return mentions(e, texts, func(ast.Expr) bool { return false }) }, func(ast.Node, string) { looks = true })
-			if isText(field.Type) && looks && !slices.Contains(p.params[f.Name.Name], i) {
+			parses := false
+			texts := derivedTexts(f.Body, map[string]bool{name.Name: true}, func(ast.Expr) bool { return false })
+			p.look(f.Body, func(e ast.Expr) bool { return mentions(e, texts, func(ast.Expr) bool { return false }) }, func(ast.Node, string) { parses = true })
+			if isText(field.Type) && parses && !slices.Contains(p.params[f.Name.Name], i) {
 				p.params[f.Name.Name] = append(p.params[f.Name.Name], i)
 			}
 			i++
@@ -164,22 +164,22 @@ func (p *messageParser) learn(f *ast.FuncDecl) {
 	}
 }
 
-// check finds the places in a function that look into the text of an error.
+// check finds the calls in a function that parse the text of an error.
 func (p *messageParser) check(f *ast.FuncDecl) {
-	texts := spread(f.Body, map[string]bool{}, isErrorText)
+	texts := derivedTexts(f.Body, map[string]bool{}, isErrorText)
 	p.look(f.Body, func(e ast.Expr) bool { return mentions(e, texts, isErrorText) }, func(n ast.Node, call string) {
-		p.found[n] = parsed{f.Name.Name, call}
+		p.found[n] = parseCall{f.Name.Name, call}
 	})
 }
 
-// looking are the functions of strings and bytes, and the methods of regular
-// expressions, that say whether or where something is in a text.
-var looking = []string{
+// searchFuncs are the functions of strings and bytes, and the methods of regular
+// expressions, that search in a text.
+var searchFuncs = []string{
 	"Contains", "ContainsAny", "ContainsFunc", "HasPrefix", "HasSuffix", "Cut", "CutPrefix", "CutSuffix", "EqualFold", "Index", "LastIndex", "Count",
 	"Match", "MatchString", "FindString", "FindStringSubmatch", "FindAllString",
 }
 
-// look calls found for every expression that looks into a text.
+// look calls found for every expression that searches in a text.
 func (p *messageParser) look(body ast.Node, text func(ast.Expr) bool, found func(n ast.Node, call string)) {
 	ast.Inspect(body, func(n ast.Node) bool {
 		switch n := n.(type) {
@@ -194,7 +194,7 @@ func (p *messageParser) look(body ast.Node, text func(ast.Expr) bool, found func
 		case *ast.CallExpr:
 			switch fun := n.Fun.(type) {
 			case *ast.SelectorExpr:
-				if slices.Contains(looking, fun.Sel.Name) && !cutsLine(n) && slices.ContainsFunc(n.Args, text) {
+				if slices.Contains(searchFuncs, fun.Sel.Name) && !cutsLine(n) && slices.ContainsFunc(n.Args, text) {
 					found(n, fun.Sel.Name)
 				}
 			case *ast.Ident:
@@ -209,8 +209,8 @@ func (p *messageParser) look(body ast.Node, text func(ast.Expr) bool, found func
 	})
 }
 
-// spread adds the variables that are made of a text to texts, by name.
-func spread(body ast.Node, texts map[string]bool, root func(ast.Expr) bool) map[string]bool {
+// derivedTexts adds the names of variables that are derived from a text to texts.
+func derivedTexts(body ast.Node, texts map[string]bool, root func(ast.Expr) bool) map[string]bool {
 	ast.Inspect(body, func(n ast.Node) bool {
 		a, ok := n.(*ast.AssignStmt)
 		if !ok {
@@ -227,8 +227,8 @@ func spread(body ast.Node, texts map[string]bool, root func(ast.Expr) bool) map[
 	return texts
 }
 
-// mentions reports whether an expression is a text, or another form of one: in lower
-// case, trimmed, with something added.
+// mentions reports whether an expression is a text or derived from one, such as in
+// lower case or with a prefix.
 func mentions(e ast.Expr, texts map[string]bool, root func(ast.Expr) bool) bool {
 	switch e := e.(type) {
 	case *ast.Ident:
@@ -269,13 +269,13 @@ func isText(e ast.Expr) bool {
 	return ok && name.Name == "string"
 }
 
-// isLiteral reports whether an expression is a text in quotation marks, but the empty one.
+// isLiteral reports whether an expression is a string literal that is not empty.
 func isLiteral(e ast.Expr) bool {
 	lit, ok := e.(*ast.BasicLit)
 	return ok && lit.Kind == token.STRING && lit.Value != `""`
 }
 
-// cutsLine reports whether a call takes the lines of a text apart, which is how it is shown.
+// cutsLine reports whether a call splits a text into lines, which is formatting.
 func cutsLine(n *ast.CallExpr) bool {
 	if len(n.Args) != 2 {
 		return false
@@ -284,7 +284,8 @@ func cutsLine(n *ast.CallExpr) bool {
 	return ok && (lit.Value == `"\n"` || lit.Value == `'\n'`)
 }
 
-// TestEveryErrorHasAReason finds errors that are made without a reason of the list.
+// TestEveryErrorHasAReason checks that every literal of an operations.Error sets Reason
+// to a constant.
 func TestEveryErrorHasAReason(t *testing.T) {
 	t.Parallel()
 	s := readSource(t)
@@ -303,7 +304,7 @@ func TestEveryErrorHasAReason(t *testing.T) {
 					for i, left := range n.Lhs {
 						if sel, ok := left.(*ast.SelectorExpr); ok && sel.Sel.Name == "Reason" && len(n.Rhs) == len(n.Lhs) && strings.HasPrefix(s.at(n), "operations/") {
 							if isLiteral(n.Rhs[i]) {
-								t.Errorf("%s: the reason is a text, want a constant of operations", s.at(n))
+								t.Errorf("%s: Reason is a string literal, want a constant of operations", s.at(n))
 							}
 						}
 					}
@@ -313,12 +314,12 @@ func TestEveryErrorHasAReason(t *testing.T) {
 		}
 	}
 	if found < 50 {
-		t.Errorf("found %d errors, want those of the module", found)
+		t.Errorf("found %d literals of operations.Error, want at least 50", found)
 	}
 }
 
-// errorsIn lists the literals of an operations.Error that n is, or has as elements
-// without a type of their own.
+// errorsIn returns the literals of operations.Error in n: n itself, or its elements
+// without an explicit type.
 func errorsIn(n *ast.CompositeLit, own bool) []*ast.CompositeLit {
 	isError := func(e ast.Expr) bool {
 		if star, ok := e.(*ast.StarExpr); ok {
@@ -366,16 +367,16 @@ func (s source) checkReason(t *testing.T, lit *ast.CompositeLit) {
 		}
 		if name, ok := kv.Key.(*ast.Ident); ok && name.Name == "Reason" {
 			if _, text := kv.Value.(*ast.BasicLit); text {
-				t.Errorf("%s: the reason is a text, want a constant of operations", s.at(lit))
+				t.Errorf("%s: Reason is a string literal, want a constant of operations", s.at(lit))
 			}
 			return
 		}
 	}
-	t.Errorf("%s: an operations.Error without a Reason", s.at(lit))
+	t.Errorf("%s: the operations.Error has no Reason", s.at(lit))
 }
 
-// TestAccessCodesAreReasons compares the codes with which the queen's server rejects
-// requests, which that package cannot take from operations, with the list of reasons.
+// TestAccessCodesAreReasons checks that the error codes of package access, which cannot
+// import operations, are reasons of operations.
 func TestAccessCodesAreReasons(t *testing.T) {
 	t.Parallel()
 	s := readSource(t)
@@ -395,12 +396,12 @@ func TestAccessCodesAreReasons(t *testing.T) {
 			}
 			codes++
 			if !slices.Contains(operations.Reasons(), operations.Reason(code)) {
-				t.Errorf("%s: %q is no reason of operations", s.at(call), code)
+				t.Errorf("%s: code %q is not a reason of operations", s.at(call), code)
 			}
 			return true
 		})
 	}
 	if codes == 0 {
-		t.Error("found no codes in the package access")
+		t.Error("found no error codes in package access")
 	}
 }

@@ -3,8 +3,6 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strings"
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
@@ -22,50 +20,38 @@ const (
 	exitInterrupted = 130
 )
 
-// codeUsage is the code of wrong usage in JSON errors.
+// codeUsage is the error code of wrong usage.
 const codeUsage operations.Code = "usage"
 
-// exits words exit codes for a command's help, beside those of every command.
-func exits(codes ...int) string {
-	words := map[int]string{
-		exitOK: "fine", exitFailed: "failed", exitDrift: "drift found or changes pending",
-		exitInvalid: "the config is invalid", exitUnreachable: "a hive was unreachable and nothing else failed",
-		exitLocked: "locked by another run", exitUsage: "wrong usage", exitInterrupted: "interrupted",
-	}
-	var parts []string
-	for _, code := range append(append([]int{exitOK, exitFailed}, codes...), exitUsage, exitInterrupted) {
-		parts = append(parts, fmt.Sprintf("%d %s", code, words[code]))
-	}
-	return "Exit codes: " + strings.Join(parts, "; ") + "."
+// exitMeanings describes the exit codes for `rbee help exit-codes`.
+var exitMeanings = []struct {
+	code    int
+	meaning string
+}{
+	{exitOK, "success"},
+	{exitFailed, "failure"},
+	{exitDrift, "drift found, changes pending (sync --dry-run), or hive daemon not running (hive-status)"},
+	{exitInvalid, "invalid config, lockfile or recipe"},
+	{exitUnreachable, "a hive or the queen is unreachable and nothing else failed"},
+	{exitLocked, "a hive is locked by another run"},
+	{exitUsage, "wrong usage"},
+	{exitInterrupted, "interrupted"},
 }
 
-// describe is the long help of a command: examples, then exit codes.
-func describe(text string, examples []string, codes ...int) string {
-	var b strings.Builder
-	if text != "" {
-		b.WriteString(text + "\n\n")
-	}
-	b.WriteString("Examples:\n\n")
-	for _, e := range examples {
-		b.WriteString("    " + e + "\n")
-	}
-	return b.String() + "\n" + exits(codes...)
-}
-
-// outcomeError ends a command whose report was shown already.
+// outcomeError is the error of a command whose report was printed.
 type outcomeError operations.Outcome
 
 func (e outcomeError) Error() string { return string(e) }
 
-// usageError is a command line that cannot be meant.
+// usageError is the error of an invalid command line.
 type usageError struct {
 	message, hint string
-	code          operations.Code // "" stands for codeUsage
+	code          operations.Code // "" means codeUsage
 }
 
 func (e *usageError) Error() string { return e.message }
 
-// hintedError is an error for which the command knows better what to do.
+// hintedError is an error with a hint, which replaces the hint of package ui.
 type hintedError struct {
 	err  error
 	hint string
@@ -74,7 +60,7 @@ type hintedError struct {
 func (e *hintedError) Error() string { return e.err.Error() }
 func (e *hintedError) Unwrap() error { return e.err }
 
-// exitCode is the one place where an end of a command becomes a number.
+// exitCode returns the exit code of the program for the error of a command.
 func exitCode(err error) int {
 	var outcome outcomeError
 	var usage *usageError
@@ -115,11 +101,11 @@ func exitCode(err error) int {
 	}
 }
 
-// classify gives any error a code.
+// classify converts an error to an [operations.Error].
 func classify(err error) *operations.Error {
-	var own *operations.Error
-	if errors.As(err, &own) {
-		return own
+	var known *operations.Error
+	if errors.As(err, &known) {
+		return known
 	}
 	e := &operations.Error{Code: operations.CodeOf(err), Reason: operations.ReasonOf(err), Subject: operations.SubjectOf(err), Message: err.Error(), Err: err}
 	if errors.Is(err, context.Canceled) {
@@ -128,7 +114,7 @@ func classify(err error) *operations.Error {
 	return e
 }
 
-// finish shows an error that nothing has shown yet, and gives the exit code.
+// finish prints an error that was not printed yet and returns the exit code.
 func (a *app) finish(ctx context.Context, err error) int {
 	var outcome outcomeError
 	if err != nil && !errors.As(err, &outcome) {
@@ -140,7 +126,7 @@ func (a *app) finish(ctx context.Context, err error) int {
 	return exitCode(err)
 }
 
-// showError writes an error to stdout as JSON, or to stderr for a person.
+// showError writes an error to stdout as JSON, or to stderr as text.
 func (a *app) showError(err error) {
 	e, hint := classify(err), ""
 	var usage *usageError
@@ -155,7 +141,7 @@ func (a *app) showError(err error) {
 		hint = hinted.hint
 	}
 	if a.asJSON() {
-		_ = ui.JSONError(a.p.Stdout, e, hint) // a stdout that is gone leaves nobody to tell
+		_ = ui.JSONError(a.p.Stdout, e, hint) // a write error cannot be reported
 		return
 	}
 	_ = ui.Failure(a.p.Stderr, a.style(a.p.Stderr), e, hint)

@@ -10,13 +10,13 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// found is a worker or a model on a hive that may be the one that was asked for.
-type found struct {
+// match is a worker or a model on a hive that matches the requested one.
+type match struct {
 	hive, id string
-	exact    bool // it cannot be more so
+	exact    bool // the ID is the requested one
 }
 
-// kind is what pick chooses from.
+// kind is a kind of things that pick chooses from, with the reasons of its errors.
 type kind struct {
 	subject            operations.SubjectKind
 	missing, ambiguous operations.Reason
@@ -27,10 +27,11 @@ var (
 	modelKind  = kind{operations.SubjectModel, operations.ReasonModelNotFound, operations.ReasonModelAmbiguous}
 )
 
-// findWorker says where a worker is and which one is meant. Without a hive all
-// hives of the config are asked; only one with that id or process id will do.
-func (a *app) findWorker(ctx context.Context, hive, asked string) (t operations.Target, ref operations.WorkerRef, err error) {
-	if ref, err = workerRef(asked); err != nil || hive != "" {
+// findWorker returns the hive and the reference of the requested worker. Without a
+// hive it searches all hives of the config, where the ID, its prefix or the process
+// ID must match exactly one worker.
+func (a *app) findWorker(ctx context.Context, hive, requested string) (t operations.Target, ref operations.WorkerRef, err error) {
+	if ref, err = workerRef(requested); err != nil || hive != "" {
 		return a.target(hive), ref, err
 	}
 	aliases, err := a.configHives(ctx)
@@ -41,42 +42,42 @@ func (a *app) findWorker(ctx context.Context, hive, asked string) (t operations.
 	if err != nil {
 		return t, ref, err
 	}
-	var near []found
+	var matches []match
 	var others []string
 	for _, w := range list.Workers {
 		if w.State != operations.WorkerStopped {
 			others = append(others, w.ID+" on "+w.Hive)
 		}
 		if ref.PID != 0 && w.PID == ref.PID || ref.ID != "" && strings.HasPrefix(w.ID, ref.ID) {
-			near = append(near, found{w.Hive, w.ID, w.ID == ref.ID})
+			matches = append(matches, match{w.Hive, w.ID, w.ID == ref.ID})
 		}
 	}
-	one, err := pick(workerKind, asked, near, others, list.Errors)
+	selected, err := pick(workerKind, requested, matches, others, list.Errors)
 	if ref.ID != "" {
-		ref.ID = one.id
+		ref.ID = selected.id
 	}
-	return a.target(one.hive), ref, err
+	return a.target(selected.hive), ref, err
 }
 
-// workerRef reads a worker's id, the beginning of one, or a process id.
-func workerRef(asked string) (operations.WorkerRef, error) {
-	if asked == "" {
-		return operations.WorkerRef{}, &usageError{message: "the worker's id is empty", hint: "`rbee list-workers` shows the workers there are"}
+// workerRef parses a worker ID, a prefix of one, or a process ID.
+func workerRef(requested string) (operations.WorkerRef, error) {
+	if requested == "" {
+		return operations.WorkerRef{}, &usageError{message: "the worker ID is empty", hint: "run `rbee list-workers` to list the workers"}
 	}
-	if strings.Trim(asked, "0123456789") != "" {
-		return operations.WorkerRef{ID: asked}, nil
+	if strings.Trim(requested, "0123456789") != "" {
+		return operations.WorkerRef{ID: requested}, nil
 	}
-	pid, err := strconv.Atoi(asked)
+	pid, err := strconv.Atoi(requested)
 	if err != nil || pid < 1 {
-		return operations.WorkerRef{}, &usageError{message: asked + " is no process id", hint: "`rbee list-workers` shows the workers there are"}
+		return operations.WorkerRef{}, &usageError{message: "invalid process ID " + requested, hint: "run `rbee list-workers` to list the workers"}
 	}
 	return operations.WorkerRef{PID: pid}, nil
 }
 
-// findModel says on which hive a model is. Without a hive all hives of the
-// config are asked. The hive itself decides which model an id means, so any
-// model of the repository will do where no id is the same.
-func (a *app) findModel(ctx context.Context, hive, asked string) (operations.Target, error) {
+// findModel returns the hive of the requested model. Without a hive it searches all
+// hives of the config. The hive decides which model an ID refers to, so if no ID is
+// equal, any model of the repository matches.
+func (a *app) findModel(ctx context.Context, hive, requested string) (operations.Target, error) {
 	if hive != "" {
 		return a.target(hive), nil
 	}
@@ -88,19 +89,19 @@ func (a *app) findModel(ctx context.Context, hive, asked string) (operations.Tar
 	if err != nil {
 		return operations.Target{}, err
 	}
-	var near []found
+	var matches []match
 	var others []string
 	for _, m := range list.Models {
 		others = append(others, m.ID+" on "+m.Hive)
-		if m.ID == asked || repository(m.ID) == repository(asked) {
-			near = append(near, found{m.Hive, asked, m.ID == asked})
+		if m.ID == requested || repository(m.ID) == repository(requested) {
+			matches = append(matches, match{m.Hive, requested, m.ID == requested})
 		}
 	}
-	one, err := pick(modelKind, asked, near, others, list.Errors)
-	return a.target(one.hive), err
+	selected, err := pick(modelKind, requested, matches, others, list.Errors)
+	return a.target(selected.hive), err
 }
 
-// repository is what comes before the file and the revision of a model's id.
+// repository returns the ID of a model without file and revision.
 func repository(id string) string {
 	if end := strings.IndexAny(id, ":@"); end >= 0 {
 		return id[:end]
@@ -108,63 +109,65 @@ func repository(id string) string {
 	return id
 }
 
-// listAll asks all hives and shows that it does.
+// listAll runs an operation on all hives and prints its progress.
 func listAll[R operations.Report](ctx context.Context, a *app, op operations.Operation) (R, error) {
-	progress := a.draw()
-	defer a.endDrawing()
-	return askFor[R](ctx, a, op, progress.Handle)
+	progress := a.startProgress()
+	defer a.stopProgress()
+	return reportOf[R](ctx, a, op, progress.Handle)
 }
 
-// pick chooses the one that is meant. Anything but the exact id may fit on a
-// hive that could not be asked as well, so that it takes the answers of all.
-func pick(kind kind, asked string, near []found, others []string, silent []*operations.Error) (found, error) {
-	if slices.ContainsFunc(near, func(f found) bool { return f.exact }) {
-		near = slices.DeleteFunc(near, func(f found) bool { return !f.exact })
+// pick returns the only match. An inexact match counts only if all hives answered,
+// since it may match something on the other hives too.
+func pick(kind kind, requested string, matches []match, others []string, failures []*operations.Error) (match, error) {
+	if slices.ContainsFunc(matches, func(m match) bool { return m.exact }) {
+		matches = slices.DeleteFunc(matches, func(m match) bool { return !m.exact })
 	}
-	near = slices.Compact(near)
+	matches = slices.Compact(matches)
 	switch {
-	case len(near) > 1:
-		return found{}, &operations.Error{
-			Code: operations.CodeNotFound, Reason: kind.ambiguous, Subject: kind.subject.Named(asked), Message: fmt.Sprintf("%q may be %s", asked, places(near)),
+	case len(matches) > 1:
+		return match{}, &operations.Error{
+			Code: operations.CodeNotFound, Reason: kind.ambiguous, Subject: kind.subject.Named(requested), Message: fmt.Sprintf("%d %ss match %q: %s", len(matches), kind.subject, requested, places(matches)),
 		}
-	case len(near) == 1 && (near[0].exact || len(silent) == 0):
-		return near[0], nil
-	case len(near) == 1:
-		message := fmt.Sprintf("%q may be %s, but not every hive could be asked: %s", asked, places(near), reasons(silent))
-		return found{}, &hintedError{
-			&operations.Error{Code: silent[0].Code, Reason: silent[0].Reason, Subject: silent[0].Subject, Message: message},
-			"name the hive with --hive " + near[0].hive,
+	case len(matches) == 1 && (matches[0].exact || len(failures) == 0):
+		return matches[0], nil
+	case len(matches) == 1:
+		message := fmt.Sprintf("%q matches %s, but some hives did not answer: %s", requested, places(matches), reasons(failures))
+		return match{}, &hintedError{
+			&operations.Error{Code: failures[0].Code, Reason: failures[0].Reason, Subject: failures[0].Subject, Message: message},
+			"add --hive " + matches[0].hive,
 		}
-	case len(silent) > 0:
-		message := fmt.Sprintf("there is no %s %q on the hives that answered (%s); not asked: %s", kind.subject, asked, there(others), reasons(silent))
-		e := &operations.Error{Code: silent[0].Code, Reason: silent[0].Reason, Subject: silent[0].Subject, Message: message}
-		return found{}, &hintedError{e, "name the hive with --hive if it is one of those that answered not"}
+	case len(failures) > 0:
+		message := fmt.Sprintf("no %s %q on the hives that answered (%s); no answer from %s", kind.subject, requested, found(others), reasons(failures))
+		e := &operations.Error{Code: failures[0].Code, Reason: failures[0].Reason, Subject: failures[0].Subject, Message: message}
+		return match{}, &hintedError{e, "if it is on a hive that did not answer, add --hive"}
 	default:
-		message := fmt.Sprintf("there is no %s %q on any hive (%s)", kind.subject, asked, there(others))
-		return found{}, &operations.Error{Code: operations.CodeNotFound, Reason: kind.missing, Subject: kind.subject.Named(asked), Message: message}
+		message := fmt.Sprintf("no %s %q on any hive (%s)", kind.subject, requested, found(others))
+		return match{}, &operations.Error{Code: operations.CodeNotFound, Reason: kind.missing, Subject: kind.subject.Named(requested), Message: message}
 	}
 }
 
-// places words where several things are.
-func places(list []found) string {
-	words := make([]string, len(list))
-	for i, f := range list {
-		words[i] = f.id + " on " + f.hive
+// places lists matches with their hives.
+func places(matches []match) string {
+	texts := make([]string, len(matches))
+	for i, m := range matches {
+		texts[i] = m.id + " on " + m.hive
 	}
-	return strings.Join(words, " or ")
+	return strings.Join(texts, ", ")
 }
 
-func there(others []string) string {
+// found lists the things that were found instead of the requested one.
+func found(others []string) string {
 	if len(others) == 0 {
-		return "there are none"
+		return "found none"
 	}
-	return "there are " + several(others)
+	return "found " + listNames(others)
 }
 
+// reasons lists hives with their errors.
 func reasons(errs []*operations.Error) string {
-	words := make([]string, len(errs))
+	texts := make([]string, len(errs))
 	for i, e := range errs {
-		words[i] = e.Hive + " (" + e.Message + ")"
+		texts[i] = e.Hive + " (" + e.Message + ")"
 	}
-	return strings.Join(words, ", ")
+	return strings.Join(texts, ", ")
 }

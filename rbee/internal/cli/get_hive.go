@@ -7,15 +7,18 @@ import (
 )
 
 type getHiveCmd struct {
-	Alias string `arg:"" help:"The hive's name in the config."`
+	Alias string `arg:"" help:"Alias of the hive in the config"`
 }
 
-// Help is shown below the command's summary.
-func (getHiveCmd) Help() string {
-	return describe("It shows the config, the record, and what the machine itself answers.", []string{"rbee get-hive gpu-1"}, exitInvalid, exitUnreachable)
+// help implements [helper].
+func (getHiveCmd) help() commandHelp {
+	return commandHelp{
+		text:     "Prints the configuration, the record of the installation and the current state of the hive.",
+		examples: []string{"rbee get-hive gpu-1"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *getHiveCmd) Run(ctx context.Context, a *app) error {
 	return a.operate(ctx, operations.HiveGet{Alias: c.Alias, ConfigPath: a.config()})
 }

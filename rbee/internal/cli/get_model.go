@@ -6,27 +6,29 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// modelFlags name one model.
+// modelFlags select a model.
 type modelFlags struct {
-	ID   string `arg:"" name:"id" help:"The model, as list-models names it."`
-	Hive string `placeholder:"ALIAS" help:"The hive it is on; all are asked when not given."`
+	ID   string `arg:"" name:"model" help:"Model, as rbee list-models prints it"`
+	Hive string `placeholder:"ALIAS" help:"Hive of the model (default: search all hives)"`
 }
 
 type getModelCmd struct {
-	Which modelFlags `embed:""`
+	Model modelFlags `embed:""`
 }
 
-// Help is shown below the command's summary.
-func (getModelCmd) Help() string {
-	return describe("Its files are shown, and the device memory that serving it is expected to take.",
-		[]string{"rbee get-model Qwen/Qwen3-8B", "rbee get-model Qwen/Qwen3-8B --hive gpu-1"}, exitInvalid, exitUnreachable)
+// help implements [helper].
+func (getModelCmd) help() commandHelp {
+	return commandHelp{
+		text:     "Prints the files of the model and the GPU memory that a worker needs to serve it.",
+		examples: []string{"rbee get-model Qwen/Qwen3-8B", "rbee get-model Qwen/Qwen3-8B --hive gpu-1"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *getModelCmd) Run(ctx context.Context, a *app) error {
-	target, err := a.findModel(ctx, c.Which.Hive, c.Which.ID)
+	target, err := a.findModel(ctx, c.Model.Hive, c.Model.ID)
 	if err != nil {
 		return err
 	}
-	return a.operate(ctx, operations.ModelGet{Target: target, ID: c.Which.ID})
+	return a.operate(ctx, operations.ModelGet{Target: target, ID: c.Model.ID})
 }

@@ -6,24 +6,26 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// workerFlags name one worker process.
+// workerFlags select a worker process.
 type workerFlags struct {
-	ID   string `arg:"" name:"id" help:"Its id, as much of the beginning as is unique, or its process id."`
-	Hive string `placeholder:"ALIAS" help:"The hive it is on; all are asked when not given."`
+	ID   string `arg:"" name:"id" help:"Worker ID, a unique prefix of it, or a process ID"`
+	Hive string `placeholder:"ALIAS" help:"Hive of the worker (default: search all hives)"`
 }
 
 type getWorkerCmd struct {
-	Which workerFlags `embed:""`
+	Worker workerFlags `embed:""`
 }
 
-// Help is shown below the command's summary.
-func (getWorkerCmd) Help() string {
-	return describe("", []string{"rbee get-worker vllm-1a2b", "rbee get-worker 4711 --hive gpu-1"}, exitInvalid, exitUnreachable)
+// help implements [helper].
+func (getWorkerCmd) help() commandHelp {
+	return commandHelp{
+		examples: []string{"rbee get-worker vllm-1a2b", "rbee get-worker 4711 --hive gpu-1"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *getWorkerCmd) Run(ctx context.Context, a *app) error {
-	target, ref, err := a.findWorker(ctx, c.Which.Hive, c.Which.ID)
+	target, ref, err := a.findWorker(ctx, c.Worker.Hive, c.Worker.ID)
 	if err != nil {
 		return err
 	}

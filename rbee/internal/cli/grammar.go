@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"errors"
 	"io"
 	"time"
 
@@ -10,101 +9,92 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/queen"
 )
 
-// grammar is the whole command line.
+// grammar is the command line of rbee.
 type grammar struct {
 	Globals globals `embed:""`
 
-	Validate  validateCmd  `cmd:"" group:"packages" help:"Check the config and every hive, without changing anything."`
-	Install   installCmd   `cmd:"" group:"packages" help:"Install what the config says and is missing. Never removes anything."`
-	Sync      syncCmd      `cmd:"" group:"packages" help:"Bring hives to what the config says."`
-	Status    statusCmd    `cmd:"" group:"packages" help:"Show every difference between hives and config."`
-	Uninstall uninstallCmd `cmd:"" group:"packages" help:"Remove rbee and its workers from hives."`
-	Rollback  rollbackCmd  `cmd:"" group:"packages" help:"Go back to the version of a worker before."`
-	Bundle    bundleCmd    `cmd:"" group:"packages" help:"Carry all that a config needs to where there is no internet."`
-	Catalog   catalogCmd   `cmd:"" group:"packages" help:"Show how worker types are installed, and check recipes of your own."`
-	Migrate   migrateCmd   `cmd:"" group:"packages" help:"Write a config from what machines have."`
-	Init      initCmd      `cmd:"" group:"packages" help:"Write a first config."`
+	Demo     demoCmd     `cmd:"" group:"start" help:"Run the complete workflow on three temporary hosts"`
+	Init     initCmd     `cmd:"" group:"start" help:"Create a config"`
+	Validate validateCmd `cmd:"" group:"start" help:"Check the config, SSH access and hardware of every hive"`
 
-	StartHive  startHiveCmd  `cmd:"" group:"hives" help:"Start the hive daemon on a machine."`
-	StopHive   stopHiveCmd   `cmd:"" group:"hives" help:"Stop the hive daemon on a machine."`
-	HiveStatus hiveStatusCmd `cmd:"" group:"hives" help:"Tell whether the hive daemon of a machine runs and answers."`
-	ListHives  listHivesCmd  `cmd:"" group:"hives" help:"List the hives of the config and those on record."`
-	GetHive    getHiveCmd    `cmd:"" group:"hives" help:"Tell all about one hive."`
+	Install   installCmd   `cmd:"" group:"fleet" help:"Install everything in the config; never remove anything"`
+	Status    statusCmd    `cmd:"" group:"fleet" help:"Show the differences between hives and config"`
+	Sync      syncCmd      `cmd:"" group:"fleet" help:"Make hives match the config"`
+	Rollback  rollbackCmd  `cmd:"" group:"fleet" help:"Roll back a worker to its previous version"`
+	Uninstall uninstallCmd `cmd:"" group:"fleet" help:"Remove rbee and its workers from hives"`
+	Migrate   migrateCmd   `cmd:"" group:"fleet" help:"Create a config from installed hives"`
 
-	HiveCapabilities hiveCapabilitiesCmd `cmd:"" group:"workers" help:"Show a machine's accelerators and what holds their memory."`
-	DownloadModel    downloadModelCmd    `cmd:"" group:"workers" help:"Fetch a model to hives."`
-	ListModels       listModelsCmd       `cmd:"" group:"workers" help:"List the models on hives."`
-	GetModel         getModelCmd         `cmd:"" group:"workers" help:"Tell all about one model."`
-	DeleteModel      deleteModelCmd      `cmd:"" group:"workers" help:"Remove a model from a hive."`
-	SpawnWorker      spawnWorkerCmd      `cmd:"" group:"workers" help:"Start a worker with a model on a hive."`
-	ListWorkers      listWorkersCmd      `cmd:"" group:"workers" help:"List the worker processes on hives."`
-	GetWorker        getWorkerCmd        `cmd:"" group:"workers" help:"Tell all about one worker process."`
-	WorkerLogs       workerLogsCmd       `cmd:"" group:"workers" help:"Show what a worker process wrote."`
-	StopWorker       stopWorkerCmd       `cmd:"" group:"workers" help:"Stop a worker process."`
-	Infer            inferCmd            `cmd:"" group:"workers" help:"Ask a model."`
+	ListHives        listHivesCmd        `cmd:"" group:"hives" help:"List hives"`
+	GetHive          getHiveCmd          `cmd:"" group:"hives" help:"Show one hive in detail"`
+	HiveStatus       hiveStatusCmd       `cmd:"" group:"hives" help:"Show whether a hive daemon is running"`
+	HiveCapabilities hiveCapabilitiesCmd `cmd:"" group:"hives" help:"Show GPUs, free memory and the processes that use it"`
+	StartHive        startHiveCmd        `cmd:"" group:"hives" help:"Start a hive daemon"`
+	StopHive         stopHiveCmd         `cmd:"" group:"hives" help:"Stop a hive daemon; its workers keep running"`
 
-	Serve serveCmd `cmd:"" group:"queen" help:"Keep the fleet's connections, and be its one address."`
-	Top   topCmd   `cmd:"" group:"queen" help:"Watch the fleet live in the terminal."`
-	Key   keyCmd   `cmd:"" group:"queen" help:"Keys for those who ask the queen from other machines."`
+	DownloadModel downloadModelCmd `cmd:"" group:"models" help:"Download a model to hives"`
+	ListModels    listModelsCmd    `cmd:"" group:"models" help:"List models on hives"`
+	GetModel      getModelCmd      `cmd:"" group:"models" help:"Show one model in detail"`
+	DeleteModel   deleteModelCmd   `cmd:"" group:"models" help:"Delete a model from a hive"`
 
-	Demo       demoCmd       `cmd:"" group:"other" help:"Show it all on three throw-away SSH hosts inside this process."`
-	Completion completionCmd `cmd:"" group:"other" help:"Print a completion script for bash, zsh or fish."`
-	Version    versionCmd    `cmd:"" group:"other" help:"Print the version."`
+	SpawnWorker spawnWorkerCmd `cmd:"" group:"workers" help:"Start a worker that serves a model"`
+	ListWorkers listWorkersCmd `cmd:"" group:"workers" help:"List running workers"`
+	GetWorker   getWorkerCmd   `cmd:"" group:"workers" help:"Show one worker in detail"`
+	WorkerLogs  workerLogsCmd  `cmd:"" group:"workers" help:"Print the log of a worker"`
+	StopWorker  stopWorkerCmd  `cmd:"" group:"workers" help:"Stop a worker"`
+	Infer       inferCmd       `cmd:"" group:"workers" help:"Send a prompt to a model"`
 
-	Hive   hiveCmd   `cmd:"" hidden:"" help:"This machine's side: what rbee runs on a hive."`
-	Worker workerCmd `cmd:"" hidden:"" help:"Run a worker that is built into rbee."`
+	Serve serveCmd `cmd:"" group:"gateway" help:"Run the queen: API gateway, control plane and dashboard"`
+	Top   topCmd   `cmd:"" group:"gateway" help:"Show the fleet live"`
+	Key   keyCmd   `cmd:"" group:"gateway" help:"Create, list and revoke API keys"`
+
+	Catalog catalogCmd `cmd:"" group:"engines" help:"List, show and check worker recipes"`
+	Bundle  bundleCmd  `cmd:"" group:"engines" help:"Create a file that installs a fleet without internet"`
+
+	Completion completionCmd `cmd:"" group:"other" help:"Print a completion script for bash, zsh or fish"`
+	Version    versionCmd    `cmd:"" group:"other" help:"Print the version"`
+
+	HelpTopic helpCmd   `cmd:"" hidden:"" name:"help" help:"Print the help of a command or a topic"`
+	Hive      hiveCmd   `cmd:"" hidden:"" help:"Run the internal commands of a hive"`
+	Worker    workerCmd `cmd:"" hidden:"" help:"Run a built-in worker"`
 
 	InstallHive   replacementCmd `cmd:"" hidden:""`
 	UninstallHive replacementCmd `cmd:"" hidden:""`
 	InstallWorker replacementCmd `cmd:"" hidden:""`
 }
 
+// globalGroup is the group of the flags in globals.
+const globalGroup = "global"
+
 // globals are the flags of every command.
 type globals struct {
-	Help              helpFlag      `short:"h" group:"global" help:"Show this help."`
-	Config            string        `short:"c" group:"global" placeholder:"FILE" help:"The config; else $$RBEE_CONFIG, else hives.conf in ~/.config/rbee."`
-	Queen             string        `group:"global" placeholder:"URL" help:"Have the queen that runs there do it; $$RBEE_QUEEN does the same."`
-	JSON              bool          `name:"json" group:"global" help:"Write the result as JSON to stdout, and nothing else there."`
-	NoColor           bool          `group:"global" help:"No color; $$NO_COLOR does the same."`
-	Quiet             bool          `short:"q" group:"global" help:"No progress, only the result."`
-	Verbose           bool          `short:"v" group:"global" help:"More detail."`
-	AcceptNewHostKeys bool          `group:"global" help:"Trust hosts that known_hosts does not know, and remember their keys."`
-	SSHConfigFile     string        `name:"ssh-config-file" group:"global" placeholder:"FILE" help:"Read this ssh_config in place of ~/.ssh/config."`
-	Binaries          string        `group:"global" placeholder:"DIR" help:"Take rbee for other platforms from here: rbee-<os>-<arch>."`
-	Timeout           time.Duration `group:"global" placeholder:"TIME" help:"How long one connection may take, such as 30s."`
+	Help              helpFlag      `short:"h" group:"global" help:"Print the help of a command"`
+	Config            string        `short:"c" group:"global" placeholder:"FILE" help:"Config file (default: $$RBEE_CONFIG, or hives.conf in ~/.config/rbee)"`
+	Queen             string        `group:"global" placeholder:"URL" help:"Run the command through the queen at URL (default: $$RBEE_QUEEN, or no queen)"`
+	JSON              bool          `name:"json" group:"global" help:"Print the result as JSON"`
+	NoColor           bool          `group:"global" help:"Disable color, like $$NO_COLOR"`
+	Quiet             bool          `short:"q" group:"global" help:"Print only the result, without progress"`
+	Verbose           bool          `short:"v" group:"global" help:"Print more columns, reasons and logs"`
+	AcceptNewHostKeys bool          `group:"global" help:"Trust unknown host keys and add them to known_hosts"`
+	SSHConfigFile     string        `name:"ssh-config-file" group:"global" placeholder:"FILE" help:"SSH config file (default: ~/.ssh/config)"`
+	Binaries          string        `group:"global" placeholder:"DIR" help:"Directory with rbee for other platforms, as files rbee-OS-ARCH"`
+	Timeout           time.Duration `group:"global" placeholder:"TIME" help:"Time limit for one connection attempt, such as 30s"`
 }
 
 // scopeFlags select hives.
 type scopeFlags struct {
-	Hive     []string `name:"hive" placeholder:"ALIAS" help:"Only this hive; may be given several times."`
-	Label    []string `name:"label" placeholder:"LABEL" help:"Only hives with this label; with several, those that have all."`
-	Parallel int      `placeholder:"N" help:"How many hives to work on at once; rbee chooses when not given."`
+	Hive     []string `name:"hive" placeholder:"ALIAS" help:"Only these hives (repeat, or separate with commas)"`
+	Label    []string `name:"label" placeholder:"LABEL" help:"Only hives with all of these labels"`
+	Parallel int      `placeholder:"N" help:"Number of hives at a time (default: automatic)"`
 }
 
-// changeFlags say how hives are changed.
+// changeFlags configure changes to hives.
 type changeFlags struct {
-	Push     bool          `help:"Fetch downloads here and send them, for hives without a way to the internet."`
-	Bundle   string        `placeholder:"FILE" help:"Take all that is installed from a file that rbee bundle create wrote."`
-	LockWait time.Duration `default:"30s" placeholder:"TIME" help:"How long to wait for a hive on which another run works (${default})."`
+	Push     bool          `help:"Download here and send over SSH, for hives without internet access"`
+	Bundle   string        `placeholder:"FILE" help:"Install from a file created by rbee bundle create"`
+	LockWait time.Duration `default:"30s" placeholder:"TIME" help:"Time to wait for another run on the same hive (default: ${default})"`
 }
 
-// errHelp ends parsing after the help was shown.
-var errHelp = errors.New("help was asked for")
-
-// helpFlag shows the help of the command it stands in.
-type helpFlag bool
-
-// BeforeReset is called by kong before flags are checked.
-func (helpFlag) BeforeReset(ctx *kong.Context) error {
-	if err := ctx.PrintUsage(false); err != nil {
-		return err
-	}
-	return errHelp
-}
-
-const about = `rbee keeps GPU machines as one file says: which machines there are (hives), and which inference engines belong on them (workers). It needs nothing there but sshd and a shell.
-
-Try it: rbee demo. Begin: rbee init, rbee validate, rbee install, rbee status. Then: rbee download-model, rbee spawn-worker, rbee infer.`
+const about = `rbee turns GPU machines reachable over SSH into one private inference fleet.`
 
 func newParser(g *grammar, stdout io.Writer) (*kong.Kong, error) {
 	parser, err := kong.New(g,
@@ -114,14 +104,17 @@ func newParser(g *grammar, stdout io.Writer) (*kong.Kong, error) {
 		kong.NoDefaultHelp(),
 		kong.Writers(stdout, stdout),
 		kong.Exit(func(int) {}),
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, FlagsLast: true, WrapUpperBound: 100}),
+		kong.Help(printHelp),
 		kong.ExplicitGroups([]kong.Group{
-			{Key: "packages", Title: "What is installed:"},
-			{Key: "hives", Title: "Hive daemons:"},
-			{Key: "workers", Title: "Workers and models:"},
-			{Key: "queen", Title: "One address for the fleet:"},
-			{Key: "other", Title: "More:"},
-			{Key: "global", Title: "Flags of every command:"},
+			{Key: "start", Title: "Start here:"},
+			{Key: "fleet", Title: "Fleet:"},
+			{Key: "hives", Title: "Hives:"},
+			{Key: "models", Title: "Models:"},
+			{Key: "workers", Title: "Workers:"},
+			{Key: "gateway", Title: "Gateway:"},
+			{Key: "engines", Title: "Engines and offline use:"},
+			{Key: "other", Title: "Other:"},
+			{Key: globalGroup, Title: "Global flags:"},
 		}),
 	)
 	if err != nil {

@@ -21,33 +21,33 @@ import (
 )
 
 type hiveCmd struct {
-	Inspect hiveInspectCmd `cmd:"" help:"Say what this machine has."`
-	Apply   hiveApplyCmd   `cmd:"" help:"Do the steps that come on stdin."`
-	Serve   hiveServeCmd   `cmd:"" help:"Be the hive daemon."`
+	Inspect hiveInspectCmd `cmd:"" help:"Print the state of this machine"`
+	Apply   hiveApplyCmd   `cmd:"" help:"Run the steps read from stdin"`
+	Serve   hiveServeCmd   `cmd:"" help:"Run the hive daemon"`
 
-	Connect      hiveConnectCmd          `cmd:"" help:"Be a way to a port of this machine, through stdin and stdout."`
-	Capabilities hiveCapabilitiesHereCmd `cmd:"" help:"Say which accelerators and resources this machine has."`
+	Connect      hiveConnectCmd       `cmd:"" help:"Connect stdin and stdout to a loopback port of this machine"`
+	Capabilities localCapabilitiesCmd `cmd:"" help:"Print the GPUs and resources of this machine"`
 }
 
 type hiveInspectCmd struct {
-	Devices bool `help:"Look for accelerators too."`
-	Deep    bool `help:"Read installed files and compare their checksums."`
+	Devices bool `help:"Also detect GPUs"`
+	Deep    bool `help:"Read installed files and compare checksums"`
 }
 
 type hiveApplyCmd struct{}
 
-type hiveCapabilitiesHereCmd struct{}
+type localCapabilitiesCmd struct{}
 
 type hiveConnectCmd struct {
-	Port int `arg:"" help:"The port, on loopback."`
+	Port int `arg:"" help:"Loopback port"`
 }
 
 type hiveServeCmd struct {
-	Port int `help:"The loopback port to listen on; the one of the hive's settings when not given."`
+	Port int `help:"Loopback port to listen on (default: from the settings of the hive)"`
 }
 
-// inspector reads this machine's side of rbee; the other parts of it are made of its
-// fields.
+// inspector returns the inspector of the hive on this machine. The other parts of the
+// hive share its fields.
 func (a *app) inspector() (*inspect.Inspector, error) {
 	root, err := home.Default(a.p.Getenv)
 	if err != nil {
@@ -55,7 +55,7 @@ func (a *app) inspector() (*inspect.Inspector, error) {
 	}
 	exe, err := os.Executable()
 	if err != nil {
-		return nil, fmt.Errorf("finding the program's own file: %w", err)
+		return nil, fmt.Errorf("cannot find the rbee executable: %w", err)
 	}
 	dir := &home.Dir{Root: root}
 	store := &installed.Store{Home: dir, Version: a.p.Version, Exe: exe}
@@ -64,7 +64,7 @@ func (a *app) inspector() (*inspect.Inspector, error) {
 	}, nil
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *hiveInspectCmd) Run(ctx context.Context, a *app) error {
 	i, err := a.inspector()
 	if err != nil {
@@ -77,7 +77,7 @@ func (c *hiveInspectCmd) Run(ctx context.Context, a *app) error {
 	return wire.NewWriter(a.p.Stdout).Write(state)
 }
 
-// Run does the command.
+// Run runs the command.
 func (hiveApplyCmd) Run(ctx context.Context, a *app) error {
 	i, err := a.inspector()
 	if err != nil {
@@ -88,7 +88,7 @@ func (hiveApplyCmd) Run(ctx context.Context, a *app) error {
 	return in.Apply(ctx, a.p.Stdin, a.p.Stdout)
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *hiveServeCmd) Run(ctx context.Context, a *app) error {
 	i, err := a.inspector()
 	if err != nil {
@@ -98,8 +98,8 @@ func (c *hiveServeCmd) Run(ctx context.Context, a *app) error {
 	return s.Serve(ctx, daemon.Options{Port: c.Port, Log: slog.New(slog.NewTextHandler(a.p.Stderr, nil))})
 }
 
-// Run does the command.
-func (hiveCapabilitiesHereCmd) Run(ctx context.Context, a *app) error {
+// Run runs the command.
+func (localCapabilitiesCmd) Run(ctx context.Context, a *app) error {
 	i, err := a.inspector()
 	if err != nil {
 		return err
@@ -111,7 +111,7 @@ func (hiveCapabilitiesHereCmd) Run(ctx context.Context, a *app) error {
 	return wire.NewWriter(a.p.Stdout).Write(report)
 }
 
-// Run does the command. It ends when either side does.
+// Run runs the command. It returns when either side closes the connection.
 func (c *hiveConnectCmd) Run(ctx context.Context, a *app) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(c.Port)))
 	if err != nil {
@@ -120,16 +120,16 @@ func (c *hiveConnectCmd) Run(ctx context.Context, a *app) error {
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
 	go func() {
-		_, _ = io.Copy(conn, a.p.Stdin) // the other side sees that it ended
+		_, _ = io.Copy(conn, a.p.Stdin) // the other side detects a failure
 		_ = conn.(*net.TCPConn).CloseWrite()
 	}()
 	_, err = io.Copy(a.p.Stdout, conn)
 	return err
 }
 
-// inspectLine recognizes the one command line that every machine is asked each
-// time its state is read. Doing without the grammar of the whole program saves
-// it a quarter of its CPU time. Anything but the very words is left to the grammar.
+// inspectLine recognizes the command line that runs on every machine each time its
+// state is read. Parsing it without the grammar saves a quarter of its CPU time. All
+// other command lines are left to the grammar.
 func inspectLine(args []string) (c hiveInspectCmd, ok bool) {
 	if len(args) < 2 || args[0] != "hive" || args[1] != "inspect" {
 		return c, false

@@ -7,15 +7,18 @@ import (
 )
 
 type hiveStatusCmd struct {
-	Alias string `arg:"" help:"The hive's name in the config."`
+	Alias string `arg:"" help:"Alias of the hive in the config"`
 }
 
-// Help is shown below the command's summary.
-func (hiveStatusCmd) Help() string {
-	return describe("A daemon that does not run ends it with exit code 2.", []string{"rbee hive-status gpu-1"}, exitDrift, exitInvalid, exitUnreachable)
+// help implements [helper].
+func (hiveStatusCmd) help() commandHelp {
+	return commandHelp{
+		examples: []string{"rbee hive-status gpu-1"},
+		exits:    "0 running, 2 not running",
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *hiveStatusCmd) Run(ctx context.Context, a *app) error {
 	return a.operate(ctx, operations.HiveStatus{Alias: c.Alias, ConfigPath: a.config()})
 }

@@ -31,7 +31,7 @@ import (
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
-// program is the rbee that was built for the tests.
+// program returns the rbee that was built for the tests.
 func program(t *testing.T) artifact.BinarySource {
 	t.Helper()
 	exe, err := exec.LookPath("rbee")
@@ -50,7 +50,7 @@ func unusedPort(t *testing.T) int {
 	return port
 }
 
-// homeDir is a home directory without symbolic links in its name.
+// homeDir returns a new home directory whose path has no symbolic links.
 func homeDir(t *testing.T) string {
 	t.Helper()
 	home, err := filepath.EvalSymlinks(t.TempDir())
@@ -60,7 +60,7 @@ func homeDir(t *testing.T) string {
 	return home
 }
 
-// TestHostOverSSH runs the conformance suite against the real program over SSH.
+// TestHostOverSSH runs the conformance suite against the program over SSH.
 func TestHostOverSSH(t *testing.T) {
 	t.Parallel()
 	hosttest.TestHost(t, func(t *testing.T) *hosttest.Machine {
@@ -68,7 +68,7 @@ func TestHostOverSSH(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		h, err := sshtest.New(sshtest.Options{Home: homeDir(t), AuthorizedKeys: []ssh.PublicKey{key.PublicKey()}, Noise: "message of the day\n"})
+		h, err := sshtest.New(sshtest.Options{Home: homeDir(t), AuthorizedKeys: []ssh.PublicKey{key.PublicKey()}, StartupOutput: "message of the day\n"})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -91,8 +91,9 @@ func TestHostOverSSH(t *testing.T) {
 	})
 }
 
-// TestHostInProcess runs the conformance suite against the hive code in this process: `rbee hive apply` and `rbee hive
-// inspect` are calls of it, everything else is done by a shell.
+// TestHostInProcess runs the conformance suite against the hive code in this process:
+// it calls the code of `rbee hive apply` and `rbee hive inspect`, and a shell runs all
+// other commands.
 func TestHostInProcess(t *testing.T) {
 	t.Parallel()
 	hosttest.TestHost(t, func(t *testing.T) *hosttest.Machine {
@@ -101,7 +102,7 @@ func TestHostInProcess(t *testing.T) {
 	})
 }
 
-// localMachine is a home directory on this machine.
+// localMachine simulates a machine with a home directory on this machine.
 type localMachine struct {
 	user string
 
@@ -109,22 +110,22 @@ type localMachine struct {
 	conns map[*localHost]bool
 }
 
-// localHost is a connection to it.
+// localHost is a connection to a localMachine.
 type localHost struct {
 	*sshx.Local
 	machine *localMachine
-	lost    context.Context // ends with the connection
-	end     context.CancelCauseFunc
+	ctx     context.Context // canceled with the connection
+	cancel  context.CancelCauseFunc
 }
 
 var (
-	errConnectionClosed = errors.New("the connection is closed")
-	errConnectionLost   = errors.New("the connection is lost")
+	errConnectionClosed = errors.New("connection closed")
+	errConnectionLost   = errors.New("connection lost")
 )
 
 func (m *localMachine) connect(ctx context.Context) (pkgmgr.Host, error) {
 	h := &localHost{Local: &sshx.Local{Env: []string{"HOME=" + m.user, "RBEE_HOME="}, Dir: m.user}, machine: m}
-	h.lost, h.end = context.WithCancelCause(context.WithoutCancel(ctx))
+	h.ctx, h.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.conns[h] = true
@@ -135,25 +136,25 @@ func (m *localMachine) cut() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for h := range m.conns {
-		h.end(errConnectionLost)
+		h.cancel(errConnectionLost)
 	}
 }
 
-// exitError is a program in this process that failed.
+// exitError is the error of a failed program in this process.
 type exitError struct{ error }
 
 func (exitError) ExitStatus() int { return 1 }
 
 func (h *localHost) Close() error {
-	h.end(errConnectionClosed)
+	h.cancel(errConnectionClosed)
 	return nil
 }
 
-// Run calls the hive code, where rbee is there.
+// Run calls the hive code if argv runs an installed rbee.
 func (h *localHost) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	switch {
-	case h.lost.Err() != nil:
-		return context.Cause(h.lost)
+	case h.ctx.Err() != nil:
+		return context.Cause(h.ctx)
 	case ctx.Err() != nil:
 		return ctx.Err()
 	}
@@ -167,13 +168,13 @@ func (h *localHost) Run(ctx context.Context, argv []string, stdin io.Reader, std
 		stdout = io.Discard
 	}
 	apply, inspect := hiveOf(h.machine.user, argv[0])
-	// As over SSH, the program's own context does not end: its stdin does.
-	in, feed := io.Pipe()
+	// As over SSH, the end of stdin stops the program, not its context.
+	in, stdinWriter := io.Pipe()
 	go func() {
-		_, err := io.Copy(feed, stdin)
-		_ = feed.CloseWithError(err)
+		_, err := io.Copy(stdinWriter, stdin)
+		_ = stdinWriter.CloseWithError(err)
 	}()
-	out := &detachable{w: stdout}
+	out := &detachableWriter{w: stdout}
 	done := make(chan error, 1)
 	go func() {
 		if argv[2] == "inspect" {
@@ -183,11 +184,11 @@ func (h *localHost) Run(ctx context.Context, argv []string, stdin io.Reader, std
 		done <- apply(context.WithoutCancel(ctx), in, out)
 	}()
 	abort := func() {
-		if c, ok := stdin.(io.Closer); ok { // who sends may be stuck in it, and not read what comes
+		if c, ok := stdin.(io.Closer); ok { // unblock the writer, which may not be reading the output
 			_ = c.Close()
 		}
 		out.detach()
-		_ = feed.Close()
+		_ = stdinWriter.Close()
 	}
 	select {
 	case err := <-done:
@@ -198,32 +199,32 @@ func (h *localHost) Run(ctx context.Context, argv []string, stdin io.Reader, std
 	case <-ctx.Done():
 		abort()
 		return ctx.Err()
-	case <-h.lost.Done():
+	case <-h.ctx.Done():
 		abort()
-		return context.Cause(h.lost)
+		return context.Cause(h.ctx)
 	}
 }
 
-// detachable is output that nobody reads any more once it is detached.
-type detachable struct {
+// detachableWriter is a writer that discards its output after detach.
+type detachableWriter struct {
 	mu sync.Mutex
 	w  io.Writer
 }
 
-func (d *detachable) Write(p []byte) (int, error) {
+func (d *detachableWriter) Write(p []byte) (int, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.w.Write(p)
 }
 
-func (d *detachable) detach() {
+func (d *detachableWriter) detach() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.w = io.Discard
 }
 
-// hiveOf is what the program exe does as a hive of the user with this home directory. It is the one place in these tests
-// that constructs it.
+// hiveOf returns the functions of `rbee hive apply` and `rbee hive inspect` for the
+// program exe and the home directory user.
 func hiveOf(user, exe string) (apply func(context.Context, io.Reader, io.Writer) error, read func(context.Context, io.Writer) error) {
 	dir := &home.Dir{Root: filepath.Join(user, ".local/share/rbee"), User: user}
 	store := &installed.Store{Home: dir, Version: rbee.DevVersion, Exe: exe}
@@ -232,7 +233,7 @@ func hiveOf(user, exe string) (apply func(context.Context, io.Reader, io.Writer)
 	return in.Apply, func(ctx context.Context, stdout io.Writer) error {
 		state, err := i.Inspect(ctx, inspect.Options{})
 		if err != nil {
-			return fmt.Errorf("inspecting: %w", err)
+			return fmt.Errorf("inspect: %w", err)
 		}
 		return wire.NewWriter(stdout).Write(state)
 	}

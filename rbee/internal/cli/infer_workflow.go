@@ -15,14 +15,14 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 )
 
-// runWorkflow has a worker run a workflow and saves what it made.
+// runWorkflow runs a workflow on a worker and saves the files it creates.
 func (c *inferCmd) runWorkflow(ctx context.Context, a *app) error {
 	graph, err := os.ReadFile(c.Workflow)
 	if err != nil {
-		return &usageError{message: "the workflow cannot be read: " + err.Error(), hint: "ComfyUI exports one with Workflow, Export (API)"}
+		return &usageError{message: "cannot read the workflow: " + err.Error(), hint: "in ComfyUI, choose Workflow, Export (API) to create the file"}
 	}
 	if len(graph) > maxPrompt {
-		return &usageError{message: fmt.Sprintf("the workflow is longer than %d MiB", maxPrompt>>20), hint: "ComfyUI exports one without its pictures with Workflow, Export (API)"}
+		return &usageError{message: fmt.Sprintf("the workflow is longer than %d MiB", maxPrompt>>20), hint: "in ComfyUI, choose Workflow, Export (API) to create a file without images"}
 	}
 	prompt := c.Prompt
 	if prompt == "-" {
@@ -31,7 +31,7 @@ func (c *inferCmd) runWorkflow(ctx context.Context, a *app) error {
 		}
 	}
 	out := ui.NewText(a.p.Stdout, a.terminal(a.p.Stdout))
-	r, err := askFor[*operations.InferReport](ctx, a, operations.Infer{
+	r, err := reportOf[*operations.InferReport](ctx, a, operations.Infer{
 		Target: a.target(c.Hive), Model: c.Model, Prompt: prompt, Workflow: graph, Seed: c.Seed,
 		Device: c.Device, WorkerID: c.WorkerID, MaxTokens: c.MaxTokens, Temperature: c.Temperature,
 	}, a.stream(operations.EventToken, out))
@@ -41,7 +41,7 @@ func (c *inferCmd) runWorkflow(ctx context.Context, a *app) error {
 	for i, f := range r.Files {
 		saved, err := saveNew(filepath.Join(c.Output, f.Name), f.Data)
 		if err != nil {
-			return err // it names the file
+			return err // the error contains the path
 		}
 		r.Files[i].Path, r.Files[i].Data = saved, nil
 		if !a.asJSON() {
@@ -55,21 +55,21 @@ func (c *inferCmd) runWorkflow(ctx context.Context, a *app) error {
 		out.Write(r.Text)
 		out.EndLine()
 	case len(r.Files) == 0 && !a.flags().Quiet:
-		if err := ui.NothingMade(a.p.Stderr, a.style(a.p.Stderr)); err != nil {
+		if err := ui.EmptyWorkflow(a.p.Stderr, a.style(a.p.Stderr)); err != nil {
 			return err
 		}
 	}
 	if out.Err() != nil {
-		return fmt.Errorf("writing the result: %w", out.Err())
+		return fmt.Errorf("cannot write the result: %w", out.Err())
 	}
-	return c.after(a, r)
+	return c.showStats(a, r)
 }
 
-// saveNew writes a file that is whole or not there, and never in the place of
-// another: where the name is taken, a number goes to its end.
+// saveNew writes a file atomically and never replaces another one: if the name is
+// taken, it appends a number.
 func saveNew(path string, data []byte) (saved string, err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // for whoever may see the directory above
-		return "", operations.FileError(path, "writing "+path, err)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // with the permissions of the directory above
+		return "", operations.FileError(path, "cannot write "+path, err)
 	}
 	ext := filepath.Ext(path)
 	stem := strings.TrimSuffix(path, ext)
@@ -81,7 +81,7 @@ func saveNew(path string, data []byte) (saved string, err error) {
 		case err == nil:
 			return saved, nil
 		case !errors.Is(err, fs.ErrExist):
-			return "", operations.FileError(saved, "writing "+saved, err)
+			return "", operations.FileError(saved, "cannot write "+saved, err)
 		}
 	}
 }

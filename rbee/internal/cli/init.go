@@ -18,40 +18,42 @@ import (
 )
 
 type initCmd struct {
-	SSHConfig string `name:"ssh-config" placeholder:"PATTERN" help:"Fill it with these hosts of ssh_config, such as 'gpu-*'."`
-	Force     bool   `help:"Overwrite a config that exists."`
+	SSHConfig string `name:"ssh-config" placeholder:"PATTERN" help:"Add the hosts of ~/.ssh/config that match, such as 'gpu-*'"`
+	Force     bool   `help:"Overwrite an existing config"`
 }
 
-// Help is shown below the command's summary.
-func (initCmd) Help() string {
-	return describe("The first config holds this machine as a hive without SSH, with the worker echo, and says in comments what else can be written.",
-		[]string{"rbee init", "rbee init --ssh-config 'gpu-*'", "rbee init --config fleet.conf"})
+// help implements [helper].
+func (initCmd) help() commandHelp {
+	return commandHelp{
+		text:     "The config contains this machine as a hive without SSH, with the worker type echo. Its comments describe all keys.",
+		examples: []string{"rbee init", "rbee init --ssh-config 'gpu-*'", "rbee init --config fleet.conf"},
+	}
 }
 
-const initHeader = `rbee: which machines there are (hives), and which workers belong on them.
+const initHeader = `Config of rbee: the machines (hives) and their workers.
 
 Each [[hive]] is one machine:
-  alias       its name in rbee
-  hostname    a host of ~/.ssh/config, a host name, an IP address, or
+  alias       name of the hive
+  hostname    a host in ~/.ssh/config, a host name, an IP address, or
               "localhost": this machine, without SSH
-  ssh_user    who logs in there; ssh_config decides when it is not given
-  ssh_port    22 when not given
-  ssh_key     a private key file; the usual keys when not given
-  hive_port   the loopback port of the hive daemon; 8600 when not given
-  labels      for --label, such as ["a100", "lab"]
-  workers     what to install: { type = "echo", version = "latest" }
-  auto_start  whether the hive daemon runs; true when not given
+  ssh_user    user name (default: from ~/.ssh/config)
+  ssh_port    SSH port (default: 22)
+  ssh_key     private key file (default: the usual keys)
+  hive_port   loopback port of the hive daemon (default: 8600)
+  labels      labels for --label, such as ["a100", "lab"]
+  workers     workers to install: { type = "echo", version = "latest" }
+  auto_start  start the hive daemon (default: true)
 
 Next: rbee validate, then rbee install, then rbee status.`
 
-// initReport is the JSON of the command.
+// initReport is the JSON output of the command.
 type initReport struct {
 	Status string   `json:"status"` // always "success"
 	Path   string   `json:"path"`
 	Hives  []string `json:"hives"`
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *initCmd) Run(a *app) error {
 	cfg, err := c.config(a)
 	if err != nil {
@@ -75,13 +77,13 @@ func (c *initCmd) Run(a *app) error {
 	if a.asJSON() {
 		return ui.JSON(a.p.Stdout, r)
 	}
-	return ui.Written(a.p.Stdout, a.style(a.p.Stdout), path, r.Hives)
+	return ui.InitResult(a.p.Stdout, a.style(a.p.Stdout), path, r.Hives)
 }
 
-// config is this machine alone, or the hosts that were asked for.
+// config returns a config with this machine, or with the hosts of --ssh-config.
 func (c *initCmd) config(a *app) (*config.Config, error) {
 	if c.SSHConfig == "" {
-		name, _ := os.Hostname() // without a name, the alias is a default
+		name, _ := os.Hostname() // without a name, the alias is the default
 		return &config.Config{Hives: []config.Hive{firstHive(aliasFrom(name), "localhost")}}, nil
 	}
 	dialer := sshx.Dialer{Home: a.p.Getenv("HOME")}
@@ -93,7 +95,7 @@ func (c *initCmd) config(a *app) (*config.Config, error) {
 		return nil, err
 	}
 	if len(hosts) == 0 {
-		return nil, fmt.Errorf("no host of ssh_config matches %q", c.SSHConfig)
+		return nil, fmt.Errorf("no host in ssh_config matches %q", c.SSHConfig)
 	}
 	config := &config.Config{}
 	for _, host := range slices.Compact(hosts) {
@@ -108,7 +110,7 @@ func firstHive(alias, hostname string) config.Hive {
 	return h
 }
 
-// aliasFrom makes a valid alias of a host's name.
+// aliasFrom converts a host name to a valid alias.
 func aliasFrom(name string) string {
 	name, _, _ = strings.Cut(name, ".")
 	if config.ValidAlias(name) {
@@ -126,18 +128,18 @@ func aliasFrom(name string) string {
 	return "this-machine"
 }
 
-// writeConfig makes the file, whole or not at all, and its directory.
+// writeConfig writes the config atomically and creates its directory.
 func writeConfig(path string, content []byte, force bool) error {
 	if _, err := os.Lstat(path); err == nil && !force {
-		return &usageError{message: path + " exists already", hint: "--force overwrites it"}
+		return &usageError{message: path + " already exists", hint: "use --force to overwrite it"}
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return operations.FileError(path, "writing the config", err)
+		return operations.FileError(path, "cannot write the config", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // as other programs make theirs
-		return operations.FileError(path, "making the config's directory", err)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // the usual permissions of config directories
+		return operations.FileError(path, "cannot create the directory of the config", err)
 	}
 	if err := atomicfile.WriteData(path, content, 0o644); err != nil {
-		return operations.FileError(path, "writing the config", err)
+		return operations.FileError(path, "cannot write the config", err)
 	}
 	return nil
 }

@@ -7,18 +7,19 @@ import (
 )
 
 type installCmd struct {
-	Force  bool        `help:"Install again what is installed already."`
+	Force  bool        `help:"Reinstall rbee and workers that are already installed"`
 	Scope  scopeFlags  `embed:""`
 	Change changeFlags `embed:""`
 }
 
-// Help is shown below the command's summary.
-func (installCmd) Help() string {
-	return describe("", []string{"rbee install", "rbee install --hive gpu-1", "rbee install --label a100 --push"},
-		exitInvalid, exitUnreachable, exitLocked)
+// help implements [helper].
+func (installCmd) help() commandHelp {
+	return commandHelp{
+		examples: []string{"rbee install", "rbee install --hive gpu-1", "rbee install --label a100 --push"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *installCmd) Run(ctx context.Context, a *app) error {
 	return a.operate(ctx, operations.PackageInstall{Scope: a.scope(c.Scope), Change: c.Change.change(), Force: c.Force})
 }

@@ -11,20 +11,20 @@ import (
 )
 
 type keyCmd struct {
-	Add    keyAddCmd    `cmd:"" help:"Make a key, and show it this once."`
-	List   keyListCmd   `cmd:"" help:"List the keys, without their secrets."`
-	Revoke keyRevokeCmd `cmd:"" help:"Let a key be good for nothing from now on."`
+	Add    keyAddCmd    `cmd:"" help:"Create an API key and print it once"`
+	List   keyListCmd   `cmd:"" help:"List API keys, without their secrets"`
+	Revoke keyRevokeCmd `cmd:"" help:"Revoke an API key"`
 }
 
 type keyAddCmd struct {
-	Name  string `arg:"" help:"Whose it is, or what for."`
-	Scope string `default:"infer" enum:"infer,admin" placeholder:"SCOPE" help:"infer asks models; admin does everything (${default})."`
+	Name  string `arg:"" help:"Name of the key, such as its user or application"`
+	Scope string `default:"infer" enum:"infer,admin" placeholder:"SCOPE" help:"Permissions: infer for requests to models, admin for everything (default: ${default})"`
 }
 
 type keyListCmd struct{}
 
 type keyRevokeCmd struct {
-	Name string `arg:"" help:"The key's name, or its id."`
+	Name string `arg:"" help:"Name or ID of the key"`
 }
 
 func keysPath(p pkgmgr.Paths) string { return filepath.Join(p.StateDir, "keys.json") }
@@ -37,13 +37,15 @@ func (a *app) keys() (*access.Keys, error) {
 	return access.OpenKeys(keysPath(paths)), nil
 }
 
-// Help is shown below the command's summary.
-func (keyAddCmd) Help() string {
-	return describe("The secret goes to stdout, and is kept as a hash alone: it cannot be shown again. A queen that runs knows the key within a second.",
-		[]string{"rbee key add laptop", "rbee key add chat-ui --scope infer > key.txt", "export RBEE_API_KEY=$(rbee key add me --scope admin)"})
+// help implements [helper].
+func (keyAddCmd) help() commandHelp {
+	return commandHelp{
+		text:     "The key is printed to stdout. Only its hash is stored, so it cannot be shown again. A running queen accepts it within a second.",
+		examples: []string{"rbee key add laptop", "rbee key add chat-ui --scope infer > key.txt", "export RBEE_API_KEY=$(rbee key add me --scope admin)"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *keyAddCmd) Run(_ context.Context, a *app) error {
 	keys, err := a.keys()
 	if err != nil {
@@ -63,12 +65,14 @@ func (c *keyAddCmd) Run(_ context.Context, a *app) error {
 	return err
 }
 
-// Help is shown below the command's summary.
-func (keyListCmd) Help() string {
-	return describe("A key is known by its name and its id; its secret was shown when it was made.", []string{"rbee key list", "rbee key list --json"})
+// help implements [helper].
+func (keyListCmd) help() commandHelp {
+	return commandHelp{
+		examples: []string{"rbee key list", "rbee key list --json"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (keyListCmd) Run(_ context.Context, a *app) error {
 	keys, err := a.keys()
 	if err != nil {
@@ -88,12 +92,15 @@ func (keyListCmd) Run(_ context.Context, a *app) error {
 	return ui.Keys(a.p.Stdout, a.style(a.p.Stdout), rows)
 }
 
-// Help is shown below the command's summary.
-func (keyRevokeCmd) Help() string {
-	return describe("A queen that runs refuses it within a second.", []string{"rbee key revoke laptop"})
+// help implements [helper].
+func (keyRevokeCmd) help() commandHelp {
+	return commandHelp{
+		text:     "A running queen rejects the key within a second.",
+		examples: []string{"rbee key revoke laptop"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *keyRevokeCmd) Run(_ context.Context, a *app) error {
 	keys, err := a.keys()
 	if err != nil {
@@ -106,6 +113,6 @@ func (c *keyRevokeCmd) Run(_ context.Context, a *app) error {
 	if a.asJSON() {
 		return ui.JSON(a.p.Stdout, map[string]any{"revoked": key})
 	}
-	_, err = fmt.Fprintf(a.p.Stdout, "%s is revoked\n", key.Name)
+	_, err = fmt.Fprintf(a.p.Stdout, "Revoked key %s\n", key.Name)
 	return err
 }

@@ -18,9 +18,8 @@ import (
 
 var libraryExample = regexp.MustCompile("(?s)```go\n(package main\n.*?)```")
 
-// TestLibraryExample builds the program in the README in a module of its own and runs it
-// against an SSH host: it installs rbee and a worker there, and the second run changes
-// nothing.
+// TestLibraryExample builds the program in the README in a separate module and runs it
+// against an SSH host. It installs rbee and a worker; the second run changes nothing.
 func TestLibraryExample(t *testing.T) {
 	t.Parallel()
 	root, err := filepath.Abs("../../..")
@@ -33,7 +32,7 @@ func TestLibraryExample(t *testing.T) {
 	}
 	example := libraryExample.FindSubmatch(readme)
 	if example == nil {
-		t.Fatal("README.md has no program in Go")
+		t.Fatal("README.md contains no Go program")
 	}
 
 	dir, dist, home := t.TempDir(), t.TempDir(), homeDir(t)
@@ -86,7 +85,7 @@ func TestLibraryExample(t *testing.T) {
 		t.Helper()
 		text, err := start("PATH="+os.Getenv("PATH"), "RBEE_BINARIES="+dist)
 		if err != nil {
-			t.Fatalf("the program of the README: %v\n%s", err, text)
+			t.Fatalf("program of the README: %v\n%s", err, text)
 		}
 		return text
 	}
@@ -94,28 +93,28 @@ func TestLibraryExample(t *testing.T) {
 		stop := exec.Command(filepath.Join(dist, "rbee-"+runtime.GOOS+"-"+runtime.GOARCH), "uninstall", "--yes", "--config", filepath.Join(dir, "hives.conf"))
 		stop.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH")}
 		if text, err := stop.CombinedOutput(); err != nil {
-			t.Errorf("uninstall: %v\n%s", err, text)
+			t.Errorf("rbee uninstall: %v\n%s", err, text)
 		}
 	})
-	// Without builds of rbee, and with another program of that name on the PATH.
+	// Without builds of rbee, and with another program of the same name on the PATH.
 	if err := errors.Join(write(filepath.Join(dir, "bin/rbee"), "#!/bin/sh\n"), os.Chmod(filepath.Join(dir, "bin/rbee"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
 	var exit *exec.ExitError
 	text, err := start("PATH=" + filepath.Join(dir, "bin"))
 	if !errors.As(err, &exit) || strings.Count(text, "hive gpu-1: no rbee for ") != 1 || !strings.Contains(text, "gpu-1 not_installed\n") {
-		t.Errorf("without builds, the program exits with %v and prints\n%s\nwant a failure and its reason", err, text)
+		t.Errorf("without builds of rbee, the program exits with %v and prints\n%s\nwant a failure and its reason", err, text)
 	}
 	first := run()
 	for _, want := range []string{"gpu-1: install_hive 0.1.0-dev: done", "gpu-1: install_worker echo 0.1.0-dev: done", "gpu-1: start_hive: done", "gpu-1 installed\n"} {
 		if !strings.Contains(first, want) {
-			t.Errorf("the first run prints\n%s\nwant %q in it", first, want)
+			t.Errorf("first run prints\n%s\nwant %q in it", first, want)
 		}
 	}
 	if second := run(); !strings.Contains(second, "gpu-1 already_installed\n") {
-		t.Errorf("the second run prints\n%s\nwant already_installed", second)
+		t.Errorf("second run prints\n%s\nwant already_installed", second)
 	}
 	if _, err := os.Stat(filepath.Join(home, ".local/state/rbee/fleet.json")); err != nil {
-		t.Errorf("the record of hives: %v", err)
+		t.Errorf("record of hives: %v", err)
 	}
 }

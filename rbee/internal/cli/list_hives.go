@@ -8,12 +8,15 @@ import (
 
 type listHivesCmd struct{}
 
-// Help is shown below the command's summary.
-func (listHivesCmd) Help() string {
-	return describe("No machine is asked: warnings are those of the last sync or status.", []string{"rbee list-hives", "rbee list-hives --json"}, exitInvalid)
+// help implements [helper].
+func (listHivesCmd) help() commandHelp {
+	return commandHelp{
+		text:     "Does not connect to the hives; warnings are from the last sync or status.",
+		examples: []string{"rbee list-hives", "rbee list-hives --json"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (listHivesCmd) Run(ctx context.Context, a *app) error {
 	return a.operate(ctx, operations.HiveList{ConfigPath: a.config()})
 }

@@ -7,16 +7,18 @@ import (
 )
 
 type listModelsCmd struct {
-	Hive string `placeholder:"ALIAS" help:"Only this hive."`
+	Hive string `placeholder:"ALIAS" help:"List only the models on this hive"`
 }
 
-// Help is shown below the command's summary.
-func (listModelsCmd) Help() string {
-	return describe("Models that other programs put into the cache are shown too.",
-		[]string{"rbee list-models", "rbee list-models --hive gpu-1"}, exitInvalid, exitUnreachable)
+// help implements [helper].
+func (listModelsCmd) help() commandHelp {
+	return commandHelp{
+		text:     "Includes models that other programs downloaded to the cache.",
+		examples: []string{"rbee list-models", "rbee list-models --hive gpu-1"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *listModelsCmd) Run(ctx context.Context, a *app) error {
 	return a.operate(ctx, operations.ModelList{Target: a.target(c.Hive)})
 }

@@ -7,17 +7,19 @@ import (
 )
 
 type listWorkersCmd struct {
-	Hive string `placeholder:"ALIAS" help:"Only this hive."`
-	All  bool   `help:"Those that were stopped too."`
+	Hive string `placeholder:"ALIAS" help:"List only the workers on this hive"`
+	All  bool   `help:"Include stopped workers"`
 }
 
-// Help is shown below the command's summary.
-func (listWorkersCmd) Help() string {
-	return describe("What is installed is shown by `rbee status --verbose`.",
-		[]string{"rbee list-workers", "rbee list-workers --hive gpu-1 --all"}, exitInvalid, exitUnreachable)
+// help implements [helper].
+func (listWorkersCmd) help() commandHelp {
+	return commandHelp{
+		text:     "To list installed worker types, run `rbee status --verbose`.",
+		examples: []string{"rbee list-workers", "rbee list-workers --hive gpu-1 --all"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *listWorkersCmd) Run(ctx context.Context, a *app) error {
 	return a.operate(ctx, operations.WorkerProcessList{Target: a.target(c.Hive), All: c.All})
 }

@@ -12,34 +12,34 @@ import (
 	"golang.org/x/term"
 )
 
-// prompter asks on the terminal that stdin and stderr are. The drawing gives
-// way while it asks.
+// prompter asks questions on the terminal of stdin and stderr. It suspends the
+// progress while it waits for an answer.
 type prompter struct{ a *app }
 
-// Secret asks for a password or passphrase without showing it.
+// Secret asks for a password or passphrase without echoing it.
 func (p *prompter) Secret(ctx context.Context, question string) (string, error) {
 	file, ok := p.a.p.Stdin.(*os.File)
 	if !ok {
-		return "", errors.New("there is no terminal to ask on")
+		return "", errors.New("cannot ask for a secret without a terminal")
 	}
 	defer p.a.suspend()()
 	fd := int(file.Fd())
-	// The echo goes off before the question comes, so that no quick answer is shown.
-	before, err := term.MakeRaw(fd)
+	// Echo is disabled before the question appears, so that a quick answer is not shown.
+	state, err := term.MakeRaw(fd)
 	if err != nil {
-		return "", fmt.Errorf("asking on the terminal: %w", err)
+		return "", fmt.Errorf("cannot disable echo on the terminal: %w", err)
 	}
 	fmt.Fprint(p.a.p.Stderr, strings.TrimRight(question, " :")+": ")
 	answer, err := waitFor(ctx, func() (string, error) {
 		secret, err := term.ReadPassword(fd)
 		return string(secret), err
 	})
-	restored := term.Restore(fd, before)
+	restoreErr := term.Restore(fd, state)
 	fmt.Fprintln(p.a.p.Stderr)
-	return answer, errors.Join(err, restored)
+	return answer, errors.Join(err, restoreErr)
 }
 
-// Confirm asks yes or no; everything but yes is no.
+// Confirm asks a question and reports whether the answer is yes.
 func (p *prompter) Confirm(ctx context.Context, question string) (bool, error) {
 	defer p.a.suspend()()
 	fmt.Fprint(p.a.p.Stderr, strings.TrimSpace(question)+" [y/N] ")
@@ -54,13 +54,13 @@ func (p *prompter) Confirm(ctx context.Context, question string) (bool, error) {
 	return false, nil
 }
 
-// readLine reads up to the end of a line and not beyond what the terminal gives at once.
+// readLine reads up to the end of a line.
 func readLine(r io.Reader) (string, error) {
 	return bufio.NewReader(r).ReadString('\n')
 }
 
-// waitFor returns what read returns, or the end of ctx if that comes first;
-// read then goes on by itself until the program ends.
+// waitFor returns the result of read, or the error of ctx when it is done first. The
+// goroutine of read then continues until the program exits.
 func waitFor(ctx context.Context, read func() (string, error)) (string, error) {
 	type answer struct {
 		text string
@@ -72,8 +72,8 @@ func waitFor(ctx context.Context, read func() (string, error)) (string, error) {
 		answers <- answer{text, err}
 	}()
 	select {
-	case got := <-answers:
-		return got.text, got.err
+	case a := <-answers:
+		return a.text, a.err
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}

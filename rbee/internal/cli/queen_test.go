@@ -21,13 +21,13 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/queentest"
 )
 
-// TestWebPagesAreKeptOut holds that a page in the user's browser cannot drive the
-// queen, and that somebody from elsewhere needs a key.
-func TestWebPagesAreKeptOut(t *testing.T) {
+// TestQueenAccess checks that a page in the user's browser cannot control the queen, and
+// that other machines need a key.
+func TestQueenAccess(t *testing.T) {
 	t.Parallel()
 	k := queentest.New(t, 0, "")
 	k.Serve()
-	ask := func(url, key string, edit func(*http.Request)) (int, string) {
+	post := func(url, key string, edit func(*http.Request)) (int, string) {
 		t.Helper()
 		req, err := http.NewRequest(http.MethodPost, url+"/v1/jobs", strings.NewReader(`{"operation":"hive_list"}`))
 		if err != nil {
@@ -52,56 +52,56 @@ func TestWebPagesAreKeptOut(t *testing.T) {
 		edit func(*http.Request)
 		want int
 	}{
-		"a program":         {nil, 201},
-		"another page":      {func(r *http.Request) { r.Header.Set("Origin", "https://evil.example") }, 403},
-		"a rebound name":    {func(r *http.Request) { r.Host = "evil.example:8500" }, 403},
-		"a form":            {func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }, 415},
-		"the own page":      {func(r *http.Request) { r.Header.Set("Origin", "http://"+r.Host) }, 201},
-		"a page of nothing": {func(r *http.Request) { r.Header.Set("Origin", "null") }, 403},
+		"program":       {nil, 201},
+		"other origin":  {func(r *http.Request) { r.Header.Set("Origin", "https://evil.example") }, 403},
+		"DNS rebinding": {func(r *http.Request) { r.Host = "evil.example:8500" }, 403},
+		"form":          {func(r *http.Request) { r.Header.Set("Content-Type", "text/plain") }, 415},
+		"own origin":    {func(r *http.Request) { r.Header.Set("Origin", "http://"+r.Host) }, 201},
+		"null origin":   {func(r *http.Request) { r.Header.Set("Origin", "null") }, 403},
 	} {
-		if status, body := ask(k.URL, "", c.edit); status != c.want {
-			t.Errorf("%s: %d %s, want %d", name, status, body, c.want)
+		if status, body := post(k.URL, "", c.edit); status != c.want {
+			t.Errorf("request from %s: status %d with body %s, want status %d", name, status, body, c.want)
 		}
 	}
 	k.Stop()
 
-	for _, reached := range [][]string{{"--addr", "0.0.0.0:0"}, {"--addr", "127.0.0.1:0", "--host", "queen.example"}} {
-		cmd := exec.Command("rbee", append([]string{"serve"}, reached...)...)
+	for _, flags := range [][]string{{"--addr", "0.0.0.0:0"}, {"--addr", "127.0.0.1:0", "--host", "queen.example"}} {
+		cmd := exec.Command("rbee", append([]string{"serve"}, flags...)...)
 		cmd.Env = k.Env
 		if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "rbee key add") {
-			t.Errorf("%v: %v: %s", reached, err, out)
+			t.Errorf("serve %q without keys: error %v and output %s, want a failure with a hint", flags, err, out)
 		}
 	}
 	admin, infer := strings.TrimSpace(k.Run("key", "add", "me", "--scope", "admin")), strings.TrimSpace(k.Run("key", "add", "app"))
 	k.Serve("--addr", "0.0.0.0:0", "--no-tls")
 	url := "http://127.0.0.1:" + k.URL[strings.LastIndex(k.URL, ":")+1:]
 	for key, want := range map[string]int{"": 401, "wrong": 401, infer: 403, admin: 201} {
-		if status, body := ask(url, key, nil); status != want {
-			t.Errorf("key %.9s: %d %s, want %d", key, status, body, want)
+		if status, body := post(url, key, nil); status != want {
+			t.Errorf("request with key %.9s: status %d with body %s, want status %d", key, status, body, want)
 		}
 	}
 	if list := k.Run("key", "list"); !strings.Contains(list, "app") || strings.Contains(list, infer) {
-		t.Errorf("%s", list)
+		t.Errorf("key list prints %s, want the name of the key without its secret", list)
 	}
 	k.Stop()
 
-	// Behind a proxy on its own machine, which is plain HTTP there.
+	// Plain HTTP behind a reverse proxy on the same machine.
 	k.Serve("--host", "queen.example")
 	for key, want := range map[string]int{"": 401, admin: 201} {
-		if status, body := ask(k.URL, key, func(r *http.Request) { r.Host = "queen.example" }); status != want {
-			t.Errorf("through a proxy, key %.9s: %d %s, want %d", key, status, body, want)
+		if status, body := post(k.URL, key, func(r *http.Request) { r.Host = "queen.example" }); status != want {
+			t.Errorf("request through a proxy with key %.9s: status %d with body %s, want status %d", key, status, body, want)
 		}
 	}
 	k.Stop()
 
-	// Its own certificate, which the address names.
+	// A self-signed certificate, with its fingerprint in the URL.
 	k.Serve("--addr", "0.0.0.0:0")
 	port, pin, _ := strings.Cut(k.URL[strings.LastIndex(k.URL, "]:")+2:], "#")
 	if !strings.HasPrefix(k.URL, "https://") || !strings.HasPrefix(pin, "SHA256:") {
-		t.Fatal(k.URL)
+		t.Fatalf("serve prints the URL %q, want https and a fingerprint", k.URL)
 	}
 	if _, err := strconv.Atoi(port); err != nil {
-		t.Fatal(k.URL)
+		t.Fatalf("serve prints the URL %q, want a port", k.URL)
 	}
 	list := func(pin string) (string, error) {
 		cmd := exec.Command("rbee", "list-hives", "--queen", "https://127.0.0.1:"+port+"#"+pin)
@@ -110,23 +110,23 @@ func TestWebPagesAreKeptOut(t *testing.T) {
 		return string(out), err
 	}
 	if out, err := list(pin); err != nil {
-		t.Errorf("%v: %s", err, out)
+		t.Errorf("list-hives with the fingerprint: %v: %s", err, out)
 	}
 	if out, err := list("SHA256:" + strings.Repeat("A", 43)); err == nil || !strings.Contains(out, "certificate") {
-		t.Errorf("%v: %s", err, out)
+		t.Errorf("list-hives with a wrong fingerprint: error %v and output %s, want a certificate error", err, out)
 	}
 	k.Stop()
 
-	// One that was made elsewhere, which whoever trusts its maker trusts.
+	// A given certificate, for clients that trust its issuer.
 	certificate, key := newCertificate(t, k, "queen.example")
 	k.Serve("--addr", "0.0.0.0:0", "--tls-cert", certificate, "--tls-key", key)
 	port = k.URL[strings.LastIndex(k.URL, ":")+1:]
 	if _, err := strconv.Atoi(port); err != nil || !strings.HasPrefix(k.URL, "https://") {
-		t.Fatal(k.URL)
+		t.Fatalf("serve prints the URL %q, want https and a port", k.URL)
 	}
 	trusted := x509.NewCertPool()
 	if pem, err := os.ReadFile(certificate); err != nil || !trusted.AppendCertsFromPEM(pem) {
-		t.Fatalf("%q, %v", pem, err)
+		t.Fatalf("cannot read certificate %q: %v", pem, err)
 	}
 	for name, pool := range map[string]*x509.CertPool{"trusted": trusted, "unknown": x509.NewCertPool()} {
 		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "queen.example", MinVersion: tls.VersionTLS12}}
@@ -136,8 +136,8 @@ func TestWebPagesAreKeptOut(t *testing.T) {
 		}
 		req.Header.Set("Authorization", "Bearer "+admin)
 		resp, err := transport.RoundTrip(req)
-		if fine := err == nil && resp.StatusCode == http.StatusOK; fine != (name == "trusted") {
-			t.Errorf("%s: %+v, %v", name, resp, err)
+		if ok := err == nil && resp.StatusCode == http.StatusOK; ok != (name == "trusted") {
+			t.Errorf("request with %s issuer: response %+v and error %v", name, resp, err)
 		}
 		if err == nil {
 			resp.Body.Close()
@@ -146,27 +146,28 @@ func TestWebPagesAreKeptOut(t *testing.T) {
 	}
 }
 
-// certificate makes a certificate for a name, and returns its file and its key's.
+// newCertificate creates a certificate for a name and returns the files of the
+// certificate and its key.
 func newCertificate(t *testing.T, k *queentest.Setup, name string) (certificate, key string) {
 	t.Helper()
 	dir := filepath.Join(k.Home, "pem")
-	made, _, err := access.Certificate(dir, []string{name})
+	cert, _, err := access.Certificate(dir, []string{name})
 	if err != nil {
 		t.Fatal(err)
 	}
-	private, err := x509.MarshalPKCS8PrivateKey(made.PrivateKey)
+	private, err := x509.MarshalPKCS8PrivateKey(cert.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	k.WriteFile("given/cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: made.Certificate[0]})))
+	k.WriteFile("given/cert.pem", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert.Certificate[0]})))
 	k.WriteFile("given/key.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})))
 	return filepath.Join(k.Home, "given/cert.pem"), filepath.Join(k.Home, "given/key.pem")
 }
 
-// TestOnDemand holds that a worker which was started for a request ends when it is
-// idle, that one which somebody started himself does not, and that the idle one
-// makes room for another model.
-func TestOnDemand(t *testing.T) {
+// TestOnDemandWorkers checks that an on-demand worker stops when it is idle, that a
+// worker started by a user does not, and that an idle on-demand worker is stopped to
+// free memory for another model.
+func TestOnDemandWorkers(t *testing.T) {
 	t.Parallel()
 	k := queentest.New(t, 1, `{ type = "mine" }`)
 	k.WriteFile(".config/rbee/workers/mine.yaml", "type: mine\nformats: [gguf]\nsources: [{ version: \"1\", file: mine.sh }]\nstart: { args: [--port, \"{port}\", --model, \"{model}\"] }\nready: { path: /health }\nmemory: { fixed: 5GiB }\n")
@@ -178,10 +179,10 @@ func TestOnDemand(t *testing.T) {
 	k.Run("install")
 	k.Run("download-model", "bees/honey")
 	k.Run("download-model", "bees/wax")
-	ask := func(model string) {
+	chat := func(model string) {
 		t.Helper()
 		if resp := k.PostChat(model); resp.StatusCode != http.StatusOK {
-			t.Errorf("%s: %s", model, resp.Status)
+			t.Errorf("chat with %s: status %s, want 200 OK", model, resp.Status)
 		}
 	}
 	serving := func(models ...string) func(operations.FleetSnapshot) bool {
@@ -190,33 +191,33 @@ func TestOnDemand(t *testing.T) {
 		}
 	}
 	k.Serve("--idle", "400ms")
-	ask("bees/honey:Q4_K_M")
+	chat("bees/honey:Q4_K_M")
 	k.WaitFleet(serving())
 	k.Run("spawn-worker", "--worker", "mine", "--model", "bees/wax:Q4_K_M")
 	if resp := k.PostChat("bees/honey:Q4_K_M"); resp.StatusCode != http.StatusServiceUnavailable || resp.Header.Get("Retry-After") == "" {
-		t.Errorf("what somebody started had to go, or nothing is said of it: %s", resp.Status)
+		t.Errorf("chat without free memory: status %s and Retry-After %q, want 503 and a time", resp.Status, resp.Header.Get("Retry-After"))
 	}
 	k.WaitFleet(serving("bees/wax:Q4_K_M"))
 	k.Run("stop-worker", "mine")
 	k.Stop()
 
-	// Both do not fit: the one that is idle goes.
+	// Both models do not fit at the same time: the idle one is stopped.
 	k.Serve()
-	ask("bees/honey:Q4_K_M")
+	chat("bees/honey:Q4_K_M")
 	s := k.WaitFleet(serving("bees/honey:Q4_K_M"))
 	if d := s.Hives[0].Snapshot.Workers[0].Devices; len(d) != 1 || d[0].Name != "Fake" {
-		t.Errorf("it was put on %+v", d)
+		t.Errorf("the worker has devices %+v, want the fake GPU", d)
 	}
 	resp := k.PostChat("bees/wax:Q4_K_M")
 	if resp.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("it was not idle for long, and had to go: %s", resp.Status)
+		t.Errorf("chat while the other worker is not idle for long: status %s, want 503", resp.Status)
 	}
 	for deadline := time.Now().Add(time.Minute); resp.StatusCode != http.StatusOK; resp = k.PostChat("bees/wax:Q4_K_M") {
 		after, err := strconv.Atoi(resp.Header.Get("Retry-After"))
 		if err != nil || time.Now().After(deadline) {
-			t.Fatalf("%s, to be asked again after %q", resp.Status, resp.Header.Get("Retry-After"))
+			t.Fatalf("chat: status %s and Retry-After %q, want 200 OK within a minute", resp.Status, resp.Header.Get("Retry-After"))
 		}
-		time.Sleep(time.Duration(after) * time.Second) // as the answer says
+		time.Sleep(time.Duration(after) * time.Second) // as requested
 	}
 	k.WaitFleet(serving("bees/wax:Q4_K_M"))
 }

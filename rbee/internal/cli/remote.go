@@ -14,14 +14,14 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
 )
 
-// remoteQueen is a queen that runs elsewhere.
+// remoteQueen runs operations on a queen at an address.
 type remoteQueen struct {
 	client.Client
 	paths pkgmgr.Paths // of this machine
 }
 
-// Run implements [operations.Runner]. A path goes out as the file that it names
-// here: what is relative would mean another one where the queen runs.
+// Run implements [operations.Runner]. It sends absolute paths, since the queen has
+// another working directory.
 func (r *remoteQueen) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	op, err := client.WithPaths(op, r.absolute)
 	if err != nil {
@@ -30,8 +30,8 @@ func (r *remoteQueen) Run(ctx context.Context, op operations.Operation, events o
 	return r.Client.Run(ctx, op, events)
 }
 
-// absolute is the full path of a file. The mark of a directory, a separator at its
-// end, stays.
+// absolute returns the absolute path of a file. It keeps a trailing separator, which
+// marks a directory.
 func (r *remoteQueen) absolute(path string) (string, error) {
 	full, err := r.paths.ConfigFile(path)
 	if err == nil && strings.HasSuffix(path, string(filepath.Separator)) {
@@ -46,27 +46,27 @@ func (r *remoteQueen) Close() error {
 	return nil
 }
 
-// client is the way to the queen at an address: a URL, whose fragment is the
-// fingerprint of its certificate where that is its own.
+// client returns a runner for the queen at a URL. The fragment of the URL is the
+// fingerprint of a self-signed certificate.
 func (a *app) client(address string) (Runner, error) {
-	bad := func(why string) error {
-		return &usageError{message: "the queen's address " + why, hint: "such as http://127.0.0.1:8500, or https://host:8500#SHA256:… as `rbee serve` prints it"}
+	invalid := func(problem string) error {
+		return &usageError{message: "invalid address of the queen: " + problem, hint: "use a URL such as http://127.0.0.1:8500, or https://host:8500#SHA256:… as printed by `rbee serve`"}
 	}
 	u, err := url.Parse(address)
 	switch {
 	case err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
-		return nil, bad("is no URL")
+		return nil, invalid("want an http or https URL")
 	case u.User != nil:
-		return nil, bad("must not hold a user or a password: a key goes into $RBEE_API_KEY")
+		return nil, invalid("it contains a user or a password; set $RBEE_API_KEY instead")
 	case u.Fragment != "" && (u.Scheme != "https" || !strings.HasPrefix(u.Fragment, "SHA256:")):
-		return nil, bad("has a # and no fingerprint of a certificate after it")
+		return nil, invalid("want the fingerprint of a certificate after #")
 	}
 	g := a.flags()
 	for flag, set := range map[string]bool{
 		"--accept-new-host-keys": g.AcceptNewHostKeys, "--ssh-config-file": g.SSHConfigFile != "", "--binaries": g.Binaries != "", "--timeout": g.Timeout != 0,
 	} {
 		if set {
-			return nil, &usageError{message: flag + " is for the one who makes the connections", hint: "give it to `rbee serve`, or leave out --queen"}
+			return nil, &usageError{message: flag + " has no effect with --queen: the queen makes the SSH connections", hint: "pass it to `rbee serve`, or remove --queen"}
 		}
 	}
 	transport := &http.Transport{Proxy: http.ProxyFromEnvironment, DisableCompression: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: time.Minute}

@@ -8,20 +8,20 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// replacementCmd is a command that rbee had once: it names what took its place.
+// replacementCmd is a removed command. Its error names the replacement.
 type replacementCmd struct {
-	Rest []string `arg:"" optional:"" passthrough:"" help:"Ignored."`
+	Rest []string `arg:"" optional:"" passthrough:"" help:"Ignored"`
 }
 
-// Run does the command.
+// Run runs the command.
 func (replacementCmd) Run(selected *kong.Context) error {
 	name := selected.Selected().Name
-	by := map[string]string{
+	replacement := map[string]string{
 		"install-hive": "rbee sync", "uninstall-hive": "rbee uninstall", "install-worker": "rbee sync",
 	}[name]
 	return &usageError{
-		message: fmt.Sprintf("%s was removed: use `%s`", name, by),
-		hint:    fmt.Sprintf("what is installed follows the config; `%s --help` shows how", by),
+		message: fmt.Sprintf("%s was removed: use `%s`", name, replacement),
+		hint:    fmt.Sprintf("edit the config, then run `%s`", replacement),
 		code:    operations.CodeRemovedOperation,
 	}
 }

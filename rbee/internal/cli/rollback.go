@@ -8,18 +8,20 @@ import (
 )
 
 type rollbackCmd struct {
-	Hive     string        `required:"" placeholder:"ALIAS" help:"The hive."`
-	Type     string        `arg:"" help:"The worker type, such as vllm, or rbee for the hive's own rbee."`
-	LockWait time.Duration `default:"30s" placeholder:"TIME" help:"How long to wait for a hive on which another run works (${default})."`
+	Hive     string        `required:"" placeholder:"ALIAS" help:"Hive to roll back on"`
+	Type     string        `arg:"" help:"Worker type, such as vllm, or rbee for rbee itself"`
+	LockWait time.Duration `default:"30s" placeholder:"TIME" help:"Time to wait for another run on the same hive (default: ${default})"`
 }
 
-// Help is shown below the command's summary.
-func (rollbackCmd) Help() string {
-	return describe("The version before is still on the machine, so nothing is fetched. The hive keeps it, and status finds no drift in that, until `rbee sync --upgrade` of the type, or another version in the config. Workers that run go on as they are. For rbee itself, the hive's previous rbee is restored and its daemon restarted; the next `rbee sync` installs the version of the rbee that runs it, unless the restored one is newer.",
-		[]string{"rbee rollback --hive gpu-1 vllm", "rbee rollback --hive gpu-1 rbee"}, exitInvalid, exitUnreachable, exitLocked)
+// help implements [helper].
+func (rollbackCmd) help() commandHelp {
+	return commandHelp{
+		text:     "Nothing is downloaded: the previous version is still on the hive. The worker type stays pinned to that version until you run `rbee sync --upgrade TYPE` or set another version in the config; until then it does not count as drift. Running workers keep their version until they are restarted.\n\nFor rbee itself, the hive gets its previous rbee back and its daemon restarts. The next `rbee sync` installs the version of the rbee that runs it, unless the restored one is newer.",
+		examples: []string{"rbee rollback --hive gpu-1 vllm", "rbee rollback --hive gpu-1 rbee"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *rollbackCmd) Run(ctx context.Context, a *app) error {
 	return a.operate(ctx, operations.PackageRollback{
 		ConfigPath: a.config(), Hive: c.Hive, Worker: c.Type, LockWaitSeconds: lockWait(c.LockWait),

@@ -17,17 +17,17 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 )
 
-// fleetRunner plays a queen with these hives. What it is not told to answer, it
-// answers with an empty report.
+// fleetRunner is a fake runner with hives, workers and models. It returns an empty
+// report for operations without an answer.
 type fleetRunner struct {
 	hives   []string
 	workers []operations.WorkerProcess
 	models  []operations.Model
-	silent  []*operations.Error // hives that lists could not ask
+	errs    []*operations.Error // errors of hives in lists
 	answer  func(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error)
 
 	mu     sync.Mutex
-	got    []string // operations as they are on the wire
+	got    []string // encoded operations
 	closed int
 }
 
@@ -51,27 +51,26 @@ func (f *fleetRunner) Run(ctx context.Context, op operations.Operation, events o
 	}
 	switch op.(type) {
 	case operations.HiveList:
-		list := &operations.HiveListReport{Hives: []operations.HiveSummary{{Alias: "gone", OnRecord: true}}}
+		list := &operations.HiveListReport{Hives: []operations.HiveSummary{{Alias: "old", OnRecord: true}}}
 		for _, alias := range f.hives {
 			list.Hives = append(list.Hives, operations.HiveSummary{Alias: alias, InConfig: true})
 		}
 		return list, nil
 	case operations.WorkerProcessList:
-		return &operations.WorkerListReport{Workers: f.workers, Errors: f.silent}, nil
+		return &operations.WorkerListReport{Workers: f.workers, Errors: f.errs}, nil
 	case operations.ModelList:
-		return &operations.ModelListReport{Models: f.models, Errors: f.silent}, nil
+		return &operations.ModelListReport{Models: f.models, Errors: f.errs}, nil
 	}
 	return operations.ParseReport(op.Kind(), []byte("{}"))
 }
 
-// command runs one command line; edit, if not nil, changes what the program has
-// from its caller.
+// command runs one command line. edit, if not nil, changes its Process.
 func (f *fleetRunner) command(t *testing.T, edit func(*Process), args ...string) result {
 	t.Helper()
 	var out, errOut strings.Builder
 	p := Process{
 		Args: args, Stdin: strings.NewReader(""), Stdout: &out, Stderr: &errOut, Version: "1.2.3",
-		Env:  []string{"HOME=/home/me", "HERE=of this process", "HF_TOKEN=hf_secret", "HF_ENDPOINT=https://mirror"},
+		Env:  []string{"HOME=/home/me", "HERE=local", "HF_TOKEN=hf_secret", "HF_ENDPOINT=https://mirror"},
 		Open: func(controller.Options) (Runner, error) { return f, nil },
 	}
 	if edit != nil {
@@ -81,17 +80,19 @@ func (f *fleetRunner) command(t *testing.T, edit func(*Process), args ...string)
 	return result{code, out.String(), errOut.String()}
 }
 
+// stdin returns an edit that sets stdin.
 func stdin(text string) func(*Process) {
 	return func(p *Process) { p.Stdin = strings.NewReader(text) }
 }
 
 var twoHives = []string{"gpu-1", "gpu-2"}
 
-func running(hive, id string, pid int) operations.WorkerProcess {
+// readyWorker returns a ready worker.
+func readyWorker(hive, id string, pid int) operations.WorkerProcess {
 	return operations.WorkerProcess{ID: id, Hive: hive, PID: pid, State: operations.WorkerReady}
 }
 
-func TestRuntimeCommandsBecomeOperations(t *testing.T) {
+func TestRuntimeFlagsSetOperations(t *testing.T) {
 	t.Parallel()
 	const (
 		hives   = `{"operation":"hive_list"}`
@@ -101,7 +102,7 @@ func TestRuntimeCommandsBecomeOperations(t *testing.T) {
 	)
 	fleet := &fleetRunner{
 		hives:   twoHives,
-		workers: []operations.WorkerProcess{running("gpu-1", "echo-1a2b", 70), running("gpu-2", "vllm-1a2b", 71), running("gpu-2", "vllm-1a2b-3", 72)},
+		workers: []operations.WorkerProcess{readyWorker("gpu-1", "echo-1a2b", 70), readyWorker("gpu-2", "vllm-1a2b", 71), readyWorker("gpu-2", "vllm-1a2b-3", 72)},
 		models:  []operations.Model{{ID: "org/one", Hive: "gpu-1"}, {ID: "org/two:f.gguf", Hive: "gpu-2"}, {ID: "org/two:g.gguf", Hive: "gpu-2"}},
 	}
 	one := &fleetRunner{hives: []string{"only"}}
@@ -117,7 +118,7 @@ func TestRuntimeCommandsBecomeOperations(t *testing.T) {
 		{one, "spawn-worker --worker echo --model m", []string{hives, `{"operation":"worker_spawn","hive_id":"only","model":"m","worker":"echo"}`}},
 		{fleet, "spawn-worker --hive a --worker vllm --model o/r --device 0,1 --port 9 --context 8192 --env A=1,2=3 --env HERE --env B= --detach -c f -- --eager -x", []string{
 			`{"operation":"worker_spawn","hive_id":"a","config_path":"f","model":"o/r","worker":"vllm","device":"0,1","port":9,"context_length":8192,` +
-				`"env":{"A":"1,2=3","B":"","HERE":"of this process"},"args":["--eager","-x"],"detach":true}`}},
+				`"env":{"A":"1,2=3","B":"","HERE":"local"},"args":["--eager","-x"],"detach":true}`}},
 
 		{fleet, "list-workers", []string{`{"operation":"worker_process_list"}`}},
 		{fleet, "list-workers --hive a --all", []string{`{"operation":"worker_process_list","hive_id":"a","all":true}`}},
@@ -152,42 +153,42 @@ func TestRuntimeCommandsBecomeOperations(t *testing.T) {
 	} {
 		c.fleet.got, c.fleet.closed = nil, 0
 		r := c.fleet.command(t, nil, strings.Fields(c.line)...)
-		if r.code != 0 && !strings.Contains(c.line, "-worker") { // an empty report of a worker is no success
-			t.Errorf("%s: exit code %d: %s", c.line, r.code, r.errOut)
+		if r.code != 0 && !strings.Contains(c.line, "-worker") { // an empty report of a worker is a failure
+			t.Errorf("%s: exit code %d, want 0; stderr: %s", c.line, r.code, r.errOut)
 		}
-		slices.Sort(c.fleet.got[max(0, len(c.fleet.got)-len(twoHives)):]) // these may come at the same time
+		slices.Sort(c.fleet.got[max(0, len(c.fleet.got)-len(twoHives)):]) // these run in parallel
 		slices.Sort(c.want[max(0, len(c.want)-len(twoHives)):])
 		if !slices.Equal(c.fleet.got, c.want) {
-			t.Errorf("%s:\n got %s\nwant %s", c.line, strings.Join(c.fleet.got, "\n     "), strings.Join(c.want, "\n     "))
+			t.Errorf("%s runs\n     %s\nwant %s", c.line, strings.Join(c.fleet.got, "\n     "), strings.Join(c.want, "\n     "))
 		}
 		if c.fleet.closed != 1 {
-			t.Errorf("%s: the runner was closed %d times", c.line, c.fleet.closed)
+			t.Errorf("%s closed the runner %d times, want once", c.line, c.fleet.closed)
 		}
 		if strings.Contains(r.out+r.errOut, "hf_secret") {
-			t.Errorf("%s: the token is shown: %s%s", c.line, r.out, r.errOut)
+			t.Errorf("%s prints the token: %s%s", c.line, r.out, r.errOut)
 		}
 	}
 }
 
-func TestRuntimeUsage(t *testing.T) {
+func TestRuntimeUsageErrors(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
-		"spawn-worker --worker echo --model m":                        "the config has several hives: gpu-1, gpu-2\n   → say which one with --hive",
+		"spawn-worker --worker echo --model m":                        "--hive is missing; the config has gpu-1, gpu-2\n   hint: add --hive gpu-1",
 		"spawn-worker --worker echo":                                  "--model",
 		"spawn-worker --hive a --worker echo --model m m2":            "unexpected argument m2",
 		"spawn-worker --hive a --worker echo --model m m2 -- -x":      "unexpected argument",
-		"spawn-worker --hive a --worker echo --model m --env NOT_SET": "--env NOT_SET: there is no such variable here",
+		"spawn-worker --hive a --worker echo --model m --env NOT_SET": "--env NOT_SET: the variable is not set",
 		"spawn-worker --hive a --worker echo --model m --env =x":      `"env"`,
-		"spawn-worker --hive a --worker echo --model m --device gpu":  `"gpu" is no device`,
+		"spawn-worker --hive a --worker echo --model m --device gpu":  `"gpu"`,
 		"spawn-worker --hive a --worker echo --model m --port 70000":  "70000",
-		"get-worker 0":                                 "0 is no process id",
+		"get-worker 0":                                 "invalid process ID 0",
 		"get-worker":                                   "<id>",
 		"stop-worker x --hive a --grace=-1s":           "grace_seconds",
-		"worker-logs x --hive a --lines=-3":            "--lines is -3",
+		"worker-logs x --hive a --lines=-3":            "invalid --lines -3",
 		"worker-logs x --hive a -f --json":             "--follow and --json",
-		"download-model o/r":                           "several hives: gpu-1, gpu-2",
+		"download-model o/r":                           "the config has gpu-1, gpu-2",
 		"download-model o/r --hive a --all-hives":      "--all-hives and --hive",
-		"delete-model o/r --hive a":                    "say --yes",
+		"delete-model o/r --hive a":                    "use --yes",
 		"infer --model m":                              "the prompt is empty",
 		"infer - --model m":                            "the prompt is empty",
 		"infer hi":                                     "--model",
@@ -199,48 +200,48 @@ func TestRuntimeUsage(t *testing.T) {
 	} {
 		r := (&fleetRunner{hives: twoHives}).command(t, nil, strings.Fields(line)...)
 		if r.code != exitUsage || !strings.Contains(r.out+r.errOut, want) {
-			t.Errorf("%s: exit code %d, %s%s; want %q in it", line, r.code, r.out, r.errOut, want)
+			t.Errorf("%s exits with %d and prints %s%s, want exit code 64 and %q", line, r.code, r.out, r.errOut, want)
 		}
 	}
 	r := (&fleetRunner{}).command(t, nil, "spawn-worker", "--worker", "echo", "--model", "m")
-	if r.code != exitFailed || !strings.Contains(r.errOut, "the config has no hive") {
-		t.Errorf("no hive: exit code %d, %s", r.code, r.errOut)
+	if r.code != exitFailed || !strings.Contains(r.errOut, "the config has no hives") {
+		t.Errorf("spawn-worker without hives exits with %d and prints %s, want exit code 1", r.code, r.errOut)
 	}
 }
 
-func TestFindingWorkers(t *testing.T) {
+func TestFindWorker(t *testing.T) {
 	t.Parallel()
-	down := &operations.Error{Code: operations.CodeUnreachable, Reason: "daemon", Hive: "gpu-3", Message: "no daemon"}
-	both := []operations.WorkerProcess{running("gpu-1", "echo-1a2b", 70), running("gpu-2", "echo-3c4d", 70)}
+	down := &operations.Error{Code: operations.CodeUnreachable, Reason: "daemon", Hive: "gpu-3", Message: "daemon stopped"}
+	both := []operations.WorkerProcess{readyWorker("gpu-1", "echo-1a2b", 70), readyWorker("gpu-2", "echo-3c4d", 70)}
 	for _, c := range []struct {
 		line    string
 		workers []operations.WorkerProcess
-		silent  []*operations.Error
+		errs    []*operations.Error
 		code    int
 		want    string
 	}{
-		{"get-worker echo", both, nil, 1, `"echo" may be echo-1a2b on gpu-1 or echo-3c4d on gpu-2` + "\n   → say which one: more of the id, or its hive with --hive"},
-		{"stop-worker 70", both, nil, 1, `"70" may be echo-1a2b on gpu-1 or echo-3c4d on gpu-2`},
-		{"worker-logs vllm", both, nil, 1, `there is no worker "vllm" on any hive (there are echo-1a2b on gpu-1, echo-3c4d on gpu-2)` + "\n   → `rbee list-workers --all`"},
-		{"get-worker vllm", nil, nil, 1, `there is no worker "vllm" on any hive (there are none)`},
-		{"get-worker vllm", both, []*operations.Error{down}, 4, "not asked: gpu-3 (no daemon)"},
-		{"stop-worker echo-3", both, []*operations.Error{down}, 4, `"echo-3" may be echo-3c4d on gpu-2, but not every hive could be asked: gpu-3 (no daemon)` + "\n   → name the hive with --hive gpu-2"},
+		{"get-worker echo", both, nil, 1, `2 workers match "echo": echo-1a2b on gpu-1, echo-3c4d on gpu-2` + "\n   hint: pass more of the ID, or the hive with --hive"},
+		{"stop-worker 70", both, nil, 1, `2 workers match "70": echo-1a2b on gpu-1, echo-3c4d on gpu-2`},
+		{"worker-logs vllm", both, nil, 1, `no worker "vllm" on any hive (found echo-1a2b on gpu-1, echo-3c4d on gpu-2)` + "\n   hint: run `rbee list-workers --all`"},
+		{"get-worker vllm", nil, nil, 1, `no worker "vllm" on any hive (found none)`},
+		{"get-worker vllm", both, []*operations.Error{down}, 4, "no answer from gpu-3 (daemon stopped)"},
+		{"stop-worker echo-3", both, []*operations.Error{down}, 4, `"echo-3" matches echo-3c4d on gpu-2, but some hives did not answer: gpu-3 (daemon stopped)` + "\n   hint: add --hive gpu-2"},
 		{"get-worker echo-3c4d", both, []*operations.Error{down}, 0, ""},
 	} {
-		f := &fleetRunner{hives: twoHives, workers: c.workers, silent: c.silent}
+		f := &fleetRunner{hives: twoHives, workers: c.workers, errs: c.errs}
 		r := f.command(t, nil, strings.Fields(c.line)...)
 		if r.code != c.code || !strings.Contains(r.errOut, c.want) {
-			t.Errorf("%s: exit code %d, stderr %q; want %d and %q in it", c.line, r.code, r.errOut, c.code, c.want)
+			t.Errorf("%s exits with %d and prints %q to stderr, want exit code %d and %q", c.line, r.code, r.errOut, c.code, c.want)
 		}
 	}
 	models := []operations.Model{{ID: "o/r", Hive: "gpu-1"}, {ID: "o/r", Hive: "gpu-2"}}
 	r := (&fleetRunner{hives: twoHives, models: models}).command(t, nil, "get-model", "o/r")
-	if want := `"o/r" may be o/r on gpu-1 or o/r on gpu-2`; r.code != 1 || !strings.Contains(r.errOut, want) {
-		t.Errorf("exit code %d, stderr %q; want %q in it", r.code, r.errOut, want)
+	if want := `2 models match "o/r": o/r on gpu-1, o/r on gpu-2`; r.code != 1 || !strings.Contains(r.errOut, want) {
+		t.Errorf("get-model o/r exits with %d and prints %q to stderr, want exit code 1 and %q", r.code, r.errOut, want)
 	}
 }
 
-func TestSpawnShowsHowItEnds(t *testing.T) {
+func TestSpawnPrintsResult(t *testing.T) {
 	t.Parallel()
 	w := operations.WorkerProcess{ID: "echo-1a2b", Hive: "gpu-1", Worker: "echo", Model: "m", State: operations.WorkerReady, PID: 123, Port: 43123}
 	f := &fleetRunner{answer: func(_ context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
@@ -254,28 +255,28 @@ func TestSpawnShowsHowItEnds(t *testing.T) {
 	}}
 	line := []string{"spawn-worker", "--hive", "gpu-1", "--worker", "echo", "--model", "m"}
 	r := f.command(t, nil, line...)
-	if r.code != 0 || r.out != "✅ Spawned echo-1a2b on gpu-1: echo serves m at port 43123 (pid 123, CPU, ready after 0.1s)\n" || r.errOut != "gpu-1: echo-1a2b: loading\n" {
-		t.Errorf("exit code %d, stdout %q, stderr %q", r.code, r.out, r.errOut)
+	if r.code != 0 || r.out != "✅ Spawned echo-1a2b on gpu-1: echo serves m on port 43123 (pid 123, CPU, ready after 0.1s)\n" || r.errOut != "gpu-1: echo-1a2b: loading\n" {
+		t.Errorf("spawn-worker exits with %d and prints %q to stdout and %q to stderr, want exit code 0 and the worker", r.code, r.out, r.errOut)
 	}
 	if r = f.command(t, nil, append(line, "--verbose")...); !strings.Contains(r.out, "8 GB of 80 GB") {
-		t.Errorf("stdout is %q", r.out)
+		t.Errorf("spawn-worker --verbose prints %q, want the reason", r.out)
 	}
 	w.State, w.Problem, w.LogTail = operations.WorkerFailed, "exit status 3", []string{"out of memory"}
 	if r = f.command(t, nil, line...); r.code != 1 || !strings.Contains(r.out, "❌ gpu-1: echo-1a2b failed: exit status 3\n") || !strings.Contains(r.out, "     out of memory\n") {
-		t.Errorf("exit code %d, stdout %q", r.code, r.out)
+		t.Errorf("spawn-worker of a failing worker exits with %d and prints %q, want exit code 1 and the log", r.code, r.out)
 	}
 	canceled := &fleetRunner{answer: func(context.Context, operations.Operation, operations.Handler) (operations.Report, error) {
-		return nil, &operations.Error{Code: operations.CodeCanceled, Hive: "gpu-1", Message: "echo-1a2b was ended before it was ready"}
+		return nil, &operations.Error{Code: operations.CodeCanceled, Hive: "gpu-1", Message: "echo-1a2b was stopped before it was ready"}
 	}}
-	if r = canceled.command(t, nil, line...); r.code != exitInterrupted || !strings.Contains(r.errOut, "ended before it was ready\n   → with --detach") {
-		t.Errorf("exit code %d, stderr %q", r.code, r.errOut)
+	if r = canceled.command(t, nil, line...); r.code != exitInterrupted || !strings.Contains(r.errOut, "stopped before it was ready\n   hint: use --detach") {
+		t.Errorf("canceled spawn-worker exits with %d and prints %q to stderr, want exit code 130 and a hint", r.code, r.errOut)
 	}
 	if r = f.command(t, nil, append(line, "--json")...); r.code != 1 || !json.Valid([]byte(r.out)) || !strings.Contains(r.out, `"state": "failed"`) {
-		t.Errorf("exit code %d, stdout %q", r.code, r.out)
+		t.Errorf("spawn-worker --json exits with %d and prints %q, want exit code 1 and the report", r.code, r.out)
 	}
 }
 
-func TestSeveralHives(t *testing.T) {
+func TestDownloadToSeveralHives(t *testing.T) {
 	t.Parallel()
 	f := &fleetRunner{hives: []string{"gpu-2", "gpu-1"}, answer: func(_ context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 		d, ok := op.(operations.ModelDownload)
@@ -283,15 +284,15 @@ func TestSeveralHives(t *testing.T) {
 		case !ok:
 			return nil, nil
 		case d.HiveID == "gpu-2":
-			return nil, &operations.Error{Code: operations.CodeUnreachable, Reason: "daemon", Hive: "gpu-2", Message: "no daemon"}
+			return nil, &operations.Error{Code: operations.CodeUnreachable, Reason: "daemon", Hive: "gpu-2", Message: "daemon stopped"}
 		}
-		events(operations.Event{Type: operations.EventNote, Message: "of whom?"})
+		events(operations.Event{Type: operations.EventNote, Message: "without hive"})
 		return &operations.ModelDownloadReport{Model: operations.Model{ID: "o/r", Hive: "gpu-1"}, Downloaded: 2e9, DurationSeconds: 2}, nil
 	}}
 	r := f.command(t, nil, "download-model", "o/r", "--all-hives")
-	want := "✅ Downloaded o/r to gpu-1: 1.9 GiB in 2.0s (953.7 MiB/s)\n❌ gpu-2: no daemon\n   → `rbee start-hive gpu-2` starts it\n"
-	if r.code != exitUnreachable || r.out != want || !strings.Contains(r.errOut, "gpu-1: of whom?\n") {
-		t.Errorf("exit code %d, stdout %q, stderr %q", r.code, r.out, r.errOut)
+	want := "✅ Downloaded o/r to gpu-1: 1.9 GiB in 2.0s (953.7 MiB/s)\n❌ gpu-2: daemon stopped\n   hint: run `rbee start-hive gpu-2` to start it\n"
+	if r.code != exitUnreachable || r.out != want || !strings.Contains(r.errOut, "gpu-1: without hive\n") {
+		t.Errorf("download-model exits with %d and prints %q to stdout and %q to stderr, want exit code 4 and %q", r.code, r.out, r.errOut, want)
 	}
 	r = f.command(t, nil, "download-model", "o/r", "--hive", "gpu-1", "--hive", "gpu-2", "--json", "-q")
 	var doc struct {
@@ -302,12 +303,12 @@ func TestSeveralHives(t *testing.T) {
 		}
 	}
 	if err := json.Unmarshal([]byte(r.out), &doc); err != nil || len(doc.Hives) != 2 || doc.Hives[0].Report.Downloaded != 2e9 || doc.Hives[1].Error.Reason != "daemon" || r.errOut != "" {
-		t.Errorf("%v: stdout %q, stderr %q", err, r.out, r.errOut)
+		t.Errorf("download-model --json prints %q to stdout (%v) and %q to stderr, want both results as JSON", r.out, err, r.errOut)
 	}
 }
 
-// logging answers with the pieces of a log and some words beside it.
-func logging(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+// answerLogs answers with the pieces of a log and another event.
+func answerLogs(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	logs, ok := op.(operations.WorkerProcessLogs)
 	if !ok {
 		return nil, nil
@@ -323,15 +324,15 @@ func logging(ctx context.Context, op operations.Operation, events operations.Han
 	return &operations.WorkerLogsReport{ID: "echo-1", Path: "/l", State: operations.WorkerStopped}, nil
 }
 
-func TestLogsAreAllOfStdout(t *testing.T) {
+func TestWorkerLogsOutput(t *testing.T) {
 	t.Parallel()
-	f := &fleetRunner{answer: logging}
+	f := &fleetRunner{answer: answerLogs}
 	const text = "one\ntwo\n\x1b[31mred\n"
 	for line, errOut := range map[string]string{
 		"worker-logs e --hive a": "", "worker-logs e --hive a -f": "echo-1 is stopped\n", "worker-logs e --hive a -f -q": "",
 	} {
 		if r := f.command(t, nil, strings.Fields(line)...); r.code != 0 || r.out != text || r.errOut != errOut {
-			t.Errorf("%s: exit code %d, stdout %q, stderr %q", line, r.code, r.out, r.errOut)
+			t.Errorf("%s exits with %d and prints %q to stdout and %q to stderr, want %q and %q", line, r.code, r.out, r.errOut, text, errOut)
 		}
 	}
 	r := f.command(t, nil, "worker-logs", "e", "--hive", "a", "--json")
@@ -341,15 +342,15 @@ func TestLogsAreAllOfStdout(t *testing.T) {
 		State string
 	}
 	if err := json.Unmarshal([]byte(r.out), &doc); err != nil || !slices.Equal(doc.Lines, []string{"one", "two", "\x1b[31mred"}) || doc.ID != "echo-1" || doc.State != "stopped" {
-		t.Errorf("%v: stdout %q", err, r.out)
+		t.Errorf("worker-logs --json prints %q (%v), want the lines and the state", r.out, err)
 	}
 }
 
-func TestInterruptedStreamSaysNothing(t *testing.T) {
+func TestInterruptedStreamPrintsNoError(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	f := &fleetRunner{answer: logging}
+	f := &fleetRunner{answer: answerLogs}
 	read, write := io.Pipe()
 	go func() {
 		_, _ = io.ReadFull(read, make([]byte, len("one\ntwo\n\x1b[31mred\n")))
@@ -362,12 +363,12 @@ func TestInterruptedStreamSaysNothing(t *testing.T) {
 		Env: []string{"HOME=/home/me"}, Open: func(controller.Options) (Runner, error) { return f, nil },
 	})
 	if code != exitInterrupted || errOut.String() != "" {
-		t.Errorf("exit code %d, stderr %q", code, errOut.String())
+		t.Errorf("interrupted worker-logs exits with %d and prints %q to stderr, want exit code 130 and nothing", code, errOut.String())
 	}
 }
 
-// answering streams an answer, if it is asked to.
-func answering(_ context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+// answerInfer answers an infer operation, as a stream if requested.
+func answerInfer(_ context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	infer, ok := op.(operations.Infer)
 	if !ok {
 		return nil, nil
@@ -377,9 +378,9 @@ func answering(_ context.Context, op operations.Operation, events operations.Han
 	if infer.Stream {
 		events(operations.Event{Type: operations.EventToken, Text: infer.Prompt})
 		events(operations.Event{Type: operations.EventToken, Text: "\x1b[2J"})
-		events(operations.Event{Type: operations.EventNote, Message: "in the middle"})
+		events(operations.Event{Type: operations.EventNote, Message: "note in the stream"})
 		if infer.Prompt == "break" {
-			return nil, errors.New("the worker is gone")
+			return nil, errors.New("worker exited")
 		}
 		events(operations.Event{Type: operations.EventToken, Text: "!"})
 	}
@@ -391,7 +392,7 @@ func answering(_ context.Context, op operations.Operation, events operations.Han
 
 func TestInfer(t *testing.T) {
 	t.Parallel()
-	const note, stats = "waiting for echo-1\n", "3 tokens, first after 500ms, 2.0 tokens/s, 1.5s in all, echo-1 on a\n"
+	const note, stats = "waiting for echo-1\n", "3 tokens, first after 500ms, 2.0 tokens/s, 1.5s total, echo-1 on a\n"
 	for _, c := range []struct {
 		line, stdin string
 		code        int
@@ -400,26 +401,26 @@ func TestInfer(t *testing.T) {
 		{"infer hello --model m", "not read", 0, "hello\x1b[2J!\n", note},
 		{"infer hello --model m --quiet", "", 0, "hello\x1b[2J!\n", ""},
 		{"infer hello --model m --no-stream", "", 0, "hello\x1b[2J!\n", note},
-		{"infer hello --model m --verbose", "", 0, "hello\x1b[2J!\n", note + "in the middle\n" + stats},
+		{"infer hello --model m --verbose", "", 0, "hello\x1b[2J!\n", note + "note in the stream\n" + stats},
 		{"infer --model m", "from\nstdin\r\n\n", 0, "from\nstdin\x1b[2J!\n", note},
 		{"infer - --model m", " x ", 0, " x \x1b[2J!\n", note},
-		{"infer hello --model m --max-tokens 3", "", 0, "hello\x1b[2J!\n", note + "⚠️  the answer ends after 3 tokens, its limit\n   → --max-tokens allows more\n"},
-		{"infer break --model m", "", 1, "break\x1b[2J\n", note + "❌ the worker is gone\n"},
+		{"infer hello --model m --max-tokens 3", "", 0, "hello\x1b[2J!\n", note + "⚠️  answer cut at 3 tokens\n   hint: use --max-tokens to allow more\n"},
+		{"infer break --model m", "", 1, "break\x1b[2J\n", note + "❌ worker exited\n"},
 	} {
-		r := (&fleetRunner{answer: answering}).command(t, stdin(c.stdin), strings.Fields(c.line)...)
+		r := (&fleetRunner{answer: answerInfer}).command(t, stdin(c.stdin), strings.Fields(c.line)...)
 		if r.code != c.code || r.out != c.out || r.errOut != c.errOut {
-			t.Errorf("%s: exit code %d\nstdout %q\n  want %q\nstderr %q\n  want %q", c.line, r.code, r.out, c.out, r.errOut, c.errOut)
+			t.Errorf("%s: exit code %d, want %d\nstdout %q\n  want %q\nstderr %q\n  want %q", c.line, r.code, c.code, r.out, c.out, r.errOut, c.errOut)
 		}
 	}
-	r := (&fleetRunner{answer: answering}).command(t, nil, "infer", "hello", "--model", "m", "--json", "-v")
+	r := (&fleetRunner{answer: answerInfer}).command(t, nil, "infer", "hello", "--model", "m", "--json", "-v")
 	var report operations.InferReport
 	if err := json.Unmarshal([]byte(r.out), &report); err != nil || report.Text != "hello\x1b[2J!" || r.errOut != "waiting for echo-1\n" {
-		t.Errorf("%v: stdout %q, stderr %q", err, r.out, r.errOut)
+		t.Errorf("infer --json prints %q to stdout (%v) and %q to stderr, want the report and a note", r.out, err, r.errOut)
 	}
 }
 
-// onTTY runs a command whose three streams are one terminal, types answer once a
-// question stands there, and gives what was on the screen.
+// onTTY runs a command on a terminal, types answer at the first prompt, and returns the
+// output.
 func (f *fleetRunner) onTTY(t *testing.T, answer string, args ...string) result {
 	t.Helper()
 	terminal, tty, err := pty.Open()
@@ -455,29 +456,29 @@ func (f *fleetRunner) onTTY(t *testing.T, answer string, args ...string) result 
 	select {
 	case r.out = <-screen:
 	case <-time.After(10 * time.Second):
-		t.Fatal("the terminal does not end")
+		t.Fatal("the output did not end within 10s")
 	}
 	_ = tty.Close()
 	r.out = strings.ReplaceAll(strings.TrimSuffix(r.out, "THE END"), "\r\n", "\n")
 	return r
 }
 
-func TestTerminalIsSafeFromAnswers(t *testing.T) {
+func TestAnswersCannotControlTerminal(t *testing.T) {
 	t.Parallel()
-	r := (&fleetRunner{answer: answering}).onTTY(t, "", "infer", "hello", "--model", "m")
+	r := (&fleetRunner{answer: answerInfer}).onTTY(t, "", "infer", "hello", "--model", "m")
 	if r.code != 0 || r.out != "waiting for echo-1\nhello[2J!\n" {
-		t.Errorf("infer: exit code %d, screen %q", r.code, r.out)
+		t.Errorf("infer exits with %d and prints %q, want no escape codes", r.code, r.out)
 	}
-	r = (&fleetRunner{answer: logging}).onTTY(t, "", "worker-logs", "x", "--hive", "a")
+	r = (&fleetRunner{answer: answerLogs}).onTTY(t, "", "worker-logs", "x", "--hive", "a")
 	if r.code != 0 || r.out != "one\ntwo\n[31mred\n" {
-		t.Errorf("worker-logs: exit code %d, screen %q", r.code, r.out)
+		t.Errorf("worker-logs exits with %d and prints %q, want no escape codes", r.code, r.out)
 	}
 	if r = (&fleetRunner{}).onTTY(t, "", "infer", "--model", "m"); r.code != exitUsage || !strings.Contains(r.out, "the prompt is empty") {
-		t.Errorf("no prompt: exit code %d, screen %q", r.code, r.out)
+		t.Errorf("infer without a prompt exits with %d and prints %q, want exit code 64", r.code, r.out)
 	}
 }
 
-func TestDeleteModelAsks(t *testing.T) {
+func TestDeleteModelPrompt(t *testing.T) {
 	t.Parallel()
 	for answer, deleted := range map[string]bool{"y": true, "n": false} {
 		f := &fleetRunner{answer: func(_ context.Context, op operations.Operation, _ operations.Handler) (operations.Report, error) {
@@ -489,10 +490,10 @@ func TestDeleteModelAsks(t *testing.T) {
 		r := f.onTTY(t, answer, "delete-model", "o/r", "--hive", "a")
 		last := f.got[len(f.got)-1]
 		if strings.Contains(last, "model_delete") != deleted || !strings.Contains(r.out, "3.7 GiB") || (r.code == 0) != deleted {
-			t.Errorf("answered %s: exit code %d, last operation %s, screen:\n%s", answer, r.code, last, r.out)
+			t.Errorf("delete-model with answer %q: exit code %d, last operation %s, want deletion %t; screen:\n%s", answer, r.code, last, deleted, r.out)
 		}
 		if !deleted && !strings.Contains(r.out, "nothing was deleted") {
-			t.Errorf("screen:\n%s", r.out)
+			t.Errorf("delete-model with answer %q does not print that nothing was deleted; screen:\n%s", answer, r.out)
 		}
 	}
 }
@@ -508,16 +509,16 @@ func TestRuntimeCompletion(t *testing.T) {
 		"spawn-worker --worker ech":       "echo\n",
 		"get-worker e":                    "",
 		"spawn-worker --model m -- --dev": "",
-		"spawn-worker --det":              "--detach\tDo not wait until it is ready.\n",
-		"worker-l":                        "worker-logs\tShow what a worker process wrote.\n",
+		"spawn-worker --det":              "--detach\tDo not wait until the worker is ready\n",
+		"worker-l":                        "worker-logs\tPrint the log of a worker\n",
 	} {
 		f := &fleetRunner{hives: twoHives}
 		if r := f.command(t, nil, append([]string{"__complete", "--"}, strings.Split(line, " ")...)...); r.out != want {
-			t.Errorf("%s: got %q, want %q", line, r.out, want)
+			t.Errorf("completion of %q = %q, want %q", line, r.out, want)
 		}
 		for _, op := range f.got {
 			if op != `{"operation":"hive_list"}` {
-				t.Errorf("%s: completing asks for %s", line, op)
+				t.Errorf("completion of %q runs operation %s, want only hive_list", line, op)
 			}
 		}
 	}

@@ -26,23 +26,23 @@ import (
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
-// TestMain builds the program and puts it first in PATH, so that scripts and
-// terminals drive the real one, and hosts get it, whatever the tests are built with.
+// TestMain builds the program and puts it first in PATH, so that scripts, terminals and
+// hosts use it.
 func TestMain(m *testing.M) {
 	origintest.Main()
 	comfytest.Main()
-	waitTogether()
+	raiseParallelism()
 	os.Exit(queentest.WithProgram("../../..", m.Run))
 }
 
-// waitTogether lets more tests run at once than there are cores: most of them wait
-// for programs.
-func waitTogether() {
+// raiseParallelism lets more tests run at a time than there are cores, since most of
+// them wait for programs.
+func raiseParallelism() {
 	flag.Parse()
-	given := false
-	flag.Visit(func(f *flag.Flag) { given = given || f.Name == "test.parallel" })
-	if !given {
-		_ = flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))) // it is a number
+	isSet := false
+	flag.Visit(func(f *flag.Flag) { isSet = isSet || f.Name == "test.parallel" })
+	if !isSet {
+		_ = flag.Set("test.parallel", strconv.Itoa(3*runtime.GOMAXPROCS(0))) // cannot fail
 	}
 }
 
@@ -52,7 +52,7 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, scripts(inProcess, func(p *testscript.Params) { p.Dir = "testdata/script" }))
 }
 
-// TestScriptsOpenSSH runs those that need no fault of a host against OpenSSH.
+// TestScriptsOpenSSH runs scripts without host faults against OpenSSH.
 func TestScriptsOpenSSH(t *testing.T) {
 	t.Parallel()
 	probe, err := sshtest.OpenSSH(t.TempDir(), sshtest.Options{})
@@ -70,8 +70,8 @@ func TestScriptsOpenSSH(t *testing.T) {
 	}))
 }
 
-// TestScriptsQueen runs scripts with a queen in between: every command has it do the
-// operations, and what it prints must be the same.
+// TestScriptsQueen runs scripts with commands that use a queen. Their output must be
+// the same.
 func TestScriptsQueen(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, scripts(inProcess, func(p *testscript.Params) {
@@ -102,19 +102,19 @@ func TestScriptsQueen(t *testing.T) {
 	}))
 }
 
-// shortQueen are the scripts that run through a queen where RBEE_TEST_ALL is not set:
-// one of each kind, so that the tests take less than a minute.
+// shortQueen are the scripts that run with a queen if RBEE_TEST_ALL is not set, so that
+// the tests take less than a minute.
 var shortQueen = []string{"bad_config", "config_path", "interrupt", "json", "runtime"}
 
-// withoutQueen are scripts about what is not the queen's: files beside the caller,
-// hosts of the demo's own, and the flags of connections.
+// withoutQueen are the scripts that do not apply to a queen: they use local files, the
+// hosts of the demo, or flags for connections.
 var withoutQueen = []string{
 	"completion", "demo", "demo_interrupted", "host_keys", "init", "rollback_hive", "serve_install", "token", "upgrade",
 }
 
-// throughQueen puts a program before rbee in PATH that starts a queen when it is
-// called first, and again when the environment that a queen looks at has changed,
-// and calls rbee with it.
+// throughQueen puts a wrapper of rbee first in PATH. The wrapper runs rbee with a queen,
+// which it starts at its first call and restarts when the environment variables of a
+// queen have changed.
 func throughQueen(e *testscript.Env) error {
 	program, err := exec.LookPath("rbee")
 	if err != nil {
@@ -139,8 +139,8 @@ RBEE_QUEEN=$(cat "` + dir + `/address") exec "` + program + `" "$@"
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return err
 	}
-	// A process that is forked meanwhile would inherit the open file, and nobody can run a
-	// program that somebody has open for writing.
+	// A process forked during the write would inherit the open file, and a program that
+	// is open for writing cannot be run.
 	syscall.ForkLock.RLock()
 	err = os.WriteFile(filepath.Join(dir, "rbee"), []byte(shim), 0o700)
 	syscall.ForkLock.RUnlock()
@@ -157,7 +157,7 @@ RBEE_QUEEN=$(cat "` + dir + `/address") exec "` + program + `" "$@"
 	return nil
 }
 
-// host is what scripts need of a host, whoever plays it.
+// host is an SSH host of a script.
 type host interface {
 	Home() string
 	User() string
@@ -166,13 +166,15 @@ type host interface {
 	Close() error
 }
 
-// newHost starts a host; dir is its own for as long as it runs.
+// newHost starts a host that uses the directory dir.
 type newHost func(dir string, o sshtest.Options) (host, error)
 
 func inProcess(_ string, o sshtest.Options) (host, error) { return sshtest.New(o) }
 func openSSH(dir string, o sshtest.Options) (host, error) { return sshtest.OpenSSH(dir, o) }
 
-func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
+// scripts returns the parameters of scripts with hosts from start. edit selects the
+// scripts.
+func scripts(start newHost, edit func(*testscript.Params)) testscript.Params {
 	p := testscript.Params{
 		Setup: func(e *testscript.Env) error {
 			home := filepath.Join(e.WorkDir, "home")
@@ -182,7 +184,7 @@ func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
 			if err != nil {
 				return err
 			}
-			e.Setenv("TESTS", exe) // plays ComfyUI
+			e.Setenv("TESTS", exe) // used as ComfyUI
 			fleet := &fleet{start: start}
 			e.Values[fleetKey{}] = fleet
 			e.Defer(fleet.close)
@@ -197,9 +199,9 @@ func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
 				return os.Getenv("RBEE_TEST_OLLAMA") != "" && os.Getenv("RBEE_TEST_GGUF") != "", nil
 			}
 			switch name {
-			case "queen": // there is one in between
+			case "queen": // commands use a queen
 				return false, nil
-			case "lingers": // whoever runs the tests does
+			case "lingers": // services keep running after logout
 				return lingers(), nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
@@ -217,15 +219,16 @@ func scripts(start newHost, which func(*testscript.Params)) testscript.Params {
 			"origin": origin,
 			"empty":  empty,
 
-			"example": example,
-			"engine":  engine,
-			"earlier": earlier,
+			"example":    example,
+			"engine":     engine,
+			"oldinstall": oldInstall,
 		},
 	}
-	which(&p)
+	edit(&p)
 	return p
 }
 
+// lingers reports whether systemd keeps services of the user running after logout.
 func lingers() bool {
 	u, err := user.Current()
 	if err != nil {
@@ -235,9 +238,9 @@ func lingers() bool {
 	return err == nil
 }
 
-// hub starts a model hub with small repositories and names it in HF_ENDPOINT.
+// hub starts a model hub with small repositories and sets HF_ENDPOINT.
 func hub(ts *testscript.TestScript, _ bool, _ []string) {
-	tiny, _ := os.ReadFile(os.Getenv("RBEE_TEST_GGUF")) // for the few scripts that need one
+	tiny, _ := os.ReadFile(os.Getenv("RBEE_TEST_GGUF")) // only some scripts need it
 	h := hubtest.New(map[string]hubtest.Repo{"bees/tiny": {"tiny-F32.gguf": tiny}, "bees/honey": {
 		"README.md": []byte("sweet"), "honey-Q4_K_M.gguf": hubtest.GGUF(1, 4, 2, 64, 4096, 500_000),
 		"honey-Q8_0.gguf": hubtest.GGUF(2, 4, 2, 64, 4096, 900_000),
@@ -248,17 +251,17 @@ func hub(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("HF_ENDPOINT", h.URL)
 }
 
-// origin plays the places that workers come from:
+// origin is a fake of the servers that workers are downloaded from:
 //
-//	origin start                begins, with tools, and names itself in the environment
-//	origin release 1.1          publishes a version of the engine and of the package beeserve
-//	origin release 1.1 LIE      the same, and lies about it: no-digest, wrong-digest, wrong-size
-//	origin comfyui 0.3.62       publishes a version of ComfyUI, and what it requires
-//	origin break PART STATUS    answers downloads so from now on, or cuts them off
-//	origin limit TOKEN          answers only those with the token
-//	origin mend                 ends both
-//	origin stop                 is not there any more
-//	origin asked PART N         has had so many requests
+//	origin start                start with tools, and set the environment variables
+//	origin release 1.1          publish a version of the engine and of the package beeserve
+//	origin release 1.1 FAULT    the same with wrong metadata: no-digest, wrong-digest, wrong-size
+//	origin comfyui 0.3.62       publish a version of ComfyUI and its requirements
+//	origin break PATH FAULT     answer downloads with a status, or with cut or corrupt content
+//	origin limit TOKEN          answer only requests with the token
+//	origin repair               end break and limit
+//	origin stop                 stop the server
+//	origin requests PATH N      check the number of requests
 func origin(ts *testscript.TestScript, _ bool, args []string) {
 	if args[0] == "start" {
 		s := origintest.NewServer()
@@ -275,17 +278,17 @@ func origin(ts *testscript.TestScript, _ bool, args []string) {
 	switch args[0] {
 	case "release":
 		program := "#!/bin/sh\n# version " + args[1] + "\nexec \"$HOME/.local/share/rbee/bin/rbee\" worker echo \"$@\"\n"
-		lie := ""
+		fault := ""
 		if len(args) > 2 {
-			lie = args[2]
+			fault = args[2]
 		}
-		s.AddRelease("bees/engine", origintest.Release{Tag: "v" + args[1], NoDigest: lie == "no-digest", WrongDigest: lie == "wrong-digest", Code: origintest.TarGz(map[string]string{"engine-x/requirements.txt": "wax >=1 # honey comb\n", "engine-x/main.sh": program}), Assets: map[string][]byte{
+		s.AddRelease("bees/engine", origintest.Release{Tag: "v" + args[1], NoDigest: fault == "no-digest", WrongDigest: fault == "wrong-digest", Code: origintest.TarGz(map[string]string{"engine-x/requirements.txt": "wax >=1 # honey comb\n", "engine-x/main.sh": program}), Assets: map[string][]byte{
 			"engine-" + args[1] + "-linux-any.tar.gz": origintest.TarGz(map[string]string{"engine-x/bin/engine": program, "engine-x/data": strings.Repeat("x", 100_000)}),
 			"engine-" + args[1] + "-cuda.tar.gz":      origintest.TarGz(map[string]string{"engine-x/bin/engine": program}),
 		}})
 		s.AddWheel(origintest.Wheel{Name: "beeserve", Version: args[1], Requires: []string{"wax>=1"}, Scripts: map[string]string{"beeserve": program}})
 		wax := origintest.Wheel{Name: "wax", Version: args[1], Files: map[string]string{"wax.py": args[1]}}
-		if lie == "wrong-size" {
+		if fault == "wrong-size" {
 			wax.LieSize = 7
 		}
 		s.AddWheel(wax)
@@ -296,7 +299,7 @@ func origin(ts *testscript.TestScript, _ bool, args []string) {
 		})})
 		s.AddWheel(origintest.Wheel{Name: "wax", Version: "1.5", Files: map[string]string{"wax.py": ""}})
 		for _, name := range []string{"torch", "torchvision", "torchaudio"} {
-			s.AddWheel(origintest.Wheel{Name: name, Version: "2.9", Files: map[string]string{name + "/cuda.py": ""}}) // as the index has it
+			s.AddWheel(origintest.Wheel{Name: name, Version: "2.9", Files: map[string]string{name + "/cuda.py": ""}}) // as in the package index
 			for _, backend := range []string{"cpu", "cu126", "cu130", "rocm7.2"} {
 				s.AddWheel(origintest.Wheel{Name: name, Version: "2.9+" + backend, Torch: backend, Files: map[string]string{name + "/" + backend + ".py": ""}})
 			}
@@ -313,26 +316,26 @@ func origin(ts *testscript.TestScript, _ bool, args []string) {
 		}
 	case "limit":
 		s.LimitRate(args[1])
-	case "mend":
+	case "repair":
 		s.Mend()
 	case "stop":
 		s.Close()
-	case "asked":
+	case "requests":
 		if got := s.Asked(args[1]); strconv.Itoa(got) != args[2] {
-			ts.Fatalf("%d requests for %s, want %s", got, args[1], args[2])
+			ts.Fatalf("got %d requests for %s, want %s", got, args[1], args[2])
 		}
 	default:
-		ts.Fatalf("origin does not know %s", args[0])
+		ts.Fatalf("origin: unknown command %s", args[0])
 	}
 }
 
-// engine publishes the real ollama, under a version: engine v0.17.4.
+// engine publishes the program Ollama as a version: engine v0.17.4.
 func engine(ts *testscript.TestScript, _ bool, args []string) {
 	program, err := os.ReadFile(os.Getenv("RBEE_TEST_OLLAMA"))
 	ts.Check(err)
-	packed := origintest.TarZst(map[string]string{"bin/ollama": string(program)})
+	archive := origintest.TarZst(map[string]string{"bin/ollama": string(program)})
 	fleetOf(ts).origin.AddRelease("ollama/ollama", origintest.Release{Tag: args[0], Assets: map[string][]byte{
-		"ollama-linux-amd64.tar.zst": packed, "ollama-linux-arm64.tar.zst": packed,
+		"ollama-linux-amd64.tar.zst": archive, "ollama-linux-arm64.tar.zst": archive,
 	}})
 }
 
@@ -349,12 +352,12 @@ func example(ts *testscript.TestScript, _ bool, args []string) {
 
 type fleetKey struct{}
 
-// fleet are the hosts of one script.
+// fleet contains the hosts and the origin of one script.
 type fleet struct {
 	start   newHost
 	hosts   []host
 	origin  *origintest.Server
-	cleanup func() // takes rbee off the hosts
+	cleanup func() // uninstalls rbee from the hosts
 }
 
 func fleetOf(ts *testscript.TestScript) *fleet { return ts.Value(fleetKey{}).(*fleet) }
@@ -367,7 +370,7 @@ func (f *fleet) at(number string) host {
 	return f.hosts[i-1]
 }
 
-// faulty is a host that can be made to fail.
+// faulty returns an in-process host, which can simulate faults.
 func (f *fleet) faulty(number string) *sshtest.Host { return f.at(number).(*sshtest.Host) }
 
 func (f *fleet) close() {
@@ -393,7 +396,7 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Check(err)
 	}
 	if strconv.Itoa(got) != args[0] {
-		ts.Fatalf("exit code %d, want %s", got, args[0])
+		ts.Fatalf("%s exited with code %d, want %s", args[1], got, args[0])
 	}
 }
 
@@ -465,7 +468,7 @@ func writeConfig(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(os.WriteFile(path, []byte(text), 0o644))
 }
 
-// clearHome takes rbee off this machine's side of a script, if the script has not.
+// clearHome uninstalls rbee from the home directory of a script, if it is installed.
 func clearHome(home, path string) {
 	if _, err := os.Stat(filepath.Join(home, ".local/share/rbee/bin/rbee")); err != nil {
 		return
@@ -477,7 +480,7 @@ func clearHome(home, path string) {
 	}
 }
 
-// freePort is a port for the daemon of host i, the same one throughout a script.
+// freePort returns the port of the daemon of host i, which is the same during a script.
 func freePort(ts *testscript.TestScript, i int) int {
 	name := fmt.Sprintf("HIVEPORT%d", i+1)
 	if port, err := strconv.Atoi(ts.Getenv(name)); err == nil {
@@ -489,7 +492,7 @@ func freePort(ts *testscript.TestScript, i int) int {
 	return port
 }
 
-// lock holds rbee's lock on a host until the script ends: lock 1.
+// lock locks a host until the script ends: lock 1.
 func lock(ts *testscript.TestScript, _ bool, args []string) {
 	f, err := os.OpenFile(filepath.Join(fleetOf(ts).at(args[0]).Home(), ".local/share/rbee/lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	ts.Check(err)
@@ -497,19 +500,19 @@ func lock(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Defer(func() { f.Close() })
 }
 
-// empty checks that a directory holds nothing.
+// empty checks that directories are empty.
 func empty(ts *testscript.TestScript, _ bool, args []string) {
 	for _, dir := range args {
 		entries, err := os.ReadDir(ts.MkAbs(dir))
 		ts.Check(err)
 		for _, e := range entries {
-			ts.Fatalf("%s still holds %s", dir, e.Name())
+			ts.Fatalf("%s contains %s, want it empty", dir, e.Name())
 		}
 	}
 }
 
-// comfyProgram plays ComfyUI: it names its device and exits, as the verify command
-// of the recipe asks, or serves as package comfytest does.
+// comfyProgram is a fake of ComfyUI: it prints its device for the verify command of the
+// recipe, and serves like package comfytest otherwise.
 const comfyProgram = `#!/bin/sh
 case "$*" in
 *--quick-test-for-ci*--cpu*) echo Device: cpu ;;

@@ -15,31 +15,33 @@ import (
 )
 
 type serveCmd struct {
-	Addr      string        `default:"${defaultAddr}" placeholder:"HOST:PORT" help:"Where to listen (${default}). Beyond this machine it takes a key and TLS."`
-	Host      []string      `placeholder:"NAME" help:"A further name that it goes by, such as that of a proxy in front, which takes a key; may be given several times."`
-	Origin    []string      `placeholder:"URL" help:"A web page that may ask it, such as https://chat.example.com, without a key models only; may be given several times."`
-	TLSCert   string        `name:"tls-cert" placeholder:"FILE" help:"Its certificate, in PEM; without one it makes its own, whose fingerprint it prints."`
-	TLSKey    string        `name:"tls-key" placeholder:"FILE" help:"The key of --tls-cert."`
-	Idle      time.Duration `default:"15m" placeholder:"TIME" help:"End workers that were started on demand after so long without a request (${default}); 0 never does."`
-	Install   bool          `help:"Make it a service of yours, of systemd or launchd, with these flags, and start it. Secrets in the environment do not go along."`
-	Uninstall bool          `help:"End that service."`
+	Addr      string        `default:"${defaultAddr}" placeholder:"HOST:PORT" help:"Listen address; other machines need an API key and TLS (default: ${default})"`
+	Host      []string      `placeholder:"NAME" help:"Additional host name, such as the name of a reverse proxy; requires an API key (repeat for several)"`
+	Origin    []string      `placeholder:"URL" help:"Web page that may call the API, such as https://chat.example.com; without an API key, it can only use models (repeat for several)"`
+	TLSCert   string        `name:"tls-cert" placeholder:"FILE" help:"Certificate in PEM format (default: a self-signed one, whose fingerprint is printed)"`
+	TLSKey    string        `name:"tls-key" placeholder:"FILE" help:"Private key of --tls-cert"`
+	Idle      time.Duration `default:"15m" placeholder:"TIME" help:"Stop on-demand workers after this idle time; 0 never stops them (default: ${default})"`
+	Install   bool          `help:"Install and start the queen as a systemd or launchd user service with these flags; secrets in the environment are not stored"`
+	Uninstall bool          `help:"Stop and remove the user service"`
 
-	NoTLS bool `name:"no-tls" help:"Plain HTTP also beyond this machine, for behind a proxy."`
+	NoTLS bool `name:"no-tls" help:"Serve plain HTTP to other machines, for use behind a reverse proxy"`
 }
 
-// Help is shown below the command's summary.
-func (serveCmd) Help() string {
-	return describe("The queen holds one connection to each hive and knows what runs where. It takes every operation over HTTP (`--queen URL` of any command), and serves all models of the fleet at one OpenAI-compatible address: `/v1/chat/completions`, `/v1/models` and the others. A model that is on a hive and not loaded is loaded when it is asked for.\n\nOn loopback it asks for no key. A web page in your browser cannot drive it.",
-		[]string{
+// help implements [helper].
+func (serveCmd) help() commandHelp {
+	return commandHelp{
+		text: "The queen keeps one SSH connection to each hive. Other rbee commands use it with `--queen URL`. It serves all models of the fleet through one OpenAI-compatible API and starts a worker when a model is requested that is on a hive but not loaded.\n\nOn loopback it needs no API key. Web pages in your browser cannot control it.",
+		examples: []string{
 			"rbee serve",
 			"curl http://127.0.0.1:8500/v1/models",
 			"rbee status --queen http://127.0.0.1:8500",
 			"rbee serve --install",
 			"rbee key add laptop && rbee serve --addr 0.0.0.0:8500 --host queen.lan",
-		})
+		},
+	}
 }
 
-// Run serves until it is interrupted.
+// Run runs the queen until it is interrupted.
 func (c *serveCmd) Run(ctx context.Context, a *app) error {
 	o, err := a.options()
 	if err != nil {
@@ -47,13 +49,13 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 	}
 	switch {
 	case a.flags().Queen != "":
-		return &usageError{message: "--queen is for a queen that runs elsewhere, and this is one", hint: "leave it out; --addr says where this one listens"}
+		return &usageError{message: "serve and --queen cannot be combined", hint: "remove --queen; --addr sets the listen address"}
 	case c.Install:
 		return c.install(ctx, a, o.Paths)
 	case c.Uninstall:
 		return c.uninstall(ctx, a, o.Paths)
 	}
-	o.Prompter = nil // nobody is there to be asked
+	o.Prompter = nil // a server cannot ask questions
 	s := queen.Options{
 		Addr: c.Addr, Config: a.config(), Idle: c.Idle, Origins: c.Origin, Hosts: c.Host,
 		Log: slog.New(slog.NewTextHandler(a.p.Stderr, &slog.HandlerOptions{Level: a.logLevel()})),
@@ -75,39 +77,40 @@ func (c *serveCmd) Run(ctx context.Context, a *app) error {
 	return queen.Serve(ctx, o, s)
 }
 
-// secure says what strangers need: nothing on loopback, a key and TLS beyond, and a key
-// alone behind a proxy on this machine, whose name --host gives. pin is what goes behind
-// the address for those who shall trust the queen's own certificate.
+// secure configures authentication and TLS in s. Other machines need an API key and
+// TLS; clients of a reverse proxy on this machine, whose name is in --host, need only
+// a key; loopback needs neither. pin is the URL fragment with the fingerprint of a
+// self-signed certificate.
 func (c *serveCmd) secure(a *app, paths pkgmgr.Paths, s *queen.Options) (pin string, err error) {
-	far := !queen.OnLoopback(c.Addr)
-	if far || len(c.Host) > 0 {
+	public := !queen.OnLoopback(c.Addr)
+	if public || len(c.Host) > 0 {
 		s.Keys = access.OpenKeys(keysPath(paths))
 		keys, err := s.Keys.List()
 		if err != nil {
 			return "", err
 		}
 		if len(keys) == 0 {
-			way := c.Addr
-			if !far {
-				way = "a queen that goes by " + c.Host[0]
+			name := c.Addr
+			if !public {
+				name = c.Host[0]
 			}
-			return "", &usageError{message: way + " can be reached from other machines, and there is no key yet", hint: "`rbee key add NAME` makes one"}
+			return "", &usageError{message: "other machines can reach " + name + ", but no API key exists", hint: "run `rbee key add NAME` to create one"}
 		}
 	}
 	switch {
 	case (c.TLSCert == "") != (c.TLSKey == ""):
-		return "", &usageError{message: "--tls-cert and --tls-key belong together", hint: "give both, or none for a certificate of rbee's own"}
+		return "", &usageError{message: "--tls-cert and --tls-key must be used together", hint: "pass both, or neither for a self-signed certificate"}
 	case c.TLSCert != "":
 		cert, _, err := access.LoadCertificate(c.TLSCert, c.TLSKey)
 		s.Certificate = &cert
 		return "", err
-	case !far || c.NoTLS:
+	case !public || c.NoTLS:
 		return "", nil
 	}
 	var cert tls.Certificate
 	host, _, err := net.SplitHostPort(c.Addr)
 	if err != nil {
-		return "", &usageError{message: fmt.Sprintf("%q is no address", c.Addr), hint: "such as 0.0.0.0:8500"}
+		return "", &usageError{message: fmt.Sprintf("invalid address %q: want HOST:PORT", c.Addr), hint: "use an address such as 0.0.0.0:8500"}
 	}
 	names := append([]string{}, c.Host...)
 	if ip := net.ParseIP(host); ip == nil || !ip.IsUnspecified() {

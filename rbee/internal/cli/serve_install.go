@@ -20,15 +20,15 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 )
 
-// answersWithin is how long a service that was started may take until it answers.
-const answersWithin = 20 * time.Second
+// startTimeout limits the time until a started service answers.
+const startTimeout = 20 * time.Second
 
-// stopTimeout is how long the service may take to stop: longer than answers under way
-// are given.
+// stopTimeout limits the time in which the service stops. It is longer than the time
+// that requests in flight get.
 const stopTimeout = 45 * time.Second
 
-// service returns the queen as a service of the user's own, with the caution that
-// its manager adds, if any.
+// service returns the user service of the queen. Installing it may add a warning to
+// the plan.
 func (p *servicePlan) service(program string, paths pkgmgr.Paths) *service.Service {
 	s := &service.Service{
 		Name: "rbee-queen", Label: "rbee-queen", Description: "rbee queen", Program: program, Args: p.args,
@@ -37,35 +37,35 @@ func (p *servicePlan) service(program string, paths pkgmgr.Paths) *service.Servi
 	for _, name := range slices.Sorted(maps.Keys(p.env)) {
 		s.Env = append(s.Env, name+"="+p.env[name])
 	}
-	if runtime.GOOS == "darwin" { // launchd has no log of its own
+	if runtime.GOOS == "darwin" { // launchd does not store logs
 		s.Log = filepath.Join(paths.Home, "Library", "Logs", "rbee-queen.log")
 	}
 	s.LingerFailed = func(err error) {
-		p.cautions = append(p.cautions, caution{"the service ends when you log out: " + err.Error(), "an administrator can change that, with `loginctl enable-linger` and your name"})
+		p.warnings = append(p.warnings, warning{"the service stops when you log out: " + err.Error(), "ask an administrator to run `loginctl enable-linger` for your user"})
 	}
 	return s
 }
 
-// manager returns the service manager of this user, which must be there.
+// manager returns the service manager of the user, or an error if the system has none.
 func manager(ctx context.Context, s *service.Service) (service.Manager, error) {
 	name := s.Detect(ctx)
 	if name == service.Detached {
 		return nil, &operations.Error{
-			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: "there is no service manager for users on this machine, neither systemd nor launchd",
+			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: "cannot find a systemd or launchd user service manager on this machine",
 		}
 	}
 	return s.Manager(ctx, name), nil
 }
 
-// install makes the queen a service and starts it, anew if there is one.
+// install installs the queen as a service and starts or restarts it.
 func (c *serveCmd) install(ctx context.Context, a *app, paths pkgmgr.Paths) error {
 	var s queen.Options
 	if _, err := c.secure(a, paths, &s); err != nil {
-		return err // it would not start either
+		return err // the service would not start either
 	}
 	self, err := os.Executable()
 	if err != nil {
-		return fmt.Errorf("finding the program's own file: %w", err)
+		return fmt.Errorf("cannot find the rbee executable: %w", err)
 	}
 	plan := c.plan(a, paths, machine{runtime.GOOS, os.Getuid()})
 	svc := plan.service(self, paths)
@@ -74,28 +74,29 @@ func (c *serveCmd) install(ctx context.Context, a *app, paths pkgmgr.Paths) erro
 		return err
 	}
 	if err := svc.Install(ctx, m); err != nil {
-		return fmt.Errorf("starting the service: %w", err)
+		return fmt.Errorf("cannot start the service: %w", err)
 	}
 	if s.Certificate == nil && queen.OnLoopback(c.Addr) {
 		if err := awaitHealth(ctx, "http://"+c.Addr); err != nil {
-			return fmt.Errorf("the service was started and does not answer; `journalctl --user -u rbee-queen` may say why: %w", err)
+			return fmt.Errorf("the service was started but does not answer (see `journalctl --user -u rbee-queen`): %w", err)
 		}
 	}
-	for _, w := range plan.cautions {
+	for _, w := range plan.warnings {
 		if err := ui.Warning(a.p.Stderr, a.style(a.p.Stderr), w.text, w.hint); err != nil {
 			return err
 		}
 	}
-	_, err = fmt.Fprintf(a.p.Stdout, "✅ The queen runs as a service of yours, at %s\n", c.Addr)
+	_, err = fmt.Fprintf(a.p.Stdout, "✅ Queen running as a user service at %s\n", c.Addr)
 	return err
 }
 
+// awaitHealth waits until the queen at url answers.
 func awaitHealth(ctx context.Context, url string) error {
-	ctx, cancel := context.WithTimeout(ctx, answersWithin)
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	running := client.Client{URL: url, Retry: -1}
+	queen := client.Client{URL: url, Retry: -1}
 	for {
-		err := running.Health(ctx)
+		err := queen.Health(ctx)
 		if err == nil {
 			return nil
 		}
@@ -107,7 +108,7 @@ func awaitHealth(ctx context.Context, url string) error {
 	}
 }
 
-// uninstall ends the service. Workers go on.
+// uninstall stops and removes the service. Workers keep running.
 func (c *serveCmd) uninstall(ctx context.Context, a *app, paths pkgmgr.Paths) error {
 	svc := new(servicePlan).service("", paths)
 	m, err := manager(ctx, svc)
@@ -119,18 +120,18 @@ func (c *serveCmd) uninstall(ctx context.Context, a *app, paths pkgmgr.Paths) er
 		_, err = os.Stat(file)
 	}
 	if err != nil {
-		return fmt.Errorf("removing the service: %w", err)
+		return fmt.Errorf("cannot remove the service: %w", err)
 	}
-	stopped := m.Stop(ctx)
+	stopErr := m.Stop(ctx)
 	if err := m.Remove(ctx); err != nil {
-		return fmt.Errorf("removing the service: %w", errors.Join(stopped, err))
+		return fmt.Errorf("cannot remove the service: %w", errors.Join(stopErr, err))
 	}
 	if err := os.Remove(svc.Record); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing the service: %w", errors.Join(stopped, err))
+		return fmt.Errorf("cannot remove the service: %w", errors.Join(stopErr, err))
 	}
-	if stopped != nil {
-		return fmt.Errorf("cannot stop the service, which was removed and may still run: %w", stopped)
+	if stopErr != nil {
+		return fmt.Errorf("cannot stop the service, which was removed and may still be running: %w", stopErr)
 	}
-	_, err = fmt.Fprintln(a.p.Stdout, "✅ The queen is no service any more; workers go on")
+	_, err = fmt.Fprintln(a.p.Stdout, "✅ Removed the user service; workers keep running")
 	return err
 }

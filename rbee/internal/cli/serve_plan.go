@@ -9,81 +9,79 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr"
 )
 
-// caution is something that a service will lack, and what to do about it.
-type caution struct{ text, hint string }
+// warning is a difference between the service and a queen in this terminal.
+type warning struct{ text, hint string }
 
-// servicePlan is the queen as a service: how she is started, and what she will lack
-// of what a queen in this terminal would have.
+// servicePlan is the command line and the environment of the queen as a service.
 type servicePlan struct {
 	args     []string
 	env      map[string]string
-	cautions []caution
+	warnings []warning
 }
 
-// machine is what a plan asks of the machine.
+// machine contains the facts about this machine that a plan depends on.
 type machine struct {
 	goos string
 	uid  int
 }
 
-// plan carries over every flag, and of the environment what is no secret: a service's
-// file can be read by others.
+// plan copies every flag, and the environment variables that are not secret, since
+// other users can read the file of a service.
 func (c *serveCmd) plan(a *app, paths pkgmgr.Paths, m machine) servicePlan {
 	p := servicePlan{args: c.arguments(a, paths), env: map[string]string{}}
-	for _, name := range carried {
+	for _, name := range serviceEnv {
 		value := a.p.Getenv(name)
 		switch {
 		case value == "":
-		case holdsSecret(value):
-			p.warn(m, name, name+" holds a password, and is not carried over to the service, whose file others can read")
+		case hasCredentials(value):
+			p.warn(m, name, name+" contains a password and is not copied to the service, whose file other users can read")
 		default:
 			p.env[name] = value
 		}
 	}
 	if a.p.Getenv("GITHUB_TOKEN") != "" {
-		p.warn(m, "GITHUB_TOKEN", "GITHUB_TOKEN is a secret, and is not carried over to the service, whose file others can read")
+		p.warn(m, "GITHUB_TOKEN", "GITHUB_TOKEN is a secret and is not copied to the service, whose file other users can read")
 	}
 	socket := a.p.Getenv("SSH_AUTH_SOCK")
 	switch {
-	case socket == "" || m.goos == "darwin" && strings.Contains(socket, "com.apple.launchd"): // launchd gives it to every agent
+	case socket == "" || m.goos == "darwin" && strings.Contains(socket, "com.apple.launchd"): // launchd sets it for every agent
 	case outlivesLogin(socket, paths.Home, m.uid):
 		p.env["SSH_AUTH_SOCK"] = socket
 	default:
-		p.cautions = append(p.cautions, caution{
-			"the SSH agent at " + socket + " ends with this login: the service will be without its keys",
-			"let key files reach the hives (IdentityFile in ~/.ssh/config, ssh_key in the config), or start an agent as a service of yours",
+		p.warnings = append(p.warnings, warning{
+			"the service cannot use the SSH agent at " + socket + ", which ends with this login",
+			"use key files (IdentityFile in ~/.ssh/config, ssh_key in the config), or run an agent as a user service",
 		})
 	}
 	return p
 }
 
-// carried are the variables that a queen looks at and that are no secrets by
-// themselves.
-var carried = []string{
+// serviceEnv are the environment variables of a queen that are not secret.
+var serviceEnv = []string{
 	"RBEE_HOME", "RBEE_RELEASE_URL", "GITHUB_API_URL", "GITHUB_DOWNLOAD_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "PIP_INDEX_URL",
 	"RBEE_TORCH_INDEX",
 	"XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR",
 	"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 }
 
-// warn tells of a variable that is left out, and where to put it.
+// warn adds a warning about a variable that is not copied.
 func (p *servicePlan) warn(m machine, name, text string) {
-	hint := fmt.Sprintf("if she needs it: `systemctl --user edit rbee-queen`, with Environment=%s=… below [Service]", name)
+	hint := fmt.Sprintf("if the queen needs it, run `systemctl --user edit rbee-queen` and add Environment=%s=… below [Service]", name)
 	if m.goos == "darwin" {
-		hint = fmt.Sprintf("if she needs it: `launchctl setenv %s …` before `rbee serve --install`", name)
+		hint = fmt.Sprintf("if the queen needs it, run `launchctl setenv %s …` before `rbee serve --install`", name)
 	}
-	p.cautions = append(p.cautions, caution{text, hint})
+	p.warnings = append(p.warnings, warning{text, hint})
 }
 
-// holdsSecret reports whether a value is an address with a user or a password in it.
-func holdsSecret(value string) bool {
+// hasCredentials reports whether a value is a URL with a user or a password.
+func hasCredentials(value string) bool {
 	u, err := url.Parse(value)
 	return err != nil && strings.Contains(value, "@") || err == nil && u.User != nil
 }
 
-// outlivesLogin reports whether an agent's socket is one that the next login has too:
-// one in the user's runtime or home directory, but for those that sshd makes for a
-// forwarded agent.
+// outlivesLogin reports whether the socket of an agent remains valid after this
+// login. Sockets in the runtime or home directory do, except the sockets of
+// agents that sshd forwards.
 func outlivesLogin(socket, home string, uid int) bool {
 	in := func(dir string) bool {
 		rel, err := filepath.Rel(dir, socket)
@@ -92,8 +90,8 @@ func outlivesLogin(socket, home string, uid int) bool {
 	return in(fmt.Sprintf("/run/user/%d", uid)) || in(home) && !in(filepath.Join(home, ".ssh", "agent"))
 }
 
-// arguments are those of a queen with the flags of this one. Paths are made
-// absolute: a service runs elsewhere.
+// arguments returns the command line of the service. Paths are absolute, since the
+// service has another working directory.
 func (c *serveCmd) arguments(a *app, paths pkgmgr.Paths) []string {
 	args := []string{"serve", "--addr", c.Addr, "--idle", c.Idle.String()}
 	file := func(flag, path string) {

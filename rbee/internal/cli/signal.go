@@ -8,10 +8,10 @@ import (
 	"syscall"
 )
 
-// interruptible gives a context that the first interrupt cancels. After that
-// the signals have their usual effect again: the second one ends the program
-// at once. A hangup cancels too, however often it comes: sshd sends it to a
-// command whose connection is gone, and that command still has to tidy up.
+// interruptible returns a context that the first interrupt cancels. After that the
+// signals have their default effect, so that the second one terminates the program.
+// Hangups also cancel the context, but never terminate the program: sshd sends one
+// when a connection is lost, and the command still has to clean up.
 func (a *app) interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancel(ctx)
 	signals := make(chan os.Signal, 1)
@@ -27,7 +27,7 @@ func (a *app) interruptible(ctx context.Context) (context.Context, context.Cance
 			cancel()
 			if a.terminal(a.p.Stderr) {
 				resume := a.suspend()
-				fmt.Fprintln(a.p.Stderr, "stopping, press again to quit at once")
+				fmt.Fprintln(a.p.Stderr, "Stopping; press Ctrl-C again to quit now.")
 				resume()
 			}
 		case <-ctx.Done():

@@ -11,29 +11,31 @@ import (
 )
 
 type spawnWorkerCmd struct {
-	Worker   string   `required:"" placeholder:"TYPE" help:"The worker type, such as vllm; it must be installed on the hive."`
-	Model    string   `required:"" placeholder:"MODEL" help:"The model that it serves, as download-model takes it."`
-	Hive     string   `placeholder:"ALIAS" help:"The hive; may be left out if the config has only one."`
-	Device   string   `placeholder:"DEVICES" help:"The accelerators: indices such as 0,1; auto, which chooses by free memory; or none for the CPU. Auto when not given."`
-	Port     int      `placeholder:"PORT" help:"The port it listens on, on the hive alone; any free one when not given."`
-	Context  int      `placeholder:"TOKENS" help:"How long each conversation may become; the recipe chooses when not given."`
-	Parallel int      `placeholder:"N" help:"How many requests it shall serve at once; the engine chooses when not given."`
-	Env      []string `sep:"none" placeholder:"NAME[=VALUE]" help:"A variable for its environment, without =VALUE with the value it has here; may be given several times."`
-	Detach   bool     `help:"Do not wait until it is ready."`
-	Args     []string `arg:"" optional:"" name:"engine-flags" help:"Flags for the engine itself, after --."`
+	Worker   string   `required:"" placeholder:"TYPE" help:"Worker type that is installed on the hive, such as vllm"`
+	Model    string   `required:"" placeholder:"MODEL" help:"Model to serve, as for rbee download-model"`
+	Hive     string   `placeholder:"ALIAS" help:"Hive (default: the only hive)"`
+	Device   string   `placeholder:"DEVICES" help:"GPU indices such as 0,1; auto, which picks by free memory; or none for the CPU (default: auto)"`
+	Port     int      `placeholder:"PORT" help:"Port on the loopback interface of the hive (default: any free port)"`
+	Context  int      `placeholder:"TOKENS" help:"Context length of one request (default: from the recipe)"`
+	Parallel int      `placeholder:"N" help:"Number of requests that the engine serves at a time (default: the engine's)"`
+	Env      []string `sep:"none" placeholder:"NAME[=VALUE]" help:"Environment variable for the engine; without =VALUE, its value here (repeat for several)"`
+	Detach   bool     `help:"Do not wait until the worker is ready"`
+	Args     []string `arg:"" optional:"" name:"engine-flags" help:"Flags of the engine, after --"`
 }
 
-// Help is shown below the command's summary.
-func (spawnWorkerCmd) Help() string {
-	return describe("It waits until the worker is ready to serve. With --verbose it says why the worker was put on its devices.",
-		[]string{
+// help implements [helper].
+func (spawnWorkerCmd) help() commandHelp {
+	return commandHelp{
+		text: "Waits until the worker is ready. --verbose also prints why these devices were chosen.",
+		examples: []string{
 			"rbee spawn-worker --hive gpu-1 --worker vllm --model Qwen/Qwen3-8B",
 			"rbee spawn-worker --worker llama-cpp --model ggml-org/gemma-3-4b-it-GGUF:Q4_K_M --device 0 --context 8192",
 			"rbee spawn-worker --worker vllm --model Qwen/Qwen3-8B --env VLLM_LOGGING_LEVEL=DEBUG -- --enforce-eager",
-		}, exitInvalid, exitUnreachable, exitLocked)
+		},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *spawnWorkerCmd) Run(ctx context.Context, a *app) error {
 	if err := c.check(a.p.Args); err != nil {
 		return err
@@ -51,12 +53,12 @@ func (c *spawnWorkerCmd) Run(ctx context.Context, a *app) error {
 		ContextLength: c.Context, Parallel: c.Parallel, Env: env, Args: c.Args, Detach: c.Detach,
 	})
 	if operations.CodeOf(err) == operations.CodeCanceled || errors.Is(err, context.Canceled) {
-		return &hintedError{err, "with --detach it loads by itself, and `rbee list-workers` tells how far it is"}
+		return &hintedError{err, "use --detach to start the worker without waiting; `rbee list-workers` shows its state"}
 	}
 	return err
 }
 
-// check refuses words that are not the engine's, as a forgotten flag makes them.
+// check rejects arguments before "--", which are usually values of missing flags.
 func (c *spawnWorkerCmd) check(line []string) error {
 	after := 0
 	if end := slices.Index(line, "--"); end >= 0 {
@@ -65,20 +67,20 @@ func (c *spawnWorkerCmd) check(line []string) error {
 	if len(c.Args) > after {
 		return &usageError{
 			message: "unexpected argument " + c.Args[0],
-			hint:    "the engine's own flags come after --; `rbee spawn-worker --help` shows how it is used",
+			hint:    "put the flags of the engine after --; see `rbee spawn-worker --help`",
 		}
 	}
 	return nil
 }
 
-// environment reads NAME=VALUE, or NAME for a variable of this process.
-func environment(p Process, given []string) (map[string]string, error) {
+// environment parses NAME=VALUE, or NAME for a variable of this process.
+func environment(p Process, variables []string) (map[string]string, error) {
 	env := map[string]string{}
-	for _, g := range given {
-		name, value, ok := strings.Cut(g, "=")
+	for _, v := range variables {
+		name, value, ok := strings.Cut(v, "=")
 		if !ok {
 			if value, ok = p.LookupEnv(name); !ok {
-				return nil, &usageError{message: fmt.Sprintf("--env %s: there is no such variable here", name), hint: "set it, or give --env " + name + "=VALUE"}
+				return nil, &usageError{message: fmt.Sprintf("--env %s: the variable is not set", name), hint: "set it, or pass --env " + name + "=VALUE"}
 			}
 		}
 		env[name] = value

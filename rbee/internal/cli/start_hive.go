@@ -7,15 +7,17 @@ import (
 )
 
 type startHiveCmd struct {
-	Alias string `arg:"" help:"The hive's name in the config."`
+	Alias string `arg:"" help:"Alias of the hive in the config"`
 }
 
-// Help is shown below the command's summary.
-func (startHiveCmd) Help() string {
-	return describe("", []string{"rbee start-hive gpu-1"}, exitInvalid, exitUnreachable, exitLocked)
+// help implements [helper].
+func (startHiveCmd) help() commandHelp {
+	return commandHelp{
+		examples: []string{"rbee start-hive gpu-1"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *startHiveCmd) Run(ctx context.Context, a *app) error {
 	return a.operate(ctx, operations.HiveStart{Alias: c.Alias, ConfigPath: a.config()})
 }

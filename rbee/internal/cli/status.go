@@ -7,18 +7,20 @@ import (
 )
 
 type statusCmd struct {
-	Deep  bool       `help:"Read installed files again, compare their checksums, and run the verify commands of workers."`
+	Deep  bool       `help:"Read installed files again, compare checksums and run the verify commands of workers"`
 	Scope scopeFlags `embed:""`
 }
 
-// Help is shown below the command's summary.
-func (statusCmd) Help() string {
-	return describe("With --verbose, what each hive has is shown too.",
-		[]string{"rbee status", "rbee status --verbose", "rbee status --deep --json"},
-		exitDrift, exitInvalid, exitUnreachable)
+// help implements [helper].
+func (statusCmd) help() commandHelp {
+	return commandHelp{
+		text:     "Changes nothing. --verbose also lists what each hive has.",
+		examples: []string{"rbee status", "rbee status --verbose", "rbee status --deep --json"},
+		exits:    "0 no drift, 2 drift, 4 no drift, but a hive is unreachable",
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *statusCmd) Run(ctx context.Context, a *app) error {
 	return a.operate(ctx, operations.PackageStatus{Scope: a.scope(c.Scope), Verbose: a.flags().Verbose, Deep: c.Deep})
 }

@@ -7,15 +7,17 @@ import (
 )
 
 type stopHiveCmd struct {
-	Alias string `arg:"" help:"The hive's name in the config."`
+	Alias string `arg:"" help:"Alias of the hive in the config"`
 }
 
-// Help is shown below the command's summary.
-func (stopHiveCmd) Help() string {
-	return describe("Workers that run go on.", []string{"rbee stop-hive gpu-1"}, exitInvalid, exitUnreachable, exitLocked)
+// help implements [helper].
+func (stopHiveCmd) help() commandHelp {
+	return commandHelp{
+		examples: []string{"rbee stop-hive gpu-1"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *stopHiveCmd) Run(ctx context.Context, a *app) error {
 	return a.operate(ctx, operations.HiveStop{Alias: c.Alias, ConfigPath: a.config()})
 }

@@ -8,21 +8,22 @@ import (
 )
 
 type stopWorkerCmd struct {
-	Which workerFlags   `embed:""`
-	Grace time.Duration `placeholder:"TIME" help:"How long requests under way, and then its processes, may take to end before they are killed; 30s and 20s when not given."`
-	Force bool          `help:"Kill it at once."`
+	Worker workerFlags   `embed:""`
+	Grace  time.Duration `placeholder:"TIME" help:"Time for requests in flight, then for the processes, before they are killed (default: 30s, then 20s)"`
+	Force  bool          `help:"Kill the worker immediately"`
 }
 
-// Help is shown below the command's summary.
-func (stopWorkerCmd) Help() string {
-	return describe("Requests under way are finished first. All processes of the worker are ended, and its device memory is waited for.",
-		[]string{"rbee stop-worker vllm-1a2b", "rbee stop-worker vllm --grace 2m", "rbee stop-worker 4711 --hive gpu-1 --force"},
-		exitInvalid, exitUnreachable)
+// help implements [helper].
+func (stopWorkerCmd) help() commandHelp {
+	return commandHelp{
+		text:     "Requests in flight finish first. The command returns when all processes have exited and their GPU memory is free.",
+		examples: []string{"rbee stop-worker vllm-1a2b", "rbee stop-worker vllm --grace 2m", "rbee stop-worker 4711 --hive gpu-1 --force"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *stopWorkerCmd) Run(ctx context.Context, a *app) error {
-	target, ref, err := a.findWorker(ctx, c.Which.Hive, c.Which.ID)
+	target, ref, err := a.findWorker(ctx, c.Worker.Hive, c.Worker.ID)
 	if err != nil {
 		return err
 	}

@@ -8,9 +8,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 )
 
-// stream gives a handler that passes the text of one type of event on to out.
-// Nothing is drawn beside it: notes become lines on stderr until text comes, and
-// what else happens is told with --verbose.
+// stream returns a handler that writes the text of one type of event to out. Notes
+// are printed on stderr until the first text; --verbose prints all events.
 func (a *app) stream(text operations.EventType, out *ui.Text) operations.Handler {
 	plain := &ui.Plain{W: a.p.Stderr, Verbose: true}
 	g := a.flags()
@@ -18,21 +17,21 @@ func (a *app) stream(text operations.EventType, out *ui.Text) operations.Handler
 		switch {
 		case e.Type == text:
 			out.Write(e.Text)
-		case g.Quiet, out.Written() && !g.Verbose:
+		case g.Quiet, out.HasText() && !g.Verbose:
 		case e.Type == operations.EventNote || g.Verbose:
 			plain.Handle(e)
 		}
 	}
 }
 
-// endStream ends the runner after a stream, whose text came before err. Somebody
-// who interrupts a stream has seen enough, and needs no word about it.
+// endStream closes the runner after a stream that ended with err. An interrupted
+// stream is not reported as an error.
 func (a *app) endStream(ctx context.Context, out *ui.Text, err error) error {
-	if err != nil && out.Written() {
+	if err != nil && out.HasText() {
 		out.EndLine()
 	}
-	if closing := a.close(); err == nil {
-		err = closing
+	if closeErr := a.close(); err == nil {
+		err = closeErr
 	}
 	switch {
 	case err != nil && ctx.Err() != nil:
@@ -40,7 +39,7 @@ func (a *app) endStream(ctx context.Context, out *ui.Text, err error) error {
 	case err != nil:
 		return err
 	case out.Err() != nil:
-		return fmt.Errorf("writing the result: %w", out.Err())
+		return fmt.Errorf("cannot write the result: %w", out.Err())
 	}
 	return nil
 }

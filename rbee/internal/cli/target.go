@@ -11,19 +11,19 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 )
 
-// parallel is how many hives a command works on at once where it does an
-// operation for each.
-const parallel = 16
+// maxParallelHives limits the number of operations that a command runs at a time, one
+// per hive.
+const maxParallelHives = 16
 
-// target is one hive for an operation; an empty alias is none.
+// target returns the target of an operation; an empty alias selects no hive.
 func (a *app) target(alias string) operations.Target {
 	return operations.Target{HiveID: alias, ConfigPath: a.config()}
 }
 
-// configHives are the aliases of the config, of which there is at least one. No
-// machine is asked.
+// configHives returns the aliases of the hives in the config, or an error if there is
+// none. It does not connect to hives.
 func (a *app) configHives(ctx context.Context) ([]string, error) {
-	list, err := askFor[*operations.HiveListReport](ctx, a, operations.HiveList{ConfigPath: a.config()}, nil)
+	list, err := reportOf[*operations.HiveListReport](ctx, a, operations.HiveList{ConfigPath: a.config()}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -34,76 +34,76 @@ func (a *app) configHives(ctx context.Context) ([]string, error) {
 		}
 	}
 	if len(aliases) == 0 {
-		return nil, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNoHives, Message: "the config has no hive"}
+		return nil, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNoHives, Message: "the config has no hives"}
 	}
 	return aliases, nil
 }
 
-// oneHive is the hive that was named, or the only one of the config.
-func (a *app) oneHive(ctx context.Context, named string) (string, error) {
-	if named != "" {
-		return named, nil
+// oneHive returns alias, or the only hive of the config if alias is empty.
+func (a *app) oneHive(ctx context.Context, alias string) (string, error) {
+	if alias != "" {
+		return alias, nil
 	}
 	aliases, err := a.configHives(ctx)
 	if err != nil {
 		return "", err
 	}
 	if len(aliases) > 1 {
-		return "", &usageError{message: "the config has several hives: " + several(aliases), hint: "say which one with --hive"}
+		return "", &usageError{message: "--hive is missing; the config has " + listNames(aliases), hint: "add --hive " + aliases[0]}
 	}
 	return aliases[0], nil
 }
 
-// several lists names, all of them if they are not too many to read.
-func several(names []string) string {
-	const most = 20
-	if left := len(names) - most; left > 0 {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), left)
+// listNames joins names, up to a limit.
+func listNames(names []string) string {
+	const limit = 20
+	if left := len(names) - limit; left > 0 {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:limit], ", "), left)
 	}
 	return strings.Join(names, ", ")
 }
 
-// each does an operation for every one of these hives, many at once, and shows
-// what they come to together.
-func (a *app) each(ctx context.Context, aliases []string, op func(alias string) operations.Operation) error {
+// operateEach runs an operation on each of the hives, in parallel, and prints the
+// combined report.
+func (a *app) operateEach(ctx context.Context, aliases []string, op func(alias string) operations.Operation) error {
 	aliases = slices.Compact(slices.Sorted(slices.Values(aliases)))
 	report := &ui.MultiHive{Hives: make([]ui.HiveResult, len(aliases))}
-	progress := a.draw()
-	turns := make(chan struct{}, parallel)
-	var all sync.WaitGroup
+	progress := a.startProgress()
+	slots := make(chan struct{}, maxParallelHives)
+	var wg sync.WaitGroup
 	for i, alias := range aliases {
-		all.Go(func() {
-			turns <- struct{}{}
-			report.Hives[i] = a.one(ctx, alias, op(alias), progress)
-			<-turns
+		wg.Go(func() {
+			slots <- struct{}{}
+			report.Hives[i] = a.runOnHive(ctx, alias, op(alias), progress)
+			<-slots
 		})
 	}
-	all.Wait()
-	a.endDrawing()
+	wg.Wait()
+	a.stopProgress()
 	return a.conclude(report, nil)
 }
 
-// one does the operation of one hive among several. Its events carry its alias,
-// and its drawing ends when it does.
-func (a *app) one(ctx context.Context, alias string, op operations.Operation, progress ui.Progress) ui.HiveResult {
-	over := false
-	report, err := a.ask(ctx, op, func(e operations.Event) {
+// runOnHive runs the operation of a single hive for operateEach. It sets the alias in the
+// events and finishes the progress of the hive.
+func (a *app) runOnHive(ctx context.Context, alias string, op operations.Operation, progress ui.Progress) ui.HiveResult {
+	finished := false
+	report, err := a.runOperation(ctx, op, func(e operations.Event) {
 		if e.Hive == "" {
 			e.Hive = alias
 		}
 		if e.Type == operations.EventPhase {
-			over = ended(e.Phase)
+			finished = isFinal(e.Phase)
 		}
 		progress.Handle(e)
 	})
 	if err == nil {
-		if !over {
+		if !finished {
 			progress.Handle(operations.Event{Type: operations.EventPhase, Hive: alias, Phase: operations.PhaseDone})
 		}
 		return ui.HiveResult{Alias: alias, Report: report}
 	}
 	e := classify(err)
-	if !over {
+	if !finished {
 		phase := operations.PhaseFailed
 		if e.Code == operations.CodeUnreachable {
 			phase = operations.PhaseUnreachable
@@ -113,6 +113,7 @@ func (a *app) one(ctx context.Context, alias string, op operations.Operation, pr
 	return ui.HiveResult{Alias: alias, Error: e}
 }
 
-func ended(p operations.Phase) bool {
+// isFinal reports whether a hive in phase p is finished.
+func isFinal(p operations.Phase) bool {
 	return p == operations.PhaseDone || p == operations.PhaseFailed || p == operations.PhaseUnreachable
 }

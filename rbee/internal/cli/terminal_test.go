@@ -17,11 +17,11 @@ import (
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
-// asked is what a question ends with.
-var asked = regexp.MustCompile(`(?i)\[y/N\] |password.*: $`)
+// promptEnd matches the end of a prompt.
+var promptEnd = regexp.MustCompile(`(?i)\[y/N\] |password.*: $`)
 
-// onTerminal runs rbee on a terminal of its own, types answer, and gives all
-// that was on the screen and the exit code.
+// onTerminal runs rbee on a new terminal, types answer at the first prompt, and returns
+// the output and the exit code.
 func onTerminal(t *testing.T, home, answer string, args ...string) (screen string, code int) {
 	t.Helper()
 	rbee, err := exec.LookPath("rbee")
@@ -42,10 +42,10 @@ func onTerminal(t *testing.T, home, answer string, args ...string) (screen strin
 	for {
 		n, err := terminal.Read(buf)
 		seen.Write(buf[:n])
-		if err != nil { // the terminal ends with its program
+		if err != nil { // the program has exited
 			break
 		}
-		if answer != "" && asked.Match(seen.Bytes()) {
+		if answer != "" && promptEnd.Match(seen.Bytes()) {
 			terminal.Write([]byte(answer + "\n"))
 			answer = ""
 		}
@@ -54,8 +54,8 @@ func onTerminal(t *testing.T, home, answer string, args ...string) (screen strin
 	return seen.String(), cmd.ProcessState.ExitCode()
 }
 
-// TestQuestionsOfSSH logs in to a host that is unknown, and to one that wants a password.
-func TestQuestionsOfSSH(t *testing.T) {
+// TestSSHPrompts connects to a host with an unknown key and to one with a password.
+func TestSSHPrompts(t *testing.T) {
 	t.Parallel()
 	host, err := sshtest.New(sshtest.Options{Password: "open sesame"})
 	if err != nil {
@@ -74,16 +74,16 @@ func TestQuestionsOfSSH(t *testing.T) {
 	write(".config/rbee/hives.conf", queentest.HiveConfig("gpu-1", host, 8600, ""))
 	screen, code := onTerminal(t, home, "n", "status")
 	if code != 4 || !strings.Contains(screen, "SHA256:") || !strings.Contains(screen, "❌ gpu-1: ") {
-		t.Errorf("refused the key: exit code %d, screen:\n%s", code, screen)
+		t.Errorf("status with a rejected host key exits with %d, want 4; screen:\n%s", code, screen)
 	}
 	write(".ssh/known_hosts", host.KnownHostsLines())
 	screen, code = onTerminal(t, home, "open sesame", "status")
 	if code != 2 || !strings.Contains(screen, "gpu-1: Hive not installed") || strings.Contains(screen, "sesame") {
-		t.Errorf("gave the password: exit code %d, screen:\n%s", code, screen)
+		t.Errorf("status with a password exits with %d, want 2 and no echo; screen:\n%s", code, screen)
 	}
 }
 
-func TestUninstallAsksOnATerminal(t *testing.T) {
+func TestUninstallPrompt(t *testing.T) {
 	t.Parallel()
 	home := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(home, ".config/rbee"), 0o755); err != nil {
@@ -95,13 +95,13 @@ func TestUninstallAsksOnATerminal(t *testing.T) {
 	}
 	screen, code := onTerminal(t, home, "n", "uninstall")
 	if code != 1 || !strings.Contains(screen, "here (localhost)") || !strings.Contains(screen, "nothing was removed") {
-		t.Errorf("answered no: exit code %d, screen:\n%s", code, screen)
+		t.Errorf("uninstall with answer no exits with %d, want 1; screen:\n%s", code, screen)
 	}
 	screen, code = onTerminal(t, home, "y", "uninstall")
 	if code != 0 || !strings.Contains(screen, "✅ Nothing to remove") {
-		t.Errorf("answered yes: exit code %d, screen:\n%s", code, screen)
+		t.Errorf("uninstall with answer yes exits with %d, want 0; screen:\n%s", code, screen)
 	}
 	if screen, _ = onTerminal(t, home, "", "status", "--no-color"); strings.Contains(screen, "\x1b[3") {
-		t.Errorf("color in spite of --no-color: %q", screen)
+		t.Errorf("status --no-color prints colors: %q", screen)
 	}
 }

@@ -28,42 +28,43 @@ import (
 )
 
 type topCmd struct {
-	Once     bool          `help:"Print how it is now, and end. So it is where stdout is no terminal."`
-	Interval time.Duration `default:"1s" placeholder:"TIME" help:"The shortest time between two pictures (${default})."`
+	Once     bool          `help:"Print one snapshot and exit; the default if stdout is not a terminal"`
+	Interval time.Duration `default:"1s" placeholder:"TIME" help:"Minimum time between two updates of the screen (default: ${default})"`
 }
 
-// Help is shown below the command's summary.
-func (topCmd) Help() string {
-	return describe("Hives, accelerators, workers and traffic as the queen sees them, and at the top what is wrong. q or Ctrl-C ends it. The queen is that of --queen or $RBEE_QUEEN, or else the one on this machine; its key is taken from $RBEE_API_KEY. A connection that breaks is made anew.\n\nWith --once it prints a text, with --json a document.",
-		[]string{"rbee top", "rbee top --queen https://queen.lan:8500#SHA256:… --interval 5s", "rbee top --once", "rbee top --json | jq '.hives[].link'"},
-		exitUnreachable)
+// help implements [helper].
+func (topCmd) help() commandHelp {
+	return commandHelp{
+		text:     "Shows hives, GPUs, workers and requests as the queen reports them, problems first. Press q or Ctrl-C to quit. It connects to --queen or $RBEE_QUEEN (default: the queen on this machine), with the API key in $RBEE_API_KEY, and reconnects when the connection is lost.\n\n--once prints one snapshot as text, --json as a document.",
+		examples: []string{"rbee top", "rbee top --queen https://queen.lan:8500#SHA256:… --interval 5s", "rbee top --once", "rbee top --json | jq '.hives[].link'"},
+	}
 }
 
 const (
-	topLeast   = 100 * time.Millisecond // the least interval
-	topResize  = 200 * time.Millisecond // how soon a new size of the terminal is seen
-	topAnswer  = 30 * time.Second       // how long the queen may take to answer
-	topSilence = 45 * time.Second       // without a byte a stream is lost
-	topRetry   = 500 * time.Millisecond // before a stream is begun anew, and twice as long each time,
-	topPatient = 10 * time.Second       // up to this
-	topMost    = 64 << 20               // bytes of one snapshot
+	minTopInterval   = 100 * time.Millisecond // minimum of --interval
+	topSizeInterval  = 200 * time.Millisecond // time between two checks of the terminal size
+	topAnswerTimeout = 30 * time.Second       // time limit for the answer of the queen
+	topIdleTimeout   = 45 * time.Second       // time without data after which a stream counts as lost
+	minTopRetryDelay = 500 * time.Millisecond // delay before the first reconnection; it doubles each time
+	maxTopRetryDelay = 10 * time.Second       // maximum delay between reconnections
+	maxSnapshotBytes = 64 << 20               // maximum size of a snapshot
 )
 
-// Run does the command.
+// Run runs the command.
 func (c *topCmd) Run(ctx context.Context, a *app) error {
-	if c.Interval < topLeast {
-		return &usageError{message: fmt.Sprintf("--interval is %v, want %v or more", c.Interval, topLeast), hint: "such as --interval 2s"}
+	if c.Interval < minTopInterval {
+		return &usageError{message: fmt.Sprintf("invalid --interval %v: want %v or more", c.Interval, minTopInterval), hint: "use a time such as --interval 2s"}
 	}
 	runner, err := a.client(cmp.Or(a.flags().Queen, a.p.Getenv("RBEE_QUEEN"), "http://"+queen.DefaultAddr))
 	if err != nil {
 		return err
 	}
 	defer runner.Close()
-	far, ok := runner.(*remoteQueen)
+	remote, ok := runner.(*remoteQueen)
 	if !ok {
-		return fmt.Errorf("the queen is a %T, and not at an address", runner)
+		return fmt.Errorf("runner has type %T, want *remoteQueen", runner)
 	}
-	feed := &topFeed{queen: far, first: make(chan struct{})}
+	feed := &topFeed{queen: remote, first: make(chan struct{})}
 	if c.Once || a.asJSON() || !a.terminal(a.p.Stdout) {
 		return c.once(ctx, a, feed)
 	}
@@ -86,29 +87,29 @@ func (c *topCmd) once(ctx context.Context, a *app, feed *topFeed) error {
 		_, err = io.WriteString(a.p.Stdout, top.Frame(s, s.Time, o))
 	}
 	if err != nil {
-		return fmt.Errorf("writing the result: %w", err)
+		return fmt.Errorf("cannot write the result: %w", err)
 	}
 	return nil
 }
 
-// watch draws on the terminal until it is told to end.
+// watch draws on the terminal until ctx is done or the user quits.
 func (c *topCmd) watch(ctx context.Context, a *app, feed *topFeed) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	screen := &topScreen{out: a.p.Stdout, size: terminalSize(a.p.Stdout)}
-	defer screen.Close() // also when something panics
-	ended := make(chan error, 1)
+	defer screen.Close() // also after a panic
+	done := make(chan error, 1)
 	go func() {
 		defer screen.closeOnPanic()
-		ended <- feed.follow(ctx)
+		done <- feed.follow(ctx)
 	}()
 	select {
 	case <-feed.first:
-	case err := <-ended: // also when ctx has ended
+	case err := <-done: // also when ctx is done
 		return err
 	}
 	a.mu.Lock()
-	a.progress = screen // what is said when a signal comes is said on the usual screen
+	a.progress = screen // a message about a signal closes the screen first
 	a.mu.Unlock()
 	if err := screen.open(a.p.Stdin); err != nil {
 		return err
@@ -123,14 +124,14 @@ func (c *topCmd) watch(ctx context.Context, a *app, feed *topFeed) error {
 	style := a.style(a.p.Stdout)
 	return screen.show(ctx, c.Interval, func(columns, rows int) string {
 		s, now, o := feed.now()
-		// As elsewhere the last column stays free: what happens after it is written
-		// is different on each terminal.
-		o.Width, o.Height, o.Color, o.ASCII, o.Keys = max(columns-1, 1), rows, style.Color, style.ASCII, "q quits"
+		// The last column stays free, since terminals behave differently after it is
+		// written.
+		o.Width, o.Height, o.Color, o.ASCII, o.Keys = max(columns-1, 1), rows, style.Color, style.ASCII, "q quit"
 		return top.Frame(s, now, o)
 	})
 }
 
-// waitForQuit returns when q or Ctrl-C is pressed, or nothing can be any more.
+// waitForQuit returns when q or Ctrl-C is pressed or keys returns an error.
 func waitForQuit(keys io.Reader) {
 	buf := make([]byte, 64)
 	for {
@@ -141,26 +142,27 @@ func waitForQuit(keys io.Reader) {
 	}
 }
 
-// topScreen is the terminal while all of it is drawn on. It is opened and closed once.
+// topScreen is the full-screen drawing on a terminal. It is opened and closed once.
 type topScreen struct {
 	out  io.Writer
 	size func() (columns, rows int)
-	keys *os.File // where keys come from; nil: stdin is no terminal
+	keys *os.File // input from the keyboard; nil if stdin is not a terminal
 
 	mu     sync.Mutex
 	opened bool
 	closed bool
-	fd     int         // of keys
-	before *term.State // of keys
+	fd     int         // file descriptor of keys
+	state  *term.State // state of keys before open
 }
 
-// The alternate screen, without a cursor and without lines that go on below; and back.
+// Escape sequences that enter and leave the alternate screen, with the cursor and
+// automatic line wrapping disabled.
 const (
 	topOpen  = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[H\x1b[2J"
 	topClose = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l"
 )
 
-// open takes the terminal over.
+// open switches the terminal to the alternate screen and to raw input.
 func (s *topScreen) open(stdin io.Reader) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -169,11 +171,11 @@ func (s *topScreen) open(stdin io.Reader) error {
 	}
 	if file, ok := stdin.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 		s.fd = int(file.Fd())
-		before, err := term.MakeRaw(s.fd)
+		state, err := term.MakeRaw(s.fd)
 		if err != nil {
-			return fmt.Errorf("reading keys from the terminal: %w", err)
+			return fmt.Errorf("cannot read keys from the terminal: %w", err)
 		}
-		s.keys, s.before = file, before
+		s.keys, s.state = file, state
 	}
 	s.opened = true
 	return s.write(topOpen)
@@ -181,18 +183,18 @@ func (s *topScreen) open(stdin io.Reader) error {
 
 func (s *topScreen) write(text string) error {
 	if _, err := io.WriteString(s.out, text); err != nil {
-		return fmt.Errorf("drawing on the terminal: %w", err)
+		return fmt.Errorf("cannot draw on the terminal: %w", err)
 	}
 	return nil
 }
 
-// show draws what frame gives: at once, then every interval, and when the terminal
-// has another size. It returns when ctx ends or nothing can be drawn.
+// show draws frame immediately, then every interval and when the size of the terminal
+// changes. It returns when ctx is done or drawing fails.
 func (s *topScreen) show(ctx context.Context, interval time.Duration, frame func(columns, rows int) string) error {
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
-	look := time.NewTicker(topResize)
-	defer look.Stop()
+	sizeTick := time.NewTicker(topSizeInterval)
+	defer sizeTick.Stop()
 	columns, rows := 0, 0
 	for due := true; ; {
 		if c, r := s.size(); due || c != columns || r != rows {
@@ -206,48 +208,48 @@ func (s *topScreen) show(ctx context.Context, interval time.Duration, frame func
 			return nil
 		case <-tick.C:
 			due = true
-		case <-look.C:
+		case <-sizeTick.C:
 			due = false
 		}
 	}
 }
 
-// draw writes a frame over the one before, in one write.
+// draw replaces the previous frame, in one write.
 func (s *topScreen) draw(frame string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || !s.opened {
 		return nil
 	}
-	// A raw terminal does not go to the first column by itself. The last line is
-	// not ended: all would move up.
+	// A raw terminal needs carriage returns. The last line has no line break, which
+	// would scroll the screen.
 	lines := strings.ReplaceAll(strings.TrimSuffix(frame, "\n"), "\n", "\x1b[K\r\n")
 	return s.write("\x1b[H" + lines + "\x1b[K\x1b[J")
 }
 
-// Handle does nothing: there are no events.
+// Handle does nothing, since top has no events.
 func (*topScreen) Handle(operations.Event) {}
 
-// Suspend ends the drawing for good: only the end of the program asks for it.
+// Suspend closes the screen permanently: it is only called when the program ends.
 func (s *topScreen) Suspend() (resume func()) {
 	s.Close()
 	return func() {}
 }
 
-// Close gives the terminal back as it was. It may be called several times.
+// Close restores the terminal. It may be called several times.
 func (s *topScreen) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.opened && !s.closed {
-		_ = s.write(topClose) // a terminal that is gone needs nothing
-		if s.before != nil {
-			_ = term.Restore(s.fd, s.before)
+		_ = s.write(topClose) // a closed terminal needs no restoring
+		if s.state != nil {
+			_ = term.Restore(s.fd, s.state)
 		}
 	}
 	s.closed = true
 }
 
-// closeOnPanic is deferred in goroutines whose panic ends the program.
+// closeOnPanic restores the terminal after a panic. It is deferred in goroutines.
 func (s *topScreen) closeOnPanic() {
 	if r := recover(); r != nil {
 		s.Close()
@@ -255,95 +257,95 @@ func (s *topScreen) closeOnPanic() {
 	}
 }
 
-// topFeed is what comes from the queen.
+// topFeed receives snapshots of the fleet from the queen.
 type topFeed struct {
 	queen *remoteQueen
-	first chan struct{} // closed when the first snapshot is there
+	first chan struct{} // closed after the first snapshot
 
-	mu      sync.Mutex
-	last    operations.FleetSnapshot
-	at      time.Time // when it came; zero: nothing has come yet
-	heard   time.Time // when anything came
-	problem error     // why nothing comes; nil: something does
+	mu         sync.Mutex
+	last       operations.FleetSnapshot
+	receivedAt time.Time // time of the last snapshot; zero before the first one
+	seenAt     time.Time // time of the last message
+	problem    error     // error of the connection, or nil
 }
 
-// now is the last snapshot, the present by the queen's clock, and how the queen is
-// heard.
+// now returns the last snapshot, the current time of the queen's clock, and options
+// with the state of the connection.
 func (f *topFeed) now() (operations.FleetSnapshot, time.Time, top.Options) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	o := top.Options{Queen: f.queen.URL, Age: time.Since(f.heard)}
+	o := top.Options{Queen: f.queen.URL, Age: time.Since(f.seenAt)}
 	if f.problem != nil {
 		o.Problem = f.problem.Error()
 	}
-	return f.last, f.last.Time.Add(time.Since(f.at)), o
+	return f.last, f.last.Time.Add(time.Since(f.receivedAt)), o
 }
 
-// take keeps a snapshot, or nothing but the time for nil.
-func (f *topFeed) take(s *operations.FleetSnapshot) {
+// receive stores a snapshot. For nil it only stores the time.
+func (f *topFeed) receive(s *operations.FleetSnapshot) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.heard = time.Now()
+	f.seenAt = time.Now()
 	if s == nil {
 		return
 	}
-	if f.at.IsZero() {
+	if f.receivedAt.IsZero() {
 		close(f.first)
 	}
-	f.last, f.at, f.problem = *s, f.heard, nil
+	f.last, f.receivedAt, f.problem = *s, f.seenAt, nil
 }
 
-// get asks for one snapshot.
+// get requests one snapshot.
 func (f *topFeed) get(ctx context.Context) (operations.FleetSnapshot, error) {
 	var s operations.FleetSnapshot
-	body, err := f.ask(ctx, "application/json")
+	body, err := f.request(ctx, "application/json")
 	if err != nil {
 		return s, err
 	}
 	defer body.Close()
-	data, err := io.ReadAll(io.LimitReader(body, topMost))
+	data, err := io.ReadAll(io.LimitReader(body, maxSnapshotBytes))
 	if err != nil {
 		return s, f.unreachable(ctx, err)
 	}
-	return s, f.read(data, &s)
+	return s, f.parse(data, &s)
 }
 
-// follow reads the stream until ctx ends. It is begun anew as often as it breaks,
-// but an error before the first snapshot is the end.
+// follow reads the stream until ctx is done. It reconnects when the stream breaks, but
+// returns an error that occurs before the first snapshot.
 func (f *topFeed) follow(ctx context.Context) error {
-	pauses := &backoff.ExponentialBackOff{InitialInterval: topRetry, Multiplier: 2, MaxInterval: topPatient}
+	delays := &backoff.ExponentialBackOff{InitialInterval: minTopRetryDelay, Multiplier: 2, MaxInterval: maxTopRetryDelay}
 	for {
-		began := time.Now()
+		start := time.Now()
 		err := f.stream(ctx)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		f.mu.Lock()
 		f.problem = err
-		nothing, fresh := f.at.IsZero(), f.at.After(began)
+		hasSnapshot, hasNewSnapshot := !f.receivedAt.IsZero(), f.receivedAt.After(start)
 		f.mu.Unlock()
-		if nothing {
+		if !hasSnapshot {
 			return err
 		}
-		if fresh {
-			pauses.Reset()
+		if hasNewSnapshot {
+			delays.Reset()
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case <-time.After(pauses.NextBackOff()):
+		case <-time.After(delays.NextBackOff()):
 		}
 	}
 }
 
-// stream reads one stream to its end, which is always an error.
+// stream reads one stream until it ends, which is always an error.
 func (f *topFeed) stream(ctx context.Context) error {
-	body, err := f.ask(ctx, sse.ContentType)
+	body, err := f.request(ctx, sse.ContentType)
 	if err != nil {
 		return err
 	}
 	defer body.Close()
-	events := sse.NewReader(body, topMost)
+	events := sse.NewReader(body, maxSnapshotBytes)
 	for {
 		e, err := events.Next()
 		switch {
@@ -354,46 +356,48 @@ func (f *topFeed) stream(ctx context.Context) error {
 		case err != nil:
 			return f.unreachable(ctx, err)
 		case e.Comment:
-			f.take(nil)
+			f.receive(nil)
 			continue
 		}
 		var s operations.FleetSnapshot
-		if err := f.read(e.Data, &s); err != nil {
+		if err := f.parse(e.Data, &s); err != nil {
 			return err
 		}
-		f.take(&s)
+		f.receive(&s)
 	}
 }
 
-func (f *topFeed) read(data []byte, s *operations.FleetSnapshot) error {
+// parse decodes a snapshot.
+func (f *topFeed) parse(data []byte, s *operations.FleetSnapshot) error {
 	if err := json.Unmarshal(data, s); err != nil {
 		return f.unreadable(err)
 	}
 	return nil
 }
 
+// unreadable returns the error of an invalid snapshot.
 func (f *topFeed) unreadable(err error) error {
-	return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectQueen.Named(f.queen.URL), Message: fmt.Sprintf("what %s tells of its fleet cannot be read: %v", f.queen.URL, err), Err: err}
+	return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectQueen.Named(f.queen.URL), Message: fmt.Sprintf("cannot read the fleet snapshot of %s: %v", f.queen.URL, err), Err: err}
 }
 
-// errSilent ends a request of which nothing comes.
-var errSilent = errors.New("nothing was heard for too long")
+// errIdle cancels a request that receives no data.
+var errIdle = errors.New("timeout while waiting for data")
 
-// ask begins a request for the fleet and gives the body of the answer, which ends
-// when nothing comes for long.
-func (f *topFeed) ask(ctx context.Context, accept string) (io.ReadCloser, error) {
-	asking, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(topAnswer, func() { cancel(errSilent) })
-	body, err := f.send(asking, accept)
+// request sends a request for the fleet and returns the body of the answer, which
+// ends if it receives no data for too long.
+func (f *topFeed) request(ctx context.Context, accept string) (io.ReadCloser, error) {
+	requestCtx, cancel := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(topAnswerTimeout, func() { cancel(errIdle) })
+	body, err := f.send(requestCtx, accept)
 	if err != nil {
 		timer.Stop()
-		if known := context.Cause(asking); errors.Is(known, errSilent) {
+		if known := context.Cause(requestCtx); errors.Is(known, errIdle) {
 			err = known
 		}
 		cancel(nil)
 		return nil, f.unreachable(ctx, err)
 	}
-	return &topBody{ReadCloser: body, ctx: asking, timer: timer, cancel: cancel}, nil
+	return &topBody{ReadCloser: body, ctx: requestCtx, timer: timer, cancel: cancel}, nil
 }
 
 func (f *topFeed) send(ctx context.Context, accept string) (io.ReadCloser, error) {
@@ -414,53 +418,53 @@ func (f *topFeed) send(ctx context.Context, accept string) (io.ReadCloser, error
 		return resp.Body, nil
 	}
 	defer resp.Body.Close()
-	return nil, f.refusal(resp, kind)
+	return nil, f.errorOf(resp, kind)
 }
 
-// refusal is the error in an answer that is not what was asked for.
-func (f *topFeed) refusal(resp *http.Response, kind string) error {
+// errorOf returns the error of an unexpected answer.
+func (f *topFeed) errorOf(resp *http.Response, kind string) error {
 	known := httpjson.ReadError(resp.Body)
 	failed := func(reason operations.Reason, format string, args ...any) error {
 		return &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectQueen.Named(f.queen.URL), Message: fmt.Sprintf(format, args...)}
 	}
 	switch {
 	case resp.StatusCode == http.StatusUnauthorized && f.queen.Token == "":
-		return failed(operations.ReasonAuth, "%s asks for a key", f.queen.URL)
+		return failed(operations.ReasonAuth, "%s requires an API key", f.queen.URL)
 	case resp.StatusCode == http.StatusUnauthorized:
-		return failed(operations.ReasonAuth, "the key was refused by %s", f.queen.URL)
+		return failed(operations.ReasonAuth, "%s rejected the API key", f.queen.URL)
 	case resp.StatusCode == http.StatusNotFound:
-		return failed(operations.ReasonOtherVersion, "%s tells nothing of its fleet: it answered %q", f.queen.URL, resp.Status)
+		return failed(operations.ReasonOtherVersion, "%s does not support fleet snapshots: it answered %q", f.queen.URL, resp.Status)
 	case known != nil:
 		return known
 	}
-	return failed(operations.ReasonOtherProgram, "%s answered %q with %s, which is no queen", f.queen.URL, resp.Status, cmp.Or(kind, "no content type"))
+	return failed(operations.ReasonOtherProgram, "%s is not a queen: it answered %q with %s", f.queen.URL, resp.Status, cmp.Or(kind, "no content type"))
 }
 
-// unreachable words what went wrong on the way to the queen.
+// unreachable converts an error of the connection to the queen.
 func (f *topFeed) unreachable(ctx context.Context, err error) error {
 	var known *operations.Error
-	var around *url.Error // it repeats method and address
+	var urlErr *url.Error // it repeats the method and the address
 	switch {
 	case errors.As(err, &known):
 		return err
 	case ctx.Err() != nil:
 		return &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: "canceled", Err: ctx.Err()}
-	case errors.As(err, &around):
-		err = around.Err
+	case errors.As(err, &urlErr):
+		err = urlErr.Err
 	}
 	reason := operations.ConnectionReason(err)
 	switch {
-	case errors.Is(err, errSilent):
+	case errors.Is(err, errIdle):
 		reason = operations.ReasonTimeout
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		reason = operations.ReasonLost
 	}
 	return &operations.Error{
-		Code: operations.CodeUnreachable, Reason: reason, Subject: operations.SubjectQueen.Named(f.queen.URL), Message: fmt.Sprintf("%s cannot be reached: %v", f.queen.URL, err), Err: err,
+		Code: operations.CodeUnreachable, Reason: reason, Subject: operations.SubjectQueen.Named(f.queen.URL), Message: fmt.Sprintf("cannot reach the queen at %s: %v", f.queen.URL, err), Err: err,
 	}
 }
 
-// topBody is the body of an answer that may be silent only so long.
+// topBody is the body of an answer with an idle timeout.
 type topBody struct {
 	io.ReadCloser
 	ctx    context.Context
@@ -469,9 +473,9 @@ type topBody struct {
 }
 
 func (b *topBody) Read(p []byte) (int, error) {
-	b.timer.Reset(topSilence)
+	b.timer.Reset(topIdleTimeout)
 	n, err := b.ReadCloser.Read(p)
-	if known := context.Cause(b.ctx); err != nil && errors.Is(known, errSilent) {
+	if known := context.Cause(b.ctx); err != nil && errors.Is(known, errIdle) {
 		err = known
 	}
 	return n, err

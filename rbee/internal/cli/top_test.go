@@ -25,14 +25,15 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 )
 
-// fleetQueen tells of a fleet. Each stream is one of streams, the last again and again.
+// fleetQueen is a fake queen. Its nth stream is written by streams[n], later ones by
+// the last function.
 type fleetQueen struct {
 	*httptest.Server
 	streams []func(w io.Writer, r *http.Request)
 
-	mu    sync.Mutex
-	begun int
-	keys  []string
+	mu      sync.Mutex
+	started int      // number of streams
+	keys    []string // Authorization headers
 }
 
 func newFleetQueen(t *testing.T, streams ...func(w io.Writer, r *http.Request)) *fleetQueen {
@@ -49,70 +50,70 @@ func (q *fleetQueen) answer(w http.ResponseWriter, r *http.Request) {
 	}
 	q.mu.Lock()
 	q.keys = append(q.keys, r.Header.Get("Authorization"))
-	n := min(q.begun, len(q.streams)-1)
+	n := min(q.started, len(q.streams)-1)
 	if r.Header.Get("Accept") != sse.ContentType {
 		q.mu.Unlock()
 		w.Header().Set("Content-Type", "application/json")
-		json.NewEncoder(w).Encode(fleetNamed("once"))
+		json.NewEncoder(w).Encode(snapshotOf("once"))
 		return
 	}
-	q.begun++
+	q.started++
 	q.mu.Unlock()
 	w.Header().Set("Content-Type", sse.ContentType)
 	w.(http.Flusher).Flush()
-	q.streams[n](flushed{w}, r)
+	q.streams[n](flushWriter{w}, r)
 }
 
-// flushed sends what is written at once.
-type flushed struct{ http.ResponseWriter }
+// flushWriter is a response writer that flushes after every write.
+type flushWriter struct{ http.ResponseWriter }
 
-func (f flushed) Write(p []byte) (int, error) {
+func (f flushWriter) Write(p []byte) (int, error) {
 	n, err := f.ResponseWriter.Write(p)
 	f.ResponseWriter.(http.Flusher).Flush()
 	return n, err
 }
 
-func fleetNamed(version string) operations.FleetSnapshot {
+func snapshotOf(version string) operations.FleetSnapshot {
 	return operations.FleetSnapshot{
 		Version: version, Time: time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC),
 		Hives: []operations.HiveView{{Alias: "gpu-1", Link: operations.LinkOnline}, {Alias: "gpu-2", Link: operations.LinkOffline, Problem: "no route\x1b[2J to host"}},
 	}
 }
 
-// tell writes a snapshot to a stream.
-func tell(w io.Writer, version string) {
-	data, _ := json.Marshal(fleetNamed(version))
+// writeSnapshot writes a snapshot to a stream.
+func writeSnapshot(w io.Writer, version string) {
+	data, _ := json.Marshal(snapshotOf(version))
 	_, _ = w.Write(sse.Append(sse.Append(nil, sse.Event{Comment: true, Data: []byte("hello")}), sse.Event{Data: data}))
 }
 
-// telling is a stream that tells once and stays open.
-func telling(version string) func(w io.Writer, r *http.Request) {
+// openStream returns a stream with one snapshot that stays open.
+func openStream(version string) func(w io.Writer, r *http.Request) {
 	return func(w io.Writer, r *http.Request) {
-		tell(w, version)
+		writeSnapshot(w, version)
 		<-r.Context().Done()
 	}
 }
 
-// topApp is a program of which stdin, stdout and stderr are given.
+// topApp returns an app for rbee top with the given standard streams.
 func topApp(url string, in io.Reader, out, errOut io.Writer) *app {
 	a := newApp(Process{Stdin: in, Stdout: out, Stderr: errOut, Env: []string{"TERM=xterm", "RBEE_QUEEN=" + url, "RBEE_API_KEY=s3cret"}})
 	a.progress = ui.Silent{}
 	return a
 }
 
-// eventually waits until something holds.
-func eventually(t *testing.T, what string, holds func() bool) {
+// eventually waits until condition returns true.
+func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !holds(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("waited in vain for %s", what)
+			t.Fatalf("timeout while waiting for %s", what)
 		}
 	}
 }
 
 func TestTopOnce(t *testing.T) {
 	t.Parallel()
-	q := newFleetQueen(t, telling("1"))
+	q := newFleetQueen(t, openStream("1"))
 	for _, c := range []topCmd{{Once: true, Interval: time.Second}, {Interval: time.Second}} {
 		var out, errOut strings.Builder
 		if err := c.Run(t.Context(), topApp(q.URL, strings.NewReader(""), &out, &errOut)); err != nil {
@@ -120,7 +121,7 @@ func TestTopOnce(t *testing.T) {
 		}
 		if got := out.String(); strings.Contains(got, "\x1b") || errOut.Len() > 0 ||
 			!strings.HasPrefix(got, "2 hives: 1 online 1 offline  ") || !strings.Contains(got, "\n! gpu-2 is offline: no route [2J to host\n") || !strings.Contains(got, "rbee once at "+q.URL) {
-			t.Errorf("stderr %q, stdout:\n%s", errOut.String(), got)
+			t.Errorf("top prints %q to stderr, want nothing, and to stdout:\n%s", errOut.String(), got)
 		}
 	}
 	var out strings.Builder
@@ -130,18 +131,18 @@ func TestTopOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	var got operations.FleetSnapshot
-	if err := json.Unmarshal([]byte(out.String()), &got); err != nil || !reflect.DeepEqual(got, fleetNamed("once")) {
-		t.Errorf("error %v, stdout:\n%s", err, out.String())
+	if err := json.Unmarshal([]byte(out.String()), &got); err != nil || !reflect.DeepEqual(got, snapshotOf("once")) {
+		t.Errorf("top --json prints (%v)\n%s\nwant the snapshot", err, out.String())
 	}
 	if len(q.keys) != 3 || q.keys[0] != "Bearer s3cret" {
-		t.Errorf("the keys were %q", q.keys)
+		t.Errorf("requests have keys %q, want 3 times %q", q.keys, "Bearer s3cret")
 	}
 }
 
 func TestTopErrors(t *testing.T) {
 	t.Parallel()
-	gone := httptest.NewServer(nil)
-	gone.Close()
+	closed := httptest.NewServer(nil)
+	closed.Close()
 	answer := func(status int, kind, text string) string {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", kind)
@@ -157,14 +158,14 @@ func TestTopErrors(t *testing.T) {
 		code     int
 		want     []string
 	}{
-		"gone":     {url: gone.URL, code: 4, want: []string{"cannot be reached", "connection refused", "`rbee serve` starts a queen"}},
-		"key":      {url: answer(401, "application/json", `{}`), code: 1, want: []string{"the key was refused", "RBEE_API_KEY"}},
+		"closed":   {url: closed.URL, code: 4, want: []string{"cannot reach the queen", "connection refused", "run `rbee serve` to start a queen"}},
+		"key":      {url: answer(401, "application/json", `{}`), code: 1, want: []string{"rejected the API key", "RBEE_API_KEY"}},
 		"scope":    {url: answer(403, "application/json", `{"error":{"code":"failed","message":"it takes an admin key"}}`), code: 1, want: []string{"it takes an admin key"}},
-		"old":      {url: answer(404, "text/plain", "404 page not found"), code: 1, want: []string{"tells nothing of its fleet", "404 Not Found"}},
-		"page":     {url: answer(200, "text/html", "<p>"), code: 1, want: []string{"text/html, which is no queen"}},
-		"nonsense": {url: answer(200, "application/json", "{"), code: 1, want: []string{"cannot be read"}},
-		"address":  {url: "gpu-1", code: 64, want: []string{"is no URL"}},
-		"interval": {url: gone.URL, interval: time.Millisecond, code: 64, want: []string{"--interval"}},
+		"no fleet": {url: answer(404, "text/plain", "404 page not found"), code: 1, want: []string{"does not support fleet snapshots", "404 Not Found"}},
+		"HTML":     {url: answer(200, "text/html", "<p>"), code: 1, want: []string{"is not a queen"}},
+		"JSON":     {url: answer(200, "application/json", "{"), code: 1, want: []string{"cannot read the fleet snapshot"}},
+		"address":  {url: "gpu-1", code: 64, want: []string{"want an http or https URL"}},
+		"interval": {url: closed.URL, interval: time.Millisecond, code: 64, want: []string{"--interval"}},
 	} {
 		var errOut strings.Builder
 		a := topApp(c.url, strings.NewReader(""), io.Discard, &errOut)
@@ -177,24 +178,24 @@ func TestTopErrors(t *testing.T) {
 		}
 		for _, want := range c.want {
 			if !strings.Contains(errOut.String(), want) {
-				t.Errorf("%s: no %q in:\n%s", name, want, errOut.String())
+				t.Errorf("%s: top prints\n%s\nwant %q in it", name, errOut.String(), want)
 			}
 		}
 		if strings.Contains(errOut.String(), "s3cret") {
-			t.Errorf("%s: the key is in:\n%s", name, errOut.String())
+			t.Errorf("%s: top prints the key:\n%s", name, errOut.String())
 		}
 	}
 }
 
-// TestTopFeedComesBack cuts a stream, in the middle of a snapshot too, and goes on.
-func TestTopFeedComesBack(t *testing.T) {
+// TestTopFeedReconnects interrupts streams between and within snapshots.
+func TestTopFeedReconnects(t *testing.T) {
 	t.Parallel()
 	cut := make(chan struct{})
 	q := newFleetQueen(t,
-		func(w io.Writer, _ *http.Request) { tell(w, "1"); <-cut },
+		func(w io.Writer, _ *http.Request) { writeSnapshot(w, "1"); <-cut },
 		func(w io.Writer, _ *http.Request) { io.WriteString(w, `data: {"version":"ha`) },
 		func(io.Writer, *http.Request) { panic(http.ErrAbortHandler) },
-		telling("2"))
+		openStream("2"))
 	a := topApp(q.URL, strings.NewReader(""), io.Discard, io.Discard)
 	runner, err := a.client(q.URL)
 	if err != nil {
@@ -202,53 +203,53 @@ func TestTopFeedComesBack(t *testing.T) {
 	}
 	feed := &topFeed{queen: runner.(*remoteQueen), first: make(chan struct{})}
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- feed.follow(ctx) }()
+	done := make(chan error, 1)
+	go func() { done <- feed.follow(ctx) }()
 	<-feed.first
 	if s, _, o := feed.now(); s.Version != "1" || o.Problem != "" {
-		t.Errorf("the first snapshot is %q, problem %q", s.Version, o.Problem)
+		t.Errorf("first snapshot has version %q and problem %q, want %q and none", s.Version, o.Problem, "1")
 	}
 	close(cut)
 	eventually(t, "the problem", func() bool {
 		s, now, o := feed.now()
 		if s.Version != "1" {
-			t.Errorf("without a connection the snapshot is %q", s.Version)
+			t.Errorf("snapshot without a connection has version %q, want %q", s.Version, "1")
 		}
 		if o.Problem != "" && now.Before(s.Time) {
-			t.Errorf("it is %v, before %v", now, s.Time)
+			t.Errorf("current time is %v, want a time after the snapshot at %v", now, s.Time)
 		}
-		return strings.Contains(o.Problem, "cannot be reached")
+		return strings.Contains(o.Problem, "cannot reach the queen")
 	})
-	eventually(t, "the snapshot after", func() bool {
+	eventually(t, "the second snapshot", func() bool {
 		s, _, o := feed.now()
 		return s.Version == "2" && o.Problem == "" && o.Age < 20*time.Second
 	})
 	cancel()
-	if err := <-ended; !errors.Is(err, context.Canceled) {
-		t.Errorf("it ended with %v", err)
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("follow returned %v, want %v", err, context.Canceled)
 	}
-	if q.begun != 4 {
-		t.Errorf("%d streams were begun", q.begun)
+	if q.started != 4 {
+		t.Errorf("follow started %d streams, want 4", q.started)
 	}
 }
 
-// terminalOf is a terminal and all that was written to it.
-type terminalOf struct {
-	keys *os.File // where a person types
-	file *os.File // what a program has
+// testTerminal is a pseudo-terminal and its output.
+type testTerminal struct {
+	keys *os.File // the side of the user
+	file *os.File // the side of the program
 
 	mu   sync.Mutex
 	seen bytes.Buffer
 }
 
-func newTerminal(t *testing.T) *terminalOf {
+func newTerminal(t *testing.T) *testTerminal {
 	t.Helper()
 	keys, file, err := pty.Open()
 	if err != nil {
 		t.Skipf("no pseudo-terminal here: %v", err)
 	}
 	t.Cleanup(func() { keys.Close(); file.Close() })
-	term := &terminalOf{keys: keys, file: file}
+	term := &testTerminal{keys: keys, file: file}
 	term.resize(t, 80, 24)
 	go func() {
 		buf := make([]byte, 4096)
@@ -265,20 +266,20 @@ func newTerminal(t *testing.T) *terminalOf {
 	return term
 }
 
-func (p *terminalOf) resize(t *testing.T, columns, rows uint16) {
+func (p *testTerminal) resize(t *testing.T, columns, rows uint16) {
 	t.Helper()
 	if err := pty.Setsize(p.keys, &pty.Winsize{Cols: columns, Rows: rows}); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func (p *terminalOf) screen() string {
+func (p *testTerminal) screen() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.seen.String()
 }
 
-func (p *terminalOf) state(t *testing.T) *term.State {
+func (p *testTerminal) state(t *testing.T) *term.State {
 	t.Helper()
 	state, err := term.GetState(int(p.file.Fd()))
 	if err != nil {
@@ -287,62 +288,62 @@ func (p *terminalOf) state(t *testing.T) *term.State {
 	return state
 }
 
-// checkRestored holds a terminal to being as it was.
-func (p *terminalOf) checkRestored(t *testing.T, before *term.State) {
+// checkRestored checks that the terminal is in its original state.
+func (p *testTerminal) checkRestored(t *testing.T, before *term.State) {
 	t.Helper()
-	eventually(t, "the usual screen", func() bool { return strings.Contains(p.screen(), topClose) })
+	eventually(t, "the main screen", func() bool { return strings.Contains(p.screen(), topClose) })
 	screen := p.screen()
 	if strings.Count(screen, topOpen) != 1 || strings.Count(screen, topClose) != 1 || !strings.HasPrefix(screen, topOpen) {
-		t.Errorf("the screen was not taken over and given back once: %q", screen)
+		t.Errorf("output = %q, want the alternate screen entered and left once", screen)
 	}
 	if _, after, _ := strings.Cut(screen, topClose); strings.Contains(after, "\x1b") {
-		t.Errorf("it was drawn on the usual screen: %q", after)
+		t.Errorf("output after leaving the alternate screen = %q, want no escape codes", after)
 	}
 	if after := p.state(t); !reflect.DeepEqual(before, after) {
-		t.Errorf("the terminal was %v and is %v", before, after)
+		t.Errorf("terminal state = %v, want %v", after, before)
 	}
 }
 
-func TestTopOnATerminal(t *testing.T) {
+func TestTopOnTerminal(t *testing.T) {
 	t.Parallel()
 	for name, key := range map[string]string{"q": "q", "Ctrl-C": "\x03"} {
-		q := newFleetQueen(t, telling("1"))
+		q := newFleetQueen(t, openStream("1"))
 		p := newTerminal(t)
 		before := p.state(t)
-		ended := make(chan error, 1)
+		done := make(chan error, 1)
 		go func() {
-			ended <- (&topCmd{Interval: time.Hour}).Run(t.Context(), topApp(q.URL, p.file, p.file, p.file))
+			done <- (&topCmd{Interval: time.Hour}).Run(t.Context(), topApp(q.URL, p.file, p.file, p.file))
 		}()
 		eventually(t, "a frame", func() bool { return strings.Contains(p.screen(), "gpu-2") })
 		if reflect.DeepEqual(before, p.state(t)) {
-			t.Errorf("%s: the terminal is not raw", name)
+			t.Errorf("%s: top does not set the terminal to raw mode", name)
 		}
-		p.resize(t, 37, 24) // is drawn at once
+		p.resize(t, 37, 24) // redraws immediately
 		eventually(t, "a smaller frame", func() bool { return strings.Contains(p.screen(), "no route [2J to…\x1b[K") })
 		if _, err := p.keys.WriteString("x" + key); err != nil {
 			t.Fatal(err)
 		}
 		select {
-		case err := <-ended:
+		case err := <-done:
 			if err != nil {
-				t.Errorf("%s: %v", name, err)
+				t.Errorf("top after %s returned %v, want nil", name, err)
 			}
 		case <-time.After(20 * time.Second):
-			t.Fatalf("%s does not end it", name)
+			t.Fatalf("top did not return within 20s after %s", name)
 		}
 		p.checkRestored(t, before)
 	}
 }
 
-// TestTopRestoresTheScreen whatever ends the drawing.
-func TestTopRestoresTheScreen(t *testing.T) {
+// TestTopRestoresScreen checks panics and write errors.
+func TestTopRestoresScreen(t *testing.T) {
 	t.Parallel()
 	p := newTerminal(t)
 	before := p.state(t)
 	func() {
 		defer func() {
 			if recover() == nil {
-				t.Error("the panic was lost")
+				t.Error("show did not panic")
 			}
 		}()
 		screen := &topScreen{out: p.file, size: terminalSize(p.file)}
@@ -366,19 +367,19 @@ func TestTopRestoresTheScreen(t *testing.T) {
 		panic("in a goroutine")
 	}()
 	screen.Suspend()()
-	if err := screen.draw("too late\n"); err != nil {
-		t.Error(err)
+	if err := screen.draw("after Close\n"); err != nil {
+		t.Errorf("draw after Close returned %v, want nil", err)
 	}
 	p.checkRestored(t, before)
 
-	broken := errors.New("the terminal is gone")
-	screen = &topScreen{out: failingWriter{broken}, size: func() (int, int) { return 80, 24 }}
+	writeErr := errors.New("write failed")
+	screen = &topScreen{out: failingWriter{writeErr}, size: func() (int, int) { return 80, 24 }}
 	defer screen.Close()
-	if err := screen.open(strings.NewReader("")); !errors.Is(err, broken) {
-		t.Errorf("opening: %v", err)
+	if err := screen.open(strings.NewReader("")); !errors.Is(err, writeErr) {
+		t.Errorf("open returned %v, want %v", err, writeErr)
 	}
-	if err := screen.show(t.Context(), time.Second, func(int, int) string { return "x\n" }); !errors.Is(err, broken) {
-		t.Errorf("drawing: %v", err)
+	if err := screen.show(t.Context(), time.Second, func(int, int) string { return "x\n" }); !errors.Is(err, writeErr) {
+		t.Errorf("show returned %v, want %v", err, writeErr)
 	}
 }
 
@@ -386,20 +387,20 @@ type failingWriter struct{ err error }
 
 func (f failingWriter) Write([]byte) (int, error) { return 0, f.err }
 
-// TestTopProgram runs the real program on a terminal of its own.
+// TestTopProgram runs the program on a new terminal.
 func TestTopProgram(t *testing.T) {
 	t.Parallel()
 	rbee, err := exec.LookPath("rbee")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, end := range map[string]func(p *terminalOf, cmd *exec.Cmd) error{
-		"q":       func(p *terminalOf, _ *exec.Cmd) error { _, err := p.keys.WriteString("q"); return err },
-		"Ctrl-C":  func(p *terminalOf, _ *exec.Cmd) error { _, err := p.keys.WriteString("\x03"); return err },
-		"SIGINT":  func(_ *terminalOf, cmd *exec.Cmd) error { return cmd.Process.Signal(os.Interrupt) },
-		"SIGTERM": func(_ *terminalOf, cmd *exec.Cmd) error { return cmd.Process.Signal(syscall.SIGTERM) },
+	for name, quit := range map[string]func(p *testTerminal, cmd *exec.Cmd) error{
+		"q":       func(p *testTerminal, _ *exec.Cmd) error { _, err := p.keys.WriteString("q"); return err },
+		"Ctrl-C":  func(p *testTerminal, _ *exec.Cmd) error { _, err := p.keys.WriteString("\x03"); return err },
+		"SIGINT":  func(_ *testTerminal, cmd *exec.Cmd) error { return cmd.Process.Signal(os.Interrupt) },
+		"SIGTERM": func(_ *testTerminal, cmd *exec.Cmd) error { return cmd.Process.Signal(syscall.SIGTERM) },
 	} {
-		q := newFleetQueen(t, telling("1"))
+		q := newFleetQueen(t, openStream("1"))
 		p := newTerminal(t)
 		before := p.state(t)
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -412,11 +413,11 @@ func TestTopProgram(t *testing.T) {
 			t.Fatal(err)
 		}
 		eventually(t, "a frame", func() bool { return strings.Contains(p.screen(), "gpu-2") })
-		if err := end(p, cmd); err != nil {
+		if err := quit(p, cmd); err != nil {
 			t.Fatal(err)
 		}
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("%s: %v", name, err)
+			t.Errorf("top after %s: %v, want exit code 0", name, err)
 		}
 		p.checkRestored(t, before)
 	}

@@ -11,28 +11,29 @@ import (
 )
 
 type uninstallCmd struct {
-	Purge     bool          `help:"Remove the config, own recipes and records from this machine too."`
-	Downgrade bool          `help:"Also remove hives with a newer rbee, which is replaced first."`
-	Yes       bool          `short:"y" help:"Do not ask."`
-	LockWait  time.Duration `default:"30s" placeholder:"TIME" help:"How long to wait for a hive on which another run works (${default})."`
+	Purge     bool          `help:"Also remove the config, your own recipes and the records from this machine"`
+	Downgrade bool          `help:"Also remove hives with a newer rbee"`
+	Yes       bool          `short:"y" help:"Do not ask for confirmation"`
+	LockWait  time.Duration `default:"30s" placeholder:"TIME" help:"Time to wait for another run on the same hive (default: ${default})"`
 	Scope     scopeFlags    `embed:""`
 }
 
-// Help is shown below the command's summary.
-func (uninstallCmd) Help() string {
-	return describe("Without --hive or --label it removes everything, and asks before that.",
-		[]string{"rbee uninstall", "rbee uninstall --hive gpu-1", "rbee uninstall --purge --yes"},
-		exitInvalid, exitUnreachable, exitLocked)
+// help implements [helper].
+func (uninstallCmd) help() commandHelp {
+	return commandHelp{
+		text:     "Without --hive or --label, it removes all hives, and asks first.",
+		examples: []string{"rbee uninstall", "rbee uninstall --hive gpu-1", "rbee uninstall --purge --yes"},
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *uninstallCmd) Run(ctx context.Context, a *app) error {
 	op := operations.PackageUninstall{Scope: a.scope(c.Scope), Purge: c.Purge, Downgrade: c.Downgrade, LockWaitSeconds: lockWait(c.LockWait)}
 	if err := op.Validate(); err != nil {
 		return err
 	}
-	all := len(c.Scope.Hive) == 0 && len(c.Scope.Label) == 0
-	if all && !c.Yes {
+	allHives := len(c.Scope.Hive) == 0 && len(c.Scope.Label) == 0
+	if allHives && !c.Yes {
 		if err := c.confirm(ctx, a); err != nil {
 			return err
 		}
@@ -40,15 +41,15 @@ func (c *uninstallCmd) Run(ctx context.Context, a *app) error {
 	return a.operate(ctx, op)
 }
 
-// confirm names what will be removed and asks for a yes.
+// confirm prints the hives and asks for confirmation.
 func (c *uninstallCmd) confirm(ctx context.Context, a *app) error {
 	if !a.terminal(a.p.Stdin) || !a.terminal(a.p.Stderr) {
 		return &usageError{
-			message: "uninstall without --hive removes rbee from every hive, and there is no terminal to ask on",
-			hint:    "say --yes if that is meant, or name hives with --hive",
+			message: "uninstall without --hive removes rbee from all hives and needs a terminal for its prompt",
+			hint:    "use --yes to uninstall without a prompt, or select hives with --hive",
 		}
 	}
-	list, err := askFor[*operations.HiveListReport](ctx, a, operations.HiveList{ConfigPath: a.config()}, nil)
+	list, err := reportOf[*operations.HiveListReport](ctx, a, operations.HiveList{ConfigPath: a.config()}, nil)
 	if err != nil {
 		return err
 	}
@@ -59,13 +60,17 @@ func (c *uninstallCmd) confirm(ctx context.Context, a *app) error {
 		}
 		fmt.Fprintf(a.p.Stderr, "  %s (%s)  %s\n", h.Alias, h.Hostname, strings.Join(workers, ", "))
 	}
-	question := fmt.Sprintf("Remove rbee and its workers from these hives (%d)?", len(list.Hives))
+	hives := fmt.Sprintf("these %d hives", len(list.Hives))
+	if len(list.Hives) == 1 {
+		hives = "this hive"
+	}
+	question := fmt.Sprintf("Remove rbee and its workers from %s?", hives)
 	if c.Purge {
-		question = fmt.Sprintf("Remove rbee and its workers from these hives (%d), and the config, own recipes and records from this machine?", len(list.Hives))
+		question = fmt.Sprintf("Remove rbee and its workers from %s, and the config, your own recipes and the records from this machine?", hives)
 	}
 	yes, err := (&prompter{a}).Confirm(ctx, question)
 	if err == nil && !yes {
-		err = errors.New("nothing was removed")
+		err = errors.New("canceled; nothing was removed")
 	}
 	return err
 }

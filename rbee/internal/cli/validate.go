@@ -10,14 +10,16 @@ type validateCmd struct {
 	Scope scopeFlags `embed:""`
 }
 
-// Help is shown below the command's summary.
-func (validateCmd) Help() string {
-	return describe("It checks the syntax, and of each hive its name, SSH, worker types and versions, GPU and disk.",
-		[]string{"rbee validate", "rbee validate --config /path/to/hives.conf"},
-		exitInvalid, exitUnreachable)
+// help implements [helper].
+func (validateCmd) help() commandHelp {
+	return commandHelp{
+		text:     "Checks the syntax of the config and, for each hive, the host name, SSH access, worker types, versions, GPUs and disk. Changes nothing.",
+		examples: []string{"rbee validate", "rbee validate --config /path/to/hives.conf"},
+		exits:    "0 valid, 3 invalid, 4 a hive is unreachable and the config is valid",
+	}
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *validateCmd) Run(ctx context.Context, a *app) error {
 	return a.operate(ctx, operations.PackageValidate{Scope: a.scope(c.Scope)})
 }

@@ -9,12 +9,14 @@ import (
 
 type versionCmd struct{}
 
-// Help is shown below the command's summary.
-func (versionCmd) Help() string {
-	return describe("", []string{"rbee version", "rbee version --json"})
+// help implements [helper].
+func (versionCmd) help() commandHelp {
+	return commandHelp{
+		examples: []string{"rbee version", "rbee version --json"},
+	}
 }
 
-// versionReport is the JSON of the command.
+// versionReport is the JSON output of the command.
 type versionReport struct {
 	Version string `json:"version"`
 	Go      string `json:"go"`
@@ -22,7 +24,7 @@ type versionReport struct {
 	Arch    string `json:"arch"`
 }
 
-// Run does the command.
+// Run runs the command.
 func (versionCmd) Run(a *app) error {
 	r := versionReport{a.p.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH}
 	if a.asJSON() {

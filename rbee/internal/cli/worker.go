@@ -10,29 +10,32 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/echo"
 )
 
-// WorkerPrefix begins the name under which rbee is called as a built-in worker.
+// WorkerPrefix is the prefix of the program name under which rbee runs a built-in
+// worker.
 const WorkerPrefix = "rbee-worker-"
 
 type workerCmd struct {
-	Echo echoCmd `cmd:"" help:"A small OpenAI-compatible server that answers with the prompt's own words."`
+	Echo echoCmd `cmd:"" help:"Run a small OpenAI-compatible server that repeats the prompt"`
 }
 
 type echoCmd struct {
-	Host  string        `default:"127.0.0.1" help:"The address to listen on (${default})."`
-	Port  int           `default:"0" help:"The port; 0 is any free one."`
-	Delay time.Duration `placeholder:"TIME" help:"Wait so long before each word, as a model that thinks."`
-	Model string        `default:"echo" help:"The name of the model that is served (${default})."`
+	Host  string        `default:"127.0.0.1" help:"Listen address (default: ${default})"`
+	Port  int           `default:"0" help:"Listen port; 0 picks a free one (default: ${default})"`
+	Delay time.Duration `placeholder:"TIME" help:"Delay before each word"`
+	Model string        `default:"echo" help:"Name of the served model (default: ${default})"`
 }
 
-// Help is shown below the command's summary.
-func (echoCmd) Help() string {
-	return describe("", []string{"rbee worker echo --port 8700", "rbee-worker-echo --port 8700 --model echo"})
+// help implements [helper].
+func (echoCmd) help() commandHelp {
+	return commandHelp{
+		examples: []string{"rbee worker echo --port 8700", "rbee-worker-echo --port 8700 --model echo"},
+	}
 }
 
-// Run serves until it is interrupted.
+// Run runs the server until it is interrupted.
 func (c *echoCmd) Run(ctx context.Context, a *app) error {
 	if c.Port < 0 || c.Port > 65535 {
-		return &usageError{message: fmt.Sprintf("--port is %d, want 0 to 65535", c.Port), hint: "`rbee worker echo --help` shows how it is used"}
+		return &usageError{message: fmt.Sprintf("invalid --port %d: want 0 to 65535", c.Port), hint: "run `rbee worker echo --help`"}
 	}
 	return echo.Serve(ctx, echo.Options{Host: c.Host, Port: c.Port, Model: c.Model, Delay: c.Delay}, func(addr string) {
 		if host, port, err := net.SplitHostPort(addr); err == nil {
@@ -41,8 +44,8 @@ func (c *echoCmd) Run(ctx context.Context, a *app) error {
 	})
 }
 
-// WorkerArgs is the command line for a program that was called by this name.
-// ok is false unless the name is a built-in worker's.
+// WorkerArgs returns the command line of a program that was started under name. ok
+// reports whether it is the name of a built-in worker.
 func WorkerArgs(name string, args []string) (line []string, ok bool) {
 	worker, ok := strings.CutPrefix(name, WorkerPrefix)
 	if !ok || worker == "" {

@@ -10,33 +10,34 @@ import (
 )
 
 type workerLogsCmd struct {
-	Which  workerFlags `embed:""`
-	Lines  int         `short:"n" default:"100" placeholder:"LINES" help:"How many of the last lines (${default}); 0 is all that is kept."`
-	Follow bool        `short:"f" help:"Go on with what is written until the worker has ended."`
+	Worker workerFlags `embed:""`
+	Lines  int         `short:"n" default:"100" placeholder:"LINES" help:"Number of lines from the end; 0 for all (default: ${default})"`
+	Follow bool        `short:"f" help:"Print new lines until the worker exits"`
 }
 
-// Help is shown below the command's summary.
-func (workerLogsCmd) Help() string {
-	return describe("The log goes to stdout as it is. With --json it is in \"lines\" of the result.",
-		[]string{"rbee worker-logs vllm-1a2b", "rbee worker-logs vllm-1a2b -n 1000", "rbee worker-logs vllm-1a2b --follow"},
-		exitInvalid, exitUnreachable)
+// help implements [helper].
+func (workerLogsCmd) help() commandHelp {
+	return commandHelp{
+		text:     "The log is printed to stdout unchanged. With --json, it is in \"lines\".",
+		examples: []string{"rbee worker-logs vllm-1a2b", "rbee worker-logs vllm-1a2b -n 1000", "rbee worker-logs vllm-1a2b --follow"},
+	}
 }
 
-// logsDocument is the JSON of the command.
+// logsDocument is the JSON output of the command.
 type logsDocument struct {
 	Lines []string `json:"lines"`
 	*operations.WorkerLogsReport
 }
 
-// Run does the command.
+// Run runs the command.
 func (c *workerLogsCmd) Run(ctx context.Context, a *app) error {
 	switch {
 	case c.Lines < 0:
-		return &usageError{message: fmt.Sprintf("--lines is %d, want 0 (all) or more", c.Lines), hint: "`rbee worker-logs --help` shows how it is used"}
+		return &usageError{message: fmt.Sprintf("invalid --lines %d: want 0 (all) or more", c.Lines), hint: "run `rbee worker-logs --help`"}
 	case c.Follow && a.asJSON():
-		return &usageError{message: "--follow and --json do not go together: the result would come when the worker has ended", hint: "leave one of them out"}
+		return &usageError{message: "--follow and --json cannot be combined", hint: "remove --follow or --json"}
 	}
-	target, ref, err := a.findWorker(ctx, c.Which.Hive, c.Which.ID)
+	target, ref, err := a.findWorker(ctx, c.Worker.Hive, c.Worker.ID)
 	if err != nil {
 		return err
 	}
@@ -49,7 +50,7 @@ func (c *workerLogsCmd) Run(ctx context.Context, a *app) error {
 		return c.document(ctx, a, op)
 	}
 	out := ui.NewText(a.p.Stdout, a.terminal(a.p.Stdout))
-	report, err := askFor[*operations.WorkerLogsReport](ctx, a, op, a.stream(operations.EventLog, out))
+	report, err := reportOf[*operations.WorkerLogsReport](ctx, a, op, a.stream(operations.EventLog, out))
 	if err := a.endStream(ctx, out, err); err != nil {
 		return err
 	}
@@ -59,10 +60,10 @@ func (c *workerLogsCmd) Run(ctx context.Context, a *app) error {
 	return nil
 }
 
-// document writes the log as JSON.
+// document prints the log as JSON.
 func (c *workerLogsCmd) document(ctx context.Context, a *app, op operations.Operation) error {
 	var text strings.Builder
-	report, err := askFor[*operations.WorkerLogsReport](ctx, a, op, func(e operations.Event) {
+	report, err := reportOf[*operations.WorkerLogsReport](ctx, a, op, func(e operations.Event) {
 		if e.Type == operations.EventLog {
 			text.WriteString(e.Text)
 		}

@@ -19,8 +19,7 @@ import (
 //go:embed capabilities.sh
 var capabilitiesScript string
 
-// capabilities has the machine's own rbee tell what the machine has. It needs no
-// daemon.
+// capabilities runs rbee on the hive to detect its devices. It does not need the daemon.
 func (q *Controller) capabilities(ctx context.Context, op operations.HiveCapabilities) (*operations.HiveCapabilitiesReport, error) {
 	hives, err := q.files.Hives(operations.Target{HiveID: op.Alias, ConfigPath: op.ConfigPath})
 	if err != nil {
@@ -29,27 +28,27 @@ func (q *Controller) capabilities(ctx context.Context, op operations.HiveCapabil
 	h := hives[0]
 	host, err := q.conn.Host(ctx, h)
 	if err != nil {
-		return nil, registry.Unreachable(h.Alias, err)
+		return nil, registry.UnreachableError(h.Alias, err)
 	}
 	defer host.Close()
-	var out, complaint bytes.Buffer
-	err = host.Script(ctx, capabilitiesScript, &out, &complaint)
+	var out, stderr bytes.Buffer
+	err = host.Script(ctx, capabilitiesScript, &out, &stderr)
 	if err != nil {
-		var exited interface{ ExitStatus() int }
-		if errors.As(err, &exited) {
+		var exitErr interface{ ExitStatus() int }
+		if errors.As(err, &exitErr) {
 			return nil, &operations.Error{
 				Code: operations.CodeFailed, Reason: operations.ReasonFailed, Subject: operations.SubjectHive.Named(h.Alias), Hive: h.Alias,
-				Message: fmt.Sprintf("asking the machine what it has: %v: %s", err, strings.TrimSpace(complaint.String())), Err: err,
+				Message: fmt.Sprintf("cannot detect the devices of the hive: %v: %s", err, strings.TrimSpace(stderr.String())), Err: err,
 			}
 		}
-		return nil, registry.Unreachable(h.Alias, err)
+		return nil, registry.UnreachableError(h.Alias, err)
 	}
 	r := new(operations.HiveCapabilitiesReport)
 	if err := wire.NewReader(&out).Read(r); err != nil {
-		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(h.Alias), Hive: h.Alias, Message: "what the machine has cannot be read: " + err.Error(), Err: err}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(h.Alias), Hive: h.Alias, Message: "cannot read the devices of the hive: " + err.Error(), Err: err}
 	}
 	if r.OS == "" {
-		return nil, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Subject: operations.SubjectHive.Named(h.Alias), Hive: h.Alias, Message: "rbee is not installed there"}
+		return nil, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Subject: operations.SubjectHive.Named(h.Alias), Hive: h.Alias, Message: "rbee is not installed on the hive"}
 	}
 	r.Alias = h.Alias
 	return r, nil

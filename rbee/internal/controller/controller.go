@@ -20,23 +20,23 @@ import (
 type Options struct {
 	registry.DialOptions // Home is set from Paths
 
-	// Version is the version of this rbee, which hives shall have too.
+	// Version is the version of this rbee, which is installed on hives too.
 	Version string
 
-	// Self is the path of the running rbee, sent to machines of this platform.
-	// Empty if the running program is none.
+	// Self is the path of the running rbee, which is copied to hives of the same platform.
+	// It is empty if the running program is not rbee.
 	Self string
 
-	// Paths are where this machine keeps rbee's files.
+	// Paths are the paths of rbee's files on this machine.
 	Paths pkgmgr.Paths
 
 	// Binaries is a directory of rbee builds for other platforms; may be empty.
 	Binaries string
 
-	// ReleaseURL is where released binaries are; empty for the usual place.
+	// ReleaseURL is the base URL of released binaries; empty for the default.
 	ReleaseURL string
 
-	// Origins are where versions and files of workers come from.
+	// Origins are the download sources of workers.
 	Origins pkgmgr.Origins
 }
 
@@ -46,43 +46,43 @@ type Traffic interface {
 	// being evicted.
 	Begin(w operations.WorkerProcess) (end func(), ok bool)
 
-	// Finish records what became of a request.
-	Finish(ctx context.Context, r Request)
+	// Finish records a finished request.
+	Finish(ctx context.Context, r FinishedRequest)
 }
 
-// Request is a finished request to a worker.
-type Request struct {
-	Worker operations.WorkerProcess
-	Start  time.Time
-	Tries  int  // requests to other workers for the same operation, before this one
-	Stream bool // the answer was streamed
-	Final  bool // no other worker is asked
-	Report *operations.InferReport
-	Err    error
+// FinishedRequest describes a finished request to a worker.
+type FinishedRequest struct {
+	Worker  operations.WorkerProcess
+	Start   time.Time
+	Retries int  // requests to other workers for the same operation, before this one
+	Stream  bool // the response was streamed
+	Final   bool // no other worker is tried after this one
+	Report  *operations.InferReport
+	Err     error
 }
 
-// noTraffic counts nothing: a program that runs one operation needs no counters.
+// noTraffic is the [Traffic] of a program that runs one operation. It does nothing.
 type noTraffic struct{}
 
 // Begin implements [Traffic].
 func (noTraffic) Begin(operations.WorkerProcess) (func(), bool) { return func() {}, true }
 
 // Finish implements [Traffic].
-func (noTraffic) Finish(context.Context, Request) {}
+func (noTraffic) Finish(context.Context, FinishedRequest) {}
 
 // Loader finds and starts the workers that answer an operation.
 type Loader interface {
-	// Find finds the workers that can answer. The caller closes the result, also
-	// where there is an error.
-	Find(ctx context.Context, op operations.Infer) (*loader.Found, error)
+	// Find finds the workers that can answer. The caller closes the result, even if there
+	// is an error.
+	Find(ctx context.Context, op operations.Infer) (*loader.FindResult, error)
 
-	// Load starts a worker that can answer, after [Loader.Find] found none. It takes
-	// over what was found; the caller closes the result, also where there is an error.
-	Load(ctx context.Context, op operations.Infer, found *loader.Found, events operations.Handler) (*loader.Found, error)
+	// Load starts a worker after [Loader.Find] found none. It takes ownership of found. The
+	// caller closes the result, even if there is an error.
+	Load(ctx context.Context, op operations.Infer, found *loader.FindResult, events operations.Handler) (*loader.FindResult, error)
 }
 
-// Parts are what a controller uses.
-type Parts struct {
+// Dependencies are the packages that a controller uses.
+type Dependencies struct {
 	Connector registry.Connector
 	Loader    Loader
 	Traffic   Traffic
@@ -91,7 +91,7 @@ type Parts struct {
 	SSHHosts func(pattern string) ([]string, error)
 }
 
-// Controller does operations. It may be used by several goroutines at once.
+// Controller runs operations. It may be used by several goroutines at once.
 type Controller struct {
 	opts     Options
 	files    *Files
@@ -104,36 +104,36 @@ type Controller struct {
 
 var _ operations.Runner = (*Controller)(nil)
 
-// New returns a controller that opens a connection for each operation. It opens
-// nothing yet.
+// New returns a controller that opens connections for each operation. It opens no
+// connection yet.
 func New(o Options) (*Controller, error) {
 	files, err := NewFiles(o)
 	if err != nil {
 		return nil, err
 	}
 	dialer := NewDialer(o)
-	q := NewWithParts(o, files, Parts{
+	q := NewWithDependencies(o, files, Dependencies{
 		Connector: dialer, Loader: loader.NewDirect(dialer, files.Hives), Traffic: noTraffic{}, SSHHosts: dialer.SSHHosts,
 	})
 	q.close = dialer.Close
 	return q, nil
 }
 
-// NewWithParts returns a controller that uses parts, which stay the caller's to close.
-func NewWithParts(o Options, files *Files, p Parts) *Controller {
+// NewWithDependencies returns a controller that uses d. The caller closes the dependencies.
+func NewWithDependencies(o Options, files *Files, d Dependencies) *Controller {
 	return &Controller{
-		opts: o, files: files, conn: p.Connector, loader: p.Loader, traffic: p.Traffic, sshHosts: p.SSHHosts,
+		opts: o, files: files, conn: d.Connector, loader: d.Loader, traffic: d.Traffic, sshHosts: d.SSHHosts,
 		close: func() error { return nil },
 	}
 }
 
-// NewDialer returns the dialer that options describe.
+// NewDialer returns a dialer with the given options.
 func NewDialer(o Options) *registry.Dialer {
 	o.Home = o.Paths.Home
 	return registry.NewDialer(o.DialOptions)
 }
 
-// Close ends the connections that operations share, such as those to jump hosts.
+// Close closes the connections that operations share, such as those to jump hosts.
 func (q *Controller) Close() error { return q.close() }
 
 // Run implements [operations.Runner].
@@ -142,7 +142,7 @@ func (q *Controller) Run(ctx context.Context, op operations.Operation, events op
 		return nil, err
 	}
 	if operations.ShouldForwardToHive(op) {
-		return q.onHives(ctx, op, events)
+		return q.runOnHives(ctx, op, events)
 	}
 	switch op := op.(type) {
 	case operations.PackageSync:
@@ -177,20 +177,20 @@ func (q *Controller) Run(ctx context.Context, op operations.Operation, events op
 		return report(q.infer(ctx, op, events))
 	default:
 		return nil, &operations.Error{
-			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("this rbee does not know %s", op.Kind()),
+			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("unsupported operation %s", op.Kind()),
 		}
 	}
 }
 
-// report keeps a nil pointer from becoming a non-nil Report, and gives every
-// error a code.
+// report converts the result of an operation. A nil pointer becomes a nil Report, and every
+// error becomes an [*operations.Error].
 func report[R interface {
 	comparable
 	operations.Report
 }](r R, err error) (operations.Report, error) {
 	var none R
 	if err != nil {
-		return nil, registry.AsError(err)
+		return nil, registry.OperationError(err)
 	}
 	if r == none {
 		return nil, nil
@@ -198,8 +198,8 @@ func report[R interface {
 	return r, nil
 }
 
-// open makes the fleet of a scope.
-func (q *Controller) open(d *desired, scope operations.Scope, push bool, events operations.Handler) (*pkgmgr.Fleet, error) {
+// openFleet opens the fleet of a scope.
+func (q *Controller) openFleet(d *desired, scope operations.Scope, push bool, events operations.Handler) (*pkgmgr.Fleet, error) {
 	return pkgmgr.Open(d.config, pkgmgr.Options{
 		Connect: q.conn.Host, Only: scope.Hives, Labels: scope.Labels, Extra: d.extra, Catalog: d.catalog,
 		Binaries: d.binaries, Version: q.opts.Version, CacheDir: q.files.Paths.CacheDir,

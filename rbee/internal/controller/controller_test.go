@@ -8,9 +8,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr"
 )
 
-// TestEveryOperationIsKnown holds that the controller has a way for every kind of
-// operation, and takes to hives what the routing rule says.
-func TestEveryOperationIsKnown(t *testing.T) {
+// TestRunSupportsAllOperations checks that Run supports every kind of operation.
+func TestRunSupportsAllOperations(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	q, err := New(Options{Version: "1", Paths: pkgmgr.Paths{Home: dir, ConfigDir: filepath.Join(dir, "config"), StateDir: dir, CacheDir: dir}})
@@ -34,14 +33,14 @@ func TestEveryOperationIsKnown(t *testing.T) {
 	seen := map[operations.Kind]bool{}
 	for _, op := range ops {
 		seen[op.Kind()] = true
-		// There is no config, so that each has nothing to do or ends where it looks for one.
+		// Without a config an operation has nothing to do or returns a not-found error.
 		if _, err := q.Run(t.Context(), op, nil); err != nil && operations.CodeOf(err) != operations.CodeNotFound {
-			t.Errorf("%s: %v", op.Kind(), err)
+			t.Errorf("Run(%s) = %v, want nil or code not_found", op.Kind(), err)
 		}
 	}
 	for _, kind := range operations.Kinds() {
 		if !seen[kind] {
-			t.Errorf("%s is not asked for here", kind)
+			t.Errorf("operation %s is not tested", kind)
 		}
 	}
 }

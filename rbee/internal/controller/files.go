@@ -11,15 +11,15 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
 )
 
-// Files are rbee's files on this machine: configs, the user's own recipes, locks, and
-// the record of hives.
+// Files gives access to rbee's files on this machine: configs, the user's recipes, locks,
+// and the record of hives.
 type Files struct {
 	Paths    pkgmgr.Paths
 	record   pkgmgr.Record
 	binaries *artifact.Binaries
 }
 
-// NewFiles returns the files at the paths of options. It reads nothing yet.
+// NewFiles returns the files at o.Paths. It reads no file yet.
 func NewFiles(o Options) (*Files, error) {
 	if o.Paths == (pkgmgr.Paths{}) {
 		return nil, errors.New("controller: Options.Paths is empty")
@@ -32,7 +32,7 @@ func NewFiles(o Options) (*Files, error) {
 	}, nil
 }
 
-// desired is the config and all that belongs to it.
+// desired is the desired state: the config with its catalog and lock.
 type desired struct {
 	config  *config.Config
 	path    string // absolute
@@ -40,14 +40,14 @@ type desired struct {
 	lock    *lockfile.Lock
 	extra   []config.Hive
 
-	// bundle is where all that is installed is taken from, binaries the rbee for
-	// machines; nil for the usual ways.
+	// bundle is the source of all artifacts; nil to download them. binaries is the source
+	// of rbee for hives.
 	bundle   *artifact.Bundle
 	binaries artifact.BinarySource
 }
 
-// load reads the config, the recipes, the lock and the record.
-func (f *Files) load(configPath string) (*desired, error) {
+// read reads the config, the recipes, the lock and the record.
+func (f *Files) read(configPath string) (*desired, error) {
 	path, err := f.Paths.ConfigFile(configPath)
 	if err != nil {
 		return nil, err
@@ -56,12 +56,12 @@ func (f *Files) load(configPath string) (*desired, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.withCatalog(config, path)
+	return f.readRest(config, path)
 }
 
-// loadIfThere is load, with an empty config where the file does not exist.
-func (f *Files) loadIfThere(configPath string) (*desired, error) {
-	d, err := f.load(configPath)
+// readOrEmpty is like read, but uses an empty config if the file does not exist.
+func (f *Files) readOrEmpty(configPath string) (*desired, error) {
+	d, err := f.read(configPath)
 	if operations.ReasonOf(err) != operations.ReasonConfigMissing {
 		return d, err
 	}
@@ -69,10 +69,10 @@ func (f *Files) loadIfThere(configPath string) (*desired, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.withCatalog(&config.Config{Path: path}, path)
+	return f.readRest(&config.Config{Path: path}, path)
 }
 
-func (f *Files) withCatalog(config *config.Config, path string) (*desired, error) {
+func (f *Files) readRest(config *config.Config, path string) (*desired, error) {
 	catalog, err := catalog.Load(f.Paths.Recipes())
 	if err != nil {
 		return nil, err
@@ -88,9 +88,9 @@ func (f *Files) withCatalog(config *config.Config, path string) (*desired, error
 	return &desired{config: config, path: path, catalog: catalog, lock: lock, extra: extra, binaries: f.binaries}, nil
 }
 
-// Hives are those that a target names: one, or all of the config.
+// Hives returns the hives of a target: the named one, or all of the config.
 func (f *Files) Hives(t operations.Target) ([]config.Hive, error) {
-	d, err := f.load(t.ConfigPath)
+	d, err := f.read(t.ConfigPath)
 	if err != nil {
 		return nil, err
 	}

@@ -10,7 +10,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
-// summary is a hive as the config knows it.
+// summary returns the summary of a hive.
 func summary(h config.Hive, inConfig bool) operations.HiveSummary {
 	s := operations.HiveSummary{
 		Alias: h.Alias, Hostname: h.Hostname, SSHUser: h.SSHUser, SSHPort: h.SSHPort, HivePort: h.HivePort,
@@ -22,7 +22,7 @@ func summary(h config.Hive, inConfig bool) operations.HiveSummary {
 	return s
 }
 
-// summaries lists the hives of the config and those on record from it.
+// summaries returns the hives of the config, and other hives on record for it.
 func (q *Controller) summaries(d *desired) ([]operations.HiveSummary, error) {
 	entries, err := q.files.record.Entries()
 	if err != nil {
@@ -49,7 +49,7 @@ func (q *Controller) summaries(d *desired) ([]operations.HiveSummary, error) {
 }
 
 func (q *Controller) hiveList(op operations.HiveList) (*operations.HiveListReport, error) {
-	d, err := q.files.load(op.ConfigPath)
+	d, err := q.files.read(op.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
@@ -61,14 +61,14 @@ func (q *Controller) hiveList(op operations.HiveList) (*operations.HiveListRepor
 	return &operations.HiveListReport{Hives: list, Warnings: warnings}, err
 }
 
-// readOne reads the one hive that an operation names.
-func (q *Controller) readOne(ctx context.Context, alias, configPath string, events operations.Handler) (*desired, *pkgmgr.Fleet, plan.HiveState, error) {
+// readHive reads the state of one hive. The caller closes the fleet.
+func (q *Controller) readHive(ctx context.Context, alias, configPath string, events operations.Handler) (*desired, *pkgmgr.Fleet, plan.HiveState, error) {
 	var state plan.HiveState
-	d, err := q.files.load(configPath)
+	d, err := q.files.read(configPath)
 	if err != nil {
 		return nil, nil, state, err
 	}
-	fleet, err := q.open(d, operations.Scope{Hives: operations.Aliases{alias}}, false, events)
+	fleet, err := q.openFleet(d, operations.Scope{Hives: operations.Aliases{alias}}, false, events)
 	if err != nil {
 		return nil, nil, state, err
 	}
@@ -77,7 +77,7 @@ func (q *Controller) readOne(ctx context.Context, alias, configPath string, even
 }
 
 func (q *Controller) hiveGet(ctx context.Context, op operations.HiveGet, events operations.Handler) (*operations.HiveGetReport, error) {
-	d, fleet, state, err := q.readOne(ctx, op.Alias, op.ConfigPath, events)
+	d, fleet, state, err := q.readHive(ctx, op.Alias, op.ConfigPath, events)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +96,7 @@ func (q *Controller) hiveGet(ctx context.Context, op operations.HiveGet, events 
 }
 
 func (q *Controller) hiveStatus(ctx context.Context, op operations.HiveStatus, events operations.Handler) (*operations.HiveDaemonReport, error) {
-	_, fleet, state, err := q.readOne(ctx, op.Alias, op.ConfigPath, events)
+	_, fleet, state, err := q.readHive(ctx, op.Alias, op.ConfigPath, events)
 	if err != nil {
 		return nil, err
 	}
@@ -116,7 +116,7 @@ func (q *Controller) hiveStatus(ctx context.Context, op operations.HiveStatus, e
 
 // hiveDaemon starts or stops the daemon of one hive.
 func (q *Controller) hiveDaemon(ctx context.Context, alias, configPath string, action operations.Action, events operations.Handler) (*operations.HiveDaemonReport, error) {
-	_, fleet, before, err := q.readOne(ctx, alias, configPath, events)
+	_, fleet, before, err := q.readHive(ctx, alias, configPath, events)
 	if err != nil {
 		return nil, err
 	}
@@ -126,22 +126,22 @@ func (q *Controller) hiveDaemon(ctx context.Context, alias, configPath string, a
 		return nil, before.Err
 	case before.State.Rbee == nil:
 		return nil, &operations.Error{
-			Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "rbee is not installed there",
+			Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "rbee is not installed on the hive",
 		}
 	}
-	done := fleet.Daemon(ctx, action, pkgmgr.ApplyOptions{})[0]
-	if done.Error != nil {
-		return nil, done.Error
+	result := fleet.Daemon(ctx, action, pkgmgr.ApplyOptions{})[0]
+	if result.Error != nil {
+		return nil, result.Error
 	}
 	after := fleet.States()[0]
 	r := &operations.HiveDaemonReport{Alias: alias, Daemon: *after.State.Daemon.Detail()}
-	was := before.State.Daemon
+	previous := before.State.Daemon
 	switch {
-	case action == operations.ActionStartHive && was.Running && was.PID == after.State.Daemon.PID:
+	case action == operations.ActionStartHive && previous.Running && previous.PID == after.State.Daemon.PID:
 		r.Status = operations.DaemonAlreadyRunning
 	case action == operations.ActionStartHive:
 		r.Status = operations.DaemonStarted
-	case was.Running || was.PID != 0:
+	case previous.Running || previous.PID != 0:
 		r.Status = operations.DaemonStopped
 	default:
 		r.Status = operations.DaemonAlreadyStopped

@@ -19,19 +19,18 @@ import (
 )
 
 const (
-	maxAnswer     = 16 << 20 // bytes of one piece of an engine's answer
-	maxInferTries = 3        // workers that are asked one question
+	maxResponseSize  = 16 << 20 // bytes of a response, or of one event of a stream
+	maxInferAttempts = 3        // workers tried for one operation
 )
 
 // candidate is a worker that can answer.
 type candidate struct{ loader.Candidate }
 
-// infer asks a ready worker of the model: the one with the fewest requests, then
-// the one with the most room, then always the same one for the same beginning. If one
-// turns out to be gone before it has said anything, the next is asked. Where none is
-// ready, one is started, if it may.
+// infer sends the prompt to the best ready worker of the model. If a worker fails before it
+// has responded, infer tries the next one. If no worker is ready, it starts one, unless the
+// operation forbids that.
 func (q *Controller) infer(ctx context.Context, op operations.Infer, events operations.Handler) (*operations.InferReport, error) {
-	events = inTurn(events)
+	events = serialize(events)
 	found, err := q.loader.Find(ctx, op)
 	defer func() { found.Close() }()
 	for first := true; ; first = false {
@@ -41,29 +40,29 @@ func (q *Controller) infer(ctx context.Context, op operations.Infer, events oper
 		if err != nil {
 			return nil, err
 		}
-		r, failed := q.askEach(ctx, found.Candidates, op, events)
-		if !first || !errors.Is(failed, errEnding) {
-			return r, failed
+		r, tryErr := q.tryCandidates(ctx, found.Candidates, op, events)
+		if !first || !errors.Is(tryErr, errEvicting) {
+			return r, tryErr
 		}
 		found.Close()
-		found, err = q.loader.Find(ctx, op) // without the one that ends
+		found, err = q.loader.Find(ctx, op) // without the worker that is being evicted
 	}
 }
 
-// mayLoad reports whether a worker may be started to answer.
+// mayLoad reports whether a worker may be started for the operation.
 func mayLoad(op operations.Infer) bool {
 	return !op.NoSpawn && op.Workflow == nil && op.WorkerID == ""
 }
 
-// errEnding is a worker that has just begun to end.
-var errEnding = errors.New("the worker is being ended")
+// errEvicting is the error of a worker whose eviction has just started.
+var errEvicting = errors.New("the worker is stopping")
 
-// askEach asks one worker after the other, until one has begun to answer.
-func (q *Controller) askEach(ctx context.Context, candidates []loader.Candidate, op operations.Infer, events operations.Handler) (r *operations.InferReport, err error) {
-	candidates = candidates[:min(len(candidates), maxInferTries)]
+// tryCandidates tries one worker after the other, until one has started to respond.
+func (q *Controller) tryCandidates(ctx context.Context, candidates []loader.Candidate, op operations.Infer, events operations.Handler) (r *operations.InferReport, err error) {
+	candidates = candidates[:min(len(candidates), maxInferAttempts)]
 	for i, o := range candidates {
 		var final bool
-		r, final, err = q.askOne(ctx, candidate{o}, op, i, events)
+		r, final, err = q.tryCandidate(ctx, candidate{o}, op, i, events)
 		if err == nil || final || ctx.Err() != nil {
 			return r, err
 		}
@@ -74,31 +73,31 @@ func (q *Controller) askEach(ctx context.Context, candidates []loader.Candidate,
 	return nil, err
 }
 
-// askOne asks a worker, and counts that. final is true once it has begun to answer,
-// or has given an error that others would give too.
-func (q *Controller) askOne(ctx context.Context, o candidate, op operations.Infer, tried int, events operations.Handler) (r *operations.InferReport, final bool, err error) {
+// tryCandidate sends the operation to a worker and counts the request. final is true if the
+// worker has started to respond, or returned an error that other workers would return too.
+func (q *Controller) tryCandidate(ctx context.Context, o candidate, op operations.Infer, retries int, events operations.Handler) (r *operations.InferReport, final bool, err error) {
 	end, ok := q.traffic.Begin(o.Worker)
 	if !ok {
-		return nil, false, o.fail(fmt.Sprintf("worker %s is being ended", o.Worker.ID), errEnding)
+		return nil, false, o.fail(fmt.Sprintf("worker %s is stopping", o.Worker.ID), errEvicting)
 	}
 	defer end()
-	ask := o.ask
+	send := o.chat
 	if op.Workflow != nil {
-		ask = o.run
+		send = o.runWorkflow
 	}
 	start := time.Now()
-	r, final, err = ask(ctx, op, events)
-	q.traffic.Finish(ctx, Request{Worker: o.Worker, Start: start, Tries: tried, Stream: op.Stream, Final: final, Report: r, Err: err})
+	r, final, err = send(ctx, op, events)
+	q.traffic.Finish(ctx, FinishedRequest{Worker: o.Worker, Start: start, Retries: retries, Stream: op.Stream, Final: final, Report: r, Err: err})
 	return r, final, err
 }
 
-// chatRequest is a question in OpenAI's dialect, with top_k, which the open
-// engines share beyond it:
+// chatRequest is a chat or completion request in OpenAI's format, plus top_k, which open
+// engines support:
 // https://platform.openai.com/docs/api-reference/chat/create
 type chatRequest struct {
 	Model         string         `json:"model"`
 	Messages      []chatMessage  `json:"messages,omitempty"`
-	Prompt        string         `json:"prompt,omitempty"` // of a completion, in place of messages
+	Prompt        string         `json:"prompt,omitempty"` // of a completion, instead of messages
 	MaxTokens     int            `json:"max_tokens"`
 	Temperature   float64        `json:"temperature"`
 	TopP          *float64       `json:"top_p,omitempty"`
@@ -117,8 +116,8 @@ type streamOptions struct {
 	IncludeUsage bool `json:"include_usage"`
 }
 
-// chatAnswer is an answer, whole or a piece of one, of a chat or a completion.
-type chatAnswer struct {
+// chatResponse is the response to a chat or completion, or a chunk of a stream.
+type chatResponse struct {
 	Choices []struct {
 		Message      chatMessage `json:"message"`
 		Delta        chatMessage `json:"delta"`
@@ -134,12 +133,11 @@ type chatAnswer struct {
 	} `json:"error"`
 }
 
-// ask asks one worker. final is true once it has said something, or another worker
-// would not say anything else.
-func (o candidate) ask(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, final bool, err error) {
+// chat sends the prompt to one worker. See tryCandidate for final.
+func (o candidate) chat(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, final bool, err error) {
 	start := time.Now()
 	resp, err := o.post(ctx, "/v1/chat/completions", op)
-	if err == nil && speaksNoChat(resp) {
+	if err == nil && isCompletionOnly(resp) {
 		resp, err = o.post(ctx, "/v1/completions", op)
 	}
 	if err != nil {
@@ -147,14 +145,14 @@ func (o candidate) ask(ctx context.Context, op operations.Infer, events operatio
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, !cannotServe(resp), o.fail(fmt.Sprintf("worker %s answered %s: %s", o.Worker.ID, resp.Status, complaint(resp.Body)), nil)
+		return nil, !isUnavailable(resp), o.fail(fmt.Sprintf("worker %s returned %s: %s", o.Worker.ID, resp.Status, errorMessage(resp.Body)), nil)
 	}
 	r = &operations.InferReport{Model: op.Model, Hive: o.Client.Hive.Alias, WorkerID: o.Worker.ID}
 	var text strings.Builder
-	take := func(data []byte) error {
-		var a chatAnswer
+	handle := func(data []byte) error {
+		var a chatResponse
 		if err := json.Unmarshal(data, &a); err != nil {
-			return fmt.Errorf("worker %s answered what is no answer: %w", o.Worker.ID, err)
+			return fmt.Errorf("worker %s returned an invalid response: %w", o.Worker.ID, err)
 		}
 		if a.Error != nil {
 			final = true
@@ -181,11 +179,11 @@ func (o candidate) ask(ctx context.Context, op operations.Infer, events operatio
 		return nil
 	}
 	if op.Stream {
-		err = eachPiece(resp.Body, take)
+		err = eachEvent(resp.Body, handle)
 	} else {
-		var whole []byte
-		if whole, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer)); err == nil {
-			err = take(whole)
+		var data []byte
+		if data, err = io.ReadAll(io.LimitReader(resp.Body, maxResponseSize)); err == nil {
+			err = handle(data)
 		}
 	}
 	if err != nil {
@@ -203,7 +201,7 @@ func (o candidate) fail(message string, err error) error {
 	switch {
 	case errors.Is(err, context.Canceled):
 		code, reason = operations.CodeCanceled, operations.ReasonCanceled
-	case errors.Is(err, errEnding):
+	case errors.Is(err, errEvicting):
 		reason = operations.ReasonWorkerNotReady
 	case err == nil || reason == operations.ReasonFailed:
 		reason = operations.ReasonWorkerFailed
@@ -213,7 +211,7 @@ func (o candidate) fail(message string, err error) error {
 	}
 }
 
-// post sends the question through the hive to the worker.
+// post sends the prompt through the hive to the worker.
 func (o candidate) post(ctx context.Context, path string, op operations.Infer) (*http.Response, error) {
 	q := chatRequest{
 		Model: cmp.Or(o.Worker.Serves, o.Worker.Model), MaxTokens: op.MaxTokens, Temperature: op.Temperature, TopP: op.TopP, TopK: op.TopK, Seed: op.Seed, Stream: op.Stream,
@@ -245,15 +243,14 @@ func (o candidate) post(ctx context.Context, path string, op operations.Infer) (
 	}
 	resp, err := o.Client.API.HTTP.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("asking worker %s: %w", o.Worker.ID, err)
+		return nil, fmt.Errorf("cannot reach worker %s: %w", o.Worker.ID, err)
 	}
 	return resp, nil
 }
 
-// cannotServe recognizes answers that another worker need not give: the hive's, in
-// the place of a worker that is gone or ending, and those of an engine that is not
-// well.
-func cannotServe(resp *http.Response) bool {
+// isUnavailable reports whether a response means that the worker is unavailable, so that
+// another worker may succeed: errors of the hive, and gateway errors of the engine.
+func isUnavailable(resp *http.Response) bool {
 	switch resp.StatusCode {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
@@ -261,12 +258,12 @@ func cannotServe(resp *http.Response) bool {
 	return resp.Header.Get("X-Rbee-Error") != ""
 }
 
-// speaksNoChat recognizes an engine, or a model, that only completes text. The
-// answer's body is used up then.
-func speaksNoChat(resp *http.Response) bool {
+// isCompletionOnly reports whether a response means that the engine or the model supports
+// completions but not chat. It replaces the body that it reads.
+func isCompletionOnly(resp *http.Response) bool {
 	switch resp.StatusCode {
 	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusBadRequest, http.StatusNotImplemented:
-		if cannotServe(resp) {
+		if isUnavailable(resp) {
 			return false
 		}
 	default:
@@ -278,9 +275,9 @@ func speaksNoChat(resp *http.Response) bool {
 	return resp.StatusCode != http.StatusBadRequest || strings.Contains(string(data), "chat template")
 }
 
-// complaint is what an answer that is an error says, in one line.
-func complaint(body io.Reader) string {
-	data, _ := io.ReadAll(io.LimitReader(body, 64<<10)) // what came is told
+// errorMessage returns the message of an error response, in one line.
+func errorMessage(body io.Reader) string {
+	data, _ := io.ReadAll(io.LimitReader(body, 64<<10)) // a partial body is sufficient
 	var a struct {
 		Error json.RawMessage `json:"error"`
 	}
@@ -300,26 +297,26 @@ func complaint(body io.Reader) string {
 	return text[:min(len(text), 300)]
 }
 
-// errCut is a stream that ended before its end.
-var errCut = errors.New("the answer was cut off")
+// errTruncated is the error of a stream without an end mark.
+var errTruncated = errors.New("the response was truncated")
 
-// eachPiece reads the server-sent events of an answer until its end mark.
-func eachPiece(body io.Reader, take func(data []byte) error) error {
-	for events := sse.NewReader(body, maxAnswer); ; {
+// eachEvent calls handle for the server-sent events of a response until its end mark.
+func eachEvent(body io.Reader, handle func(data []byte) error) error {
+	for events := sse.NewReader(body, maxResponseSize); ; {
 		e, err := events.Next()
 		switch {
 		case errors.Is(err, io.EOF) && isEndMark(events.Partial()):
 			return nil
 		case errors.Is(err, io.EOF):
-			return errCut
+			return errTruncated
 		case err != nil:
-			return fmt.Errorf("%w: %w", errCut, err)
+			return fmt.Errorf("%w: %w", errTruncated, err)
 		case e.Comment:
 			continue
 		case isEndMark(e.Data):
 			return nil
 		}
-		if err := take(bytes.TrimSpace(e.Data)); err != nil {
+		if err := handle(bytes.TrimSpace(e.Data)); err != nil {
 			return err
 		}
 	}

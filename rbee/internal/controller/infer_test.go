@@ -13,26 +13,26 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr"
 )
 
-func TestEachPiece(t *testing.T) {
+func TestEachEvent(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, stream, want string
-		cut                bool
+		truncated          bool
 	}{
-		{"whole", "data: a\n\ndata: b\n\ndata: [DONE]\n\n", "a|b|", false},
-		{"carriage returns, comments and names", ": hi\r\n\r\nevent: x\r\ndata:a\r\n\r\ndata: [DONE]\r\n", "a|", false},
-		{"cut", "data: a\n\nda", "a|", true},
+		{"complete", "data: a\n\ndata: b\n\ndata: [DONE]\n\n", "a|b|", false},
+		{"CRLF, comments and event names", ": hi\r\n\r\nevent: x\r\ndata:a\r\n\r\ndata: [DONE]\r\n", "a|", false},
+		{"truncated", "data: a\n\nda", "a|", true},
 		{"empty", "", "", true},
 	} {
 		var got strings.Builder
-		err := eachPiece(strings.NewReader(c.stream), func(data []byte) error { got.WriteString(string(data) + "|"); return nil })
-		if got.String() != c.want || errors.Is(err, errCut) != c.cut {
-			t.Errorf("%s: %q, %v", c.name, got.String(), err)
+		err := eachEvent(strings.NewReader(c.stream), func(data []byte) error { got.WriteString(string(data) + "|"); return nil })
+		if got.String() != c.want || errors.Is(err, errTruncated) != c.truncated {
+			t.Errorf("%s: eachEvent() passed %q and returned %v, want %q, truncated: %t", c.name, got.String(), err, c.want, c.truncated)
 		}
 	}
 }
 
-func TestComplaint(t *testing.T) {
+func TestErrorMessage(t *testing.T) {
 	t.Parallel()
 	for in, want := range map[string]string{
 		`{"error":{"message":"too long","code":400}}`: "too long",
@@ -40,13 +40,13 @@ func TestComplaint(t *testing.T) {
 		"<html>\n  Bad Gateway </html>":               "<html> Bad Gateway </html>",
 		"":                                            "",
 	} {
-		if got := complaint(strings.NewReader(in)); got != want {
-			t.Errorf("%q: %q, want %q", in, got, want)
+		if got := errorMessage(strings.NewReader(in)); got != want {
+			t.Errorf("errorMessage(%q) = %q, want %q", in, got, want)
 		}
 	}
 }
 
-func TestSpeaksNoChat(t *testing.T) {
+func TestIsCompletionOnly(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		status int
@@ -60,17 +60,17 @@ func TestSpeaksNoChat(t *testing.T) {
 		{http.StatusInternalServerError, "chat template", false},
 	} {
 		resp := &http.Response{StatusCode: c.status, Body: io.NopCloser(strings.NewReader(c.body))}
-		if got := speaksNoChat(resp); got != c.want {
-			t.Errorf("%d %s: %t", c.status, c.body, got)
+		if got := isCompletionOnly(resp); got != c.want {
+			t.Errorf("isCompletionOnly() of %d %s = %t, want %t", c.status, c.body, got, c.want)
 		}
 		if rest, _ := io.ReadAll(resp.Body); string(rest) != c.body {
-			t.Errorf("%d: the body is lost", c.status)
+			t.Errorf("after isCompletionOnly() of %d the body is %q, want %q", c.status, rest, c.body)
 		}
 	}
 }
 
-// TestInferUnknownHive checks that infer reports why it cannot determine the hives, in
-// place of that no worker serves the model.
+// TestInferUnknownHive checks that infer returns the error of determining the hives, and not
+// that no worker serves the model.
 func TestInferUnknownHive(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

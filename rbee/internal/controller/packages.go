@@ -17,7 +17,7 @@ import (
 
 func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events operations.Handler) (*operations.SyncReport, error) {
 	start := time.Now()
-	d, err := q.files.load(op.ConfigPath)
+	d, err := q.files.read(op.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
@@ -28,10 +28,10 @@ func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events
 		}
 		defer closeBundle()
 	}
-	if err := knownTypes(d, op.UpgradeWorkers); err != nil {
+	if err := checkWorkerTypes(d, op.UpgradeWorkers); err != nil {
 		return nil, err
 	}
-	fleet, err := q.open(d, op.Scope, op.Push, events)
+	fleet, err := q.openFleet(d, op.Scope, op.Push, events)
 	if err != nil {
 		return nil, err
 	}
@@ -47,37 +47,38 @@ func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events
 	if op.DryRun {
 		return fleet.SyncReport(plan, nil, time.Since(start)), nil
 	}
-	// Before anything is installed: what lies on hives is always in the lock.
+	// Save the lock before the first installation, so that it always has every installed
+	// version.
 	if err := fleet.Save(nil); err != nil {
 		return nil, err
 	}
 	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})
-	// Once more: what an upgrade has moved is held no longer.
-	if err := errors.Join(fleet.Save(reports), q.noteWarnings(d, fleet, plan)); err != nil {
+	// Save it again, without the pins of upgraded workers.
+	if err := errors.Join(fleet.Save(reports), q.saveWarnings(d, fleet, plan)); err != nil {
 		return nil, err
 	}
 	return fleet.SyncReport(plan, reports, time.Since(start)), nil
 }
 
-// knownTypes refuses to upgrade what the config does not want anywhere.
-func knownTypes(d *desired, types []string) error {
-	var wanted []string
+// checkWorkerTypes returns an error for a worker type that is not in the config.
+func checkWorkerTypes(d *desired, types []string) error {
+	var configured []string
 	for _, h := range d.config.Hives {
 		for _, w := range h.Workers {
-			wanted = append(wanted, w.Type)
+			configured = append(configured, w.Type)
 		}
 	}
 	for _, typ := range types {
-		if !slices.Contains(wanted, typ) {
-			return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownWorker, Subject: operations.SubjectWorker.Named(typ), Message: fmt.Sprintf("the config wants no %s on any hive", typ)}
+		if !slices.Contains(configured, typ) {
+			return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownWorker, Subject: operations.SubjectWorker.Named(typ), Message: fmt.Sprintf("worker type %q is not in the config", typ)}
 		}
 	}
 	return nil
 }
 
-// noteWarnings stores the warnings about the hives that a fleet has read, for
-// list-hives, which reads no machine.
-func (q *Controller) noteWarnings(d *desired, fleet *pkgmgr.Fleet, p *plan.Plan) error {
+// saveWarnings stores the warnings about the hives that a fleet has read, for list-hives,
+// which does not connect to hives.
+func (q *Controller) saveWarnings(d *desired, fleet *pkgmgr.Fleet, p *plan.Plan) error {
 	var read []string
 	for _, s := range fleet.States() {
 		if s.State != nil {
@@ -89,11 +90,11 @@ func (q *Controller) noteWarnings(d *desired, fleet *pkgmgr.Fleet, p *plan.Plan)
 
 func (q *Controller) status(ctx context.Context, op operations.PackageStatus, events operations.Handler) (*operations.StatusReport, error) {
 	start := time.Now()
-	d, err := q.files.load(op.ConfigPath)
+	d, err := q.files.read(op.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
-	fleet, err := q.open(d, op.Scope, false, events)
+	fleet, err := q.openFleet(d, op.Scope, false, events)
 	if err != nil {
 		return nil, err
 	}
@@ -103,18 +104,18 @@ func (q *Controller) status(ctx context.Context, op operations.PackageStatus, ev
 		return nil, err
 	}
 	plan := fleet.Plan(ctx, plan.Options{})
-	if err := q.noteWarnings(d, fleet, plan); err != nil {
+	if err := q.saveWarnings(d, fleet, plan); err != nil {
 		return nil, err
 	}
 	return fleet.StatusReport(plan, op.Verbose, time.Since(start)), nil
 }
 
 func (q *Controller) validate(ctx context.Context, op operations.PackageValidate, events operations.Handler) (*operations.ValidateReport, error) {
-	d, err := q.files.load(op.ConfigPath)
+	d, err := q.files.read(op.ConfigPath)
 	if err != nil {
-		return invalid(err)
+		return invalidReport(err)
 	}
-	fleet, err := q.open(d, op.Scope, false, events)
+	fleet, err := q.openFleet(d, op.Scope, false, events)
 	if err != nil {
 		return nil, err
 	}
@@ -126,9 +127,8 @@ func (q *Controller) validate(ctx context.Context, op operations.PackageValidate
 	return fleet.Validate(ctx), nil
 }
 
-// invalid turns what is wrong with files into a report: to find that is what
-// validate is for.
-func invalid(err error) (*operations.ValidateReport, error) {
+// invalidReport converts an error in the config or a recipe into a report of validate.
+func invalidReport(err error) (*operations.ValidateReport, error) {
 	var e *operations.Error
 	if !errors.As(err, &e) || e.Code != operations.CodeConfigInvalid {
 		return nil, err
@@ -147,17 +147,17 @@ func invalid(err error) (*operations.ValidateReport, error) {
 
 func (q *Controller) uninstall(ctx context.Context, op operations.PackageUninstall, events operations.Handler) (*operations.UninstallReport, error) {
 	start := time.Now()
-	d, err := q.files.loadIfThere(op.ConfigPath)
+	d, err := q.files.readOrEmpty(op.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
-	fleet, err := q.open(d, op.Scope, false, events)
+	fleet, err := q.openFleet(d, op.Scope, false, events)
 	if err != nil {
 		return nil, err
 	}
 	defer fleet.Close()
 	fleet.Read(ctx, pkgmgr.ReadOptions{})
-	before := workerCounts(fleet.States())
+	workersBefore := workerCounts(fleet.States())
 	plan := fleet.UninstallPlan(op.Downgrade)
 	events.Send(operations.Event{Type: operations.EventPlan, Plan: &plan.Plan})
 	r := &operations.UninstallReport{
@@ -180,7 +180,7 @@ func (q *Controller) uninstall(ctx context.Context, op operations.PackageUninsta
 		switch h.Status {
 		case operations.HiveUninstalled:
 			r.Summary.HivesUninstalled++
-			r.Summary.WorkersRemoved += before[h.Alias]
+			r.Summary.WorkersRemoved += workersBefore[h.Alias]
 		case operations.HiveNotInstalled:
 			r.Summary.HivesNotInstalled++
 		case operations.HiveUnreachable:
@@ -215,20 +215,20 @@ func workerCounts(states []plan.HiveState) map[string]int {
 	return counts
 }
 
-// purge removes the config from this machine, and all else of rbee unless hives
-// of other configs are on record. It is only called once every hive of this
-// config is known to be without rbee, so that no hive is forgotten.
+// purge removes the config from this machine, and all other files of rbee unless hives of
+// other configs are on record. It must be called only after rbee is uninstalled from every
+// hive of the config.
 func (q *Controller) purge(configPath string) (purged []string, err error) {
 	paths := q.files.Paths
-	others, err := q.files.record.Entries() // this config's hives are off the record by now
+	others, err := q.files.record.Entries() // without the hives of this config, which are uninstalled
 	if err != nil {
 		return nil, err
 	}
-	all := []string{configPath, lockfile.Path(configPath), lockfile.Path(configPath) + ".lock"}
+	files := []string{configPath, lockfile.Path(configPath), lockfile.Path(configPath) + ".lock"}
 	if len(others) == 0 {
-		all = append(all, paths.Recipes(), paths.Record(), paths.Record()+".lock", paths.CacheDir)
+		files = append(files, paths.Recipes(), paths.Record(), paths.Record()+".lock", paths.CacheDir)
 	}
-	for _, p := range all {
+	for _, p := range files {
 		if _, err := os.Lstat(p); errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
@@ -238,7 +238,7 @@ func (q *Controller) purge(configPath string) (purged []string, err error) {
 		purged = append(purged, p)
 	}
 	for _, dir := range []string{paths.ConfigDir, paths.StateDir} {
-		_ = os.Remove(dir) // only where it is empty now
+		_ = os.Remove(dir) // fails unless it is empty
 	}
 	return purged, nil
 }

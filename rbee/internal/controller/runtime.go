@@ -15,31 +15,31 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/registry"
 )
 
-// targeted is an operation that names the hive it is for.
-type targeted interface {
+// hiveOperation is an operation on one hive.
+type hiveOperation interface {
 	operations.Operation
 	OperationTarget() operations.Target
 }
 
-// A renamed method would leave every operation without a hive.
-var _ targeted = operations.WorkerSpawn{}
+// Fails to compile if the method is renamed.
+var _ hiveOperation = operations.WorkerSpawn{}
 
-// onHives has hives do an operation: the one that it names, or, for the lists, all of
-// the config.
-func (q *Controller) onHives(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+// runOnHives runs an operation on the hive that it names. The list operations run on all
+// hives of the config if they name none.
+func (q *Controller) runOnHives(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	switch op := op.(type) {
 	case operations.WorkerProcessList:
 		return report(q.workerList(ctx, op))
 	case operations.ModelList:
 		return report(q.modelList(ctx, op))
-	case targeted:
+	case hiveOperation:
 		return q.forward(ctx, op.OperationTarget(), op, events)
 	default:
-		return nil, &operations.Error{Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("%s names no hive", op.Kind())}
+		return nil, &operations.Error{Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("operation %s has no target hive", op.Kind())}
 	}
 }
 
-// forward has one hive do an operation.
+// forward runs an operation on one hive.
 func (q *Controller) forward(ctx context.Context, t operations.Target, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	hives, err := q.files.Hives(t)
 	if err != nil {
@@ -54,13 +54,12 @@ func (q *Controller) forward(ctx context.Context, t operations.Target, op operat
 	if err != nil {
 		return nil, err
 	}
-	name(r, t.HiveID)
+	setHive(r, t.HiveID)
 	return r, nil
 }
 
-// name writes a hive's alias into its report: the hive need not know what it is
-// called here.
-func name(r operations.Report, alias string) {
+// setHive sets the hive in a report, because a hive does not know its own alias.
+func setHive(r operations.Report, alias string) {
 	switch r := r.(type) {
 	case *operations.WorkerSpawnReport:
 		r.Worker.Hive = alias
@@ -85,22 +84,22 @@ func name(r operations.Report, alias string) {
 	}
 }
 
-// each asks every hive of a target at once, and gives what each answered in the
-// order of their aliases. Where one hive was named, its error is the operation's.
-func each[R operations.Report](
-	ctx context.Context, q *Controller, t operations.Target, ask func(operations.Target) operations.Operation,
+// runOnEach runs an operation on each hive of a target concurrently, and returns the reports
+// sorted by alias. If the target names a hive, err is the error of that hive.
+func runOnEach[R operations.Report](
+	ctx context.Context, q *Controller, t operations.Target, newOperation func(operations.Target) operations.Operation,
 ) (reports []R, failed []*operations.Error, err error) {
 	hives, err := q.files.Hives(t)
 	if err != nil {
 		return nil, nil, err
 	}
 	hives = slices.SortedFunc(slices.Values(hives), func(a, b config.Hive) int { return cmp.Compare(a.Alias, b.Alias) })
-	answers, errs := make([]operations.Report, len(hives)), make([]error, len(hives))
+	results, errs := make([]operations.Report, len(hives)), make([]error, len(hives))
 	p := pool.New().WithMaxGoroutines(registry.MaxParallel)
 	for i, h := range hives {
 		p.Go(func() {
-			one := operations.Target{HiveID: h.Alias, ConfigPath: t.ConfigPath}
-			answers[i], errs[i] = q.forward(ctx, one, ask(one), nil)
+			target := operations.Target{HiveID: h.Alias, ConfigPath: t.ConfigPath}
+			results[i], errs[i] = q.forward(ctx, target, newOperation(target), nil)
 		})
 	}
 	p.Wait()
@@ -109,13 +108,13 @@ func each[R operations.Report](
 			if t.HiveID != "" || ctx.Err() != nil {
 				return nil, nil, errs[i]
 			}
-			failed = append(failed, named(hives[i].Alias, errs[i]))
+			failed = append(failed, withHive(hives[i].Alias, errs[i]))
 			continue
 		}
-		r, ok := answers[i].(R)
+		r, ok := results[i].(R)
 		if !ok {
 			return nil, nil, &operations.Error{
-				Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(hives[i].Alias), Hive: hives[i].Alias, Message: fmt.Sprintf("the hive answered with a %T", answers[i]),
+				Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(hives[i].Alias), Hive: hives[i].Alias, Message: fmt.Sprintf("unexpected report %T from the hive", results[i]),
 			}
 		}
 		reports = append(reports, r)
@@ -123,45 +122,45 @@ func each[R operations.Report](
 	return reports, failed, nil
 }
 
-// named is an error as a report tells it.
-func named(alias string, err error) *operations.Error {
+// withHive returns err as the error of a hive in a report.
+func withHive(alias string, err error) *operations.Error {
 	var e *operations.Error
-	if errors.As(registry.AsError(err), &e) && e.Hive != "" {
+	if errors.As(registry.OperationError(err), &e) && e.Hive != "" {
 		return e
 	}
 	return &operations.Error{Code: operations.CodeOf(err), Reason: operations.ReasonOf(err), Subject: operations.SubjectOf(err), Hive: alias, Message: err.Error(), Err: err}
 }
 
 func (q *Controller) workerList(ctx context.Context, op operations.WorkerProcessList) (*operations.WorkerListReport, error) {
-	reports, failed, err := each[*operations.WorkerListReport](ctx, q, op.Target, func(t operations.Target) operations.Operation {
+	reports, failed, err := runOnEach[*operations.WorkerListReport](ctx, q, op.Target, func(t operations.Target) operations.Operation {
 		return operations.WorkerProcessList{Target: t, All: op.All}
 	})
 	if err != nil {
 		return nil, err
 	}
-	all := &operations.WorkerListReport{Workers: []operations.WorkerProcess{}, Errors: failed}
+	report := &operations.WorkerListReport{Workers: []operations.WorkerProcess{}, Errors: failed}
 	for _, r := range reports {
-		all.Workers = append(all.Workers, r.Workers...)
+		report.Workers = append(report.Workers, r.Workers...)
 	}
-	return all, nil
+	return report, nil
 }
 
 func (q *Controller) modelList(ctx context.Context, op operations.ModelList) (*operations.ModelListReport, error) {
-	reports, failed, err := each[*operations.ModelListReport](ctx, q, op.Target, func(t operations.Target) operations.Operation {
+	reports, failed, err := runOnEach[*operations.ModelListReport](ctx, q, op.Target, func(t operations.Target) operations.Operation {
 		return operations.ModelList{Target: t}
 	})
 	if err != nil {
 		return nil, err
 	}
-	all := &operations.ModelListReport{Models: []operations.Model{}, Errors: failed}
+	report := &operations.ModelListReport{Models: []operations.Model{}, Errors: failed}
 	for _, r := range reports {
-		all.Models = append(all.Models, r.Models...)
+		report.Models = append(report.Models, r.Models...)
 	}
-	return all, nil
+	return report, nil
 }
 
-// inTurn makes a handler that several goroutines may call.
-func inTurn(events operations.Handler) operations.Handler {
+// serialize returns a handler that several goroutines may call at once.
+func serialize(events operations.Handler) operations.Handler {
 	if events == nil {
 		return func(operations.Event) {}
 	}

@@ -19,9 +19,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// rollback goes back to the version that a hive's worker had before, and keeps it.
+// rollback restores the previous version of a worker on a hive, and pins it.
 func (q *Controller) rollback(ctx context.Context, op operations.PackageRollback, events operations.Handler) (*operations.RollbackReport, error) {
-	d, fleet, state, err := q.readOne(ctx, op.Hive, op.ConfigPath, events)
+	d, fleet, state, err := q.readHive(ctx, op.Hive, op.ConfigPath, events)
 	if err != nil {
 		return nil, err
 	}
@@ -38,35 +38,35 @@ func (q *Controller) rollback(ctx context.Context, op operations.PackageRollback
 	i := slices.IndexFunc(state.State.Workers, func(w wire.Worker) bool { return w.Type == op.Worker })
 	switch {
 	case i < 0:
-		return fail(operations.CodeNotFound, operations.ReasonWorkerNotInstalled, "worker '%s' is not installed there", op.Worker)
+		return fail(operations.CodeNotFound, operations.ReasonWorkerNotInstalled, "worker '%s' is not installed on the hive", op.Worker)
 	case state.State.Workers[i].Previous == "":
-		return fail(operations.CodeFailed, operations.ReasonNoPreviousVersion, "no earlier version of %s is there, only %s", op.Worker, state.State.Workers[i].Version)
+		return fail(operations.CodeFailed, operations.ReasonNoPreviousVersion, "cannot roll back %s: the hive has no previous version, only %s", op.Worker, state.State.Workers[i].Version)
 	}
-	have := state.State.Workers[i]
+	current := state.State.Workers[i]
 	changes := plan.New(fleet.States())
 	changes.Steps = []operations.Step{{
-		Hive: op.Hive, Action: operations.ActionRollbackWorker, Worker: op.Worker, From: have.Version, Version: have.Previous, Reason: "asked for",
+		Hive: op.Hive, Action: operations.ActionRollbackWorker, Worker: op.Worker, From: current.Version, Version: current.Previous, Reason: "requested",
 	}}
-	done := fleet.Apply(ctx, changes, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})[0]
-	if done.Error != nil {
-		return nil, done.Error
+	result := fleet.Apply(ctx, changes, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})[0]
+	if result.Error != nil {
+		return nil, result.Error
 	}
-	if err := hold(d, op, have.Previous); err != nil {
+	if err := pinVersion(d, op, current.Previous); err != nil {
 		return nil, err
 	}
-	return &operations.RollbackReport{Hive: op.Hive, Worker: op.Worker, From: have.Version, To: have.Previous}, nil
+	return &operations.RollbackReport{Hive: op.Hive, Worker: op.Worker, From: current.Version, To: current.Previous}, nil
 }
 
 // rollbackHive restores the previous rbee of a hive, and restarts its daemon if it runs.
 func rollbackHive(ctx context.Context, op operations.PackageRollback, fleet *pkgmgr.Fleet, state *wire.State) (*operations.RollbackReport, error) {
-	refuse := func(reason operations.Reason, message string) (*operations.RollbackReport, error) {
+	fail := func(reason operations.Reason, message string) (*operations.RollbackReport, error) {
 		return nil, &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectHive.Named(op.Hive), Hive: op.Hive, Message: message}
 	}
 	switch {
 	case state.Rbee == nil:
-		return refuse(operations.ReasonNotInstalled, "cannot roll back rbee: it is not installed on the hive")
+		return fail(operations.ReasonNotInstalled, "cannot roll back rbee: it is not installed on the hive")
 	case state.PreviousRbee == nil:
-		return refuse(operations.ReasonNoPreviousVersion, "cannot roll back rbee: the hive has no previous rbee, only "+cmp.Or(state.Rbee.Version, "an unknown version"))
+		return fail(operations.ReasonNoPreviousVersion, "cannot roll back rbee: the hive has no previous rbee, only "+cmp.Or(state.Rbee.Version, "an unknown version"))
 	}
 	from, to := buildText(state.Rbee, state.PreviousRbee), buildText(state.PreviousRbee, state.Rbee)
 	changes := plan.New(fleet.States())
@@ -74,9 +74,9 @@ func rollbackHive(ctx context.Context, op operations.PackageRollback, fleet *pkg
 	if state.Daemon.Running {
 		changes.Steps = append(changes.Steps, operations.Step{Hive: op.Hive, Action: operations.ActionStartHive, Reason: "run the restored rbee"})
 	}
-	done := fleet.Apply(ctx, changes, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})[0]
-	if done.Error != nil {
-		return nil, done.Error
+	result := fleet.Apply(ctx, changes, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})[0]
+	if result.Error != nil {
+		return nil, result.Error
 	}
 	return &operations.RollbackReport{Hive: op.Hive, Worker: op.Worker, From: from, To: to}, nil
 }
@@ -93,9 +93,9 @@ func buildText(rbee, other *wire.Installed) string {
 
 const buildLen = 12 // digits of a SHA-256
 
-// hold keeps a worker at a version for as long as the config wishes for the same. One
-// that the config does not want has nothing to be kept from.
-func hold(d *desired, op operations.PackageRollback, version string) error {
+// pinVersion pins a worker to a version until its version constraint in the config changes.
+// It does nothing for a worker that is not in the config.
+func pinVersion(d *desired, op operations.PackageRollback, version string) error {
 	for _, h := range d.config.Hives {
 		if h.Alias != op.Hive {
 			continue
@@ -109,9 +109,9 @@ func hold(d *desired, op operations.PackageRollback, version string) error {
 	return d.lock.Save()
 }
 
-// bundle writes all that a config needs into one file.
+// bundle writes all artifacts of a config into one file.
 func (q *Controller) bundle(ctx context.Context, op operations.PackageBundle, events operations.Handler) (*operations.BundleReport, error) {
-	d, err := q.files.load(op.ConfigPath)
+	d, err := q.files.read(op.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +120,7 @@ func (q *Controller) bundle(ctx context.Context, op operations.PackageBundle, ev
 		return nil, err
 	}
 	if _, err := os.Lstat(path); err == nil && !op.Force {
-		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonExists, Subject: operations.SubjectFile.Named(path), Message: path + " exists already"}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonExists, Subject: operations.SubjectFile.Named(path), Message: path + " already exists"}
 	}
 	o := pkgmgr.BundleOptions{}
 	for _, p := range op.Platforms {
@@ -131,10 +131,10 @@ func (q *Controller) bundle(ctx context.Context, op operations.PackageBundle, ev
 		}
 		o.Platforms = append(o.Platforms, platform)
 	}
-	if o.Recipes, err = ownRecipes(q.files.Paths.Recipes()); err != nil {
+	if o.Recipes, err = userRecipes(q.files.Paths.Recipes()); err != nil {
 		return nil, err
 	}
-	fleet, err := q.open(d, op.Scope, true, events)
+	fleet, err := q.openFleet(d, op.Scope, true, events)
 	if err != nil {
 		return nil, err
 	}
@@ -147,8 +147,8 @@ func (q *Controller) bundle(ctx context.Context, op operations.PackageBundle, ev
 	return r, d.lock.Save()
 }
 
-// ownRecipes are the user's own recipes, by file name.
-func ownRecipes(dir string) (map[string]string, error) {
+// userRecipes returns the user's recipes by file name.
+func userRecipes(dir string) (map[string]string, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -170,7 +170,8 @@ func ownRecipes(dir string) (map[string]string, error) {
 	return recipes, nil
 }
 
-// useBundle takes versions, recipes and rbee from a bundle. closeBundle ends its use.
+// useBundle opens a bundle and uses its lock, catalog and rbee binaries.
+// closeBundle removes the extracted files.
 func (q *Controller) useBundle(d *desired, path string) (closeBundle func(), err error) {
 	b, err := artifact.OpenBundle(path)
 	if err != nil {
@@ -196,7 +197,7 @@ func (q *Controller) useBundle(d *desired, path string) (closeBundle func(), err
 		return nil, err
 	}
 	d.bundle = b
-	d.binaries = &artifact.Binaries{Self: q.opts.Self, Version: q.opts.Version, Dir: dir} // and nothing is fetched
+	d.binaries = &artifact.Binaries{Self: q.opts.Self, Version: q.opts.Version, Dir: dir} // no downloads
 	return func() {
 		_ = b.Close()
 		_ = os.RemoveAll(dir)

@@ -15,22 +15,22 @@ import (
 )
 
 const (
-	// maxFiles bounds what a workflow's report holds, in bytes.
-	maxFiles = 256 << 20
+	// maxWorkflowFiles limits the total size of the files in a report, in bytes.
+	maxWorkflowFiles = 256 << 20
 
-	// maxSeed keeps a seed by chance exact in every JSON reader.
+	// maxSeed limits random seeds to integers that every JSON reader decodes exactly.
 	maxSeed = 1 << 53
 
-	// stillRunning is the time between two notes that a workflow still runs.
-	stillRunning = 15 * time.Second
+	// progressInterval is the time between two notes about the same progress.
+	progressInterval = 15 * time.Second
 )
 
-// run has one worker run a workflow. final is true once it has taken it, or nobody
-// could.
-func (o candidate) run(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, begun bool, err error) {
+// runWorkflow runs the workflow on one worker. final is true if the worker accepted it, or if
+// no other worker would.
+func (o candidate) runWorkflow(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, final bool, err error) {
 	start := time.Now()
 	r = &operations.InferReport{Model: o.Worker.Model, Hive: o.Client.Hive.Alias, WorkerID: o.Worker.ID, Seed: op.Seed}
-	graph, err := o.fill(op, r)
+	graph, err := o.fillWorkflow(op, r)
 	if err != nil {
 		return nil, true, err
 	}
@@ -39,41 +39,41 @@ func (o candidate) run(ctx context.Context, op operations.Infer, events operatio
 		Base:   o.Client.WorkerURL(o.Worker.ID),
 		Header: http.Header{"Authorization": {"Bearer " + string(o.Client.API.Token)}},
 	}
-	told, toldAt := "", time.Time{}
-	done, err := client.Run(ctx, graph, func(p comfyui.Progress) {
-		begun = true
-		text := "the workflow waits for those before it: " + strconv.Itoa(p.Ahead)
+	lastText, lastSent := "", time.Time{}
+	result, err := client.Run(ctx, graph, func(p comfyui.Progress) {
+		final = true
+		text := "the workflow is queued, " + strconv.Itoa(p.Ahead) + " ahead"
 		if p.Running {
-			text = "the workflow runs"
+			text = "the workflow is running"
 		}
-		if text == told && time.Since(toldAt) < stillRunning {
+		if text == lastText && time.Since(lastSent) < progressInterval {
 			return
 		}
 		message := text
-		if text == told {
+		if text == lastText {
 			message += ", for " + p.Elapsed.Round(time.Second).String()
 		}
-		told, toldAt = text, time.Now()
-		events(operations.Event{Time: toldAt, Type: operations.EventNote, Hive: r.Hive, Message: message})
+		lastText, lastSent = text, time.Now()
+		events(operations.Event{Time: lastSent, Type: operations.EventNote, Hive: r.Hive, Message: message})
 	})
 	if err != nil {
-		return nil, begun, o.fail(fmt.Sprintf("worker %s: %v", o.Worker.ID, err), err)
+		return nil, final, o.fail(fmt.Sprintf("worker %s: %v", o.Worker.ID, err), err)
 	}
-	left := int64(maxFiles)
-	for _, f := range done.Files {
-		name, data, err := client.Fetch(ctx, f, left)
+	remaining := int64(maxWorkflowFiles)
+	for _, f := range result.Files {
+		name, data, err := client.Fetch(ctx, f, remaining)
 		if err != nil {
-			return nil, true, o.fail(fmt.Sprintf("worker %s has run the workflow: %v", o.Worker.ID, err), err)
+			return nil, true, o.fail(fmt.Sprintf("cannot read the output of the workflow from worker %s: %v", o.Worker.ID, err), err)
 		}
-		left -= int64(len(data))
+		remaining -= int64(len(data))
 		r.Files = append(r.Files, operations.InferFile{Name: name, Node: f.Node, Kind: f.Kind, Bytes: int64(len(data)), Data: data})
 	}
-	r.Text, r.DurationSeconds = strings.Join(done.Text, "\n"), time.Since(start).Seconds()
+	r.Text, r.DurationSeconds = strings.Join(result.Text, "\n"), time.Since(start).Seconds()
 	return r, true, nil
 }
 
-// fill puts what op says into its workflow's places for it.
-func (o candidate) fill(op operations.Infer, r *operations.InferReport) (comfyui.Workflow, error) {
+// fillWorkflow returns the workflow of op with its placeholders replaced.
+func (o candidate) fillWorkflow(op operations.Infer, r *operations.InferReport) (comfyui.Workflow, error) {
 	invalid := func(format string, args ...any) error {
 		return &operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Message: fmt.Sprintf(format, args...)}
 	}
@@ -81,24 +81,24 @@ func (o candidate) fill(op operations.Infer, r *operations.InferReport) (comfyui
 	if err != nil {
 		return nil, invalid("%v", err)
 	}
-	seed := rand.Int64N(maxSeed) //nolint:gosec // not to guess it is nobody's aim
+	seed := rand.Int64N(maxSeed) //nolint:gosec // seeds need not be unpredictable
 	if op.Seed != nil {
 		seed = *op.Seed
 	}
-	graph, found := graph.With(map[string]any{
+	graph, placeholders := graph.With(map[string]any{
 		"prompt": op.Prompt, "seed": seed, "model_file": o.Worker.ModelFile,
 	})
-	has := func(word string) bool { return slices.Contains(found, word) }
+	hasPlaceholder := func(name string) bool { return slices.Contains(placeholders, name) }
 	switch {
-	case op.Prompt != "" && !has("prompt"):
-		return nil, invalid("the workflow has no place for the prompt: write {prompt} into the text that it shall stand in")
-	case op.Prompt == "" && has("prompt"):
-		return nil, invalid("the workflow asks for a prompt, and there is none")
-	case op.Seed != nil && !has("seed"):
-		return nil, invalid("the workflow has no place for the seed: write \"{seed}\" where it shall stand")
-	case o.Worker.ModelFile == "" && has("model_file"):
-		return nil, invalid("the workflow asks for {model_file}, and the model %s of worker %s has no file of its own", o.Worker.Model, o.Worker.ID)
-	case has("seed"):
+	case op.Prompt != "" && !hasPlaceholder("prompt"):
+		return nil, invalid("the workflow has no placeholder for the prompt: write {prompt} into its text")
+	case op.Prompt == "" && hasPlaceholder("prompt"):
+		return nil, invalid("the workflow needs a prompt")
+	case op.Seed != nil && !hasPlaceholder("seed"):
+		return nil, invalid("the workflow has no placeholder for the seed: write \"{seed}\" as its value")
+	case o.Worker.ModelFile == "" && hasPlaceholder("model_file"):
+		return nil, invalid("the workflow needs {model_file}, but the model %s of worker %s has no single file", o.Worker.Model, o.Worker.ID)
+	case hasPlaceholder("seed"):
 		r.Seed = &seed
 	}
 	return graph, nil

@@ -1,4 +1,4 @@
-// Package demo shows rbee on SSH hosts that run in this process.
+// Package demo runs the demo of rbee on SSH hosts in this process.
 package demo
 
 import (
@@ -11,7 +11,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// The exit codes that the commands of the demo end with.
+// Exit codes of the commands of the demo.
 const (
 	exitOK    = 0
 	exitDrift = 2
@@ -22,43 +22,44 @@ type Options struct {
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
 
-	// Keep leaves the hosts up until ctx ends, and prints the environment to go on by hand.
+	// Keep keeps the hosts running until ctx is done, and prints the environment for
+	// using them.
 	Keep bool
 }
 
-// Run plays the demo: it starts SSH hosts on this machine and runs commands of this
-// program, which it prints, against them. Nothing is left behind.
+// Run runs the demo: it starts SSH hosts on this machine and runs commands of this
+// program on them, with their command lines and output on o.Stdout. It removes all
+// its files.
 func Run(ctx context.Context, o Options) (err error) {
 	d, err := newDemo(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, d.close()) }()
-	if err := d.play(); err != nil {
+	if err := d.runWorkflows(); err != nil {
 		return err
 	}
 	if o.Keep {
-		return d.keep()
+		return d.keepRunning()
 	}
-	return d.end()
+	return d.cleanUp()
 }
 
-// extraWorker is what somebody puts on a host by hand in the third workflow.
+// extraWorker is the worker that the third workflow installs without rbee.
 const extraWorker = "comfyui"
 
-// play runs the workflows. It stops at the first command that does not end as
-// it should.
-func (d *demo) play() error {
-	d.say("Three SSH hosts are up on this machine, with nothing of rbee on them.")
-	for _, part := range []func() error{d.setUp, d.addHive, d.drift, d.migrate, d.infer} {
-		if err := part(); err != nil {
+// runWorkflows runs the workflows. It stops at the first command that fails.
+func (d *demo) runWorkflows() error {
+	d.printLine("Three SSH hosts are running on this machine, without rbee.")
+	for _, workflow := range []func() error{d.setUp, d.addHive, d.drift, d.migrate, d.infer} {
+		if err := workflow(); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// setUp is workflow 1: write a config, validate, install, check.
+// setUp is workflow 1: write a config, validate it, install, check the status.
 func (d *demo) setUp() error {
 	d.title("1. First setup: a config with two machines")
 	if err := d.writeConfig(2); err != nil {
@@ -72,7 +73,7 @@ func (d *demo) setUp() error {
 
 // addHive is workflow 2: one more machine in the config, and sync installs only that.
 func (d *demo) addHive() error {
-	d.title("2. A third machine comes into the config")
+	d.title("2. New hive: add a third machine to the config")
 	if err := d.writeConfig(3); err != nil {
 		return err
 	}
@@ -82,10 +83,10 @@ func (d *demo) addHive() error {
 		rbee(exitOK, "sync").err
 }
 
-// drift is workflow 3: somebody changes a machine by hand.
+// drift is workflow 3: a user changes a machine without rbee.
 func (d *demo) drift() error {
-	d.title("3. Somebody installs a worker by hand")
-	if err := d.putByHand(0, ".local/share/rbee/workers/"+wire.EntryPrefix+extraWorker); err != nil {
+	d.title("3. Drift: a worker was installed by hand")
+	if err := d.copyProgram(0, ".local/share/rbee/workers/"+wire.EntryPrefix+extraWorker); err != nil {
 		return err
 	}
 	return d.rbee(exitDrift, "status").
@@ -93,25 +94,25 @@ func (d *demo) drift() error {
 		rbee(exitOK, "status").err
 }
 
-// migrate is workflow 4: the config is written anew from what machines have.
+// migrate is workflow 4: create a config from the state of the machines.
 func (d *demo) migrate() error {
-	d.title("4. A config made from what the machines have")
+	d.title("4. Migration: create a config from the installed hives")
 	out := filepath.Join(d.dir, "migrated") + "/"
 	return d.rbee(exitOK, "migrate", "--output", out).
 		show(filepath.Join(out, "hives.conf")).
 		rbee(exitOK, "status", "--config", filepath.Join(out, "hives.conf")).err
 }
 
-// infer is what it is all for: a worker runs on a machine and answers.
+// infer is workflow 5: a worker on a machine answers a prompt.
 func (d *demo) infer() error {
-	d.title("5. A worker process on a machine answers from here")
+	d.title("5. Inference: start a worker and send it a prompt")
 	return d.rbee(exitOK, "spawn-worker", "--hive", d.alias(1), "--worker", "echo", "--model", "parrot").
 		rbee(exitOK, "list-workers").
 		rbee(exitOK, "infer", "Busy bees make the best honey.", "--model", "parrot", "--verbose").err
 }
 
-// end removes everything again.
-func (d *demo) end() error {
+// cleanUp uninstalls rbee from the hosts.
+func (d *demo) cleanUp() error {
 	d.title("Clean up")
 	if err := d.rbee(exitOK, "uninstall", "--yes").err; err != nil {
 		return err
@@ -120,22 +121,22 @@ func (d *demo) end() error {
 	if err := d.checkEmpty(); err != nil {
 		return err
 	}
-	d.say("\nThe demo is over: every command ended as it should, and nothing is left.")
+	d.printLine("\nDemo finished: all commands succeeded and all files were removed.")
 	return nil
 }
 
-// keep waits until it is interrupted.
-func (d *demo) keep() error {
-	d.title("The hosts stay up until you press Ctrl-C. To go on by hand, in another shell:")
-	for _, v := range d.ownEnv() {
-		d.say("export " + shellQuote(v))
+// keepRunning prints the environment of the demo and waits until ctx is done.
+func (d *demo) keepRunning() error {
+	d.title("The hosts run until you press Ctrl-C. To use them, run in another shell:")
+	for _, v := range d.laptopEnv() {
+		d.printLine("export " + shellQuote(v))
 	}
-	d.say("alias rbee=" + shellQuote(d.exe))
+	d.printLine("alias rbee=" + shellQuote(d.exe))
 	<-d.ctx.Done()
 	return nil
 }
 
-// failed is the end of a demo in which a command did not end as it should.
-func failed(command string, got, want int) error {
-	return fmt.Errorf("the demo failed: `%s` ended with exit code %d, not with %d", command, got, want)
+// unexpectedExit returns the error of a command with an unexpected exit code.
+func unexpectedExit(command string, got, want int) error {
+	return fmt.Errorf("demo failed: `%s` exited with code %d, want %d", command, got, want)
 }

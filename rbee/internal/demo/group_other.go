@@ -4,5 +4,5 @@ package demo
 
 import "os/exec"
 
-// ownGroup does nothing where there are no process groups.
-func ownGroup(*exec.Cmd) {}
+// setProcessGroup does nothing on systems without process groups.
+func setProcessGroup(*exec.Cmd) {}

@@ -8,9 +8,9 @@ import (
 	"syscall"
 )
 
-// ownGroup keeps a command out of the terminal's Ctrl-C, which is for the demo:
-// it passes the interrupt on once, when its context ends.
-func ownGroup(cmd *exec.Cmd) {
+// setProcessGroup runs a command in its own process group, so that Ctrl-C reaches only
+// the demo. The demo interrupts the command when its context is done.
+func setProcessGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 }

@@ -22,29 +22,31 @@ import (
 )
 
 const (
-	demoHosts = 3
-	// demoCleanup is how long cleaning up may take after an interrupt.
-	demoCleanup = 30 * time.Second
+	// hostCount is the number of SSH hosts.
+	hostCount = 3
+
+	// cleanupTimeout limits the time for cleaning up after an interrupt.
+	cleanupTimeout = 30 * time.Second
 )
 
-// demo is a laptop of its own (a home directory, a key) and its hosts. Its
-// rbee commands are run as programs, as a user would.
+// demo is the state of a demo: a home directory with an SSH key, the "laptop", and
+// the hosts. It runs rbee as a program, as a user would.
 type demo struct {
 	ctx       context.Context
 	opts      Options
 	exe       string
-	dir       string // everything lies below it
+	dir       string // directory of all files
 	key       ssh.Signer
 	hosts     []*sshtest.Host
-	ports     []int // of the hive daemons
-	installed bool  // something may be on the hosts
-	err       error // of the command that was run last; no further one is run
+	ports     []int // ports of the hive daemons
+	installed bool  // rbee may be installed on the hosts
+	err       error // error of the last command; after it no command runs
 }
 
 func newDemo(ctx context.Context, o Options) (d *demo, err error) {
 	d = &demo{ctx: ctx, opts: o}
 	if d.exe, err = os.Executable(); err != nil {
-		return nil, fmt.Errorf("finding the program's own file: %w", err)
+		return nil, fmt.Errorf("cannot find the rbee executable: %w", err)
 	}
 	if d.dir, err = os.MkdirTemp("", "rbee-demo-"); err != nil {
 		return nil, err
@@ -55,7 +57,7 @@ func newDemo(ctx context.Context, o Options) (d *demo, err error) {
 	return d, nil
 }
 
-// startHosts brings the hosts up and finds a free port for each hive daemon.
+// startHosts starts the hosts and finds a free port for each hive daemon.
 func (d *demo) startHosts() error {
 	key, pem, err := sshtest.NewKey()
 	if err != nil {
@@ -63,12 +65,12 @@ func (d *demo) startHosts() error {
 	}
 	d.key = key
 	var known strings.Builder
-	for i := range demoHosts {
+	for i := range hostCount {
 		host, err := sshtest.New(sshtest.Options{
 			Home: filepath.Join(d.dir, d.alias(i)), AuthorizedKeys: []ssh.PublicKey{key.PublicKey()},
 		})
 		if err != nil {
-			return fmt.Errorf("starting a host: %w", err)
+			return fmt.Errorf("cannot start an SSH host: %w", err)
 		}
 		d.hosts = append(d.hosts, host)
 		known.WriteString(host.KnownHostsLines())
@@ -84,10 +86,10 @@ func (d *demo) startHosts() error {
 	)
 }
 
-// writeLaptop writes a recipe of the user's own: a worker that is pushed.
+// writeLaptop writes a user recipe with a local file, which rbee sends to the hosts.
 func (d *demo) writeLaptop() error {
 	program := d.path("laptop/hello.sh")
-	recipe := fmt.Sprintf("type: hello\ndescription: A worker of the user's own\nlatest: \"1.0\"\nsources:\n  - version: \"1.0\"\n    file: %q\n", program)
+	recipe := fmt.Sprintf("type: hello\ndescription: A user recipe\nlatest: \"1.0\"\nsources:\n  - version: \"1.0\"\n    file: %q\n", program)
 	return errors.Join(
 		d.write("laptop/hello.sh", []byte("#!/bin/sh\necho hello\n"), 0o755),
 		d.write("laptop/.config/rbee/workers/hello.yaml", []byte(recipe), 0o644),
@@ -106,7 +108,7 @@ func (d *demo) write(name string, content []byte, mode fs.FileMode) error {
 
 func (d *demo) alias(i int) string { return fmt.Sprintf("gpu-server-%d", i+1) }
 
-// writeConfig writes hives.conf with the first n hosts, and shows the last one.
+// writeConfig writes hives.conf with the first n hosts and prints it.
 func (d *demo) writeConfig(n int) error {
 	cfg := &config.Config{}
 	for i := range n {
@@ -123,8 +125,9 @@ func (d *demo) writeConfig(n int) error {
 	return d.show(d.path(name)).err
 }
 
-// ownEnv is what makes commands use the demo's laptop and nothing of the user's.
-func (d *demo) ownEnv() []string {
+// laptopEnv returns environment variables that replace the user's directories with the
+// directories of the demo.
+func (d *demo) laptopEnv() []string {
 	return []string{
 		"HOME=" + d.path("laptop"),
 		"XDG_CONFIG_HOME=" + d.path("laptop/.config"),
@@ -133,7 +136,7 @@ func (d *demo) ownEnv() []string {
 	}
 }
 
-// env is the environment of the demo's commands.
+// env returns the environment of the commands.
 func (d *demo) env() []string {
 	var env []string
 	for _, name := range []string{"PATH", "TMPDIR", "TERM", "LANG", "LC_ALL", "LC_CTYPE", "NO_COLOR", "USER", "LOGNAME"} {
@@ -141,14 +144,14 @@ func (d *demo) env() []string {
 			env = append(env, name+"="+value)
 		}
 	}
-	return append(env, d.ownEnv()...)
+	return append(env, d.laptopEnv()...)
 }
 
-func (d *demo) say(text string) { fmt.Fprintln(d.opts.Stdout, text) }
+func (d *demo) printLine(text string) { fmt.Fprintln(d.opts.Stdout, text) }
 
-func (d *demo) title(text string) { d.say("\n" + text + "\n") }
+func (d *demo) title(text string) { d.printLine("\n" + text + "\n") }
 
-// rbee shows and runs a command, and remembers an end that is not the one wanted.
+// rbee prints and runs a command. It stores an error if the exit code is not want.
 func (d *demo) rbee(want int, args ...string) *demo {
 	if d.err != nil {
 		return d
@@ -157,24 +160,24 @@ func (d *demo) rbee(want int, args ...string) *demo {
 	for _, arg := range args {
 		line += " " + shellQuote(arg)
 	}
-	d.say("$ " + line)
+	d.printLine("$ " + line)
 	d.installed = d.installed || slices.Contains([]string{"install", "sync"}, args[0])
 	code, err := d.run(d.ctx, args)
 	switch {
 	case err != nil:
 		d.err = err
 	case code != want:
-		d.err = failed(line, code, want)
+		d.err = unexpectedExit(line, code, want)
 	}
-	d.say("")
+	d.printLine("")
 	return d
 }
 
-// run runs rbee and returns its exit code. The end of ctx interrupts it.
+// run runs rbee and returns its exit code. It interrupts rbee when ctx is done.
 func (d *demo) run(ctx context.Context, args []string) (int, error) {
 	cmd := exec.CommandContext(ctx, d.exe, args...) //nolint:gosec // rbee itself
-	ownGroup(cmd)
-	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = d.env(), d.opts.Stdout, d.opts.Stderr, demoCleanup
+	setProcessGroup(cmd)
+	cmd.Env, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = d.env(), d.opts.Stdout, d.opts.Stderr, cleanupTimeout
 	err := cmd.Run()
 	var exit *exec.ExitError
 	switch {
@@ -186,27 +189,27 @@ func (d *demo) run(ctx context.Context, args []string) (int, error) {
 	return 0, err
 }
 
-// show prints a file as cat would.
+// show prints a file, with a cat command line.
 func (d *demo) show(path string) *demo {
 	if d.err != nil {
 		return d
 	}
 	content, err := os.ReadFile(path)
 	if d.err = err; err == nil {
-		d.say("$ cat " + shellQuote(path))
-		d.say(string(bytes.TrimRight(content, "\n")) + "\n")
+		d.printLine("$ cat " + shellQuote(path))
+		d.printLine(string(bytes.TrimRight(content, "\n")) + "\n")
 	}
 	return d
 }
 
-// putByHand makes a program on a host over SSH, past rbee.
-func (d *demo) putByHand(host int, path string) error {
+// copyProgram creates a program on a host over SSH, without rbee.
+func (d *demo) copyProgram(host int, path string) error {
 	command := "cp /bin/sh " + shellQuote(path)
-	d.say(fmt.Sprintf("$ ssh %s %s", d.alias(host), shellQuote(command)))
+	d.printLine(fmt.Sprintf("$ ssh %s %s", d.alias(host), shellQuote(command)))
 	h := d.hosts[host]
 	client, err := ssh.Dial("tcp", h.Addr(), &ssh.ClientConfig{
 		User: h.User(), Auth: []ssh.AuthMethod{ssh.PublicKeys(d.key)},
-		HostKeyCallback: ssh.FixedHostKey(h.HostKeys()[0]), Timeout: demoCleanup,
+		HostKeyCallback: ssh.FixedHostKey(h.HostKeys()[0]), Timeout: cleanupTimeout,
 	})
 	if err != nil {
 		return err
@@ -223,7 +226,7 @@ func (d *demo) putByHand(host int, path string) error {
 	return nil
 }
 
-// checkEmpty makes sure that the uninstall left nothing on the hosts.
+// checkEmpty returns an error if files are left on the hosts.
 func (d *demo) checkEmpty() error {
 	for i, h := range d.hosts {
 		left, err := os.ReadDir(h.Home())
@@ -231,20 +234,20 @@ func (d *demo) checkEmpty() error {
 			return err
 		}
 		if len(left) > 0 {
-			return fmt.Errorf("the demo failed: %s still has %s", d.alias(i), left[0].Name())
+			return fmt.Errorf("demo failed: %s still contains %s", d.alias(i), left[0].Name())
 		}
 	}
 	return nil
 }
 
-// close takes the hosts and all files away. It works after an interrupt too.
+// close stops the hosts and removes all files, also after an interrupt.
 func (d *demo) close() error {
 	var err error
 	if d.installed {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), demoCleanup)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), cleanupTimeout)
 		defer cancel()
-		if code, e := d.run(ctx, []string{"uninstall", "--yes", "--quiet"}); e != nil || code != exitOK {
-			err = fmt.Errorf("cleaning the demo's hosts up: %w", errors.Join(e, fmt.Errorf("uninstall ended with exit code %d", code)))
+		if code, runErr := d.run(ctx, []string{"uninstall", "--yes", "--quiet"}); runErr != nil || code != exitOK {
+			err = fmt.Errorf("cannot clean up the hosts of the demo: %w", errors.Join(runErr, fmt.Errorf("uninstall exited with code %d", code)))
 		}
 	}
 	for _, h := range d.hosts {
@@ -253,8 +256,7 @@ func (d *demo) close() error {
 	return errors.Join(err, os.RemoveAll(d.dir))
 }
 
-// shellQuote writes a word so that a POSIX shell takes it as it is; it is for
-// showing, and leaves plain words alone.
+// shellQuote quotes a word for a POSIX shell, if necessary.
 func shellQuote(s string) string {
 	plain := func(r rune) bool {
 		return strings.ContainsRune("-_./=:,~@%+", r) || r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'

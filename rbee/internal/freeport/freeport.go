@@ -1,11 +1,10 @@
-// Package freeport finds loopback ports for programs that begin to listen later.
+// Package freeport finds free loopback ports for programs that listen later.
 //
-// Asking the system for port 0 and closing the listener gives a port that the system
-// may hand to the next outgoing connection of any program before the one that it was
-// found for listens on it. The ports found here lie below those that systems use for
-// outgoing connections: 32768 and up on Linux (ip_local_port_range in
-// https://docs.kernel.org/networking/ip-sysctl.html), 49152 and up on macOS and by
-// RFC 6335.
+// It does not listen on port 0 to get a port from the system: the system could assign that
+// port to an outgoing connection before the program listens on it. Instead, it chooses
+// ports below the range for outgoing connections, which is 32768 and up on Linux
+// (ip_local_port_range in https://docs.kernel.org/networking/ip-sysctl.html), and 49152 and
+// up on macOS and in RFC 6335.
 package freeport
 
 import (
@@ -16,17 +15,17 @@ import (
 )
 
 const (
-	low, high = 10000, 32000 // below every system's own choice
-	tries     = 1000
+	minPort, maxPort = 10000, 32000 // below every system's own choice
+	maxAttempts      = 1000
 )
 
-// Find returns a port that nothing listens on at 127.0.0.1 and that taken does not
-// hold to be somebody's; nil holds none. It is a random one, so that two who ask at
-// the same time hardly get the same.
+// Find returns a random port on which no program listens at 127.0.0.1. It skips ports for
+// which taken, unless it is nil, returns true. The port is random so that concurrent calls
+// rarely return the same one.
 func Find(taken func(port int) bool) (int, error) {
 	var last error
-	for range tries {
-		port := low + rand.IntN(high-low) //nolint:gosec // a port is no secret
+	for range maxAttempts {
+		port := minPort + rand.IntN(maxPort-minPort) //nolint:gosec // a port is not a secret
 		if taken != nil && taken(port) {
 			continue
 		}
@@ -37,5 +36,5 @@ func Find(taken func(port int) bool) (int, error) {
 		}
 		return port, ln.Close()
 	}
-	return 0, errors.Join(errors.New("finding a free port: all that were tried are taken"), last)
+	return 0, errors.Join(errors.New("cannot find a free port: all attempts failed"), last)
 }

@@ -17,17 +17,17 @@ func TestFind(t *testing.T) {
 			t.Fatal(err)
 		}
 		if seen[port] || port < 1024 || port >= 32768 {
-			t.Errorf("port %d", port)
+			t.Errorf("Find() = %d, want a new port between 1024 and 32767", port)
 		}
 		seen[port] = true
 		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil {
-			t.Errorf("it was not free: %v", err)
+			t.Errorf("Find() = %d, which is in use: %v", port, err)
 			continue
 		}
 		t.Cleanup(func() { ln.Close() })
 	}
 	if port, err := freeport.Find(func(int) bool { return true }); err == nil {
-		t.Errorf("port %d, and all are taken", port)
+		t.Errorf("Find() with all ports taken = %d, want an error", port)
 	}
 }

@@ -19,8 +19,9 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
-// fast answers at once, with text or as many events as are asked for.
-func fast(w http.ResponseWriter, r *http.Request) {
+// respondImmediately is a worker that responds immediately, with JSON or with the number of events in
+// the query.
+func respondImmediately(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	if n, _ := strconv.Atoi(r.URL.Query().Get("events")); n > 0 {
 		w.Header().Set("Content-Type", "text/event-stream")
@@ -35,8 +36,9 @@ func fast(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, `{"choices":[{"message":{"content":"hi"}}],"usage":{"prompt_tokens":1,"completion_tokens":1}}`)
 }
 
-// fronts are the ways to a worker: straight, and through each kind of front.
-func fronts(b *testing.B, h http.HandlerFunc) (names []string, urls map[string]string) {
+// startTargets starts a worker, and a reverse proxy and a gateway in front of it. It
+// returns their names and URLs.
+func startTargets(b *testing.B, h http.HandlerFunc) (names []string, urls map[string]string) {
 	b.Helper()
 	w := worker(b, "w1", h)
 	w.Transport.(*http.Transport).MaxIdleConnsPerHost = 1024
@@ -45,22 +47,22 @@ func fronts(b *testing.B, h http.HandlerFunc) (names []string, urls map[string]s
 		b.Fatal(err)
 	}
 	proxy := &httputil.ReverseProxy{ErrorLog: log.New(io.Discard, "", 0), Transport: w.Transport, FlushInterval: -1, Rewrite: func(p *httputil.ProxyRequest) { p.SetURL(target) }}
-	urls = map[string]string{"straight": w.URL}
-	for name, h := range map[string]http.Handler{"gateway": gateway.New(gateway.Options{Fleet: always(w)}), "ReverseProxy": proxy} {
+	urls = map[string]string{"direct": w.URL}
+	for name, h := range map[string]http.Handler{"gateway": gateway.New(gateway.Options{Router: singleWorker(w)}), "ReverseProxy": proxy} {
 		s := httptest.NewServer(h)
 		b.Cleanup(s.Close)
 		urls[name] = s.URL
 	}
-	return []string{"straight", "ReverseProxy", "gateway"}, urls
+	return []string{"direct", "ReverseProxy", "gateway"}, urls
 }
 
-// always is the fleet of one worker, without the memory of [fleet].
-type always gateway.Backend
+// singleWorker is a router of one worker. It records nothing.
+type singleWorker gateway.Backend
 
-func (always) Models(context.Context) []gateway.ModelInfo { return nil }
+func (singleWorker) Models(context.Context) []gateway.ModelInfo { return nil }
 
-func (w always) Acquire(context.Context, gateway.Wish) (*gateway.Lease, error) {
-	return &gateway.Lease{Backend: gateway.Backend(w), Done: func(error) {}}, nil
+func (w singleWorker) Acquire(context.Context, gateway.RouteRequest) (*gateway.Lease, error) {
+	return &gateway.Lease{Backend: gateway.Backend(w), Release: func(error) {}}, nil
 }
 
 func client(b *testing.B) *http.Client {
@@ -77,14 +79,14 @@ func post(b *testing.B, c *http.Client, url string, body []byte) {
 	}
 	defer resp.Body.Close()
 	if _, err := io.Copy(io.Discard, resp.Body); err != nil || resp.StatusCode != http.StatusOK {
-		b.Errorf("%s, %v", resp.Status, err)
+		b.Errorf("POST %s: status %s, error %v, want 200 and no error", url, resp.Status, err)
 	}
 }
 
-// BenchmarkLatency is one request after the other.
+// BenchmarkLatency sends one request at a time.
 func BenchmarkLatency(b *testing.B) {
-	names, urls := fronts(b, fast)
-	for _, kind := range []struct {
+	names, urls := startTargets(b, respondImmediately)
+	for _, bench := range []struct {
 		name string
 		body string
 	}{
@@ -92,27 +94,27 @@ func BenchmarkLatency(b *testing.B) {
 		{"256KiB", `{"model":"m","messages":[{"role":"user","content":"` + strings.Repeat("x", 256<<10) + `"}]}`},
 	} {
 		for _, name := range names {
-			b.Run(kind.name+"/"+name, func(b *testing.B) {
+			b.Run(bench.name+"/"+name, func(b *testing.B) {
 				c := client(b)
-				var took []time.Duration
+				var durations []time.Duration
 				b.ReportAllocs()
 				for b.Loop() {
 					start := time.Now()
-					post(b, c, urls[name]+"/v1/chat/completions", []byte(kind.body))
-					took = append(took, time.Since(start))
+					post(b, c, urls[name]+"/v1/chat/completions", []byte(bench.body))
+					durations = append(durations, time.Since(start))
 				}
-				slices.Sort(took)
-				b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
-				b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+				slices.Sort(durations)
+				b.ReportMetric(float64(durations[len(durations)/2].Microseconds()), "p50-µs")
+				b.ReportMetric(float64(durations[len(durations)*99/100].Microseconds()), "p99-µs")
 			})
 		}
 	}
 }
 
-// BenchmarkThroughput is many requests at once.
+// BenchmarkThroughput sends requests concurrently.
 func BenchmarkThroughput(b *testing.B) {
-	names, urls := fronts(b, fast)
-	for _, kind := range []struct {
+	names, urls := startTargets(b, respondImmediately)
+	for _, bench := range []struct {
 		name, query, body string
 	}{
 		{"small", "", hello},
@@ -120,12 +122,12 @@ func BenchmarkThroughput(b *testing.B) {
 		{"200events", "?events=200", `{"model":"m","stream":true}`},
 	} {
 		for _, name := range names {
-			b.Run(kind.name+"/"+name, func(b *testing.B) {
+			b.Run(bench.name+"/"+name, func(b *testing.B) {
 				c := client(b)
 				b.SetParallelism(16)
 				b.RunParallel(func(p *testing.PB) {
 					for p.Next() {
-						post(b, c, urls[name]+"/v1/chat/completions"+kind.query, []byte(kind.body))
+						post(b, c, urls[name]+"/v1/chat/completions"+bench.query, []byte(bench.body))
 					}
 				})
 				b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "requests/s")
@@ -134,12 +136,12 @@ func BenchmarkThroughput(b *testing.B) {
 	}
 }
 
-// BenchmarkOpenStreams is the memory of streams that are open: of client, front
-// and worker together, so what a front takes is the difference to straight.
+// BenchmarkOpenStreams measures the memory per open stream, of client, proxy and worker
+// together. The difference to direct is the memory of the proxy.
 func BenchmarkOpenStreams(b *testing.B) {
 	const streams = 500
 	end := make(chan struct{})
-	names, urls := fronts(b, func(w http.ResponseWriter, r *http.Request) {
+	names, urls := startTargets(b, func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, "data: 1\n\n")
@@ -153,7 +155,7 @@ func BenchmarkOpenStreams(b *testing.B) {
 	b.Cleanup(func() { close(end) })
 	memory := func() uint64 {
 		runtime.GC()
-		runtime.GC() // what pools hold
+		runtime.GC() // frees the content of pools
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return m.HeapInuse + m.StackInuse

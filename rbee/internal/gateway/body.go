@@ -12,75 +12,75 @@ import (
 	"time"
 )
 
-// budget is the memory for the bodies of all requests, in bytes.
+// budget limits the memory for the bodies of all requests, in bytes.
 type budget struct {
-	most  int64
-	taken atomic.Int64
+	limit int64
+	used  atomic.Int64
 }
 
-// take reports whether there were n bytes left, which are taken then.
-func (b *budget) take(n int64) bool {
-	if b.taken.Add(n) > b.most {
-		b.taken.Add(-n)
+// reserve takes n bytes from the budget. It reports whether they were available.
+func (b *budget) reserve(n int64) bool {
+	if b.used.Add(n) > b.limit {
+		b.used.Add(-n)
 		return false
 	}
 	return true
 }
 
-func (b *budget) give(n int64) { b.taken.Add(-n) }
+func (b *budget) release(n int64) { b.used.Add(-n) }
 
-// letGo forgets the body: an answer has begun or there will be none, so nobody is
-// asked any more.
-func (x *exchange) letGo() {
-	if x.asked != nil {
-		x.asked.body = nil
+// releaseBody drops the request body. It is called when the response starts or the
+// exchange ends, after which no other worker is tried.
+func (x *exchange) releaseBody() {
+	if x.parsed != nil {
+		x.parsed.body = nil
 	}
-	x.bodies.give(x.held)
-	x.held = 0
+	x.bodies.release(x.reserved)
+	x.reserved = 0
 }
 
-// readBody reads the body, for as long as it keeps coming. What it leaves of one that
-// it refuses is the guard's, which is why a time limit stays then.
+// readBody reads the request body, as long as data keeps arriving. On errors it keeps the
+// read deadline for the wrapper that drains the rest of the body.
 func (x *exchange) readBody() ([]byte, error) {
-	tooLarge := refusalf(http.StatusRequestEntityTooLarge, "body_too_large", "the body has more than %d bytes", x.MaxBody)
+	tooLarge := apiErrorf(http.StatusRequestEntityTooLarge, "body_too_large", "request body too large: want at most %d bytes", x.MaxBody)
 	if x.r.ContentLength > x.MaxBody {
 		return nil, tooLarge
 	}
-	in := &patient{exchange: x, in: http.MaxBytesReader(x.w, x.r.Body, x.MaxBody), begun: time.Now()}
-	body, err := x.fill(in)
-	var over *http.MaxBytesError
-	var no *Refusal
+	in := &bodyReader{exchange: x, in: http.MaxBytesReader(x.w, x.r.Body, x.MaxBody), start: time.Now()}
+	body, err := x.readAll(in)
+	var tooLargeErr *http.MaxBytesError
+	var apiErr *APIError
 	switch {
 	case err == nil:
-		// The time was for the body: an answer may take as long as it takes.
+		// The deadline was for the body. The response may take any time.
 		_ = x.control.SetReadDeadline(time.Time{})
 		return body, nil
-	case errors.As(err, &no):
-		return nil, no
-	case errors.As(err, &over):
+	case errors.As(err, &apiErr):
+		return nil, apiErr
+	case errors.As(err, &tooLargeErr):
 		return nil, tooLarge
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, refusalf(http.StatusRequestTimeout, "", "%d bytes of the body came in %s, which is too slow", in.got, time.Since(in.begun).Round(time.Millisecond))
+		return nil, apiErrorf(http.StatusRequestTimeout, "", "request body too slow: received %d bytes in %s", in.count, time.Since(in.start).Round(time.Millisecond))
 	}
-	return nil, refusalf(http.StatusBadRequest, "", "reading the body broke off after %d bytes: %v", in.got, err)
+	return nil, apiErrorf(http.StatusBadRequest, "", "cannot read the request body after %d bytes: %v", in.count, err)
 }
 
-// fill reads all that comes. Memory is taken from the budget before it is used: what a
-// client only announces costs nobody anything.
-func (x *exchange) fill(in io.Reader) ([]byte, error) {
-	first, most := int64(bytes.MinRead), x.MaxBody+1 // one more, to see the end
+// readAll reads the complete body. It takes memory from the budget as data arrives, so
+// that a Content-Length alone reserves none.
+func (x *exchange) readAll(in io.Reader) ([]byte, error) {
+	initial, limit := int64(bytes.MinRead), x.MaxBody+1 // one more byte to detect EOF
 	if length := x.r.ContentLength; length >= 0 {
-		first, most = min(length+1, firstGrowth), length+1
+		initial, limit = min(length+1, maxInitialBody), length+1
 	}
 	body := []byte{}
 	for {
 		if len(body) == cap(body) {
-			size := min(max(2*int64(cap(body)), first), most)
-			more := size - int64(cap(body))
-			if !x.bodies.take(more) {
-				return nil, overloaded("the bodies of requests under way take %d bytes already, there is no room for another", x.MaxBodies)
+			size := min(max(2*int64(cap(body)), initial), limit)
+			growth := size - int64(cap(body))
+			if !x.bodies.reserve(growth) {
+				return nil, overloadedError("the server is overloaded: request bodies in progress exceed %d bytes", x.MaxBodyMemory)
 			}
-			x.held += more
+			x.reserved += growth
 			body = append(make([]byte, 0, size), body...)
 		}
 		n, err := in.Read(body[len(body):cap(body)])
@@ -94,49 +94,48 @@ func (x *exchange) fill(in io.Reader) ([]byte, error) {
 	}
 }
 
-// patient reads for as long as something comes, and enough of it.
-type patient struct {
+// bodyReader sets read deadlines that require a minimum rate.
+type bodyReader struct {
 	*exchange
 	in    io.Reader
-	begun time.Time
-	got   int64
+	start time.Time
+	count int64
 }
 
-// Read waits for the next bytes, but not for ever.
-func (p *patient) Read(b []byte) (int, error) {
-	until := time.Now().Add(p.WriteTimeout)
-	due := p.begun.Add(p.WriteTimeout + time.Duration(p.got)*(time.Second/slowest))
-	if due.Before(until) {
-		until = due
+// Read waits for the next bytes until the deadline.
+func (p *bodyReader) Read(b []byte) (int, error) {
+	deadline := time.Now().Add(p.WriteTimeout)
+	rateDeadline := p.start.Add(p.WriteTimeout + time.Duration(p.count)*(time.Second/minBodyRate))
+	if rateDeadline.Before(deadline) {
+		deadline = rateDeadline
 	}
-	_ = p.control.SetReadDeadline(until) // where it can be set
+	_ = p.control.SetReadDeadline(deadline) // ignored if not supported
 	n, err := p.in.Read(b)
-	p.got += int64(n)
+	p.count += int64(n)
 	return n, err
 }
 
-// parts are the body with another name for the model in it, in order.
-func (a *ask) parts(name string) [][]byte {
+// bodyParts returns the body with the model replaced by name, as a list of slices.
+func (a *apiRequest) bodyParts(name string) [][]byte {
 	if name == "" || name == a.model {
 		return [][]byte{a.body}
 	}
-	word := []byte(name)
-	if !a.form {
-		word, _ = json.Marshal(name) // a string can always be written
+	encoded := []byte(name)
+	if !a.isForm {
+		encoded, _ = json.Marshal(name) // never fails for a string
 	}
-	return [][]byte{a.body[:a.at.from], word, a.body[a.at.to:]}
+	return [][]byte{a.body[:a.modelValue.from], encoded, a.body[a.modelValue.to:]}
 }
 
-// outgoing is a body on its way to a worker. It lets go of it once it is sent, which a
-// transport tells by closing it: the transport keeps the request, and all in it, until
-// the answer has ended.
-type outgoing struct {
-	mu    sync.Mutex // a transport that gives up may close while it reads
+// workerBody is a request body that is sent to a worker. A transport keeps the request
+// until the response has ended, but closes the body once it is sent: Close releases it.
+type workerBody struct {
+	mu    sync.Mutex // a transport may call Close during Read
 	parts [][]byte
 }
 
 // Read implements [io.Reader].
-func (o *outgoing) Read(p []byte) (int, error) {
+func (o *workerBody) Read(p []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	for len(o.parts) > 0 && len(o.parts[0]) == 0 {
@@ -151,7 +150,7 @@ func (o *outgoing) Read(p []byte) (int, error) {
 }
 
 // Close implements [io.Closer].
-func (o *outgoing) Close() error {
+func (o *workerBody) Close() error {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.parts = nil

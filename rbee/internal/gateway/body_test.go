@@ -16,25 +16,25 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
-// letters is a body of JSON with so many letters in it, made on the fly.
-func letters(n int64) io.Reader {
-	return io.MultiReader(strings.NewReader(`{"model":"m","x":"`), io.LimitReader(endless{}, n), strings.NewReader(`"}`))
+// largeBody returns a JSON body with n letters, generated while it is read.
+func largeBody(n int64) io.Reader {
+	return io.MultiReader(strings.NewReader(`{"model":"m","x":"`), io.LimitReader(repeatedX{}, n), strings.NewReader(`"}`))
 }
 
-type endless struct{}
+type repeatedX struct{}
 
-func (endless) Read(p []byte) (int, error) {
+func (repeatedX) Read(p []byte) (int, error) {
 	for i := range p {
 		p[i] = 'x'
 	}
 	return len(p), nil
 }
 
-// A body that comes byte by byte is not waited for until its end, though something
-// comes all the time.
-func TestBodyComesTooSlowly(t *testing.T) {
+// TestSlowBody checks that a body that arrives too slowly is rejected, although data
+// keeps arriving.
+func TestSlowBody(t *testing.T) {
 	t.Parallel()
-	url, seen := front(t, &fleet{}, gateway.Options{WriteTimeout: 200 * time.Millisecond})
+	url, samples := startGateway(t, &router{}, gateway.Options{WriteTimeout: 200 * time.Millisecond})
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 	if err != nil {
 		t.Fatal(err)
@@ -43,77 +43,78 @@ func TestBodyComesTooSlowly(t *testing.T) {
 	fmt.Fprint(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n{")
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for late := time.After(20 * time.Second); ; {
+	for timeout := time.After(20 * time.Second); ; {
 		select {
 		case <-tick.C:
 			fmt.Fprint(conn, " ")
 			continue
-		case s := <-seen:
-			if s.Status != 499 || !strings.Contains(s.Err.Error(), "which is too slow") {
-				t.Errorf("%+v", s)
+		case s := <-samples:
+			if s.Status != 499 || !strings.Contains(s.Err.Error(), "body too slow") {
+				t.Errorf("sample = %+v, want status 499 and a slow body", s)
 			}
-		case <-late:
-			t.Error("it goes on for ever")
+		case <-timeout:
+			t.Error("the slow body was not rejected within 20 s")
 		}
 		return
 	}
 }
 
-// All bodies together have their limit, and each counts until its answer begins.
-func TestMaxBodies(t *testing.T) {
+// TestMaxBodyMemory checks that the bodies of all requests count until the response
+// starts.
+func TestMaxBodyMemory(t *testing.T) {
 	t.Parallel()
-	more := make(chan struct{})
+	finish := make(chan struct{})
 	b := worker(t, "w1", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		w.Header().Set("Content-Type", "text/event-stream")
 		_, _ = io.WriteString(w, "data: 1\n\n")
 		w.(http.Flusher).Flush()
 		select {
-		case <-more:
+		case <-finish:
 		case <-r.Context().Done():
 		}
 		_, _ = io.WriteString(w, "data: [DONE]\n\n")
 	})
-	f := &fleet{backends: []gateway.Backend{b}, hold: make(chan struct{}), came: make(chan struct{}, 1)}
-	url, _ := front(t, f, gateway.Options{MaxBodies: 100_000})
+	f := &router{backends: []gateway.Backend{b}, proceed: make(chan struct{}), waiting: make(chan struct{}, 1)}
+	url, _ := startGateway(t, f, gateway.Options{MaxBodyMemory: 100_000})
 	large := `{"model":"m","x":"` + strings.Repeat("x", 60_000) + `"}`
 	first := make(chan *http.Response, 1)
-	go func() { first <- begin(t, t.Context(), "POST", url+"/v1/chat/completions", large) }()
-	wait(t, f.came, "first request")
-	resp, body := ask(t, "POST", url+"/v1/chat/completions", large)
+	go func() { first <- send(t, t.Context(), "POST", url+"/v1/chat/completions", large) }()
+	wait(t, f.waiting, "first request")
+	resp, body := do(t, "POST", url+"/v1/chat/completions", large)
 	if e := errorIn(t, body); resp.StatusCode != http.StatusServiceUnavailable || *e.Code != "overloaded" || resp.Header.Get("Retry-After") != "1" {
-		t.Errorf("%s %s", resp.Status, body)
+		t.Errorf("second large request = %s %s, want 503 overloaded, Retry-After 1", resp.Status, body)
 	}
-	// Its length need not be known.
+	// The same without Content-Length.
 	resp, err := http.Post(url+"/v1/chat/completions", "application/json", io.MultiReader(strings.NewReader(large)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("of no stated size: %s", resp.Status)
+		t.Errorf("large request of unknown length = %s, want 503", resp.Status)
 	}
-	close(f.hold)
-	streams := []*http.Response{wait(t, first, "answer")} // it has begun, and goes on
+	close(f.proceed)
+	streams := []*http.Response{wait(t, first, "response")} // in progress
 	for range 3 {
-		streams = append(streams, begin(t, t.Context(), "POST", url+"/v1/chat/completions", large))
+		streams = append(streams, send(t, t.Context(), "POST", url+"/v1/chat/completions", large))
 	}
-	close(more)
+	close(finish)
 	for _, s := range streams {
 		text, err := io.ReadAll(s.Body)
 		s.Body.Close()
 		if s.StatusCode != http.StatusOK || err != nil || !strings.HasSuffix(string(text), "[DONE]\n\n") {
-			t.Errorf("%s %q, %v", s.Status, text, err)
+			t.Errorf("stream = %s, %q, %v, want 200 and [DONE]", s.Status, text, err)
 		}
 	}
-	if resp, body := ask(t, "POST", url+"/v1/chat/completions", `{"model":"m","x":"`+strings.Repeat("x", 120_000)+`"}`); resp.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("more than all: %s %s", resp.Status, body)
+	if resp, body := do(t, "POST", url+"/v1/chat/completions", `{"model":"m","x":"`+strings.Repeat("x", 120_000)+`"}`); resp.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("request above MaxBodyMemory = %s %s, want 503", resp.Status, body)
 	}
 }
 
-// While an answer goes on, its request takes no memory any more. Not parallel: it looks
-// at the memory of the process.
-func TestBodyIsLetGo(t *testing.T) {
+// TestBodyReleased checks that a request body is freed when the response starts. It is
+// not parallel because it measures the memory of the process.
+func TestBodyReleased(t *testing.T) {
 	const size = 32 << 20
 	b := worker(t, "w1", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
@@ -122,19 +123,19 @@ func TestBodyIsLetGo(t *testing.T) {
 		w.(http.Flusher).Flush()
 		<-r.Context().Done()
 	})
-	b.Name = "another" // which must not take a copy
-	url, seen := front(t, &fleet{backends: []gateway.Backend{b}}, gateway.Options{})
+	b.Name = "another" // must not copy the body
+	url, samples := startGateway(t, &router{backends: []gateway.Backend{b}}, gateway.Options{})
 	heap := func() uint64 {
 		runtime.GC()
-		runtime.GC() // what pools hold goes only now
+		runtime.GC() // frees the content of pools
 		var m runtime.MemStats
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc
 	}
 	before := heap()
-	ctx, leave := context.WithCancel(t.Context())
-	defer leave()
-	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/chat/completions", letters(size))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/chat/completions", largeBody(size))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,29 +145,30 @@ func TestBodyIsLetGo(t *testing.T) {
 	}
 	defer resp.Body.Close()
 	if line, err := bufio.NewReader(resp.Body).ReadString('\n'); line != "data: 1\n" {
-		t.Fatalf("%q, %v", line, err)
+		t.Fatalf("first line = %q, %v, want data: 1", line, err)
 	}
 	if after := heap(); after > before+size/4 {
-		t.Errorf("%d MiB are held for a body of %d MiB", (after-before)>>20, size>>20)
+		t.Errorf("memory grew by %d MiB for a body of %d MiB, want less than a quarter", (after-before)>>20, size>>20)
 	}
-	leave()
-	seen.next(t)
+	cancel()
+	samples.next(t)
 }
 
-// A name that is no name does not go into logs and answers.
-func TestLongNames(t *testing.T) {
+// TestLongModelName checks that names that are too long are rejected and do not appear in
+// responses and samples.
+func TestLongModelName(t *testing.T) {
 	t.Parallel()
-	f := &fleet{err: &gateway.Refusal{Status: 404, Message: "no"}}
-	url, seen := front(t, f, gateway.Options{})
-	most := strings.Repeat("m", 512)
+	f := &router{err: &gateway.APIError{Status: 404, Message: "no"}}
+	url, samples := startGateway(t, f, gateway.Options{})
+	longest := strings.Repeat("m", 512)
 	form := "--B\r\nContent-Disposition: form-data; name=model\r\n\r\n%s\r\n--B--\r\n"
 	for name, test := range map[string]struct{ method, path, kind, body string }{
 		"JSON":         {"POST", "/v1/embeddings", "application/json", `{"model":"%s"}`},
 		"JSON escaped": {"POST", "/v1/embeddings", "application/json", `{"model":"%s"}`},
-		"a form":       {"POST", "/v1/audio/translations", "multipart/form-data; boundary=B", form},
-		"an address":   {"GET", "/v1/models/%s", "", ""},
+		"form":         {"POST", "/v1/audio/translations", "multipart/form-data; boundary=B", form},
+		"path":         {"GET", "/v1/models/%s", "", ""},
 	} {
-		for model, status := range map[string]int{most: 404, most + "m": 400, strings.Repeat("m", 20_000): 400, strings.Repeat(`\u006d`, 512): 404, strings.Repeat(`\u006d`, 513): 400} {
+		for model, status := range map[string]int{longest: 404, longest + "m": 400, strings.Repeat("m", 20_000): 400, strings.Repeat(`\u006d`, 512): 404, strings.Repeat(`\u006d`, 513): 400} {
 			if strings.Contains(model, `\`) != strings.Contains(name, "escaped") {
 				continue
 			}
@@ -176,62 +178,63 @@ func TestLongNames(t *testing.T) {
 			} else {
 				body = fmt.Sprintf(body, model)
 			}
-			resp, answer := ask(t, test.method, url+path, body, "Content-Type", test.kind)
-			e := errorIn(t, answer)
-			if resp.StatusCode != status || status == 400 && (len(answer) > 300 || e.Param == nil || *e.Param != "model" || e.Type != "invalid_request_error") {
-				t.Errorf("%s of %d bytes: %s %.300s", name, len(model), resp.Status, answer)
+			resp, text := do(t, test.method, url+path, body, "Content-Type", test.kind)
+			e := errorIn(t, text)
+			if resp.StatusCode != status || status == 400 && (len(text) > 300 || e.Param == nil || *e.Param != "model" || e.Type != "invalid_request_error") {
+				t.Errorf("%s, name of %d bytes: response = %s %.300s, want status %d", name, len(model), resp.Status, text, status)
 			}
-			if s := seen.next(t); status == 400 && (s.Model != "" || len(s.Err.Error()) > 300) {
-				t.Errorf("%s of %d bytes: told of %.300q, %.300v", name, len(model), s.Model, s.Err)
+			if s := samples.next(t); status == 400 && (s.Model != "" || len(s.Err.Error()) > 300) {
+				t.Errorf("%s, name of %d bytes: sample has model %.300q, error %.300v, want no model and a short error", name, len(model), s.Model, s.Err)
 			}
 		}
 	}
 }
 
-// What is not everybody's business goes to the log, and to those who may know.
+// TestDetail checks which clients receive the detail of an error. The sample always has it.
 func TestDetail(t *testing.T) {
 	t.Parallel()
 	const secret = "ssh me@10.0.0.7:22: no route"
-	refusal := &gateway.Refusal{Status: 503, Message: "no hive has it", Detail: "no hive has it: " + secret}
-	may := func(yes bool) func(context.Context) bool { return func(context.Context) bool { return yes } }
+	apiErr := &gateway.APIError{Status: 503, Message: "no hive has it", Detail: "no hive has it: " + secret}
+	allow := func(ok bool) func(context.Context) bool { return func(context.Context) bool { return ok } }
 	for name, test := range map[string]struct {
-		err   error
-		may   func(context.Context) bool
-		plain string
-		told  bool
+		err     error
+		show    func(context.Context) bool
+		message string
+		detail  bool
 	}{
-		"unasked":               {refusal, nil, "no hive has it", false},
-		"somebody":              {refusal, may(false), "no hive has it", false},
-		"somebody who may know": {refusal, may(true), "no hive has it", true},
-		"wrapped":               {fmt.Errorf("really: %w", refusal), may(false), "no hive has it", false},
-		"any other error":       {errors.New(secret), may(false), "no worker could be found", false},
-		"any other, who may":    {errors.New(secret), may(true), "no worker could be found", true},
+		"no ShowDetail":        {apiErr, nil, "no hive has it", false},
+		"denied":               {apiErr, allow(false), "no hive has it", false},
+		"allowed":              {apiErr, allow(true), "no hive has it", true},
+		"wrapped":              {fmt.Errorf("really: %w", apiErr), allow(false), "no hive has it", false},
+		"other error, denied":  {errors.New(secret), allow(false), "no worker is available", false},
+		"other error, allowed": {errors.New(secret), allow(true), "no worker is available", true},
 	} {
-		url, seen := front(t, &fleet{err: test.err}, gateway.Options{MayKnow: test.may})
-		_, body := ask(t, "POST", url+"/v1/completions", hello)
+		url, samples := startGateway(t, &router{err: test.err}, gateway.Options{ShowDetail: test.show})
+		_, body := do(t, "POST", url+"/v1/completions", hello)
 		e := errorIn(t, body)
-		if strings.Contains(body, secret) != test.told || !test.told && e.Message != test.plain {
-			t.Errorf("%s: told %q", name, e.Message)
+		if strings.Contains(body, secret) != test.detail || !test.detail && e.Message != test.message {
+			t.Errorf("%s: message = %q, want %q, detail shown: %t", name, e.Message, test.message, test.detail)
 		}
-		if s := seen.next(t); !strings.Contains(s.Err.Error(), secret) {
-			t.Errorf("%s: the log gets %v", name, s.Err)
+		if s := samples.next(t); !strings.Contains(s.Err.Error(), secret) {
+			t.Errorf("%s: sample error = %v, want the detail", name, s.Err)
 		}
 	}
 }
 
-// hangsUp is a worker that answers the first request of a connection, and closes it
-// when the second comes, as if it had closed it just before.
-func hangsUp(t *testing.T, always bool) (address string) {
+// startClosingServer starts a worker that answers the first request of a connection and
+// closes the connection on the second one. With always set, later connections are closed
+// on their first request.
+func startClosingServer(t *testing.T, always bool) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
-	serve := func(conn net.Conn, answers int) {
+	serve := func(conn net.Conn, responses int) {
 		defer conn.Close()
 		in := bufio.NewReader(conn)
-		for range answers {
+		for range responses {
 			r, err := http.ReadRequest(in)
 			if err != nil {
 				return
@@ -247,41 +250,42 @@ func hangsUp(t *testing.T, always bool) (address string) {
 			if err != nil {
 				return
 			}
-			answers := 1
+			responses := 1
 			if always && n > 0 {
-				answers = 0
+				responses = 0
 			}
-			go serve(conn, answers)
+			go serve(conn, responses)
 		}
 	}()
 	return l.Addr().String()
 }
 
-// A connection that was kept and is closed when it is used says nothing of its worker,
-// which is asked again. One that was made for the request does.
-func TestKeptConnectionIsClosed(t *testing.T) {
+// TestStaleConnection checks that a kept-alive connection that the worker closed is
+// retried on the same worker, and that a new connection that is closed counts as a
+// failure.
+func TestStaleConnection(t *testing.T) {
 	t.Parallel()
-	for _, gone := range []bool{false, true} {
+	for _, down := range []bool{false, true} {
 		b := worker(t, "w1", nil)
-		b.URL = "http://" + hangsUp(t, gone)
-		f := &fleet{backends: []gateway.Backend{b}}
-		url, seen := front(t, f, gateway.Options{})
+		b.URL = "http://" + startClosingServer(t, down)
+		f := &router{backends: []gateway.Backend{b}}
+		url, samples := startGateway(t, f, gateway.Options{})
 		want := http.StatusOK
 		for i := range 3 {
-			resp, body := ask(t, "POST", url+"/v1/completions", hello)
+			resp, body := do(t, "POST", url+"/v1/completions", hello)
 			if resp.StatusCode != want || want == http.StatusOK && body != "fine" {
-				t.Errorf("request %d, gone %v: %s %s", i, gone, resp.Status, body)
+				t.Errorf("request %d, down %t: response = %s %q, want status %d", i, down, resp.Status, body, want)
 			}
-			if s := seen.next(t); s.Retries != 0 || (s.Err == nil) != (want == http.StatusOK) {
-				t.Errorf("request %d, gone %v: %+v", i, gone, s)
+			if s := samples.next(t); s.Retries != 0 || (s.Err == nil) != (want == http.StatusOK) {
+				t.Errorf("request %d, down %t: sample = %+v, want no retries, error only if down", i, down, s)
 			}
-			if gone {
+			if down {
 				want = http.StatusServiceUnavailable
 			}
 		}
-		for i, err := range f.results() {
-			if failed := i > 0 && gone; (err != nil) != failed {
-				t.Errorf("request %d, gone %v: given back with %v", i, gone, err)
+		for i, err := range f.releases() {
+			if failed := i > 0 && down; (err != nil) != failed {
+				t.Errorf("request %d, down %t: Release(%v), want an error: %t", i, down, err, failed)
 			}
 		}
 	}

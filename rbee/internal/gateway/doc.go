@@ -1,8 +1,8 @@
-// Package gateway is the front of a fleet of workers: one address that speaks
-// OpenAI's API and passes each request to a worker that serves its model.
+// Package gateway serves OpenAI's API at one address. It forwards each request to a
+// worker that serves the requested model.
 //
-//	GET  /v1/models                 the models there are
-//	GET  /v1/models/{id}            one of them; an id may hold slashes
+//	GET  /v1/models                 list of models
+//	GET  /v1/models/{id}            one model; the id may contain slashes
 //	POST /v1/chat/completions       JSON, may stream
 //	POST /v1/completions            JSON, may stream
 //	POST /v1/responses              JSON, may stream
@@ -10,66 +10,64 @@
 //	POST /v1/rerank                 JSON
 //	POST /v1/images/generations     JSON
 //	POST /v1/audio/speech           JSON
-//	POST /v1/audio/transcriptions   a form
-//	POST /v1/audio/translations     a form
+//	POST /v1/audio/transcriptions   multipart form
+//	POST /v1/audio/translations     multipart form
 //
-// Which worker that is, a [Fleet] says; which models there are, too. Errors of
-// the gateway's own have OpenAI's shape: {"error":{"message","type","param","code"}}.
+// A [Router] selects the worker and lists the models. Errors of the gateway itself have
+// OpenAI's format: {"error":{"message","type","param","code"}}.
 //
-// # Byte for byte
+// # Request and response bodies
 //
-// The gateway understands as little as it can, so engines may know more than it
-// does. It reads a body into memory and finds the value of "model" in it without
-// decoding the rest; what it sends on is what it was sent. The only change it
-// ever makes is another name for the model, where a worker calls it otherwise
-// ([Backend].Name). The answer is passed on as it comes, each piece at once if it
-// is a stream.
+// The gateway interprets as little as possible, so that engines can support more than
+// the gateway knows. It reads a request body into memory and locates the value of
+// "model" without decoding the rest. It forwards the body unchanged, except that it
+// replaces the name of the model if the worker uses another one ([Backend].Name). It
+// forwards the response as it arrives, and flushes each piece of a stream.
 //
-// Bodies are the memory that a gateway takes: those of all requests together have a
-// limit, [Options].MaxBodies, and each is let go of when its answer begins.
+// [Options].MaxBodyMemory limits the total size of the request bodies in memory. A body
+// is released when the response to it starts.
 //
-// Headers are passed on too, without those that concern one connection only and
-// without those that let the client in here: Authorization, X-Api-Key, Cookie.
-// Every request has an id in X-Request-Id, the client's or a new one; worker and
-// client see the same.
+// Headers are forwarded too, without hop-by-hop headers and without the credentials of
+// the client: Authorization, X-Api-Key, Cookie. Every request has an id in X-Request-Id,
+// which the client may set. Worker and client receive the same id.
 //
-// # When a worker fails
+// # Worker failures
 //
-// Until the client has been sent the first byte, another worker can be asked
-// instead, and is: when a worker cannot be reached, breaks off before its
-// first byte, answers 502, 503 or 504, or a hive on the way says with X-Rbee-Error
-// that the worker is not there. After three workers the client is told. All other
-// answers, errors too, are the engine's own and the client's to see. A connection that
-// was kept and turns out to be closed says nothing of its worker, which is asked once
-// more before it counts as failed.
+// Before the first byte of the response, the gateway retries a failed request on another
+// worker. A request fails if the worker cannot be reached, if the connection breaks
+// before the first byte, if the worker responds with 502, 503 or 504, or if a hive
+// reports with X-Rbee-Error that it does not run the worker. After three workers the
+// client receives an error. All other responses of the engine are forwarded, including
+// errors. A kept-alive connection that turns out to be closed does not count as a
+// failure: the gateway tries the same worker once more on a new connection.
 //
-// Later it is too late: an answer must not have two authors. A stream of events
-// then ends with an event that holds an error and without "[DONE]"; from any other
-// answer the connection is cut, so that nobody takes a half for the whole.
+// After the first byte the gateway does not retry, because the response would mix the
+// output of two workers. A broken event stream ends with an event that contains an error, and
+// without "[DONE]". For any other broken response the gateway closes the connection, so
+// that the client detects the truncation.
 //
-// # When a client fails
+// # Client failures
 //
-// A client that leaves takes its request with it: the worker sees it canceled and
-// can stop. One that stays but does not read, or send, is cut after
-// [Options].WriteTimeout, and one whose body comes slower than 16 KiB a second, too.
-// All have the status 499 in the [Sample].
+// When a client disconnects, its request to the worker is canceled. The gateway
+// disconnects a client that neither reads nor sends for [Options].WriteTimeout, and one
+// that sends its body at less than 16 KiB per second. All of these have the status 499
+// in the [Sample].
 //
-// # What is told
+// # Error details
 //
-// Why there is no worker may take many words, with the names and addresses of
-// machines. Those go into [Refusal].Detail: to the log, and to those of whom
-// [Options].MayKnow says so.
+// The reason why no worker is available can contain names and addresses of machines. It
+// is stored in [APIError].Detail, which is logged, and returned only to clients for which
+// [Options].ShowDetail returns true.
 //
-// # Staying close
+// # Conversation affinity
 //
-// Engines keep what they computed for the beginning of a conversation. To let a
-// fleet send a conversation where its beginning is, [Wish].Affinity is a hash of
-// all up to the first message of the user, which each later request repeats. It is
-// the same after a restart.
+// Engines cache the state of a conversation's beginning. [RouteRequest].Affinity is a hash
+// of all messages up to the user's first message, which later requests of the same
+// conversation repeat. The hash is stable across restarts.
 //
-// # Guarding
+// # Authentication
 //
-// There is no authentication here: wrap the handler. What is left of a body that was
-// refused is the wrapper's to take. Limits on the time to read a request's header, and
-// the body of one that is refused unread, are the [net/http.Server]'s.
+// The handler does not authenticate: wrap it. The wrapper must also drain the rest of a
+// rejected request's body. Time limits for request headers, and for bodies of requests
+// that are rejected unread, belong to the [net/http.Server].
 package gateway

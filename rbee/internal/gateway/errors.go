@@ -9,69 +9,69 @@ import (
 	"time"
 )
 
-// Refusal is an error that the client is told.
-type Refusal struct {
-	Status     int           // of the answer
-	Type       string        // such as "invalid_request_error"; empty: the one that goes with the status
+// APIError is an error response in OpenAI's format.
+type APIError struct {
+	Status     int           // HTTP status
+	Type       string        // such as "invalid_request_error"; empty selects the type for Status
 	Code       string        // such as "model_not_found"; may be empty
-	Message    string        // for people
-	Detail     string        // the whole story, for the log and for those who may know ([Options].MayKnow), in place of Message; empty: Message is all
-	RetryAfter time.Duration // when to come again; 0: unsaid
+	Message    string        // text for people
+	Detail     string        // replaces Message in logs, and for clients that [Options].ShowDetail accepts; may be empty
+	RetryAfter time.Duration // value of the Retry-After header; 0 omits it
 
-	param string // the field of the request that is wrong
+	param string // invalid field of the request
 }
 
-// Error is the whole story.
-func (r *Refusal) Error() string { return r.text(true) }
+// Error returns the message with all details.
+func (r *APIError) Error() string { return r.message(true) }
 
-// text is what somebody is told.
-func (r *Refusal) text(mayKnow bool) string {
-	if mayKnow && r.Detail != "" {
+// message returns Detail, if withDetail is set, or Message.
+func (r *APIError) message(withDetail bool) string {
+	if withDetail && r.Detail != "" {
 		return r.Detail
 	}
 	return r.Message
 }
 
-func refusalf(status int, code, format string, args ...any) *Refusal {
-	return &Refusal{Status: status, Code: code, Message: fmt.Sprintf(format, args...)}
+func apiErrorf(status int, code, format string, args ...any) *APIError {
+	return &APIError{Status: status, Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
-// badModel refuses a request whose model cannot be made out.
-func badModel(format string, args ...any) *Refusal {
-	no := refusalf(http.StatusBadRequest, "", format, args...)
-	no.param = "model"
-	return no
+// modelError returns the error for a request without a valid model.
+func modelError(format string, args ...any) *APIError {
+	apiErr := apiErrorf(http.StatusBadRequest, "", format, args...)
+	apiErr.param = "model"
+	return apiErr
 }
 
-// overloaded refuses what there is no room for now.
-func overloaded(format string, args ...any) *Refusal {
-	no := refusalf(http.StatusServiceUnavailable, "overloaded", format, args...)
-	no.RetryAfter = time.Second
-	return no
+// overloadedError returns the error for a request that exceeds a limit of the server.
+func overloadedError(format string, args ...any) *APIError {
+	apiErr := apiErrorf(http.StatusServiceUnavailable, "overloaded", format, args...)
+	apiErr.RetryAfter = time.Second
+	return apiErr
 }
 
-// checkName refuses a model's name of so many bytes if they are too many to be written
-// into logs and answers. No model has such a name.
-func checkName(size int) error {
-	if size > maxModel {
-		return badModel("the model's name has more than %d bytes", maxModel)
+// checkModelLength rejects a model name that is too long for logs and responses. size is
+// in bytes.
+func checkModelLength(size int) error {
+	if size > maxModelName {
+		return modelError("invalid model: want at most %d bytes", maxModelName)
 	}
 	return nil
 }
 
-// asRefusal is what a client is told of err.
-func asRefusal(err error) *Refusal {
-	var no *Refusal
-	if errors.As(err, &no) {
-		return no
+// asAPIError returns the response for err.
+func asAPIError(err error) *APIError {
+	var apiErr *APIError
+	if errors.As(err, &apiErr) {
+		return apiErr
 	}
-	no = refusalf(http.StatusServiceUnavailable, "", "no worker could be found")
-	no.Detail = fmt.Sprintf("%s: %v", no.Message, err)
-	return no
+	apiErr = apiErrorf(http.StatusServiceUnavailable, "", "no worker is available")
+	apiErr.Detail = fmt.Sprintf("%s: %v", apiErr.Message, err)
+	return apiErr
 }
 
-// typeOf is the word that goes with a status.
-func typeOf(status int) string {
+// errorType returns OpenAI's error type for a status.
+func errorType(status int) string {
 	switch {
 	case status == http.StatusNotFound:
 		return "not_found_error"
@@ -87,10 +87,10 @@ func typeOf(status int) string {
 	return "invalid_request_error"
 }
 
-// json writes the refusal as OpenAI does, for somebody who may know all of it or not.
-func (r *Refusal) json(mayKnow bool) []byte {
-	type text *string // null, if there is none
-	orNull := func(s string) text {
+// json returns the response body in OpenAI's format, with Detail if withDetail is set.
+func (r *APIError) json(withDetail bool) []byte {
+	type nullable *string // nil is null
+	orNull := func(s string) nullable {
 		if s == "" {
 			return nil
 		}
@@ -98,23 +98,23 @@ func (r *Refusal) json(mayKnow bool) []byte {
 	}
 	kind := r.Type
 	if kind == "" {
-		kind = typeOf(r.Status)
+		kind = errorType(r.Status)
 	}
 	var body struct {
 		Error struct {
-			Message string `json:"message"`
-			Type    string `json:"type"`
-			Param   text   `json:"param"`
-			Code    text   `json:"code"`
+			Message string   `json:"message"`
+			Type    string   `json:"type"`
+			Param   nullable `json:"param"`
+			Code    nullable `json:"code"`
 		} `json:"error"`
 	}
-	body.Error.Message, body.Error.Type, body.Error.Param, body.Error.Code = r.text(mayKnow), kind, orNull(r.param), orNull(r.Code)
-	data, _ := json.Marshal(body) // strings can always be written
+	body.Error.Message, body.Error.Type, body.Error.Param, body.Error.Code = r.message(withDetail), kind, orNull(r.param), orNull(r.Code)
+	data, _ := json.Marshal(body) // never fails for strings
 	return data
 }
 
-// Write responds with the refusal, for a client that may not know all of it.
-func (r *Refusal) Write(w http.ResponseWriter) {
+// Write sends the error as a response, without Detail.
+func (r *APIError) Write(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
 	if r.RetryAfter > 0 {
 		w.Header().Set("Retry-After", r.retryAfter())
@@ -123,45 +123,46 @@ func (r *Refusal) Write(w http.ResponseWriter) {
 	_, _ = w.Write(r.json(false))
 }
 
-// retryAfter is the header's value: whole seconds, so that nobody comes too early.
-func (r *Refusal) retryAfter() string {
+// retryAfter returns the value of the Retry-After header in seconds, rounded up.
+func (r *APIError) retryAfter() string {
 	return strconv.Itoa(int((r.RetryAfter + time.Second - 1) / time.Second))
 }
 
-// WorkerError is a worker that failed at a request.
+// WorkerError reports that a worker failed to serve a request.
 type WorkerError struct {
 	Worker, Hive string
-	Status       int   // what it answered; 0: nothing, or it broke off
-	Err          error // why
+	Status       int   // response status; 0 without a response or if it was cut off
+	Err          error // cause
 }
 
-// Error says which worker failed and why.
-func (e *WorkerError) Error() string { return e.brief() + ": " + e.Err.Error() }
+// Error returns the worker and the cause.
+func (e *WorkerError) Error() string { return e.summary() + ": " + e.Err.Error() }
 
-// Unwrap is why.
+// Unwrap returns the cause.
 func (e *WorkerError) Unwrap() error { return e.Err }
 
-// brief leaves out why, which may hold addresses that are no client's business.
-func (e *WorkerError) brief() string {
+// summary returns the message without the cause, which may contain addresses.
+func (e *WorkerError) summary() string {
 	name := "worker " + e.Worker
 	if e.Hive != "" {
 		name += " on hive " + e.Hive
 	}
 	if e.Status == 0 {
-		return name + " broke off or could not be reached"
+		return name + " closed the connection or could not be reached"
 	}
-	return fmt.Sprintf("%s answered %d %s", name, e.Status, http.StatusText(e.Status))
+	return fmt.Sprintf("%s returned %d %s", name, e.Status, http.StatusText(e.Status))
 }
 
-// refusal is what the client is told after so many tries, the last of which failed so.
-func (e *WorkerError) refusal(tries int) *Refusal {
-	no := refusalf(http.StatusBadGateway, "worker_failed", "%s, the last of %d tries", e.brief(), tries)
+// apiError returns the response for a request that failed on tries workers; e is the
+// last failure.
+func (e *WorkerError) apiError(tries int) *APIError {
+	apiErr := apiErrorf(http.StatusBadGateway, "worker_failed", "%s (last of %d attempts)", e.summary(), tries)
 	switch e.Status {
 	case http.StatusServiceUnavailable:
-		no.RetryAfter = time.Second
-		no.Status = e.Status
+		apiErr.RetryAfter = time.Second
+		apiErr.Status = e.Status
 	case http.StatusGatewayTimeout:
-		no.Status = e.Status
+		apiErr.Status = e.Status
 	}
-	return no
+	return apiErr
 }

@@ -13,44 +13,43 @@ import (
 	"time"
 )
 
-// exchange is one request and its answer.
+// exchange is one request and its response.
 type exchange struct {
 	*gateway
-	w       http.ResponseWriter
-	r       *http.Request
-	ctx     context.Context // the client is there
-	control *http.ResponseController
-	sample  Sample
-	began   bool // the answer: its status is sent
-	flush   bool // the answer, piece by piece
+	w          http.ResponseWriter
+	r          *http.Request
+	ctx        context.Context // canceled when the client disconnects
+	control    *http.ResponseController
+	sample     Sample
+	headerSent bool // the response has started
+	autoFlush  bool // flush after each write
 
-	asked *ask  // what a worker is asked; nil until it was read
-	held  int64 // of the budget, for its body
+	parsed   *apiRequest // nil until the request is read
+	reserved int64       // bytes of the budget
 }
 
 func newExchange(g *gateway, w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{gateway: g, w: w, r: r, ctx: r.Context(), control: http.NewResponseController(w)}
 	x.sample.Start = time.Now()
-	x.sample.RequestID = idOf(r.Header.Get(requestID))
-	w.Header().Set(requestID, x.sample.RequestID)
+	x.sample.RequestID = requestIDOf(r.Header.Get(requestIDHeader))
+	w.Header().Set(requestIDHeader, x.sample.RequestID)
 	return x
 }
 
-// idOf is the client's id for a request, if it is fit to be written anywhere, or a
-// new one.
-func idOf(theirs string) string {
-	odd := func(c rune) bool { return c <= ' ' || c > '~' }
-	if theirs != "" && len(theirs) <= 128 && !strings.ContainsFunc(theirs, odd) {
-		return theirs
+// requestIDOf returns the client's request id if it is valid, or a new one.
+func requestIDOf(clientID string) string {
+	invalid := func(c rune) bool { return c <= ' ' || c > '~' }
+	if clientID != "" && len(clientID) <= 128 && !strings.ContainsFunc(clientID, invalid) {
+		return clientID
 	}
 	var id [8]byte
 	_, _ = rand.Read(id[:]) // never fails
 	return hex.EncodeToString(id[:])
 }
 
-// end tells the observer.
-func (x *exchange) end() {
-	x.letGo()
+// finish releases the body and reports the exchange to the observer.
+func (x *exchange) finish() {
+	x.releaseBody()
 	if x.Observer == nil {
 		return
 	}
@@ -58,71 +57,71 @@ func (x *exchange) end() {
 	x.Observer.Observe(x.sample)
 }
 
-// allow refuses requests of other methods.
-func (x *exchange) allow(methods ...string) bool {
+// checkMethod responds with an error if the request has none of the methods.
+func (x *exchange) checkMethod(methods ...string) bool {
 	if slices.Contains(methods, x.r.Method) {
 		return true
 	}
 	allowed := strings.Join(methods, ", ")
 	x.w.Header().Set("Allow", allowed)
-	x.refuse(refusalf(http.StatusMethodNotAllowed, "method_not_allowed", "%s is not possible at %s, only %s", x.r.Method, x.r.URL.Path, allowed))
+	x.writeError(apiErrorf(http.StatusMethodNotAllowed, "method_not_allowed", "method %s is not allowed at %s: use %s", x.r.Method, x.r.URL.Path, allowed))
 	return false
 }
 
-// infer has a worker answer.
+// infer forwards the request to a worker.
 func (x *exchange) infer() {
 	defer x.inFlight.Add(-1)
 	if n := x.inFlight.Add(1); n > int64(x.MaxInFlight) {
-		x.refuse(overloaded("%d requests are under way already, which is the most", x.MaxInFlight))
+		x.writeError(overloadedError("the server is overloaded: %d requests are in progress", x.MaxInFlight))
 		return
 	}
 	a, err := x.read()
 	if err != nil {
-		x.refuse(err)
+		x.writeError(err)
 		return
 	}
-	x.asked, x.sample.Model, x.sample.Stream = a, a.model, a.stream
-	wish := Wish{Model: a.model, Path: x.sample.Path, Affinity: a.affinity, RequestID: x.sample.RequestID}
+	x.parsed, x.sample.Model, x.sample.Stream = a, a.model, a.stream
+	req := RouteRequest{Model: a.model, Path: x.sample.Path, Affinity: a.affinity, RequestID: x.sample.RequestID}
 	for {
-		lease, err := x.Fleet.Acquire(x.ctx, wish)
+		lease, err := x.Router.Acquire(x.ctx, req)
 		if err != nil {
-			x.refuse(err)
+			x.writeError(err)
 			return
 		}
-		x.sample.Model, x.sample.Hive, x.sample.Worker, x.sample.Retries = cmp.Or(lease.Model, a.model), lease.Hive, lease.Worker, len(wish.Avoid)
-		err = x.try(a, lease)
+		x.sample.Model, x.sample.Hive, x.sample.Worker, x.sample.Retries = cmp.Or(lease.Model, a.model), lease.Hive, lease.Worker, len(req.Exclude)
+		err = x.attempt(a, lease)
 		var failed *WorkerError
 		switch {
 		case err == nil:
 			return
 		case !errors.As(err, &failed):
-			x.leave(err)
+			x.abort(err)
 		}
 		x.sample.Err = err
-		wish.Avoid = append(wish.Avoid, cmp.Or(lease.Instance, lease.Worker))
-		x.Log.Warn("a worker failed", "request", x.sample.RequestID, "model", a.model, "hive", lease.Hive,
-			"worker", lease.Worker, "try", len(wish.Avoid), "answering", x.began, "error", err)
+		req.Exclude = append(req.Exclude, cmp.Or(lease.Instance, lease.Worker))
+		x.Log.Warn("worker failed", "request", x.sample.RequestID, "model", a.model, "hive", lease.Hive,
+			"worker", lease.Worker, "attempt", len(req.Exclude), "response_started", x.headerSent, "error", err)
 		switch {
-		case x.began:
-			x.breakOff(failed)
+		case x.headerSent:
+			x.writeStreamError(failed)
 			return
-		case len(wish.Avoid) == maxTries:
-			x.refuse(failed.refusal(maxTries))
+		case len(req.Exclude) == maxTries:
+			x.writeError(failed.apiError(maxTries))
 			return
 		}
 	}
 }
 
-// try has one worker answer. A [*WorkerError] says that the worker failed; any
-// other error, that the client did.
-func (x *exchange) try(a *ask, lease *Lease) (err error) {
+// attempt forwards the request to one worker. It returns a [*WorkerError] if the worker
+// failed, and any other error if the client did.
+func (x *exchange) attempt(a *apiRequest, lease *Lease) (err error) {
 	defer func() {
 		var failed *WorkerError
 		if errors.As(err, &failed) {
-			lease.Done(failed)
+			lease.Release(failed)
 			return
 		}
-		lease.Done(nil)
+		lease.Release(nil)
 	}()
 	resp, err := x.send(a, &lease.Backend)
 	if err != nil {
@@ -132,34 +131,33 @@ func (x *exchange) try(a *ask, lease *Lease) (err error) {
 	return x.relay(resp, &lease.Backend)
 }
 
-// fault is an error on the worker's side, unless the client has left: then it is
-// just what comes of that.
-func (x *exchange) fault(b *Backend, status int, err error) error {
-	if gone := x.ctx.Err(); gone != nil {
-		return fmt.Errorf("the client left: %w", gone)
+// workerError returns a [*WorkerError], unless the client has disconnected, which cancels
+// the request to the worker too.
+func (x *exchange) workerError(b *Backend, status int, err error) error {
+	if ctxErr := x.ctx.Err(); ctxErr != nil {
+		return fmt.Errorf("client disconnected: %w", ctxErr)
 	}
 	return &WorkerError{Worker: b.Worker, Hive: b.Hive, Status: status, Err: err}
 }
 
-// leave ends an exchange whose client has left. Should anybody still be there, the
-// cut connection tells that this is not an answer.
-func (x *exchange) leave(err error) {
-	x.sample.Status, x.sample.Err = statusLeft, err
+// abort ends an exchange whose client has disconnected, and closes the connection.
+func (x *exchange) abort(err error) {
+	x.sample.Status, x.sample.Err = statusClientClosed, err
 	panic(http.ErrAbortHandler)
 }
 
-// refuse answers with an error, if anybody is there.
-func (x *exchange) refuse(err error) {
-	if gone := x.ctx.Err(); gone != nil {
-		x.leave(fmt.Errorf("the client left: %w, before it was told: %w", gone, err))
+// writeError responds with an error, unless the client has disconnected.
+func (x *exchange) writeError(err error) {
+	if ctxErr := x.ctx.Err(); ctxErr != nil {
+		x.abort(fmt.Errorf("client disconnected: %w; unsent error: %w", ctxErr, err))
 	}
-	no := asRefusal(err)
-	if before := x.sample.Err; before != nil {
-		err = fmt.Errorf("%w, after %w", err, before)
+	apiErr := asAPIError(err)
+	if previous := x.sample.Err; previous != nil {
+		err = fmt.Errorf("%w (previous error: %w)", err, previous)
 	}
 	x.sample.Err = err
-	if no.RetryAfter > 0 {
-		x.w.Header().Set("Retry-After", no.retryAfter())
+	if apiErr.RetryAfter > 0 {
+		x.w.Header().Set("Retry-After", apiErr.retryAfter())
 	}
-	x.reply(no.Status, no.json(x.MayKnow != nil && x.MayKnow(x.ctx)))
+	x.writeJSON(apiErr.Status, apiErr.json(x.ShowDetail != nil && x.ShowDetail(x.ctx)))
 }

@@ -16,8 +16,9 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
-// aborting breaks off after some bytes, as a worker does that is killed.
-func aborting(header http.Header, text string) http.HandlerFunc {
+// abortAfter returns a worker that writes text and closes the connection, like a worker
+// that is killed.
+func abortAfter(header http.Header, text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		for name, values := range header {
 			w.Header()[name] = values
@@ -28,34 +29,35 @@ func aborting(header http.Header, text string) http.HandlerFunc {
 	}
 }
 
-func status(code int, hive string) http.HandlerFunc {
+func respondStatus(code int, hive string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if hive != "" {
 			w.Header().Set("X-Rbee-Error", hive)
 		}
 		w.WriteHeader(code)
-		_, _ = io.WriteString(w, "its own words")
+		_, _ = io.WriteString(w, "engine error")
 	}
 }
 
-// Until the first byte another worker is asked, with the same body.
+// TestRetry checks that a request that fails before the first byte is sent to another
+// worker, with the same body.
 func TestRetry(t *testing.T) {
 	t.Parallel()
 	events := http.Header{"Content-Type": {"text/event-stream"}}
 	for name, test := range map[string]struct {
-		first  http.HandlerFunc // nil: nothing listens
-		status int              // that the error tells of
+		first  http.HandlerFunc // nil if nothing listens
+		status int              // in the WorkerError
 	}{
-		"not there":          {nil, 0},
-		"breaks off at once": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 0},
-		"breaks off in time": {aborting(http.Header{"Content-Length": {"10"}}, ""), 0},
-		"an empty stream":    {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "text/event-stream") }, 0},
-		"a broken stream":    {aborting(events, ""), 0},
-		"502":                {status(502, ""), 502},
-		"503":                {status(503, ""), 503},
-		"504":                {status(504, ""), 504},
-		"the hive's 404":     {status(404, "not_found"), 404},
-		"the hive's 401":     {status(401, "forbidden"), 401},
+		"no listener":         {nil, 0},
+		"closed at once":      {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 0},
+		"closed after header": {abortAfter(http.Header{"Content-Length": {"10"}}, ""), 0},
+		"empty stream":        {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "text/event-stream") }, 0},
+		"truncated stream":    {abortAfter(events, ""), 0},
+		"502":                 {respondStatus(502, ""), 502},
+		"503":                 {respondStatus(503, ""), 503},
+		"504":                 {respondStatus(504, ""), 504},
+		"404 of the hive":     {respondStatus(404, "not_found"), 404},
+		"401 of the hive":     {respondStatus(401, "forbidden"), 401},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -68,119 +70,121 @@ func TestRetry(t *testing.T) {
 				l.Close()
 				first.URL = "http://" + l.Addr().String()
 			}
-			requests := make(chan got, 1)
-			second := worker(t, "w2", catching(requests, func(w http.ResponseWriter) { _, _ = io.WriteString(w, "fine") }))
-			f := &fleet{backends: []gateway.Backend{first, second}}
-			url, seen := front(t, f, gateway.Options{})
-			resp, body := ask(t, "POST", url+"/v1/chat/completions", hello)
+			requests := make(chan request, 1)
+			second := worker(t, "w2", recordRequests(requests, func(w http.ResponseWriter) { _, _ = io.WriteString(w, "fine") }))
+			f := &router{backends: []gateway.Backend{first, second}}
+			url, samples := startGateway(t, f, gateway.Options{})
+			resp, body := do(t, "POST", url+"/v1/chat/completions", hello)
 			if r := wait(t, requests, "request"); resp.StatusCode != http.StatusOK || body != "fine" || r.body != hello {
-				t.Errorf("%s %q for %q", resp.Status, body, r.body)
+				t.Errorf("response = %s %q to a request with body %q, want 200 fine to %q", resp.Status, body, r.body, hello)
 			}
-			if s := seen.next(t); s.Retries != 1 || s.Worker != "w2" || s.Status != 200 {
-				t.Errorf("%+v", s)
+			if s := samples.next(t); s.Retries != 1 || s.Worker != "w2" || s.Status != 200 {
+				t.Errorf("sample = %+v, want 1 retry, worker w2, status 200", s)
 			}
-			done := f.results()
+			released := f.releases()
 			var failed *gateway.WorkerError
-			if len(done) != 2 || !errors.As(done[0], &failed) || done[1] != nil {
-				t.Fatalf("given back with %v", done)
+			if len(released) != 2 || !errors.As(released[0], &failed) || released[1] != nil {
+				t.Fatalf("Release() errors = %v, want a WorkerError and nil", released)
 			}
 			if failed.Worker != "w1" || failed.Hive != "gpu-1" || failed.Status != test.status {
-				t.Errorf("%+v", failed)
+				t.Errorf("WorkerError = %+v, want worker w1 on gpu-1 with status %d", failed, test.status)
 			}
-			if w := f.asked(); len(w[0].Avoid) != 0 || fmt.Sprint(w[1].Avoid) != "[w1]" {
-				t.Errorf("%+v", w)
+			if w := f.requested(); len(w[0].Exclude) != 0 || fmt.Sprint(w[1].Exclude) != "[w1]" {
+				t.Errorf("Acquire() requests = %+v, want none and then w1 excluded", w)
 			}
 		})
 	}
 }
 
-// What an engine answers is the client's to see, errors too.
+// TestEngineErrors checks that the client receives error responses of the engine
+// unchanged.
 func TestEngineErrors(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{400, 401, 404, 429, 500, 501} {
-		f := &fleet{backends: []gateway.Backend{worker(t, "w1", status(code, ""))}}
-		url, seen := front(t, f, gateway.Options{})
-		resp, body := ask(t, "POST", url+"/v1/chat/completions", hello)
-		if resp.StatusCode != code || body != "its own words" {
-			t.Errorf("%s %q", resp.Status, body)
+		f := &router{backends: []gateway.Backend{worker(t, "w1", respondStatus(code, ""))}}
+		url, samples := startGateway(t, f, gateway.Options{})
+		resp, body := do(t, "POST", url+"/v1/chat/completions", hello)
+		if resp.StatusCode != code || body != "engine error" {
+			t.Errorf("response = %s %q, want %d and the engine's body", resp.Status, body, code)
 		}
-		if s := seen.next(t); s.Status != code || s.Err != nil || f.results()[0] != nil {
-			t.Errorf("%+v, given back with %v", s, f.results())
+		if s := samples.next(t); s.Status != code || s.Err != nil || f.releases()[0] != nil {
+			t.Errorf("sample = %+v, Release() errors = %v, want status %d and no errors", s, f.releases(), code)
 		}
 	}
 }
 
-// Three workers are asked, no more.
-func TestTries(t *testing.T) {
+// TestMaxTries checks that a request is sent to three workers at most.
+func TestMaxTries(t *testing.T) {
 	t.Parallel()
 	for code, want := range map[int]int{502: 502, 503: 503, 504: 504} {
 		var list []gateway.Backend
 		for i := range 4 {
-			list = append(list, worker(t, fmt.Sprint("w", i+1), status(code, "")))
+			list = append(list, worker(t, fmt.Sprint("w", i+1), respondStatus(code, "")))
 		}
-		f := &fleet{backends: list}
-		url, seen := front(t, f, gateway.Options{})
-		resp, body := ask(t, "POST", url+"/v1/chat/completions", hello)
+		f := &router{backends: list}
+		url, samples := startGateway(t, f, gateway.Options{})
+		resp, body := do(t, "POST", url+"/v1/chat/completions", hello)
 		e := errorIn(t, body)
-		if resp.StatusCode != want || !strings.Contains(e.Message, "worker w3 on hive gpu-1 answered") || e.Type != "server_error" || (resp.Header.Get("Retry-After") == "1") != (want == 503) {
-			t.Errorf("%s %v %s", resp.Status, resp.Header, body)
+		if resp.StatusCode != want || !strings.Contains(e.Message, "worker w3 on hive gpu-1 returned") || e.Type != "server_error" || (resp.Header.Get("Retry-After") == "1") != (want == 503) {
+			t.Errorf("response = %s %v %s, want %d and an error about w3", resp.Status, resp.Header, body, want)
 		}
 		var failed *gateway.WorkerError
-		if s := seen.next(t); s.Retries != 2 || s.Status != want || !errors.As(s.Err, &failed) || len(f.results()) != 3 {
-			t.Errorf("%+v", s)
+		if s := samples.next(t); s.Retries != 2 || s.Status != want || !errors.As(s.Err, &failed) || len(f.releases()) != 3 {
+			t.Errorf("sample = %+v, want 2 retries, status %d and a WorkerError", s, want)
 		}
 	}
 
-	// Where there is no other, the fleet's word goes.
-	url, seen := front(t, &fleet{backends: []gateway.Backend{worker(t, "w1", status(502, ""))}}, gateway.Options{})
-	resp, body := ask(t, "POST", url+"/v1/chat/completions", hello)
+	// Without another worker the client receives the router's error.
+	url, samples := startGateway(t, &router{backends: []gateway.Backend{worker(t, "w1", respondStatus(502, ""))}}, gateway.Options{})
+	resp, body := do(t, "POST", url+"/v1/chat/completions", hello)
 	if e := errorIn(t, body); resp.StatusCode != http.StatusServiceUnavailable || e.Message != "no other worker" {
-		t.Errorf("%s %s", resp.Status, body)
+		t.Errorf("response = %s %s, want 503 no other worker", resp.Status, body)
 	}
-	if s := seen.next(t); !strings.Contains(s.Err.Error(), "no other worker, after worker w1 on hive gpu-1 answered 502 Bad Gateway") {
-		t.Errorf("%v", s.Err)
+	if s := samples.next(t); !strings.Contains(s.Err.Error(), "no other worker (previous error: worker w1 on hive gpu-1 returned 502 Bad Gateway") {
+		t.Errorf("sample error = %v, want both errors", s.Err)
 	}
 }
 
-// A stream that is cut ends with an error, and nobody else is asked to go on.
-func TestCutStream(t *testing.T) {
+// TestTruncatedStream checks that a truncated stream ends with an error event and is not
+// continued by another worker.
+func TestTruncatedStream(t *testing.T) {
 	t.Parallel()
 	events := http.Header{"Content-Type": {"text/event-stream; charset=utf-8"}}
 	for name, test := range map[string]struct {
-		first http.HandlerFunc
-		path  string
-		whole bool
+		first    http.HandlerFunc
+		path     string
+		complete bool
 	}{
-		"broken":                   {aborting(events, "data: {\"a\":1}\n\ndata: {"), "/v1/chat/completions", false},
-		"broken elsewhere":         {aborting(events, "data: {\"a\":1}\n\n"), "/v1/responses", false},
-		"ended early":              {plain(events, "data: {\"a\":1}\n\n"), "/v1/completions", false},
-		"ended":                    {plain(events, "data: {\"a\":1}\n\ndata: [DONE]\n\n"), "/v1/chat/completions", true},
-		"ended as that API's does": {plain(events, "event: response.completed\ndata: {\"a\":1}\n\n"), "/v1/responses", true},
+		"broken":                 {abortAfter(events, "data: {\"a\":1}\n\ndata: {"), "/v1/chat/completions", false},
+		"broken responses API":   {abortAfter(events, "data: {\"a\":1}\n\n"), "/v1/responses", false},
+		"no end marker":          {respondWith(events, "data: {\"a\":1}\n\n"), "/v1/completions", false},
+		"complete":               {respondWith(events, "data: {\"a\":1}\n\ndata: [DONE]\n\n"), "/v1/chat/completions", true},
+		"complete responses API": {respondWith(events, "event: response.completed\ndata: {\"a\":1}\n\n"), "/v1/responses", true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := &fleet{backends: []gateway.Backend{worker(t, "w1", test.first), worker(t, "w2", plain(events, "again"))}}
-			url, seen := front(t, f, gateway.Options{})
-			resp, body := ask(t, "POST", url+test.path, hello)
-			_, event, cut := strings.Cut(body, "\n\ndata: {\"error\"")
-			if resp.StatusCode != http.StatusOK || !strings.Contains(body, "data: {\"a\":1}\n\n") || cut == test.whole {
-				t.Fatalf("%s %q", resp.Status, body)
+			f := &router{backends: []gateway.Backend{worker(t, "w1", test.first), worker(t, "w2", respondWith(events, "again"))}}
+			url, samples := startGateway(t, f, gateway.Options{})
+			resp, body := do(t, "POST", url+test.path, hello)
+			_, event, hasError := strings.Cut(body, "\n\ndata: {\"error\"")
+			if resp.StatusCode != http.StatusOK || !strings.Contains(body, "data: {\"a\":1}\n\n") || hasError == test.complete {
+				t.Fatalf("response = %s %q, want 200, complete: %t", resp.Status, body, test.complete)
 			}
-			s := seen.next(t)
-			if s.Status != 200 || s.Retries != 0 || !s.Stream || (s.Err == nil) != test.whole || (f.results()[0] == nil) != test.whole || len(f.asked()) != 1 {
-				t.Errorf("%+v, given back with %v", s, f.results())
+			s := samples.next(t)
+			if s.Status != 200 || s.Retries != 0 || !s.Stream || (s.Err == nil) != test.complete || (f.releases()[0] == nil) != test.complete || len(f.requested()) != 1 {
+				t.Errorf("sample = %+v, Release() errors = %v, want status 200, one attempt, complete: %t", s, f.releases(), test.complete)
 			}
-			if test.whole {
+			if test.complete {
 				return
 			}
 			if e := errorIn(t, `{"error"`+event); e.Type != "server_error" || *e.Code != "worker_failed" || !strings.HasSuffix(body, "}\n\n") {
-				t.Errorf("%q", body)
+				t.Errorf("body = %q, want an error event with code worker_failed at the end", body)
 			}
 		})
 	}
 }
 
-func plain(header http.Header, text string) http.HandlerFunc {
+func respondWith(header http.Header, text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		for name, values := range header {
 			w.Header()[name] = values
@@ -189,95 +193,96 @@ func plain(header http.Header, text string) http.HandlerFunc {
 	}
 }
 
-// Any other answer that breaks off does so for the client as well.
-func TestCutAnswer(t *testing.T) {
+// TestTruncatedResponse checks that the connection to the client is closed if a response
+// other than an event stream is truncated.
+func TestTruncatedResponse(t *testing.T) {
 	t.Parallel()
-	packed := http.Header{"Content-Type": {"text/event-stream"}, "Content-Encoding": {"gzip"}}
+	compressed := http.Header{"Content-Type": {"text/event-stream"}, "Content-Encoding": {"gzip"}}
 	for name, h := range map[string]http.HandlerFunc{
-		"with a length":    aborting(http.Header{"Content-Length": {"1000"}}, "half of it"),
-		"without":          aborting(nil, "half of it"),
-		"a packed stream":  aborting(packed, "half of it"),
-		"shorter than 100": plain(http.Header{"Content-Length": {"100"}}, "half of it"),
+		"Content-Length":    abortAfter(http.Header{"Content-Length": {"1000"}}, "half of it"),
+		"no Content-Length": abortAfter(nil, "half of it"),
+		"compressed stream": abortAfter(compressed, "half of it"),
+		"short body":        respondWith(http.Header{"Content-Length": {"100"}}, "half of it"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := &fleet{backends: []gateway.Backend{worker(t, "w1", h)}}
-			url, seen := front(t, f, gateway.Options{})
+			f := &router{backends: []gateway.Backend{worker(t, "w1", h)}}
+			url, samples := startGateway(t, f, gateway.Options{})
 			client := &http.Client{Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}
 			resp, err := client.Post(url+"/v1/audio/speech", "application/json", strings.NewReader(hello))
-			if err == nil { // it may break off before anything came
+			if err == nil { // the connection may be closed before the header
 				defer resp.Body.Close()
 				_, err = io.ReadAll(resp.Body)
 			}
 			if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-				t.Errorf("%v", err)
+				t.Errorf("Post() and read: error = %v, want EOF or unexpected EOF", err)
 			}
-			if s := seen.next(t); s.Status != 200 || s.Err == nil || f.results()[0] == nil {
-				t.Errorf("%+v, given back with %v", s, f.results())
+			if s := samples.next(t); s.Status != 200 || s.Err == nil || f.releases()[0] == nil {
+				t.Errorf("sample = %+v, Release() errors = %v, want status 200 and errors", s, f.releases())
 			}
 		})
 	}
 }
 
-// A client that leaves takes its request with it, whatever it waits for.
-func TestClientLeaves(t *testing.T) {
+// TestClientDisconnects checks that the request to the worker is canceled.
+func TestClientDisconnects(t *testing.T) {
 	t.Parallel()
-	for name, began := range map[string]bool{"before the answer": false, "in the middle of it": true} {
+	for name, started := range map[string]bool{"before the response": false, "during the response": true} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			there, canceled := make(chan struct{}), make(chan struct{})
+			received, canceled := make(chan struct{}), make(chan struct{})
 			b := worker(t, "w1", func(w http.ResponseWriter, r *http.Request) {
 				_, _ = io.Copy(io.Discard, r.Body)
-				if began {
+				if started {
 					w.Header().Set("Content-Type", "text/event-stream")
 					_, _ = io.WriteString(w, "data: 1\n\n")
 					w.(http.Flusher).Flush()
 				}
-				close(there)
+				close(received)
 				<-r.Context().Done()
 				close(canceled)
 			})
-			f := &fleet{backends: []gateway.Backend{b}}
-			url, seen := front(t, f, gateway.Options{})
-			leave := dial(t, url, hello)
-			wait(t, there, "request")
-			if began {
-				_, _ = bufio.NewReader(leave).ReadString('\n')
+			f := &router{backends: []gateway.Backend{b}}
+			url, samples := startGateway(t, f, gateway.Options{})
+			conn := dial(t, url, hello)
+			wait(t, received, "request")
+			if started {
+				_, _ = bufio.NewReader(conn).ReadString('\n')
 			}
-			leave.Close()
+			conn.Close()
 			wait(t, canceled, "cancellation")
-			if s := seen.next(t); s.Status != 499 || !errors.Is(s.Err, context.Canceled) || s.Retries != 0 {
-				t.Errorf("%+v", s)
+			if s := samples.next(t); s.Status != 499 || !errors.Is(s.Err, context.Canceled) || s.Retries != 0 {
+				t.Errorf("sample = %+v, want status 499, context.Canceled, no retries", s)
 			}
-			if done := f.results(); len(done) != 1 || done[0] != nil {
-				t.Errorf("given back with %v", done)
+			if released := f.releases(); len(released) != 1 || released[0] != nil {
+				t.Errorf("Release() errors = %v, want one nil", released)
 			}
 		})
 	}
-	t.Run("while a worker is found", func(t *testing.T) {
+	t.Run("during Acquire", func(t *testing.T) {
 		t.Parallel()
-		f := &fleet{hold: make(chan struct{}), came: make(chan struct{}, 1)}
-		url, seen := front(t, f, gateway.Options{})
+		f := &router{proceed: make(chan struct{}), waiting: make(chan struct{}, 1)}
+		url, samples := startGateway(t, f, gateway.Options{})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
-		ended := make(chan error)
+		done := make(chan error)
 		go func() {
 			r, _ := http.NewRequestWithContext(ctx, http.MethodPost, url+"/v1/completions", strings.NewReader(hello))
 			_, err := http.DefaultTransport.RoundTrip(r)
-			ended <- err
+			done <- err
 		}()
-		wait(t, f.came, "request")
+		wait(t, f.waiting, "request")
 		cancel()
-		if err := wait(t, ended, "end"); !errors.Is(err, context.Canceled) {
-			t.Error(err)
+		if err := wait(t, done, "end"); !errors.Is(err, context.Canceled) {
+			t.Errorf("RoundTrip() error = %v, want context.Canceled", err)
 		}
-		if s := seen.next(t); s.Status != 499 || s.Worker != "" || s.BytesOut != 0 {
-			t.Errorf("%+v", s)
+		if s := samples.next(t); s.Status != 499 || s.Worker != "" || s.BytesOut != 0 {
+			t.Errorf("sample = %+v, want status 499, no worker, no bytes", s)
 		}
 	})
 }
 
-// dial sends a request over a connection of its own, and reads nothing.
+// dial sends a request over a new connection and does not read the response.
 func dial(t *testing.T, url, body string) net.Conn {
 	t.Helper()
 	conn, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
@@ -289,7 +294,8 @@ func dial(t *testing.T, url, body string) net.Conn {
 	return conn
 }
 
-// A client that does not read is cut, and the worker with it.
+// TestClientDoesNotRead checks that a client that does not read is disconnected, and its
+// request to the worker is canceled.
 func TestClientDoesNotRead(t *testing.T) {
 	t.Parallel()
 	canceled := make(chan struct{})
@@ -302,46 +308,47 @@ func TestClientDoesNotRead(t *testing.T) {
 			}
 		}
 	})
-	f := &fleet{backends: []gateway.Backend{b}}
-	url, seen := front(t, f, gateway.Options{WriteTimeout: 100 * time.Millisecond})
+	f := &router{backends: []gateway.Backend{b}}
+	url, samples := startGateway(t, f, gateway.Options{WriteTimeout: 100 * time.Millisecond})
 	dial(t, url, hello)
 	wait(t, canceled, "cancellation")
-	if s := seen.next(t); s.Status != 499 || !errors.Is(s.Err, os.ErrDeadlineExceeded) {
-		t.Errorf("%+v", s)
+	if s := samples.next(t); s.Status != 499 || !errors.Is(s.Err, os.ErrDeadlineExceeded) {
+		t.Errorf("sample = %+v, want status 499 and a write timeout", s)
 	}
-	if done := f.results(); len(done) != 1 || done[0] != nil {
-		t.Errorf("given back with %v", done)
+	if released := f.releases(); len(released) != 1 || released[0] != nil {
+		t.Errorf("Release() errors = %v, want one nil", released)
 	}
 }
 
-// A client that announces more than it sends is not waited for.
+// TestClientDoesNotSend checks that the gateway times out a body that is shorter than its
+// Content-Length.
 func TestClientDoesNotSend(t *testing.T) {
 	t.Parallel()
-	url, seen := front(t, &fleet{}, gateway.Options{WriteTimeout: 50 * time.Millisecond})
+	url, samples := startGateway(t, &router{}, gateway.Options{WriteTimeout: 50 * time.Millisecond})
 	conn := dial(t, url, "")
 	fmt.Fprint(conn, "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
-	if s := seen.next(t); s.Status != 400 { // the first one's body is empty
-		t.Errorf("%+v", s)
+	if s := samples.next(t); s.Status != 400 { // the first request has an empty body
+		t.Errorf("sample of the empty request = %+v, want status 400", s)
 	}
-	if s := seen.next(t); s.Status != 499 || !strings.Contains(s.Err.Error(), "1 bytes of the body came in ") {
-		t.Errorf("%+v", s)
+	if s := samples.next(t); s.Status != 499 || !strings.Contains(s.Err.Error(), "received 1 bytes in ") {
+		t.Errorf("sample of the incomplete request = %+v, want status 499 and a slow body", s)
 	}
 }
 
-// The time for reading and writing ends with what it is for: neither an answer that
-// takes longer nor the connection's next request is cut.
-func TestDeadlinesEnd(t *testing.T) {
+// TestDeadlinesReset checks that the deadlines of a request affect neither a slow response
+// nor the next request of the connection.
+func TestDeadlinesReset(t *testing.T) {
 	t.Parallel()
 	const timeout = 50 * time.Millisecond
 	b := worker(t, "w1", func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)
 		select {
-		case <-time.After(3 * timeout): // generating is slow
+		case <-time.After(3 * timeout): // slow generation
 			_, _ = io.WriteString(w, "late")
 		case <-r.Context().Done():
 		}
 	})
-	url, _ := front(t, &fleet{backends: []gateway.Backend{b}}, gateway.Options{WriteTimeout: timeout})
+	url, _ := startGateway(t, &router{backends: []gateway.Backend{b}}, gateway.Options{WriteTimeout: timeout})
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
 	for range 2 {
@@ -352,7 +359,7 @@ func TestDeadlinesEnd(t *testing.T) {
 		body, err := io.ReadAll(resp.Body)
 		resp.Body.Close()
 		if err != nil || string(body) != "late" {
-			t.Errorf("%q, %v", body, err)
+			t.Errorf("body = %q, %v, want late", body, err)
 		}
 	}
 }

@@ -9,38 +9,38 @@ import (
 	"strings"
 )
 
-// readForm finds the model in a form. The standard library's reader of forms does
-// not tell where in the body a value is, so the parts are found here.
-func readForm(body []byte, contentType string) (*ask, error) {
+// readForm finds the model in a multipart form. It does not use [mime/multipart], which
+// does not report the position of a value in the body.
+func readForm(body []byte, contentType string) (*apiRequest, error) {
 	kind, params, err := mime.ParseMediaType(contentType)
 	if err != nil || kind != "multipart/form-data" || params["boundary"] == "" {
-		return nil, refusalf(http.StatusBadRequest, "", "the content type is %q, want multipart/form-data with a boundary", contentType)
+		return nil, apiErrorf(http.StatusBadRequest, "", "invalid content type %q: want multipart/form-data with a boundary", contentType)
 	}
-	a := &ask{body: body, form: true}
-	fields(body, params["boundary"], func(name string, v value) {
+	a := &apiRequest{body: body, isForm: true}
+	scanFields(body, params["boundary"], func(name string, v span) {
 		switch name {
 		case "model":
-			a.at = v
+			a.modelValue = v
 		case "stream":
-			a.stream = strings.EqualFold(string(v.of(body)), "true")
+			a.stream = strings.EqualFold(string(v.bytes(body)), "true")
 		}
 	})
-	size := a.at.to - a.at.from
+	size := a.modelValue.to - a.modelValue.from
 	if size == 0 {
-		return nil, badModel("the form names no model")
+		return nil, modelError("missing required parameter: model")
 	}
-	if err := checkName(size); err != nil {
+	if err := checkModelLength(size); err != nil {
 		return nil, err
 	}
-	a.model = string(a.at.of(body))
+	a.model = string(a.modelValue.bytes(body))
 	return a, nil
 }
 
-// fields goes through the parts of a form that are no files. What follows a part
-// that is not whole is not looked at.
-func fields(body []byte, boundary string, each func(name string, v value)) {
+// scanFields calls each for the fields of a form that are not files. It stops at the
+// first incomplete part.
+func scanFields(body []byte, boundary string, each func(name string, v span)) {
 	delimiter := []byte("\r\n--" + boundary)
-	var end int // of the last delimiter
+	var end int // end of the last delimiter
 	if bytes.HasPrefix(body, delimiter[2:]) {
 		end = len(delimiter) - 2
 	} else if n := nextDelimiter(body, 0, delimiter); n >= 0 {
@@ -53,18 +53,19 @@ func fields(body []byte, boundary string, each func(name string, v value)) {
 		if n < 0 {
 			return
 		}
-		part := value{from: end + n} // with the end of the delimiter's line, which may begin the empty line, too
+		part := span{from: end + n} // includes the line end of the delimiter, which can also start the empty line
 		if part.to = nextDelimiter(body, part.from, delimiter); part.to < 0 {
 			return
 		}
-		if name, v, ok := field(body, part); ok {
+		if name, v, ok := parseField(body, part); ok {
 			each(name, v)
 		}
 		end = part.to + len(delimiter)
 	}
 }
 
-// nextDelimiter finds the next delimiter, and not the beginning of a longer word.
+// nextDelimiter returns the position of the next delimiter, or -1. A longer word that
+// starts like the delimiter does not count.
 func nextDelimiter(body []byte, from int, delimiter []byte) int {
 	for {
 		n := bytes.Index(body[from:], delimiter)
@@ -79,19 +80,19 @@ func nextDelimiter(body []byte, from int, delimiter []byte) int {
 	}
 }
 
-// field takes a part apart: header, empty line, content.
-func field(body []byte, part value) (name string, v value, ok bool) {
-	n := bytes.Index(part.of(body), []byte("\r\n\r\n"))
+// parseField splits a part into header and content.
+func parseField(body []byte, part span) (name string, v span, ok bool) {
+	n := bytes.Index(part.bytes(body), []byte("\r\n\r\n"))
 	if n < 0 {
-		return "", value{}, false
+		return "", span{}, false
 	}
-	v = value{part.from + n + 4, part.to}
+	v = span{part.from + n + 4, part.to}
 	lines := bufio.NewReader(bytes.NewReader(body[part.from+2 : v.from]))
 	header, err := textproto.NewReader(lines).ReadMIMEHeader()
 	if err != nil {
-		return "", value{}, false
+		return "", span{}, false
 	}
 	kind, params, err := mime.ParseMediaType(header.Get("Content-Disposition"))
-	_, file := params["filename"]
-	return params["name"], v, err == nil && kind == "form-data" && !file
+	_, isFile := params["filename"]
+	return params["name"], v, err == nil && kind == "form-data" && !isFile
 }

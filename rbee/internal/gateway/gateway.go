@@ -10,134 +10,134 @@ import (
 	"time"
 )
 
-// Backend is a worker that serves a model: where to send a request.
+// Backend is a worker that serves a model, and how to send requests to it.
 type Backend struct {
-	Worker   string // its id
-	Instance string // tells it from what it was before it was started again; empty: Worker does
-	Hive     string // where it runs
-	Model    string // what it serves
+	Worker   string // worker id
+	Instance string // differs after a restart of the worker; empty means the same as Worker
+	Hive     string // hive that runs the worker
+	Model    string // model that the worker serves
 
-	// URL is the base address, without a slash at its end. The request's own
-	// path is put behind it.
+	// URL is the base address, without a trailing slash. The request's own path is
+	// appended to it.
 	URL string
 
-	// Header is added to each request, such as Authorization, in place of what the
-	// client sent by these names. It may be nil.
+	// Header is added to each request, such as Authorization. It replaces the client's
+	// values of these headers. It may be nil.
 	Header http.Header
 
-	// Transport is the way there. It must not decompress: what comes is what the
-	// client asked for.
+	// Transport sends the request. It must not decompress the response: the client
+	// receives the content encoding that it asked for.
 	Transport http.RoundTripper
 
-	// Name is what the worker calls the model, if not as the client does. Empty
-	// leaves the body alone.
+	// Name is the worker's name for the model. If it is empty, the body is forwarded
+	// unchanged.
 	Name string
 }
 
-// Wish is what a request needs of a worker.
-type Wish struct {
-	Model    string   // as the client named it
+// RouteRequest describes a request for which a [Router] selects a worker.
+type RouteRequest struct {
+	Model    string   // name in the client's request
 	Path     string   // such as /v1/chat/completions
-	Affinity uint64   // hash of the beginning of the conversation; 0: there is none
-	Avoid    []string // instances of workers that failed at this request
+	Affinity uint64   // hash of the beginning of the conversation; 0 if unknown
+	Exclude  []string // instances of workers that failed for this request
 
 	RequestID string
 }
 
-// Lease is a backend taken for one request.
+// Lease is a backend that is acquired for one request.
 type Lease struct {
 	Backend
 
-	// Done gives it back. It is called once, with a [*WorkerError] if the worker
-	// failed, otherwise with nil: a client that left is not the worker's fault.
-	Done func(err error)
+	// Release returns the backend. It is called once: with a [*WorkerError] if the worker
+	// failed, else with nil. A client that disconnects is not a failure of the worker.
+	Release func(err error)
 }
 
-// Fleet knows models and the workers that serve them.
-type Fleet interface {
-	// Models lists the models that may be asked for.
+// Router selects workers for requests.
+type Router interface {
+	// Models lists the models that clients can request.
 	Models(ctx context.Context) []ModelInfo
 
-	// Acquire takes a worker. It may wait while a model is loaded. A [*Refusal]
-	// says what to answer instead.
-	Acquire(ctx context.Context, w Wish) (*Lease, error)
+	// Acquire selects a worker. It may block while a model is loaded. If it returns an
+	// [*APIError], the client receives that error.
+	Acquire(ctx context.Context, req RouteRequest) (*Lease, error)
 }
 
-// ModelInfo is a model that may be asked for.
+// ModelInfo is a model that clients can request.
 type ModelInfo struct {
 	ID      string
 	Created time.Time
-	Loaded  bool     // a worker serves it
-	Workers []string // those that do
+	Loaded  bool     // a worker serves the model
+	Workers []string // ids of these workers
 }
 
-// Observer is told of each request, by the goroutine that served it.
+// Observer receives a [Sample] of each request, from the goroutine that served it.
 type Observer interface {
 	Observe(s Sample)
 }
 
-// Sample is what became of a request.
+// Sample describes a request that has ended.
 type Sample struct {
-	Path      string // as the API writes it, such as /v1/models/{id}; empty: it has no such path
-	Model     string // that the worker serves; as the client named it, if there is no worker below
-	Hive      string // of the worker that was asked last
-	Worker    string // that was asked last; empty: none was
+	Path      string // as in the API, such as /v1/models/{id}; empty for an unknown path
+	Model     string // model that the worker serves; without a worker the name in the request
+	Hive      string // hive of Worker
+	Worker    string // last worker that received the request; empty if none did
 	RequestID string
 
-	Status int  // 499: the client left or did not read
-	Stream bool // events were asked for, or came
+	Status int  // 499 if the client disconnected or did not read
+	Stream bool // the client requested events, or the worker sent events
 
 	Start     time.Time
-	FirstByte time.Duration // until a worker sent something; 0: none did
+	FirstByte time.Duration // time to the first byte from a worker; 0 without one
 	Duration  time.Duration
 
-	PromptTokens     int // as the engine counted them; 0: it did not say
+	PromptTokens     int // as reported by the engine; 0 if unknown
 	CompletionTokens int
-	BytesIn          int64 // of bodies
+	BytesIn          int64 // size of the request body
 	BytesOut         int64
-	Retries          int   // workers that were asked after the first
-	Err              error // nil: all went well here, whatever the engine answered
+	Retries          int   // workers tried after the first one
+	Err              error // nil if the gateway forwarded a response, whatever its status
 }
 
-// Options says what a gateway is made of. All but Fleet may be left out.
+// Options configure the gateway. All fields except Router are optional.
 type Options struct {
-	Fleet    Fleet
+	Router   Router
 	Observer Observer
-	Log      *slog.Logger // gets a line for each failure of a worker
+	Log      *slog.Logger // receives a line for each failure of a worker
 
-	// MayKnow reports whether the one who asks may read a [Refusal]'s Detail. Nil:
-	// nobody may.
-	MayKnow func(ctx context.Context) bool
+	// ShowDetail reports whether the client may see the Detail of an [APIError]. Nil means
+	// that no client may.
+	ShowDetail func(ctx context.Context) bool
 
-	// MaxBody is how many bytes a request may have; 0 means 64 MiB.
+	// MaxBody limits the size of a request body in bytes; 0 means 64 MiB.
 	MaxBody int64
 
-	// MaxBodies is how many bytes of memory the bodies of all requests may take, each
-	// from when it is read until its answer begins; 0 means 1 GiB.
-	MaxBodies int64
+	// MaxBodyMemory limits the memory for the bodies of all requests in bytes. A body
+	// counts until its response starts. 0 means 1 GiB.
+	MaxBodyMemory int64
 
-	// WriteTimeout is how long a client may neither read what it is sent nor
-	// send what it announced; 0 means 1 minute. Beyond it a body must have come at
-	// 16 KiB a second.
+	// WriteTimeout limits how long a client may neither read the response nor send the
+	// rest of its body; 0 means 1 minute. After it, a body must have arrived at 16 KiB per
+	// second or more.
 	WriteTimeout time.Duration
 
-	// MaxInFlight is how many requests may be under way at once; 0 means 4096.
+	// MaxInFlight limits the number of requests in progress; 0 means 4096.
 	MaxInFlight int
 }
 
 const (
-	maxTries    = 3        // workers asked for one request
-	bufferSize  = 32 << 10 // for answers
-	eventBuffer = 4 << 10  // for streams of events: many are open, and pieces are small
-	firstGrowth = 1 << 20  // of a body, before its bytes are there
-	slowest     = 16 << 10 // bytes a second that a body must come at
-	maxModel    = 512      // bytes of a model's name
-	statusLeft  = 499      // the client left before it was answered
-	requestID   = "X-Request-Id"
-	hiveError   = "X-Rbee-Error" // on answers that are a hive's and not its worker's
+	maxTries           = 3        // workers tried for one request
+	bufferSize         = 32 << 10 // bytes, for responses
+	eventBuffer        = 4 << 10  // bytes, for event streams: many are open at once
+	maxInitialBody     = 1 << 20  // bytes allocated for a body before any of it arrives
+	minBodyRate        = 16 << 10 // bytes per second at which a body must arrive
+	maxModelName       = 512      // bytes
+	statusClientClosed = 499      // the client disconnected before the response
+	requestIDHeader    = "X-Request-Id"
+	hiveErrorHeader    = "X-Rbee-Error" // set on responses that come from a hive and not from its worker
 )
 
-// New makes the handler of all paths in /v1.
+// New returns a handler for all paths below /v1.
 func New(o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -145,8 +145,8 @@ func New(o Options) http.Handler {
 	if o.MaxBody == 0 {
 		o.MaxBody = 64 << 20
 	}
-	if o.MaxBodies == 0 {
-		o.MaxBodies = 1 << 30
+	if o.MaxBodyMemory == 0 {
+		o.MaxBodyMemory = 1 << 30
 	}
 	if o.WriteTimeout == 0 {
 		o.WriteTimeout = time.Minute
@@ -154,7 +154,7 @@ func New(o Options) http.Handler {
 	if o.MaxInFlight == 0 {
 		o.MaxInFlight = 4096
 	}
-	return &gateway{Options: o, bodies: budget{most: o.MaxBodies}, buffers: sync.Pool{New: func() any { return new([bufferSize]byte) }}}
+	return &gateway{Options: o, bodies: budget{limit: o.MaxBodyMemory}, buffers: sync.Pool{New: func() any { return new([bufferSize]byte) }}}
 }
 
 type gateway struct {
@@ -164,31 +164,31 @@ type gateway struct {
 	buffers  sync.Pool // of *[bufferSize]byte
 }
 
-// ServeHTTP finds out what is asked for. There are few paths, and a mux would
-// redirect those that are not clean where a client should hear of an error.
+// ServeHTTP dispatches the request by its path. It does not use a [http.ServeMux], which
+// would redirect unclean paths where a client should receive an error.
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := newExchange(g, w, r)
-	defer x.end()
+	defer x.finish()
 	switch path := r.URL.Path; path {
 	case "/v1/models":
 		x.sample.Path = path
-		if x.allow(http.MethodGet, http.MethodHead) {
+		if x.checkMethod(http.MethodGet, http.MethodHead) {
 			x.models()
 		}
 	case "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings", "/v1/rerank",
 		"/v1/images/generations", "/v1/audio/speech", "/v1/audio/transcriptions", "/v1/audio/translations":
 		x.sample.Path = path
-		if x.allow(http.MethodPost) {
+		if x.checkMethod(http.MethodPost) {
 			x.infer()
 		}
 	default:
 		id, ok := strings.CutPrefix(path, "/v1/models/")
 		if !ok || id == "" {
-			x.refuse(refusalf(http.StatusNotFound, "path_not_found", "there is nothing at %s", path))
+			x.writeError(apiErrorf(http.StatusNotFound, "path_not_found", "unknown path %s", path))
 			return
 		}
 		x.sample.Path = "/v1/models/{id}"
-		if x.allow(http.MethodGet, http.MethodHead) {
+		if x.checkMethod(http.MethodGet, http.MethodHead) {
 			x.model(id)
 		}
 	}

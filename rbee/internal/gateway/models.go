@@ -5,7 +5,7 @@ import (
 	"net/http"
 )
 
-// modelObject is a model as OpenAI writes it, and what is known of it besides.
+// modelObject is OpenAI's model object, with the fields loaded and workers added.
 type modelObject struct {
 	ID      string   `json:"id"`
 	Object  string   `json:"object"`
@@ -15,7 +15,7 @@ type modelObject struct {
 	Workers []string `json:"workers"`
 }
 
-func objectOf(m ModelInfo) modelObject {
+func newModelObject(m ModelInfo) modelObject {
 	o := modelObject{ID: m.ID, Object: "model", OwnedBy: "rbee", Loaded: m.Loaded, Workers: m.Workers}
 	if !m.Created.IsZero() {
 		o.Created = m.Created.Unix()
@@ -26,38 +26,38 @@ func objectOf(m ModelInfo) modelObject {
 	return o
 }
 
-// models lists the models.
+// models responds with the list of models.
 func (x *exchange) models() {
 	list := []modelObject{}
-	for _, m := range x.Fleet.Models(x.ctx) {
-		list = append(list, objectOf(m))
+	for _, m := range x.Router.Models(x.ctx) {
+		list = append(list, newModelObject(m))
 	}
-	x.show(struct {
+	x.writeValue(struct {
 		Object string        `json:"object"`
 		Data   []modelObject `json:"data"`
 	}{"list", list})
 }
 
-// model tells of one.
+// model responds with one model.
 func (x *exchange) model(id string) {
-	if err := checkName(len(id)); err != nil {
-		x.refuse(err)
+	if err := checkModelLength(len(id)); err != nil {
+		x.writeError(err)
 		return
 	}
 	x.sample.Model = id
-	for _, m := range x.Fleet.Models(x.ctx) {
+	for _, m := range x.Router.Models(x.ctx) {
 		if m.ID == id {
-			x.show(objectOf(m))
+			x.writeValue(newModelObject(m))
 			return
 		}
 	}
-	no := refusalf(http.StatusNotFound, "model_not_found", "there is no model %q", id)
-	no.param = "model"
-	x.refuse(no)
+	apiErr := apiErrorf(http.StatusNotFound, "model_not_found", "the model %q does not exist", id)
+	apiErr.param = "model"
+	x.writeError(apiErr)
 }
 
-// show answers with something that can always be written.
-func (x *exchange) show(v any) {
+// writeValue responds with v, which must be encodable.
+func (x *exchange) writeValue(v any) {
 	data, _ := json.Marshal(v)
-	x.reply(http.StatusOK, data)
+	x.writeJSON(http.StatusOK, data)
 }

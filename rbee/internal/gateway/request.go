@@ -5,25 +5,25 @@ import (
 	"net/http"
 )
 
-// ask is a request as far as it is understood here.
-type ask struct {
-	body     []byte // nil once nobody else is asked
-	model    string
-	at       value // of the model, in the body; in JSON with its quotes
-	form     bool  // the body is a form, not JSON
-	stream   bool
-	affinity uint64
+// apiRequest is the part of a request that the gateway interprets.
+type apiRequest struct {
+	body       []byte // nil once no other worker can be tried
+	model      string
+	modelValue span // position of the model in body; in JSON with the quotes
+	isForm     bool // multipart form, not JSON
+	stream     bool
+	affinity   uint64
 }
 
-// read takes a request in.
-func (x *exchange) read() (*ask, error) {
+// read reads and parses the request.
+func (x *exchange) read() (*apiRequest, error) {
 	body, err := x.readBody()
 	x.sample.BytesIn = int64(len(body))
 	if err != nil {
 		return nil, err
 	}
-	if coding := x.r.Header.Get("Content-Encoding"); coding != "" && coding != "identity" {
-		return nil, refusalf(http.StatusUnsupportedMediaType, "", "the body has the content encoding %q, want none", coding)
+	if encoding := x.r.Header.Get("Content-Encoding"); encoding != "" && encoding != "identity" {
+		return nil, apiErrorf(http.StatusUnsupportedMediaType, "", "unsupported content encoding %q: send the body uncompressed", encoding)
 	}
 	switch x.sample.Path {
 	case "/v1/audio/transcriptions", "/v1/audio/translations":
@@ -32,17 +32,17 @@ func (x *exchange) read() (*ask, error) {
 	return readJSON(body)
 }
 
-// readJSON finds what is to be known in an object. As everywhere in JSON, the
-// last of several values of one key counts.
-func readJSON(body []byte) (*ask, error) {
-	a := &ask{body: body}
-	var messages, prompt value
-	whole := object(body, 0, func(key []byte, v value) bool {
+// readJSON finds the fields that the gateway needs in a JSON object. If a key is repeated,
+// its last value counts, as in [encoding/json].
+func readJSON(body []byte) (*apiRequest, error) {
+	a := &apiRequest{body: body}
+	var messages, prompt span
+	ok := scanObject(body, 0, func(key []byte, v span) bool {
 		switch string(key) {
 		case "model":
-			a.at = v
+			a.modelValue = v
 		case "stream":
-			a.stream = string(v.of(body)) == "true"
+			a.stream = string(v.bytes(body)) == "true"
 		case "messages":
 			messages = v
 		case "prompt", "input":
@@ -51,21 +51,21 @@ func readJSON(body []byte) (*ask, error) {
 		return true
 	})
 	switch {
-	case !whole:
-		return nil, badModel("the body is not a whole JSON object, so it names no model")
-	case a.at.to == 0:
-		return nil, badModel("the body names no model")
-	case body[a.at.from] != '"':
-		return nil, badModel("the model is not a string")
+	case !ok:
+		return nil, modelError("cannot parse the request body: want a JSON object")
+	case a.modelValue.to == 0:
+		return nil, modelError("missing required parameter: model")
+	case body[a.modelValue.from] != '"':
+		return nil, modelError("invalid model: want a string")
 	}
-	if err := checkName((a.at.to - a.at.from) / len(`\u0000`)); err != nil {
-		return nil, err // too long, however it is written
+	if err := checkModelLength((a.modelValue.to - a.modelValue.from) / len(`\u0000`)); err != nil {
+		return nil, err // too long even if every character is an escape
 	}
-	model, ok := unquote(a.at.of(body))
+	model, ok := unquote(a.modelValue.bytes(body))
 	if !ok || model == "" {
-		return nil, badModel("the model is no name")
+		return nil, modelError("invalid model: want a non-empty string")
 	}
-	if err := checkName(len(model)); err != nil {
+	if err := checkModelLength(len(model)); err != nil {
 		return nil, err
 	}
 	a.model = model
@@ -76,35 +76,35 @@ func readJSON(body []byte) (*ask, error) {
 	return a, nil
 }
 
-// How much of a conversation makes its hash.
+// Limits of the conversation's beginning that [affinity] hashes.
 const (
-	beginning       = 1 << 10 // bytes of each message
-	beginningAmount = 4       // messages
+	affinityBytes    = 1 << 10 // bytes of each message
+	affinityMessages = 4       // messages
 )
 
-// affinity hashes the beginning of a conversation: messages up to the first one of
-// the user, or the first bytes of what has no messages.
-func affinity(b []byte, v value) uint64 {
+// affinity hashes the beginning of a conversation: the messages up to the
+// user's first message, or the first bytes of a prompt.
+func affinity(b []byte, v span) uint64 {
 	if v.to == 0 {
 		return 0
 	}
 	h := fnv.New64a()
 	n := 0
-	array(b, v.from, func(message value) bool {
-		user := false
+	scanArray(b, v.from, func(message span) bool {
+		isUser := false
 		if b[message.from] != '{' {
 			return false
 		}
-		object(b, message.from, func(key []byte, v value) bool {
-			user = string(key) == "role" && string(v.of(b)) == `"user"`
-			return !user
+		scanObject(b, message.from, func(key []byte, v span) bool {
+			isUser = string(key) == "role" && string(v.bytes(b)) == `"user"`
+			return !isUser
 		})
-		_, _ = h.Write(message.of(b)[:min(message.to-message.from, beginning)])
+		_, _ = h.Write(message.bytes(b)[:min(message.to-message.from, affinityBytes)])
 		n++
-		return !user && n < beginningAmount
+		return !isUser && n < affinityMessages
 	})
 	if n == 0 {
-		_, _ = h.Write(v.of(b)[:min(v.to-v.from, beginning)])
+		_, _ = h.Write(v.bytes(b)[:min(v.to-v.from, affinityBytes)])
 	}
 	return max(h.Sum64(), 1)
 }

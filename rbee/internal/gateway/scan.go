@@ -6,99 +6,98 @@ import (
 	"strings"
 )
 
-// What follows finds its way through JSON without decoding it: it knows where
-// strings, arrays and objects end, and takes on trust what is in them. A position
-// is an index into the text; -1 means that the text is not JSON as far as it was
-// looked at.
+// The functions in this file find positions in JSON without decoding it. They find the
+// ends of strings, arrays and objects and do not validate their content. A position is an
+// index into the text; -1 means that the text is not valid JSON.
 
-// value is a piece of a text.
-type value struct{ from, to int }
+// span is a range of bytes in a text.
+type span struct{ from, to int }
 
-// of is the value's own text.
-func (v value) of(b []byte) []byte { return b[v.from:v.to] }
+// bytes returns the text of the span.
+func (v span) bytes(b []byte) []byte { return b[v.from:v.to] }
 
-// object goes through the object that is at i, until each says false. It reports
-// whether the object is whole as far as it went. Keys are without their quotes.
-func object(b []byte, i int, each func(key []byte, v value) bool) bool {
-	i = space(b, i)
+// scanObject calls each for the members of the object at i, until each returns false. It
+// reports whether the scanned part is valid. Keys are passed without quotes.
+func scanObject(b []byte, i int, each func(key []byte, v span) bool) bool {
+	i = skipSpace(b, i)
 	if i >= len(b) || b[i] != '{' {
 		return false
 	}
-	i = space(b, i+1)
+	i = skipSpace(b, i+1)
 	if i < len(b) && b[i] == '}' {
 		return true
 	}
 	for {
-		end := text(b, i)
+		end := skipString(b, i)
 		if end < 0 {
 			return false
 		}
 		key := b[i+1 : end-1]
 		if bytes.IndexByte(key, '\\') >= 0 {
-			plain, ok := unquote(b[i:end])
+			decoded, ok := unquote(b[i:end])
 			if !ok {
 				return false
 			}
-			key = []byte(plain)
+			key = []byte(decoded)
 		}
-		if i = space(b, end); i >= len(b) || b[i] != ':' {
+		if i = skipSpace(b, end); i >= len(b) || b[i] != ':' {
 			return false
 		}
-		v := value{from: space(b, i+1)}
-		if v.to = skip(b, v.from); v.to < 0 {
+		v := span{from: skipSpace(b, i+1)}
+		if v.to = skipValue(b, v.from); v.to < 0 {
 			return false
 		}
 		if !each(key, v) {
 			return true
 		}
-		if i = space(b, v.to); i >= len(b) {
+		if i = skipSpace(b, v.to); i >= len(b) {
 			return false
 		}
 		switch b[i] {
 		case '}':
 			return true
 		case ',':
-			i = space(b, i+1)
+			i = skipSpace(b, i+1)
 		default:
 			return false
 		}
 	}
 }
 
-// array goes through the array that is at i, until each says false or it is not
-// an array any more.
-func array(b []byte, i int, each func(v value) bool) {
-	i = space(b, i)
+// scanArray calls each for the elements of the array at i, until each returns false or the
+// array ends or is invalid.
+func scanArray(b []byte, i int, each func(v span) bool) {
+	i = skipSpace(b, i)
 	if i >= len(b) || b[i] != '[' {
 		return
 	}
 	for i < len(b) && b[i] != ']' {
-		v := value{from: space(b, i+1)}
-		if v.to = skip(b, v.from); v.to < 0 || !each(v) {
+		v := span{from: skipSpace(b, i+1)}
+		if v.to = skipValue(b, v.from); v.to < 0 || !each(v) {
 			return
 		}
-		i = space(b, v.to)
+		i = skipSpace(b, v.to)
 	}
 }
 
-// space skips white space.
-func space(b []byte, i int) int {
+// skipSpace returns the position after white space.
+func skipSpace(b []byte, i int) int {
 	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\r' || b[i] == '\t') {
 		i++
 	}
 	return i
 }
 
-// skip returns where the value that is at i ends.
-func skip(b []byte, i int) int {
+// skipValue returns the end of the value at i.
+func skipValue(b []byte, i int) int {
 	if i >= len(b) {
 		return -1
 	}
 	switch b[i] {
 	case '"':
-		return text(b, i)
+		return skipString(b, i)
 	case '{', '[':
-		return nested(b, i)
+		return skipNested(b, i)
 	}
 	end := i
 	for end < len(b) && strings.IndexByte(",:]}[{\" \n\r\t", b[end]) < 0 {
@@ -110,12 +109,12 @@ func skip(b []byte, i int) int {
 	return end
 }
 
-// nested returns where the object or array that is at i ends.
-func nested(b []byte, i int) int {
+// skipNested returns the end of the object or array at i.
+func skipNested(b []byte, i int) int {
 	for depth := 0; i < len(b); {
 		switch b[i] {
 		case '"':
-			if i = text(b, i); i < 0 {
+			if i = skipString(b, i); i < 0 {
 				return -1
 			}
 			continue
@@ -132,9 +131,9 @@ func nested(b []byte, i int) int {
 	return -1
 }
 
-// text returns where the string that is at i ends: behind the first quote with an
-// even number of backslashes before it.
-func text(b []byte, i int) int {
+// skipString returns the end of the string at i: after the first quote that follows an
+// even number of backslashes.
+func skipString(b []byte, i int) int {
 	if i >= len(b) || b[i] != '"' {
 		return -1
 	}
@@ -154,7 +153,7 @@ func text(b []byte, i int) int {
 	}
 }
 
-// unquote returns what a string says.
+// unquote decodes a JSON string.
 func unquote(quoted []byte) (string, bool) {
 	for _, c := range quoted {
 		if c == '\\' || c < ' ' || c > '~' {

@@ -26,42 +26,42 @@ func TestReadJSON(t *testing.T) {
 		`{"x":{"model":"no"},"y":["model","no",{}],"model":"ü"}`:        {model: "ü"},
 		`{"x":"\\\"","y":"\\\\","z":-1.5e+7,"n":null,"model":"a"}`:      {model: "a"},
 		`{"MODEL":"no","model":"a","stream":"true"}`:                    {model: "a"},
-		`{"temperature":NaN,"model":"a"}`:                               {model: "a"}, // of some clients, for some engines
+		`{"temperature":NaN,"model":"a"}`:                               {model: "a"}, // some clients send it and some engines accept it
 
-		``:                           {err: "not a whole JSON object"},
-		`[]`:                         {err: "not a whole JSON object"},
-		`"model"`:                    {err: "not a whole JSON object"},
-		`{`:                          {err: "not a whole JSON object"},
-		`{"model":"a"`:               {err: "not a whole JSON object"},
-		`{"model":"a",}`:             {err: "not a whole JSON object"},
-		`{"model":"a" "x":1}`:        {err: "not a whole JSON object"},
-		`{"model" "a"}`:              {err: "not a whole JSON object"},
-		`{"model":}`:                 {err: "not a whole JSON object"},
-		`{"model":"a\"}`:             {err: "not a whole JSON object"},
-		`{"model":"a","x":[[]}`:      {err: "not a whole JSON object"},
-		`{model:"a"}`:                {err: "not a whole JSON object"},
-		`{"m\x":1,"model":"a"}`:      {err: "not a whole JSON object"},
-		`{}`:                         {err: "names no model"},
-		`{"model":7}`:                {err: "not a string"},
-		`{"model":"a","model":null}`: {err: "not a string"},
-		`{"model":""}`:               {err: "no name"},
-		`{"model":"\x"}`:             {err: "no name"},
+		``:                           {err: "want a JSON object"},
+		`[]`:                         {err: "want a JSON object"},
+		`"model"`:                    {err: "want a JSON object"},
+		`{`:                          {err: "want a JSON object"},
+		`{"model":"a"`:               {err: "want a JSON object"},
+		`{"model":"a",}`:             {err: "want a JSON object"},
+		`{"model":"a" "x":1}`:        {err: "want a JSON object"},
+		`{"model" "a"}`:              {err: "want a JSON object"},
+		`{"model":}`:                 {err: "want a JSON object"},
+		`{"model":"a\"}`:             {err: "want a JSON object"},
+		`{"model":"a","x":[[]}`:      {err: "want a JSON object"},
+		`{model:"a"}`:                {err: "want a JSON object"},
+		`{"m\x":1,"model":"a"}`:      {err: "want a JSON object"},
+		`{}`:                         {err: "missing required parameter"},
+		`{"model":7}`:                {err: "want a string"},
+		`{"model":"a","model":null}`: {err: "want a string"},
+		`{"model":""}`:               {err: "want a non-empty string"},
+		`{"model":"\x"}`:             {err: "want a non-empty string"},
 	} {
 		a, err := readJSON([]byte(body))
 		if want.err != "" {
-			if no := asRefusal(err); err == nil || !strings.Contains(no.Message, want.err) || no.Status != 400 || no.param != "model" {
-				t.Errorf("%s: %v, want %q", body, err, want.err)
+			if apiErr := asAPIError(err); err == nil || !strings.Contains(apiErr.Message, want.err) || apiErr.Status != 400 || apiErr.param != "model" {
+				t.Errorf("readJSON(%s) error = %v, want 400 with %q", body, err, want.err)
 			}
 			continue
 		}
 		if err != nil || a.model != want.model || a.stream != want.stream {
-			t.Errorf("%s: %+v, %v", body, a, err)
+			t.Errorf("readJSON(%s) = %+v, %v, want %+v", body, a, err, want)
 		}
 	}
 }
 
-// Where encoding/json reads an object, the scanner sees the same in it. Where it
-// does not, the scanner at least comes to an end.
+// FuzzReadJSON checks that the scanner agrees with encoding/json on valid objects, and
+// returns on anything else.
 func FuzzReadJSON(f *testing.F) {
 	for _, seed := range []string{
 		`{"model":"a","stream":true,"messages":[{"role":"user","content":"hi"}]}`,
@@ -80,35 +80,36 @@ func FuzzReadJSON(f *testing.F) {
 		if raw := want["model"]; len(raw) > 0 && raw[0] == '"' {
 			_ = json.Unmarshal(raw, &model)
 		}
-		if model == "" || len(model) > maxModel {
+		if model == "" || len(model) > maxModelName {
 			if err == nil {
-				t.Fatalf("%q: model %q, want none", body, a.model)
+				t.Fatalf("readJSON(%q) = model %q, want an error", body, a.model)
 			}
 			return
 		}
 		if err != nil || a.model != model || a.stream != (string(want["stream"]) == "true") {
-			t.Fatalf("%q: %+v, %v; want model %q, stream %s", body, a, err, model, want["stream"])
+			t.Fatalf("readJSON(%q) = %+v, %v, want model %q, stream %s", body, a, err, model, want["stream"])
 		}
 
-		// Another name changes the model and nothing else.
+		// Replacing the model must change nothing else.
 		var renamed map[string]json.RawMessage
-		if err := json.Unmarshal(renamedTo(a, "an\"other"), &renamed); err != nil {
-			t.Fatalf("%q renamed: %v", body, err)
+		if err := json.Unmarshal(withModel(a, "an\"other"), &renamed); err != nil {
+			t.Fatalf("bodyParts() of %q: %v", body, err)
 		}
 		want["model"] = []byte(`"an\"other"`)
 		if !reflect.DeepEqual(renamed, want) {
-			t.Fatalf("%q renamed: %q", body, renamedTo(a, "an\"other"))
+			t.Fatalf("bodyParts() of %q = %q, want only the model replaced", body, withModel(a, "an\"other"))
 		}
 	})
 }
 
-// renamedTo is the body that a worker gets who has another name for the model.
-func renamedTo(a *ask, name string) []byte {
-	body, _ := io.ReadAll(&outgoing{parts: a.parts(name)})
+// withModel returns the body with another model name.
+func withModel(a *apiRequest, name string) []byte {
+	body, _ := io.ReadAll(&workerBody{parts: a.bodyParts(name)})
 	return body
 }
 
-// Requests that continue a conversation have its affinity, others have not.
+// TestAffinity checks that requests of one conversation have the same affinity, and other
+// requests another one.
 func TestAffinity(t *testing.T) {
 	t.Parallel()
 	of := func(rest string) uint64 {
@@ -119,26 +120,26 @@ func TestAffinity(t *testing.T) {
 		return a.affinity
 	}
 	const system, user, answer, user2 = `{"role":"system","content":"s"}`, `{"role":"user","content":"hi"}`, `{"role":"assistant","content":"yes"}`, `{"content":"and","role":"user"}`
-	long := strings.Repeat("x", 2*beginning)
+	long := strings.Repeat("x", 2*affinityBytes)
 	for name, test := range map[string]struct {
 		a, b string
 		same bool
 	}{
-		"continued":                {`"messages":[` + system + `,` + user + `]`, `"stream":true,"messages":[` + system + `, ` + user + `,` + answer + `,` + user2 + `]`, true},
-		"continued, no system":     {`"messages":[` + user + `]`, `"messages":[` + user + `,` + answer + `,` + user2 + `]`, true},
-		"input is like messages":   {`"messages":[` + user + `]`, `"input":[` + user + `,` + answer + `]`, true},
-		"another user":             {`"messages":[` + system + `,` + user + `]`, `"messages":[` + system + `,` + user2 + `]`, false},
-		"another system":           {`"messages":[` + system + `,` + user + `]`, `"messages":[` + answer + `,` + user + `]`, false},
-		"a long prompt, continued": {`"prompt":"` + long + `"`, `"prompt":"` + long + `y"`, true},
-		"another prompt":           {`"prompt":"` + long + `"`, `"prompt":"y` + long + `"`, false},
-		"other tokens":             {`"prompt":[1,2,3,4,5]`, `"prompt":[1,2,3,4,6]`, false},
+		"continued":             {`"messages":[` + system + `,` + user + `]`, `"stream":true,"messages":[` + system + `, ` + user + `,` + answer + `,` + user2 + `]`, true},
+		"continued, no system":  {`"messages":[` + user + `]`, `"messages":[` + user + `,` + answer + `,` + user2 + `]`, true},
+		"input like messages":   {`"messages":[` + user + `]`, `"input":[` + user + `,` + answer + `]`, true},
+		"another user":          {`"messages":[` + system + `,` + user + `]`, `"messages":[` + system + `,` + user2 + `]`, false},
+		"another system":        {`"messages":[` + system + `,` + user + `]`, `"messages":[` + answer + `,` + user + `]`, false},
+		"continued long prompt": {`"prompt":"` + long + `"`, `"prompt":"` + long + `y"`, true},
+		"another prompt":        {`"prompt":"` + long + `"`, `"prompt":"y` + long + `"`, false},
+		"other tokens":          {`"prompt":[1,2,3,4,5]`, `"prompt":[1,2,3,4,6]`, false},
 	} {
 		if a, b := of(test.a), of(test.b); a == 0 || b == 0 || (a == b) != test.same {
-			t.Errorf("%s: %x and %x", name, a, b)
+			t.Errorf("%s: affinities = %x, %x, want equal: %t", name, a, b, test.same)
 		}
 	}
 	if a := of(`"n":1`); a != 0 {
-		t.Errorf("of nothing: %x", a)
+		t.Errorf("affinity without messages = %x, want 0", a)
 	}
 }
 
@@ -149,16 +150,16 @@ func TestReadForm(t *testing.T) {
 		fields []field
 		want   string
 	}{
-		"after a file":       {[]field{{"file", "a.wav", "\r\n--BOUND\r\n--x\x00\r\n\r\n"}, {"model", "", "whisper"}}, "whisper"},
-		"before it":          {[]field{{"model", "", "org/whisper"}, {"file", "a.wav", "RIFF"}}, "org/whisper"},
-		"the last counts":    {[]field{{"model", "", "a"}, {"model", "", "b"}, {"prompt", "", ""}}, "b"},
-		"a file is no name":  {[]field{{"model", "model.txt", "a"}}, ""},
-		"another field":      {[]field{{"modell", "", "a"}}, ""},
-		"an empty one":       {[]field{{"model", "", ""}}, ""},
-		"with lines":         {[]field{{"x", "", "\r\n"}, {"model", "", "a\r\nb"}}, "a\r\nb"},
-		"nothing in it":      {nil, ""},
-		"a quote in a name":  {[]field{{`a"b`, "", "x"}, {"model", "", "a"}}, "a"},
-		"looks like the end": {[]field{{"x", "", "--BOUNDARY--"}, {"model", "", "a"}}, "a"},
+		"model after file":    {[]field{{"file", "a.wav", "\r\n--BOUND\r\n--x\x00\r\n\r\n"}, {"model", "", "whisper"}}, "whisper"},
+		"model before file":   {[]field{{"model", "", "org/whisper"}, {"file", "a.wav", "RIFF"}}, "org/whisper"},
+		"repeated model":      {[]field{{"model", "", "a"}, {"model", "", "b"}, {"prompt", "", ""}}, "b"},
+		"file named model":    {[]field{{"model", "model.txt", "a"}}, ""},
+		"no model":            {[]field{{"modell", "", "a"}}, ""},
+		"empty model":         {[]field{{"model", "", ""}}, ""},
+		"line breaks":         {[]field{{"x", "", "\r\n"}, {"model", "", "a\r\nb"}}, "a\r\nb"},
+		"empty form":          {nil, ""},
+		"quote in field name": {[]field{{`a"b`, "", "x"}, {"model", "", "a"}}, "a"},
+		"similar delimiter":   {[]field{{"x", "", "--BOUNDARY--"}, {"model", "", "a"}}, "a"},
 	} {
 		var body bytes.Buffer
 		w := multipart.NewWriter(&body)
@@ -178,53 +179,53 @@ func TestReadForm(t *testing.T) {
 		}
 		a, err := readForm(body.Bytes(), w.FormDataContentType())
 		if test.want == "" {
-			if no := asRefusal(err); err == nil || no.param != "model" {
-				t.Errorf("%s: %+v, %v", name, a, err)
+			if apiErr := asAPIError(err); err == nil || apiErr.param != "model" {
+				t.Errorf("%s: readForm() = %+v, %v, want an error about model", name, a, err)
 			}
 			continue
 		}
 		if err != nil || a.model != test.want {
-			t.Errorf("%s: %+v, %v", name, a, err)
+			t.Errorf("%s: readForm() = %+v, %v, want model %q", name, a, err, test.want)
 			continue
 		}
-		before, after := body.Bytes()[:a.at.from], body.Bytes()[a.at.to:]
-		if got, want := renamedTo(a, "other"), append(append(bytes.Clone(before), "other"...), after...); !bytes.Equal(got, want) {
-			t.Errorf("%s renamed: %q", name, got)
+		before, after := body.Bytes()[:a.modelValue.from], body.Bytes()[a.modelValue.to:]
+		if got, want := withModel(a, "other"), append(append(bytes.Clone(before), "other"...), after...); !bytes.Equal(got, want) {
+			t.Errorf("%s: bodyParts() = %q, want %q", name, got, want)
 		}
-		form, err := multipart.NewReader(bytes.NewReader(renamedTo(a, "other")), "BOUND").ReadForm(1 << 20)
+		form, err := multipart.NewReader(bytes.NewReader(withModel(a, "other")), "BOUND").ReadForm(1 << 20)
 		if err != nil || form.Value["model"][len(form.Value["model"])-1] != "other" {
-			t.Errorf("%s renamed: %v, %v", name, form, err)
+			t.Errorf("%s: form with another model = %v, %v, want model other", name, form, err)
 		}
 	}
 	for _, kind := range []string{"", "application/json", "multipart/form-data", "multipart/form-data; boundary="} {
-		if _, err := readForm([]byte("x"), kind); err == nil || asRefusal(err).Status != 400 {
-			t.Errorf("%q: %v", kind, err)
+		if _, err := readForm([]byte("x"), kind); err == nil || asAPIError(err).Status != 400 {
+			t.Errorf("readForm() with content type %q: error = %v, want status 400", kind, err)
 		}
 	}
 }
 
-// Whatever is in a form, no part of it is misread beyond its end.
+// FuzzReadForm checks that the model is always a part of the body.
 func FuzzReadForm(f *testing.F) {
 	f.Add([]byte("--B\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\na\r\n--B--\r\n"))
 	f.Add([]byte("--B\r\n\r\n\r\n--B\r\n--B \r\nx"))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		a, err := readForm(body, "multipart/form-data; boundary=B")
 		if err == nil && !bytes.Contains(body, []byte(a.model)) {
-			t.Fatalf("%q: %q", body, a.model)
+			t.Fatalf("readForm(%q) = model %q, want a part of the body", body, a.model)
 		}
 	})
 }
 
 func TestTail(t *testing.T) {
 	t.Parallel()
-	var whole []byte
+	var all []byte
 	var end tail
 	for i := range 3000 {
 		p := bytes.Repeat([]byte{byte(i)}, i*i%9001)
-		whole = append(whole, p...)
+		all = append(all, p...)
 		end.add(p)
-		if n := min(len(whole), tailSize); len(end.kept) < n || len(end.kept) > 2*tailSize || !bytes.HasSuffix(whole, end.kept) {
-			t.Fatalf("after %d: %d kept of %d", i, len(end.kept), len(whole))
+		if n := min(len(all), tailSize); len(end.buf) < n || len(end.buf) > 2*tailSize || !bytes.HasSuffix(all, end.buf) {
+			t.Fatalf("after %d writes the tail has %d of %d bytes, want the last %d to %d", i, len(end.buf), len(all), n, 2*tailSize)
 		}
 	}
 }
@@ -240,8 +241,8 @@ func TestDone(t *testing.T) {
 		"data: [DONE]\n\ndata: {}\n\n":   false,
 		"data: {\"x\":\"data: [DONE]\"}": false,
 	} {
-		if done([]byte(end)) != want {
-			t.Errorf("%q: %t", end, !want)
+		if hasDone([]byte(end)) != want {
+			t.Errorf("hasDone(%q) = %t, want %t", end, !want, want)
 		}
 	}
 }
@@ -260,7 +261,7 @@ func TestUsage(t *testing.T) {
 		``: {0, 0},
 	} {
 		if p, c := usage([]byte(end)); p != want[0] || c != want[1] {
-			t.Errorf("%s: %d, %d", end, p, c)
+			t.Errorf("usage(%s) = %d, %d, want %v", end, p, c, want)
 		}
 	}
 }

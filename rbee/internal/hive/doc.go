@@ -1,57 +1,59 @@
-// Package hive holds the documentation of this machine's side of rbee, and nothing
-// else. The packages below it do the work:
+// Package hive documents the part of rbee that runs on a hive. It contains no code; its
+// subpackages are:
 //
-//	home       rbee's directory: paths, lock, log, settings
-//	installed  reads what is installed; changes nothing
+//	home       paths, lock, log and settings in the rbee directory
+//	installed  reads the installed components
 //	control    finds, starts and stops the daemon
 //	verify     runs verify commands
 //	inspect    reads the state of the machine
 //	install    applies the steps of a request
 //	archive    unpacks archives
-//	progress   reports how far a step is
+//	progress   reports the progress of a step
 //	daemon     the daemon: an HTTP server
-//	workers    the worker processes; engine starts and probes one
-//	models, machine, proc
+//	workers    manages worker processes
+//	engine     starts and probes one worker process
+//	models     downloads, lists and deletes models
+//	machine    reports the hardware of the machine
+//	proc       identifies and signals processes
 //
-// The other side is package pkgmgr; between them lies package wire.
+// The client side is package pkgmgr. Package wire defines the protocol between them.
 //
 // # Files
 //
-// Everything of rbee lies in one directory:
+// All files of rbee are in one directory:
 //
-//	bin/rbee, rbee.json                the hive's own rbee and its record
-//	bin/rbee.prev, rbee.prev.json      the previous one, which a rollback restores
+//	bin/rbee, rbee.json                the rbee binary of the hive and its record
+//	bin/rbee.prev, rbee.prev.json      the previous binary, which a rollback restores
 //	workers/rbee-worker-<type>         link to <type>/<version>/entry
 //	workers/<type>/<version>/          manifest.json, files.json, entry (a link), payload/
-//	workers/<type>/<version>@2/        other content of it, that came while the one before was there
-//	workers/<type>/<version>/verified.json  in which boot the verify command passed last
-//	tools/<name>-<version>-<digest>/   what workers are installed and run with
-//	cache/uv/, cache/wheels/           unpacked wheels, which environments are linked from
+//	workers/<type>/<version>@2/        another build of the version, while the first may be in use
+//	workers/<type>/<version>/verified.json  the boot in which the verify command last passed
+//	tools/<name>-<version>-<digest>/   tools that install and run workers, such as uv and Python
+//	cache/uv/, cache/wheels/           unpacked wheels, which environments link to
 //	run/                               token, settings.json, hive.json, hive.lock, supervisor.json
-//	run/workers/<id>.json              the record of a worker process
-//	logs/hive.log, hive.log.1          the daemon's output, and what it was before the last rotation
-//	logs/workers/<id>.log, <id>.log.1  what a worker process wrote
-//	lock                               held with flock while a request is applied
+//	run/workers/<id>.json              record of a worker process
+//	logs/hive.log, hive.log.1          output of the daemon, and the rotated log
+//	logs/workers/<id>.log, <id>.log.1  output of a worker process
+//	lock                               locked (flock) while a request is applied
 //
-// JSON files that are rewritten carry their schema, see package statefile; a file of a
-// newer rbee that this one cannot read is never replaced. The lists files.json have none:
-// they are written once, with the manifest or record beside them.
+// JSON files that are rewritten contain their schema, see package statefile. A file that
+// needs a newer rbee is never replaced. The lists files.json have no schema: they are
+// written once, together with their manifest or record.
 //
-// # Whole or not at all
+// # Atomic changes
 //
-// A new thing is built beside the old one, on the same filesystem, and takes its
-// place with one rename or one exchange. A process that is killed at any point
-// leaves the old or the new; what it left beside them is removed by the next
-// request, which is safe because only the holder of the lock builds anything.
+// A new version is built next to the old one, on the same filesystem, and replaces it with
+// one rename or one exchange. A process that is killed at any point leaves the old or the
+// new version. The next request removes leftover files, which is safe because only the
+// owner of the lock builds anything.
 //
 // # The daemon
 //
-// It listens on loopback alone and wants the token in run/token, which only the
-// machine's user can read. It does runtime operations as jobs (package jobs):
-// worker processes (package workers), models (package models). What it is asked
-// for below /v1/workers/{id}/proxy/ goes to that worker.
+// The daemon listens only on loopback. Clients authenticate with the token in run/token,
+// which only the user can read. It runs runtime operations as jobs (package jobs) on worker
+// processes (package workers) and models (package models). It forwards requests below
+// /v1/workers/{id}/proxy/ to that worker.
 //
-// Its record in run/hive.json holds its pid together
-// with the start time of that process and the boot of the machine, so a pid that
-// now belongs to somebody else is never signaled.
+// Its record run/hive.json contains the PID, the start time of the process and the boot ID
+// of the machine, so that rbee never signals another process that reuses the PID.
 package hive

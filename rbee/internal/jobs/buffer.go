@@ -11,23 +11,23 @@ import (
 	"github.com/rbee-keeper/rbee/operations/sse"
 )
 
-// buffer keeps the last events of a job as they are written to streams. Ids grow
-// by one; those of events that were replaced are missing.
+// buffer stores the last events of a job, encoded for streams. Ids increase by one; the ids
+// of replaced events are missing.
 type buffer struct {
 	maxEvents int
-	kept      []kept
+	events    []storedEvent
 	bytes     int
 	last      int64   // id of the last event
-	lost      int64   // events up to this id were dropped to make room
-	of        subject // what the last event was progress of; zero: something else
+	dropped   int64   // events up to this id were dropped
+	subject   subject // subject of the last event; zero unless it is progress
 }
 
-type kept struct {
+type storedEvent struct {
 	id   int64
-	data []byte // the whole event as it is sent
+	data []byte // encoded event
 }
 
-// subject is what an event is progress of.
+// subject identifies the progress that an event reports.
 type subject struct {
 	progress bool
 	hive     string
@@ -48,51 +48,51 @@ func subjectOf(e operations.Event) subject {
 	return s
 }
 
-// add appends an event: in place of the last, if both are progress of one thing.
+// add appends an event. It replaces the last event if both report the same progress.
 func (b *buffer) add(e operations.Event) {
 	of := subjectOf(e)
-	if of.progress && of == b.of && len(b.kept) > 0 {
-		end := len(b.kept) - 1
-		b.bytes -= len(b.kept[end].data)
-		b.kept[end] = kept{}
-		b.kept = b.kept[:end]
+	if of.progress && of == b.subject && len(b.events) > 0 {
+		end := len(b.events) - 1
+		b.bytes -= len(b.events[end].data)
+		b.events[end] = storedEvent{}
+		b.events = b.events[:end]
 	}
-	b.of = of
+	b.subject = of
 	b.last++
 	data := encode(b.last, e)
-	b.kept = append(b.kept, kept{b.last, data})
+	b.events = append(b.events, storedEvent{b.last, data})
 	b.bytes += len(data)
-	for len(b.kept) > b.maxEvents {
+	for len(b.events) > b.maxEvents {
 		b.dropFirst()
 	}
 }
 
-// shrink drops the oldest events until so many bytes are gone.
-func (b *buffer) shrink(by int) {
-	for goal := b.bytes - by; len(b.kept) > 0 && b.bytes > goal; {
+// shrink drops the oldest events until n bytes are free.
+func (b *buffer) shrink(n int) {
+	for goal := b.bytes - n; len(b.events) > 0 && b.bytes > goal; {
 		b.dropFirst()
 	}
 }
 
 func (b *buffer) dropFirst() {
-	b.lost = b.kept[0].id
-	b.bytes -= len(b.kept[0].data)
-	b.kept[0] = kept{} // let go of its data before the slice moves on
-	b.kept = b.kept[1:]
+	b.dropped = b.events[0].id
+	b.bytes -= len(b.events[0].data)
+	b.events[0] = storedEvent{} // releases its data
+	b.events = b.events[1:]
 }
 
-// copy writes the events after an id to out, until there are limit bytes, and
-// returns the id of the last. A note stands for those that are gone.
+// copy writes the events after an id to out, until out has limit bytes, and returns the id
+// of the last one. A note replaces dropped events.
 func (b *buffer) copy(after int64, limit int, out *bytes.Buffer) int64 {
-	if after < b.lost {
-		out.Write(encode(b.lost, operations.Event{
+	if after < b.dropped {
+		out.Write(encode(b.dropped, operations.Event{
 			Time: time.Now(), Type: operations.EventNote,
-			Message: fmt.Sprintf("up to %d events are missing here: they came faster than they were read", b.lost-after),
+			Message: fmt.Sprintf("up to %d events are missing: the reader was too slow", b.dropped-after),
 		}))
-		after = b.lost
+		after = b.dropped
 	}
-	first := sort.Search(len(b.kept), func(i int) bool { return b.kept[i].id > after })
-	for _, k := range b.kept[first:] {
+	first := sort.Search(len(b.events), func(i int) bool { return b.events[i].id > after })
+	for _, k := range b.events[first:] {
 		if out.Len() >= limit {
 			break
 		}
@@ -102,14 +102,14 @@ func (b *buffer) copy(after int64, limit int, out *bytes.Buffer) int64 {
 	return after
 }
 
-// encode writes an event as a stream has it.
+// encode returns an event in the format of the stream.
 func encode(id int64, e operations.Event) []byte {
 	data, err := json.Marshal(e)
 	if err == nil && len(data) > maxEvent {
-		err = fmt.Errorf("it has %d bytes, and may have %d", len(data), maxEvent)
+		err = fmt.Errorf("it has %d bytes, which exceeds the limit of %d", len(data), maxEvent)
 	}
-	if err != nil { // or a time that JSON has no form for
-		data, _ = json.Marshal(operations.Event{Time: time.Now(), Type: operations.EventNote, Message: "an event cannot be written: " + err.Error()})
+	if err != nil { // too large, or a time that JSON cannot represent
+		data, _ = json.Marshal(operations.Event{Time: time.Now(), Type: operations.EventNote, Message: "cannot encode an event: " + err.Error()})
 	}
 	return sse.Append(make([]byte, 0, len(data)+48), sse.Event{ID: id, Name: "event", Data: data})
 }

@@ -20,25 +20,25 @@ func TestBufferCoalesces(t *testing.T) {
 	b := newBuffer(100)
 	for _, e := range []operations.Event{
 		progress("h", "", one), progress("h", "", same), // replaced
-		progress("h", "", other), progress("h", "m", other), progress("i", "m", other), progress("i", "m", nil), // all differ
+		progress("h", "", other), progress("h", "m", other), progress("i", "m", other), progress("i", "m", nil), // different progress
 		{Type: operations.EventNote, Hive: "i", Message: "m"},
-		progress("i", "m", nil), progress("i", "m", nil), // replaced, but not over the note
+		progress("i", "m", nil), progress("i", "m", nil), // replaced, but not the event before the note
 	} {
 		b.add(e)
 	}
 	var ids []int64
 	bytesKept := 0
-	for _, k := range b.kept {
+	for _, k := range b.events {
 		ids = append(ids, k.id)
 		bytesKept += len(k.data)
 	}
 	want := []int64{2, 3, 4, 5, 6, 7, 9}
-	if len(ids) != len(want) || bytesKept != b.bytes || b.lost != 0 {
-		t.Fatalf("ids %v, want %v; %d bytes, counted %d; lost %d", ids, want, bytesKept, b.bytes, b.lost)
+	if len(ids) != len(want) || bytesKept != b.bytes || b.dropped != 0 {
+		t.Fatalf("add() kept ids %v of %d bytes, counted %d, dropped %d, want %v, 0 dropped", ids, bytesKept, b.bytes, b.dropped, want)
 	}
 	for i := range want {
 		if ids[i] != want[i] {
-			t.Errorf("ids %v, want %v", ids, want)
+			t.Errorf("add() kept ids %v, want %v", ids, want)
 		}
 	}
 }
@@ -49,29 +49,29 @@ func TestBufferShrinks(t *testing.T) {
 	for range 50 {
 		b.add(operations.Event{Type: operations.EventLog, Text: strings.Repeat("x", 1000)})
 	}
-	had, one := b.bytes, len(b.kept[0].data)
+	before, one := b.bytes, len(b.events[0].data)
 	b.shrink(3*one + 1)
-	if len(b.kept) != 46 || b.bytes < had-4*one-10 || b.bytes > had-4*one+10 || b.lost != 4 {
-		t.Errorf("%d kept, %d bytes of %d, %d lost", len(b.kept), b.bytes, had, b.lost)
+	if len(b.events) != 46 || b.bytes < before-4*one-10 || b.bytes > before-4*one+10 || b.dropped != 4 {
+		t.Errorf("shrink() kept %d events of %d bytes and dropped %d, want 46, about %d, 4", len(b.events), b.bytes, b.dropped, before-4*one)
 	}
-	b.shrink(had)
+	b.shrink(before)
 	var out bytes.Buffer
 	if last := b.copy(2, 1<<20, &out); last != 50 || b.bytes != 0 || !strings.Contains(out.String(), "up to 48 events are missing") {
-		t.Errorf("%d %q, %d bytes", last, out.String(), b.bytes)
+		t.Errorf("copy() = %d with %q, %d bytes left, want 50, a note about 48 events, 0", last, out.String(), b.bytes)
 	}
 }
 
-// An event that no client would read is told of.
+// TestBufferHugeEvent checks that a note replaces an event that is too large for clients.
 func TestBufferHugeEvent(t *testing.T) {
 	t.Parallel()
 	b := newBuffer(10)
 	b.add(operations.Event{Type: operations.EventLog, Text: strings.Repeat("x", 16<<20)})
-	if text := string(b.kept[0].data); len(text) > 1000 || !strings.Contains(text, "cannot be written: it has 167") {
-		t.Errorf("%.300s", text)
+	if text := string(b.events[0].data); len(text) > 1000 || !strings.Contains(text, "cannot encode an event: it has 167") {
+		t.Errorf("encoded event = %.300s, want a note about its size", text)
 	}
 }
 
-// A batch is bounded and goes on where the last one ended.
+// TestBufferBatches checks that a batch is limited, and continues after the last one.
 func TestBufferBatches(t *testing.T) {
 	t.Parallel()
 	b := newBuffer(1000)
@@ -83,57 +83,58 @@ func TestBufferBatches(t *testing.T) {
 		var out bytes.Buffer
 		next := b.copy(after, 1000, &out)
 		if next <= after || out.Len() > 1400 {
-			t.Fatalf("%d to %d, %d bytes", after, next, out.Len())
+			t.Fatalf("copy(%d) = %d with %d bytes, want more events and at most 1400 bytes", after, next, out.Len())
 		}
 		after = next
 		batches++
 	}
 	if batches < 10 {
-		t.Errorf("%d batches", batches)
+		t.Errorf("copy() needed %d batches, want 10 or more", batches)
 	}
 }
 
-type quick struct{}
+// immediateRunner is a runner that ends immediately.
+type immediateRunner struct{}
 
-func (quick) Run(context.Context, operations.Operation, operations.Handler) (operations.Report, error) {
+func (immediateRunner) Run(context.Context, operations.Operation, operations.Handler) (operations.Report, error) {
 	return &operations.HiveListReport{}, nil
 }
 
-// A server that would remember a key takes a repeated request for a new one; one
-// that may have forgotten it does not.
+// TestAdmitRepeated checks that the server rejects a repeated request if it may have forgotten
+// the key.
 func TestAdmitRepeated(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		s := New(quick{}, Options{KeepFinished: 2})
-		ask := func(key string, age time.Duration) *refusal {
-			_, no := s.admit(&asked{op: operations.HiveList{}, key: key, age: age})
+		s := New(immediateRunner{}, Options{KeepFinished: 2})
+		admit := func(key string, age time.Duration) *apiError {
+			_, apiErr := s.admit(&request{op: operations.HiveList{}, key: key, age: age})
 			synctest.Wait()
-			return no
+			return apiErr
 		}
-		if ask("a", 2*time.Second) == nil {
-			t.Error("taken by a server that was started after it was sent first")
+		if admit("a", 2*time.Second) == nil {
+			t.Error("admit() of a request first sent before the server started = nil error, want an error")
 		}
 		time.Sleep(time.Minute)
-		if no := ask("b", 2*time.Second); no != nil {
-			t.Errorf("refused: %v", no.err)
+		if apiErr := admit("b", 2*time.Second); apiErr != nil {
+			t.Errorf("admit() of a request first sent after the server started: error = %v, want nil", apiErr.err)
 		}
 		time.Sleep(time.Minute)
 		for _, key := range []string{"c", "d", "e"} { // b and c are forgotten
-			if no := ask(key, 0); no != nil {
-				t.Fatal(no.err)
+			if apiErr := admit(key, 0); apiErr != nil {
+				t.Fatalf("admit(%q) error = %v, want nil", key, apiErr.err)
 			}
 		}
-		if ask("c", 2*time.Second) == nil {
-			t.Error("taken after jobs of that time were forgotten")
+		if admit("c", 2*time.Second) == nil {
+			t.Error("admit() of a key that may be forgotten = nil error, want an error")
 		}
-		if no := ask("e", 2*time.Second); no != nil {
-			t.Errorf("known, and refused: %v", no.err)
+		if apiErr := admit("e", 2*time.Second); apiErr != nil {
+			t.Errorf("admit() of a known key: error = %v, want nil", apiErr.err)
 		}
 		time.Sleep(time.Hour)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if n := len(s.jobs) + len(s.order) + len(s.ended) + len(s.keys); n != 0 {
-			t.Errorf("%d left after an hour", n)
+		if n := len(s.jobs) + len(s.order) + len(s.finished) + len(s.keys); n != 0 {
+			t.Errorf("the server has %d entries an hour later, want 0", n)
 		}
 	})
 }

@@ -19,191 +19,191 @@ import (
 	"github.com/rbee-keeper/rbee/operations/httpjson"
 )
 
-// refusal is an answer that is an error.
-type refusal struct {
+// apiError is an error response.
+type apiError struct {
 	status int
 	err    *operations.Error
 }
 
-func refusef(status int, code operations.Code, reason operations.Reason, format string, args ...any) *refusal {
-	return &refusal{status, &operations.Error{Code: code, Reason: reason, Message: fmt.Sprintf(format, args...)}}
+func apiErrorf(status int, code operations.Code, reason operations.Reason, format string, args ...any) *apiError {
+	return &apiError{status, &operations.Error{Code: code, Reason: reason, Message: fmt.Sprintf(format, args...)}}
 }
 
-// asked is what a client sent.
-type asked struct {
-	op     operations.Operation
-	job    client.Job        // op, described
-	digest [sha256.Size]byte // of the body
-	key    string            // Idempotency-Key; empty: none
-	age    time.Duration     // Idempotency-Age: how long ago the key was used first
-	id     string            // X-Request-Id; empty: none
-	held   int64             // how much of Server.held is its; its job takes that over
+// request is a parsed request to create a job.
+type request struct {
+	op       operations.Operation
+	job      client.Job        // description of op
+	digest   [sha256.Size]byte // of the body
+	key      string            // Idempotency-Key; may be empty
+	age      time.Duration     // Idempotency-Age: time since the key was first used
+	id       string            // X-Request-Id; may be empty
+	reserved int64             // share of Server.reserved; startJob moves it to the job
 }
 
 func (s *Server) create(w http.ResponseWriter, r *http.Request) {
-	var a asked
-	defer func() { s.release(a.held) }()
-	no := s.read(w, r, &a)
+	var a request
+	defer func() { s.release(a.reserved) }()
+	apiErr := s.parseRequest(w, r, &a)
 	var j *job
-	if no == nil {
-		j, no = s.admit(&a)
+	if apiErr == nil {
+		j, apiErr = s.admit(&a)
 	}
-	if no != nil {
-		if no.status == http.StatusTooManyRequests {
+	if apiErr != nil {
+		if apiErr.status == http.StatusTooManyRequests {
 			w.Header().Set("Retry-After", "1")
 		}
-		refuse(w, no.status, no.err)
+		writeError(w, apiErr.status, apiErr.err)
 		return
 	}
 	w.Header().Set("Location", "/v1/jobs/"+j.id)
-	reply(w, http.StatusCreated, struct {
+	writeJSON(w, http.StatusCreated, struct {
 		JobID  string `json:"job_id"`
 		SSEURL string `json:"sse_url"`
 	}{j.id, "/v1/jobs/" + j.id + "/stream"})
 }
 
-// read takes the request apart.
-func (s *Server) read(w http.ResponseWriter, r *http.Request, a *asked) *refusal {
-	// A page in a browser cannot send this type to another site without being
-	// allowed to, so nothing else is taken for JSON.
+// parseRequest parses a request.
+func (s *Server) parseRequest(w http.ResponseWriter, r *http.Request, a *request) *apiError {
+	// Only JSON is accepted: a browser sends this type to another origin only if CORS
+	// allows it.
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return refusef(http.StatusUnsupportedMediaType, operations.CodeBadOperation, operations.ReasonUnsupportedMediaType,
-			"the content type is %q, want application/json", r.Header.Get("Content-Type"))
+		return apiErrorf(http.StatusUnsupportedMediaType, operations.CodeBadOperation, operations.ReasonUnsupportedMediaType,
+			"invalid content type %q: want application/json", r.Header.Get("Content-Type"))
 	}
 	a.id, a.key = r.Header.Get(client.RequestIDHeader), r.Header.Get("Idempotency-Key")
 	if len(a.key) > 200 {
-		return refusef(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "the Idempotency-Key has %d bytes, want at most 200", len(a.key))
+		return apiErrorf(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "invalid Idempotency-Key of %d bytes: want at most 200", len(a.key))
 	}
 	if age := r.Header.Get("Idempotency-Age"); age != "" {
 		seconds, err := strconv.ParseFloat(age, 64)
 		if err != nil || !(seconds >= 0 && seconds < 1e9) {
-			return refusef(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "the Idempotency-Age is %q, want seconds", age)
+			return apiErrorf(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "invalid Idempotency-Age %q: want seconds", age)
 		}
-		a.age = time.Duration(seconds*float64(time.Second)) + keyMargin
+		a.age = time.Duration(seconds*float64(time.Second)) + keyAgeMargin
 	}
-	body, no := s.body(w, r, a)
-	if no != nil {
-		return no
+	body, apiErr := s.readBody(w, r, a)
+	if apiErr != nil {
+		return apiErr
 	}
 	a.digest = sha256.Sum256(body)
 	var err error
 	if a.op, err = operations.Parse(body); err != nil {
-		return &refusal{http.StatusBadRequest, asError(err)}
+		return &apiError{http.StatusBadRequest, asError(err)}
 	}
-	a.job = client.NewJob("", a.op) // a long one takes a while
+	a.job = client.NewJob("", a.op) // before s.mu is held: large operations take a while
 	return nil
 }
 
-// body reads an operation, at the sender's pace, if there is room for it.
-func (s *Server) body(w http.ResponseWriter, r *http.Request, a *asked) ([]byte, *refusal) {
+// readBody reads the body of an operation, if the memory limit allows it.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request, a *request) ([]byte, *apiError) {
 	control := http.NewResponseController(w)
-	from := &timed{Reader: r.Body, control: control, begun: time.Now()}
+	in := &bodyReader{Reader: r.Body, control: control, start: time.Now()}
 	defer func() {
-		if !from.failed { // else what is left of the body would be waited for without a limit
+		if !in.failed { // after an error the deadline limits how long net/http drains the body
 			_ = control.SetReadDeadline(time.Time{})
 		}
 	}()
-	refuse := func(status int, reason operations.Reason, format string, args ...any) ([]byte, *refusal) {
-		_, _ = io.CopyN(io.Discard, from, s.opts.MaxBody) // most clients read the answer only once they have sent all
-		return nil, refusef(status, operations.CodeBadOperation, reason, format, args...)
+	reject := func(status int, reason operations.Reason, format string, args ...any) ([]byte, *apiError) {
+		_, _ = io.CopyN(io.Discard, in, s.opts.MaxBody) // most clients read the response only after sending the body
+		return nil, apiErrorf(status, operations.CodeBadOperation, reason, format, args...)
 	}
 	expected := r.ContentLength
-	if expected < 0 { // it does not say
+	if expected < 0 { // unknown
 		expected = s.opts.MaxBody
 	}
 	if expected > s.opts.MaxBody {
-		return refuse(http.StatusRequestEntityTooLarge, operations.ReasonBodyTooLarge, "the operation has more than %d bytes", s.opts.MaxBody)
+		return reject(http.StatusRequestEntityTooLarge, operations.ReasonBodyTooLarge, "the operation is larger than %d bytes", s.opts.MaxBody)
 	}
 	if !s.reserve(a, expected) {
-		return refuse(http.StatusTooManyRequests, operations.ReasonBusy, "the operations that run there have %d bytes already, and this one has no room beside them", s.opts.MaxBodies)
+		return reject(http.StatusTooManyRequests, operations.ReasonBusy, "too many operations in progress: their size would exceed %d bytes", s.opts.MaxBodyMemory)
 	}
-	body, err := io.ReadAll(io.LimitReader(from, s.opts.MaxBody+1))
+	body, err := io.ReadAll(io.LimitReader(in, s.opts.MaxBody+1))
 	switch {
 	case err != nil:
-		return nil, refusef(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "reading the operation: %v", err)
+		return nil, apiErrorf(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "cannot read the operation: %v", err)
 	case int64(len(body)) > s.opts.MaxBody:
-		return refuse(http.StatusRequestEntityTooLarge, operations.ReasonBodyTooLarge, "the operation has more than %d bytes", s.opts.MaxBody)
+		return reject(http.StatusRequestEntityTooLarge, operations.ReasonBodyTooLarge, "the operation is larger than %d bytes", s.opts.MaxBody)
 	}
-	s.reserve(a, int64(len(body))) // never more than before
+	s.reserve(a, int64(len(body))) // not more than expected, so it succeeds
 	return body, nil
 }
 
-// timed gives every piece of a body its time, and the whole as much as its bytes are
-// worth: it must not trickle for ever.
-type timed struct {
+// bodyReader limits the time to read each piece of a body, and requires the average rate
+// minBodyRate.
+type bodyReader struct {
 	io.Reader
 	control *http.ResponseController
-	begun   time.Time
-	got     int64
-	failed  bool // it ended otherwise than with its end
+	start   time.Time
+	count   int64
+	failed  bool // an error other than io.EOF
 }
 
-func (t *timed) Read(p []byte) (int, error) {
-	due := t.begun.Add(2*readTimeout + time.Duration(t.got)*(time.Second/slowest))
-	if now := time.Now(); due.After(now.Add(readTimeout)) {
-		due = now.Add(readTimeout)
+func (t *bodyReader) Read(p []byte) (int, error) {
+	deadline := t.start.Add(2*readTimeout + time.Duration(t.count)*(time.Second/minBodyRate))
+	if now := time.Now(); deadline.After(now.Add(readTimeout)) {
+		deadline = now.Add(readTimeout)
 	}
-	_ = t.control.SetReadDeadline(due) // where it can be set
+	_ = t.control.SetReadDeadline(deadline) // ignored if not supported
 	n, err := t.Reader.Read(p)
-	t.got += int64(n)
+	t.count += int64(n)
 	t.failed = t.failed || err != nil && !errors.Is(err, io.EOF)
 	return n, err
 }
 
-// reserve counts so many bytes for an operation, in place of what it had, if there is
-// room for them.
-func (s *Server) reserve(a *asked, bytes int64) bool {
-	if bytes <= smallBody {
+// reserve changes the reservation of a request to the given number of bytes, if the memory
+// limit allows it.
+func (s *Server) reserve(a *request, bytes int64) bool {
+	if bytes <= minCountedBody {
 		bytes = 0
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if bytes > a.held && s.held+bytes-a.held > s.opts.MaxBodies {
+	if bytes > a.reserved && s.reserved+bytes-a.reserved > s.opts.MaxBodyMemory {
 		return false
 	}
-	s.held += bytes - a.held
-	a.held = bytes
+	s.reserved += bytes - a.reserved
+	a.reserved = bytes
 	return true
 }
 
 func (s *Server) release(bytes int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.held -= bytes
+	s.reserved -= bytes
 }
 
-// admit returns the job of the key, or begins one.
-func (s *Server) admit(a *asked) (*job, *refusal) {
+// admit returns the job with the request's key, or starts a new job.
+func (s *Server) admit(a *request) (*job, *apiError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.prune()
 	if j := s.keys[a.key]; j != nil {
 		if j.digest != a.digest {
-			return nil, refusef(http.StatusConflict, operations.CodeBadOperation, operations.ReasonInvalidOperation, "the Idempotency-Key was used for another operation")
+			return nil, apiErrorf(http.StatusConflict, operations.CodeBadOperation, operations.ReasonInvalidOperation, "the Idempotency-Key was used for another operation")
 		}
 		return j, nil
 	}
 	switch {
 	case s.closed:
-		return nil, refusef(http.StatusServiceUnavailable, operations.CodeFailed, operations.ReasonStopping, "rbee there is ending and takes no new jobs")
-	case a.key != "" && a.age > 0 && time.Now().Add(-a.age).Before(s.since):
-		return nil, refusef(http.StatusConflict, operations.CodeFailed, operations.ReasonFailed,
-			"the connection was lost while the operation was sent, and rbee there cannot tell whether it was begun: look before it is asked for again")
+		return nil, apiErrorf(http.StatusServiceUnavailable, operations.CodeFailed, operations.ReasonStopping, "rbee is shutting down and accepts no new jobs")
+	case a.key != "" && a.age > 0 && time.Now().Add(-a.age).Before(s.keysSince):
+		return nil, apiErrorf(http.StatusConflict, operations.CodeFailed, operations.ReasonFailed,
+			"cannot determine whether the operation was started before the connection was lost: check before you run it again")
 	case s.running >= s.opts.MaxRunning:
-		return nil, refusef(http.StatusTooManyRequests, operations.CodeFailed, operations.ReasonBusy, "%d jobs run there already, which is the most", s.running)
+		return nil, apiErrorf(http.StatusTooManyRequests, operations.CodeFailed, operations.ReasonBusy, "%d jobs are already running, which is the limit", s.running)
 	}
-	return s.begin(a), nil
+	return s.startJob(a), nil
 }
 
-// begin makes a job and runs it. s.mu is held.
-func (s *Server) begin(a *asked) *job {
+// startJob creates a job and runs it. The caller holds s.mu.
+func (s *Server) startJob(a *request) *job {
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails
 	id := hex.EncodeToString(random[:])
 	ctx := client.WithRequestID(client.WithRequestID(context.Background(), id), a.id)
 	ctx, cancel := context.WithCancelCause(ctx)
 	j := newJob(ctx, id, a, s.opts, cancel)
-	a.held = 0
+	a.reserved = 0
 	s.jobs[j.id] = j
 	s.order = append(s.order, j)
 	if a.key != "" {
@@ -214,60 +214,60 @@ func (s *Server) begin(a *asked) *job {
 	return j
 }
 
-// notAllowed answers requests with a method that there is not.
-func notAllowed(allowed string) http.HandlerFunc {
+// methodNotAllowed returns a handler for requests with an unsupported method.
+func methodNotAllowed(allowed string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Allow", allowed)
-		refuse(w, http.StatusMethodNotAllowed, &operations.Error{
-			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Subject: operations.SubjectAddress.Named(r.URL.Path), Message: fmt.Sprintf("%s is not possible at %s", r.Method, r.URL.Path),
+		writeError(w, http.StatusMethodNotAllowed, &operations.Error{
+			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Subject: operations.SubjectAddress.Named(r.URL.Path), Message: fmt.Sprintf("method %s is not allowed at %s", r.Method, r.URL.Path),
 		})
 	}
 }
 
-// refuse answers with an error.
-func refuse(w http.ResponseWriter, status int, err *operations.Error) {
-	reply(w, status, httpjson.ErrorBody{Error: err})
+// writeError responds with an error.
+func writeError(w http.ResponseWriter, status int, err *operations.Error) {
+	writeJSON(w, status, httpjson.ErrorBody{Error: err})
 }
 
-// reply answers with JSON.
-func reply(w http.ResponseWriter, status int, v any) {
+// writeJSON responds with JSON.
+func writeJSON(w http.ResponseWriter, status int, v any) {
 	data, err := json.Marshal(v)
-	if err != nil { // a report that has been written once already: cannot be
+	if err != nil { // cannot happen: reports were encoded before
 		httpjson.Write(w, status, v)
 		return
 	}
 	data = append(data, '\n')
 	w.Header().Set("Content-Length", strconv.Itoa(len(data)))
-	out := newSender(w) // what the request took to come is not the answer's time
+	out := newTimedWriter(w) // resets the write deadline, which includes the time to read the request
 	defer out.end()
-	writeHead(w, status)
-	_ = out.send(data) // a client that has gone needs no answer
+	writeHeader(w, status)
+	_ = out.send(data) // the client may have disconnected
 }
 
-// replyWith answers with a job and its report, if there is one, at the reader's pace.
-func replyWith(w http.ResponseWriter, job client.Job, report []byte) {
+// writeJob responds with a job and its report, which may be nil.
+func writeJob(w http.ResponseWriter, job client.Job, report []byte) {
 	data, err := json.Marshal(job)
 	if err != nil || report == nil {
-		reply(w, http.StatusOK, job)
+		writeJSON(w, http.StatusOK, job)
 		return
 	}
-	writeHead(w, http.StatusOK)
-	out := newSender(w)
+	writeHeader(w, http.StatusOK)
+	out := newTimedWriter(w)
 	defer out.end()
-	data = append(data[:len(data)-1], `,"report":`...) // before the end of the object
+	data = append(data[:len(data)-1], `,"report":`...) // replaces the closing brace
 	for _, part := range [][]byte{data, report, []byte("}\n")} {
 		for len(part) > 0 {
-			n := min(len(part), pieceBytes)
+			n := min(len(part), maxPieceBytes)
 			if out.write(part[:n]) != nil {
-				return // a client that has gone needs no more
+				return // the client has disconnected
 			}
 			part = part[n:]
 		}
 	}
 }
 
-// writeHead sends the head of an answer in JSON.
-func writeHead(w http.ResponseWriter, status int) {
+// writeHeader writes the header of a JSON response.
+func writeHeader(w http.ResponseWriter, status int) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Cache-Control", "no-store")

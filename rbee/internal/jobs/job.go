@@ -17,118 +17,117 @@ import (
 	"github.com/rbee-keeper/rbee/operations/sse"
 )
 
-// job is one operation: running, until done is closed, or ended.
+// job is one operation. It runs until done is closed.
 //
 //	running --report--------------------------> done
 //	running --error---------------------------> failed
-//	running --canceled, and not all was done--> canceled
+//	running --canceled, incomplete------------> canceled
 type job struct {
-	id        string
-	key       string            // its Idempotency-Key; empty: none
-	digest    [sha256.Size]byte // of what asked for it
-	createdAt time.Time
-	endedAt   time.Time // set once it is in Server.ended
-	cancel    context.CancelCauseFunc
-	done      chan struct{}
-	held      int64       // bytes of its operation, as far as they count
-	alone     *time.Timer // ends it unless somebody reads; nil: it needs nobody
+	id            string
+	key           string            // Idempotency-Key; may be empty
+	digest        [sha256.Size]byte // of the request body
+	createdAt     time.Time
+	endedAt       time.Time // set before the job is in Server.finished
+	cancel        context.CancelCauseFunc
+	done          chan struct{}
+	reserved      int64       // share of Server.reserved
+	noReaderTimer *time.Timer // cancels the job without readers; nil if it needs no readers
 
 	mu      sync.Mutex
 	info    client.Job
-	report  []byte // what it ended with, as JSON; nil: nothing
+	report  []byte // JSON; nil without a report
 	events  *buffer
 	readers int
-	last    []byte        // what ends every stream; nil while it runs
-	wake    chan struct{} // closed at the next change; nil: nobody waits
+	trailer []byte        // end of every stream; nil while the job is running
+	wake    chan struct{} // closed at the next change; nil without waiting readers
 }
 
-// newJob makes the job of what was asked for. ctx is the one it works in.
-func newJob(ctx context.Context, id string, a *asked, o Options, cancel context.CancelCauseFunc) *job {
+// newJob returns the job of a request. ctx is the context of the operation.
+func newJob(ctx context.Context, id string, a *request, o Options, cancel context.CancelCauseFunc) *job {
 	j := &job{
 		id: id, key: a.key, digest: a.digest, createdAt: time.Now(), cancel: cancel, done: make(chan struct{}),
-		info: a.job, events: newBuffer(o.MaxEvents), held: a.held,
+		info: a.job, events: newBuffer(o.MaxEvents), reserved: a.reserved,
 	}
 	j.info.ID, j.info.CreatedAt, j.info.RequestID = id, j.createdAt.UTC(), client.RequestID(ctx)
 	if follows(a.op) {
-		j.alone = time.AfterFunc(o.Unheard, func() { cancel(errUnheard) })
+		j.noReaderTimer = time.AfterFunc(o.NoReaderTimeout, func() { cancel(errNoReader) })
 	}
 	return j
 }
 
-// follows reports whether an operation changes nothing and reports what happens for
-// as long as that goes on, such as [operations.WorkerProcessLogs] with Follow. Without
-// a reader it has no effect.
+// follows reports whether an operation only reports events and never ends by itself, such
+// as [operations.WorkerProcessLogs] with Follow. It is useless without a reader.
 func follows(op operations.Operation) bool {
 	logs, ok := op.(operations.WorkerProcessLogs)
 	return ok && logs.Follow
 }
 
-var errUnheard = &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: "nobody listens any more"}
+var errNoReader = &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: "no client reads the events of the job"}
 
-// attend counts a reader, until leave is called.
-func (j *job) attend(unheard time.Duration) (leave func()) {
-	if j.alone == nil {
+// addReader counts a reader until remove is called.
+func (j *job) addReader(timeout time.Duration) (remove func()) {
+	if j.noReaderTimer == nil {
 		return func() {}
 	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.readers++; j.readers == 1 {
-		j.alone.Stop()
+		j.noReaderTimer.Stop()
 	}
 	return func() {
 		j.mu.Lock()
 		defer j.mu.Unlock()
-		if j.readers--; j.readers == 0 && j.last == nil {
-			j.alone.Reset(unheard)
+		if j.readers--; j.readers == 0 && j.trailer == nil {
+			j.noReaderTimer.Reset(timeout)
 		}
 	}
 }
 
-// ending is how a job ends.
-type ending struct {
-	state  client.JobState
-	report []byte            // as JSON, as it was then: the runner may go on to use what it points to; nil: none
-	err    *operations.Error // nil: none
-	last   []byte            // the end of its streams
+// jobResult is the result of a job.
+type jobResult struct {
+	state   client.JobState
+	report  []byte            // JSON, encoded when the job ends, because the runner may modify the report later; may be nil
+	err     *operations.Error // may be nil
+	trailer []byte            // end of every stream
 
 	outcome operations.Outcome // of the report
 }
 
-var errExited = errors.New("the operation ended its goroutine")
+var errGoexit = errors.New("the operation exited its goroutine")
 
-// run performs the operation and ends the job, whatever the runner does.
+// run runs the operation and finishes the job, even if the runner panics.
 func (s *Server) run(ctx context.Context, j *job, op operations.Operation) {
 	kind := op.Kind()
-	s.log.Info("job begins", "job", j.id, "operation", kind, "hive", j.describe().HiveID, "request", client.RequestID(ctx))
-	end := conclude(ctx, kind, nil, errExited)
+	s.log.Info("job started", "job", j.id, "operation", kind, "hive", j.describe().HiveID, "request", client.RequestID(ctx))
+	result := newJobResult(ctx, kind, nil, errGoexit)
 	defer func() {
 		if p := recover(); p != nil {
 			s.log.Error("job panicked", "job", j.id, "operation", kind, "panic", p, "stack", string(debug.Stack()))
-			end = conclude(ctx, kind, nil, fmt.Errorf("%s panicked, which is a mistake in rbee: %v", kind, p))
+			result = newJobResult(ctx, kind, nil, fmt.Errorf("%s panicked, which is a bug in rbee: %v", kind, p))
 		}
-		s.leave(j, end)
+		s.finishJob(j, result)
 	}()
-	report, err := s.runner.Run(ctx, op, func(e operations.Event) { s.tell(j, e) })
-	end = conclude(ctx, kind, report, err)
+	report, err := s.runner.Run(ctx, op, func(e operations.Event) { s.addEvent(j, e) })
+	result = newJobResult(ctx, kind, report, err)
 }
 
-// leave ends a job, for those who read it and for the server at once: whoever has
-// read the end may begin the next.
-func (s *Server) leave(j *job, end ending) {
+// finishJob ends a job for its readers and for the server at the same time, so that a client
+// that has read the end can start the next job.
+func (s *Server) finishJob(j *job, result jobResult) {
 	s.mu.Lock()
-	j.end(end)
+	j.finish(result)
 	s.running--
-	s.held -= j.held
-	s.ended = append(s.ended, j)
-	s.kept += int64(len(end.report))
+	s.reserved -= j.reserved
+	s.finished = append(s.finished, j)
+	s.reportBytes += int64(len(result.report))
 	s.prune()
 	s.mu.Unlock()
 
 	duration := j.endedAt.Sub(j.createdAt).Round(time.Millisecond)
-	if end.err != nil {
-		s.log.Warn("job ends", "job", j.id, "state", end.state, "duration", duration, "error", end.err)
+	if result.err != nil {
+		s.log.Warn("job ended", "job", j.id, "state", result.state, "duration", duration, "error", result.err)
 	} else {
-		s.log.Info("job ends", "job", j.id, "state", end.state, "duration", duration)
+		s.log.Info("job ended", "job", j.id, "state", result.state, "duration", duration)
 	}
 	j.cancel(nil)
 	close(j.done)
@@ -139,26 +138,26 @@ func (s *Server) leave(j *job, end ending) {
 	})
 }
 
-// conclude decides how a job ends whose runner returned this. ctx has ended if
-// the job was canceled.
-func conclude(ctx context.Context, kind operations.Kind, report operations.Report, err error) ending {
-	var e ending
+// newJobResult returns the result of a job from the values that its runner returned. ctx is
+// done if the job was canceled.
+func newJobResult(ctx context.Context, kind operations.Kind, report operations.Report, err error) jobResult {
+	var e jobResult
 	if report != nil {
-		data, wrong := json.Marshal(report)
-		if wrong != nil {
-			return conclude(ctx, kind, nil, fmt.Errorf("the report of %s cannot be written: %w", kind, wrong))
+		data, encodeErr := json.Marshal(report)
+		if encodeErr != nil {
+			return newJobResult(ctx, kind, nil, fmt.Errorf("cannot encode the report of %s: %w", kind, encodeErr))
 		}
 		e.report, e.outcome = data, report.Outcome()
 	}
 	if err == nil && report == nil {
-		err = fmt.Errorf("%s ended without a report", kind)
+		err = fmt.Errorf("%s returned without a report", kind)
 	}
 	if err != nil {
 		e.err = asError(err)
 	}
-	whole := err == nil && e.outcome == operations.OutcomeOK
+	complete := err == nil && e.outcome == operations.OutcomeOK
 	switch {
-	case ctx.Err() != nil && !whole:
+	case ctx.Err() != nil && !complete:
 		e.state = client.JobCanceled
 		if e.err != nil && e.err.Code != operations.CodeCanceled {
 			e.err.Code = operations.CodeCanceled
@@ -174,26 +173,26 @@ func conclude(ctx context.Context, kind operations.Kind, report operations.Repor
 	result := struct {
 		Operation operations.Kind   `json:"operation"`
 		Report    json.RawMessage   `json:"report,omitempty"`
-		Bytes     int               `json:"report_bytes,omitempty"` // of a report that went before it, in pieces
+		Bytes     int               `json:"report_bytes,omitempty"` // length of a report that was sent in pieces
 		Error     *operations.Error `json:"error,omitempty"`
 	}{kind, e.report, 0, e.err}
-	if len(e.report) > pieceBytes {
+	if len(e.report) > maxPieceBytes {
 		result.Report, result.Bytes = nil, len(e.report)
 	}
-	data, _ := json.Marshal(result) // of parts that can be written
-	word := "[DONE]"
+	data, _ := json.Marshal(result) // never fails
+	marker := "[DONE]"
 	switch e.state {
 	default:
 	case client.JobCanceled:
-		word = "[CANCELLED]"
+		marker = "[CANCELLED]"
 	case client.JobFailed:
-		word = "[ERROR] " + strings.Join(strings.Fields(e.err.Error()), " ")
+		marker = "[ERROR] " + strings.Join(strings.Fields(e.err.Error()), " ")
 	}
-	e.last = sse.Append(sse.Append(nil, sse.Event{Name: "result", Data: data}), sse.Event{Data: []byte(word)})
+	e.trailer = sse.Append(sse.Append(nil, sse.Event{Name: "result", Data: data}), sse.Event{Data: []byte(marker)})
 	return e
 }
 
-// describe gives a copy of what is known of the job.
+// describe returns the current description of the job.
 func (j *job) describe() client.Job {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -202,74 +201,75 @@ func (j *job) describe() client.Job {
 	return info
 }
 
-// add keeps an event, and returns how many bytes more are kept now. After the end it
-// does nothing.
-func (j *job) add(e operations.Event) (more int) {
+// add stores an event, and returns the increase of the buffer in bytes. It does nothing
+// after the end of the job.
+func (j *job) add(e operations.Event) (growth int) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.last != nil {
+	if j.trailer != nil {
 		return 0
 	}
 	before := j.events.bytes
 	j.events.add(e)
-	j.changed()
+	j.notify()
 	return j.events.bytes - before
 }
 
-// eventBytes is how much its events take.
+// eventBytes returns the size of the buffered events.
 func (j *job) eventBytes() int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.events.bytes
 }
 
-// shrink drops its oldest events until so many bytes are gone, and returns how many
-// that were.
-func (j *job) shrink(by int) int {
+// shrink drops the oldest events until n bytes are free, and returns the number of bytes
+// dropped.
+func (j *job) shrink(n int) int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	before := j.events.bytes
-	j.events.shrink(by)
+	j.events.shrink(n)
 	return before - j.events.bytes
 }
 
-// result is the report that it ended with, as JSON; nil: none.
+// result returns the report as JSON, or nil.
 func (j *job) result() []byte {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.report
 }
 
-func (j *job) end(e ending) {
+// finish sets the result of the job.
+func (j *job) finish(e jobResult) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.endedAt = time.Now()
 	j.info.State, j.info.EndedAt, j.info.Error = e.state, j.endedAt.UTC(), e.err
 	j.report, j.info.Outcome = e.report, e.outcome
-	j.last = e.last
-	if j.alone != nil {
-		j.alone.Stop()
+	j.trailer = e.trailer
+	if j.noReaderTimer != nil {
+		j.noReaderTimer.Stop()
 	}
-	j.changed()
+	j.notify()
 }
 
-// changed wakes all who wait. j.mu is held.
-func (j *job) changed() {
+// notify wakes the waiting readers. The caller holds j.mu.
+func (j *job) notify() {
 	if j.wake != nil {
 		close(j.wake)
 		j.wake = nil
 	}
 }
 
-// read writes the events after one id to out, as many as fit a batch, and returns
-// the id of the last of them. Without any, it returns the end, or what is closed
-// when there is more.
+// read writes the events after an id to out, up to maxBatchBytes, and returns the id of the
+// last one. Without such events it returns the end of the stream, or a channel that is closed
+// when there are new events.
 func (j *job) read(after int64, out *bytes.Buffer) (last int64, end []byte, wake <-chan struct{}) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	last = j.events.copy(after, batchBytes, out)
-	if out.Len() > 0 || j.last != nil {
-		return last, j.last, nil
+	last = j.events.copy(after, maxBatchBytes, out)
+	if out.Len() > 0 || j.trailer != nil {
+		return last, j.trailer, nil
 	}
 	if j.wake == nil {
 		j.wake = make(chan struct{})

@@ -1,29 +1,29 @@
-// Package jobs serves a [operations.Runner] over HTTP: the jobs API of queen and
-// hive alike. [client.Client] is its other side.
+// Package jobs serves an [operations.Runner] over HTTP. Queens and hives use it as their
+// jobs API. [client.Client] is the client.
 //
-// # The API
+// # API
 //
-//	POST   /v1/jobs              an operation, as JSON: 201 {"job_id","sse_url"}
-//	GET    /v1/jobs              {"jobs":[…]}, oldest first
-//	GET    /v1/jobs/{id}         one job, with its report once it has one
-//	GET    /v1/jobs/{id}/stream  its events, as they happen, and its result
-//	DELETE /v1/jobs/{id}         cancels it: 202; 200 if it had ended
+//	POST   /v1/jobs              start an operation (JSON): 201 {"job_id","sse_url"}
+//	GET    /v1/jobs              list the jobs: {"jobs":[…]}, oldest first
+//	GET    /v1/jobs/{id}         get a job, with its report if it has ended
+//	GET    /v1/jobs/{id}/stream  stream the events and the result
+//	DELETE /v1/jobs/{id}         cancel a job: 202, or 200 if it has ended
 //
-// A job begins at once and runs in its own context, watched or not. Jobs are
-// [client.Job] values. An error is {"error":{…}} with an [operations.Error]
-// in it, under the status that fits.
+// A job starts immediately and runs in its own context, with or without readers. Jobs are
+// [client.Job] values. Errors are {"error":{…}} with an [operations.Error] and a matching
+// HTTP status.
 //
-// # The stream
+// # Stream
 //
-// The stream has the form of server-sent events
-// (https://html.spec.whatwg.org/multipage/server-sent-events.html). Each event
-// has an id, counted from 1:
+// The stream consists of server-sent events
+// (https://html.spec.whatwg.org/multipage/server-sent-events.html). Each event has an id,
+// starting at 1:
 //
 //	id: 7
 //	event: event
 //	data: {"time":"…","type":"phase","hive":"gpu-1","phase":"reading"}
 //
-// The end has none. Its last line is "[DONE]", "[ERROR]" and the message, or
+// The result has no id. The last line is "[DONE]", "[ERROR]" with the message, or
 // "[CANCELLED]":
 //
 //	event: result
@@ -31,8 +31,8 @@
 //
 //	data: [DONE]
 //
-// A report of more than 256 KiB goes before the end, in pieces whose data is to be
-// put together as it comes; the result then has its length in bytes in place of it:
+// A report of more than 256 KiB is sent before the result, in pieces whose data the client
+// concatenates. The result then has its length in bytes instead of the report:
 //
 //	event: report
 //	data: {"model":"…","files":[{"name":"bee.png","data":"iVBORw0KGgo
@@ -40,38 +40,37 @@
 //	event: result
 //	data: {"operation":"infer","report_bytes":1398256}
 //
-// A reader goes on where it stopped by the header Last-Event-ID or the query
-// ?after=N. Every 15 seconds without an event a comment is sent.
+// A reader resumes a stream with the header Last-Event-ID or the query ?after=N. After 15
+// seconds without an event the server sends a comment.
 //
-// Events are kept for readers that come later or are slow; a job never waits for
-// a reader. What is kept is bounded, in number for each job and in bytes for all
-// together: progress that follows progress of the same thing replaces it, and the
-// oldest events go first, of the job that has most. A reader that asks for some
-// that are gone gets a note in their place.
+// The server buffers events for late and slow readers; a job never waits for a reader. The
+// buffer is limited by the number of events per job and by the total size for all jobs.
+// Progress replaces earlier progress of the same step. When the total size is exceeded, the
+// server drops the oldest events of the job with the largest buffer. A reader of dropped
+// events receives a note instead.
 //
-// A job that only tells of what happens, as that of [operations.WorkerProcessLogs] with
-// Follow, is canceled when
-// nobody has read its stream for a while: a reader that fell asleep cannot do it.
+// A job that only reports events, such as [operations.WorkerProcessLogs] with Follow, is
+// canceled after some time without a reader.
 //
 // # Request ids
 //
-// A job works under the X-Request-Id that it was asked for with, or its own id: the
-// log has it, and [client.RequestID] of the runner's context, by which a client
-// that the runner uses hands it on.
+// The request id of a job is the X-Request-Id of the request that started it, or the id of
+// the job. It is logged, and available in the runner's context as [client.RequestID], so
+// that clients that the runner uses forward it.
 //
-// # Asking twice
+// # Idempotency
 //
-// A request with an Idempotency-Key (at most 200 bytes) gets the job that was
-// made for the key before, if there is one. A client that repeats a request
-// because the answer was lost also says in Idempotency-Age how many seconds ago
-// it sent it first. A server that cannot know what happened then, because it was
-// started later or has forgotten a job of that time, refuses (409): it is better
-// to ask than to start a worker twice.
+// A request with an Idempotency-Key (at most 200 bytes) returns the existing job with that
+// key, if any. A client that repeats a request after a lost response also sends
+// Idempotency-Age, the number of seconds since its first attempt. If the server cannot know
+// whether the first attempt started a job, because the server started later or has already
+// forgotten jobs of that time, it rejects the request (409): starting a worker twice is
+// worse.
 //
-// # Guarding
+// # Authentication
 //
-// There is no authentication here: wrap the handler. Limits on the time to read a
-// request's header are the [net/http.Server]'s.
+// The handler does not authenticate: wrap it. Time limits for request headers belong to the
+// [net/http.Server].
 package jobs
 
 import (
@@ -88,81 +87,79 @@ import (
 	"github.com/rbee-keeper/rbee/operations/client"
 )
 
-// Options limits what a server keeps and does at once. The zero value works.
+// Options configure a server. The zero value uses the defaults.
 type Options struct {
-	// Log gets a line when a job begins and one when it ends, and the stacks of
-	// runners that panic. Nil discards them.
+	// Log receives a line when a job starts and when it ends, and the stack traces of
+	// panicking runners. Nil discards them.
 	Log *slog.Logger
 
-	// KeepFinished is how many jobs that have ended are kept; 0 means 100, a
-	// negative number none.
+	// KeepFinished limits the number of ended jobs that are kept; 0 means 100, a negative
+	// number keeps none.
 	KeepFinished int
 
-	// KeepFor is how long a job is kept after it ended; 0 means 10 minutes.
+	// KeepFor is the time for which an ended job is kept; 0 means 10 minutes.
 	KeepFor time.Duration
 
-	// KeepBytes is how many bytes the reports of jobs that have ended may have
-	// together before the first that ended is forgotten; 0 means 64 MiB. The one
-	// that ended last is kept, whatever its report has.
+	// KeepBytes limits the total size of the reports of ended jobs; 0 means 64 MiB. The jobs
+	// that ended first are dropped first. The last one is always kept.
 	KeepBytes int64
 
-	// MaxEvents is how many events of one job are kept; 0 means 10000.
+	// MaxEvents limits the number of buffered events per job; 0 means 10000.
 	MaxEvents int
 
-	// MaxBytes is how many bytes the events of all jobs may have together before
-	// the oldest of the job with most are dropped; 0 means 32 MiB.
+	// MaxBytes limits the total size of the buffered events of all jobs; 0 means 32 MiB.
 	MaxBytes int64
 
-	// MaxRunning is how many jobs may run at once; 0 means 256.
+	// MaxRunning limits the number of running jobs; 0 means 256.
 	MaxRunning int
 
-	// MaxBody is how many bytes an operation may have; 0 means 64 MiB.
+	// MaxBody limits the size of an operation in bytes; 0 means 64 MiB.
 	MaxBody int64
 
-	// MaxBodies is how many bytes the operations that come in and run may have
-	// together; 0 means twice MaxBody. Those of less than 64 KiB do not count.
-	MaxBodies int64
+	// MaxBodyMemory limits the total size of the operations that are received or running;
+	// 0 means twice MaxBody. Operations of up to 64 KiB do not count.
+	MaxBodyMemory int64
 
-	// Unheard is how long a job that only tells of what happens goes on
-	// without a reader before it is canceled; 0 means 2 minutes.
-	Unheard time.Duration
+	// NoReaderTimeout is the time without a reader after which a job that only reports
+	// events is canceled; 0 means 2 minutes.
+	NoReaderTimeout time.Duration
 }
 
 const (
-	heartbeat    = 15 * time.Second // without an event
-	writeTimeout = 30 * time.Second // for one piece of a stream or an answer
-	readTimeout  = 30 * time.Second // for one piece of the body of a request
-	slowest      = 16 << 10         // bytes a second that a body must come at, after twice that
-	batchBytes   = 64 << 10         // of events written at once
-	pieceBytes   = 256 << 10        // of a report written at once
-	maxEvent     = 15 << 20         // bytes; clients read 16 MiB at most
-	smallBody    = 64 << 10         // bytes of an operation that are not worth counting
-	keyMargin    = 5 * time.Second  // by which a key's age may be wrong
+	heartbeatInterval = 15 * time.Second // time without an event until a comment is sent
+	writeTimeout      = 30 * time.Second // for one write to a stream or response
+	readTimeout       = 30 * time.Second // for one read of a request body
+	minBodyRate       = 16 << 10         // bytes per second at which a body must arrive, after twice readTimeout
+	maxBatchBytes     = 64 << 10         // bytes of events per write
+	maxPieceBytes     = 256 << 10        // bytes of a report per write
+	maxEvent          = 15 << 20         // bytes of an event; clients accept at most 16 MiB
+	minCountedBody    = 64 << 10         // bytes; smaller operations do not count for MaxBodyMemory
+	keyAgeMargin      = 5 * time.Second  // tolerance for Idempotency-Age
 )
 
-// Server is the jobs API of one runner. It is an [http.Handler] for "/v1/jobs"
-// and all below it.
+// Server is the jobs API of one runner. It is an [http.Handler] for the path /v1/jobs and
+// all paths below it.
 type Server struct {
 	runner operations.Runner
 	opts   Options
 	log    *slog.Logger
 	mux    *http.ServeMux
 
-	mu      sync.Mutex
-	closed  bool
-	jobs    map[string]*job // by id
-	order   []*job          // by creation
-	ended   []*job          // by end
-	keys    map[string]*job // by Idempotency-Key
-	since   time.Time       // a key that was first used after this is in keys, or unused
-	running int
-	held    int64 // bytes of operations that come in and run
-	kept    int64 // bytes of the reports of those in ended
+	mu          sync.Mutex
+	closed      bool
+	jobs        map[string]*job // by id
+	order       []*job          // by creation time
+	finished    []*job          // by end time
+	keys        map[string]*job // by Idempotency-Key
+	keysSince   time.Time       // keys first used after this time are in keys, unless unused
+	running     int
+	reserved    int64 // bytes of the operations that are received or running
+	reportBytes int64 // bytes of the reports of finished jobs
 
-	events atomic.Int64 // bytes of the events of all jobs
+	events atomic.Int64 // bytes of the buffered events of all jobs
 }
 
-// New makes a server. Its jobs run until they end or the server is closed.
+// New returns a server. Its jobs run until they end or the server is closed.
 func New(r operations.Runner, o Options) *Server {
 	o.KeepFinished = orDefault(o.KeepFinished, 100)
 	o.KeepFor = orDefault(o.KeepFor, 10*time.Minute)
@@ -171,11 +168,11 @@ func New(r operations.Runner, o Options) *Server {
 	o.MaxBytes = orDefault(o.MaxBytes, 32<<20)
 	o.MaxRunning = orDefault(o.MaxRunning, 256)
 	o.MaxBody = orDefault(o.MaxBody, 64<<20)
-	o.MaxBodies = orDefault(o.MaxBodies, 2*o.MaxBody)
-	o.Unheard = orDefault(o.Unheard, 2*time.Minute)
+	o.MaxBodyMemory = orDefault(o.MaxBodyMemory, 2*o.MaxBody)
+	o.NoReaderTimeout = orDefault(o.NoReaderTimeout, 2*time.Minute)
 	s := &Server{
 		runner: r, opts: o, log: o.Log, mux: http.NewServeMux(),
-		jobs: map[string]*job{}, keys: map[string]*job{}, since: time.Now(),
+		jobs: map[string]*job{}, keys: map[string]*job{}, keysSince: time.Now(),
 	}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
@@ -185,18 +182,18 @@ func New(r operations.Runner, o Options) *Server {
 	s.mux.HandleFunc("GET /v1/jobs/{id}", s.get)
 	s.mux.HandleFunc("DELETE /v1/jobs/{id}", s.cancel)
 	s.mux.HandleFunc("GET /v1/jobs/{id}/stream", s.stream)
-	s.mux.HandleFunc("/v1/jobs", notAllowed("GET, POST"))
-	s.mux.HandleFunc("/v1/jobs/{id}", notAllowed("GET, DELETE"))
-	s.mux.HandleFunc("/v1/jobs/{id}/stream", notAllowed("GET"))
+	s.mux.HandleFunc("/v1/jobs", methodNotAllowed("GET, POST"))
+	s.mux.HandleFunc("/v1/jobs/{id}", methodNotAllowed("GET, DELETE"))
+	s.mux.HandleFunc("/v1/jobs/{id}/stream", methodNotAllowed("GET"))
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		refuse(w, http.StatusNotFound, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectAddress.Named(r.URL.Path), Message: "there is nothing at " + r.URL.Path})
+		writeError(w, http.StatusNotFound, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectAddress.Named(r.URL.Path), Message: "unknown path " + r.URL.Path})
 	})
 	return s
 }
 
-func orDefault[T int | int64 | time.Duration](v, otherwise T) T {
+func orDefault[T int | int64 | time.Duration](v, def T) T {
 	if v == 0 {
-		return otherwise
+		return def
 	}
 	return v
 }
@@ -204,67 +201,68 @@ func orDefault[T int | int64 | time.Duration](v, otherwise T) T {
 // ServeHTTP implements [http.Handler].
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.mux.ServeHTTP(w, r) }
 
-// Running is how many jobs run now.
+// Running returns the number of running jobs.
 func (s *Server) Running() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.running
 }
 
-var errClosed = &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonStopping, Message: "rbee there is ending"}
+var errClosed = &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonStopping, Message: "rbee is shutting down"}
 
-// Drain takes no new jobs and waits until those that run have ended by themselves.
-// Those that only tell have no end of their own, and are canceled. If ctx ends
-// before, it returns an error and the others run on.
+// Drain stops accepting jobs and waits until the running jobs have ended. It cancels jobs
+// that only report events, which never end by themselves. If ctx is done first, it returns
+// an error, and the other jobs continue.
 func (s *Server) Drain(ctx context.Context) error {
-	jobs := s.refuseMore()
+	jobs := s.stopAccepting()
 	for _, j := range jobs {
-		if j.alone != nil {
+		if j.noReaderTimer != nil {
 			j.cancel(errClosed)
 		}
 	}
-	return s.await(ctx, jobs)
+	return s.wait(ctx, jobs)
 }
 
-// Close takes no new jobs, cancels those that run and waits until they have
-// ended. If ctx ends before, it returns an error and they go on ending. Streams
-// are served to their end meanwhile and later: shut the HTTP server down after.
+// Close stops accepting jobs, cancels the running jobs and waits until they have ended. If
+// ctx is done first, it returns an error. Streams are still served to their end, so shut
+// down the HTTP server afterward.
 func (s *Server) Close(ctx context.Context) error {
-	jobs := s.refuseMore()
+	jobs := s.stopAccepting()
 	for _, j := range jobs {
-		j.cancel(errClosed) // does nothing to one that has ended
+		j.cancel(errClosed) // no effect on a job that has ended
 	}
-	return s.await(ctx, jobs)
+	return s.wait(ctx, jobs)
 }
 
-// refuseMore takes no new jobs from now on, and returns those that there are.
-func (s *Server) refuseMore() []*job {
+// stopAccepting rejects new jobs from now on, and returns the existing ones.
+func (s *Server) stopAccepting() []*job {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
 	return append([]*job{}, s.order...)
 }
 
-// await waits until these jobs have ended, or ctx has.
-func (s *Server) await(ctx context.Context, jobs []*job) error {
+// wait waits until the jobs have ended or ctx is done.
+func (s *Server) wait(ctx context.Context, jobs []*job) error {
 	for _, j := range jobs {
 		select {
 		case <-j.done:
 		case <-ctx.Done():
-			return fmt.Errorf("%d jobs have not ended: %w", s.Running(), context.Cause(ctx))
+			return fmt.Errorf("%d jobs are still running: %w", s.Running(), context.Cause(ctx))
 		}
 	}
 	return nil
 }
 
-// find returns the job that the request names; nil, after the answer, if there is none.
+// find returns the job of a request. If the job is unknown, it responds with an error and
+// returns nil.
 func (s *Server) find(w http.ResponseWriter, r *http.Request) *job {
 	id := r.PathValue("id")
 	s.mu.Lock()
 	j := s.jobs[id]
 	s.mu.Unlock()
 	if j == nil {
-		refuse(w, http.StatusNotFound, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectJob.Named(id), Message: fmt.Sprintf("there is no job %q", id)})
+		writeError(w, http.StatusNotFound, &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectJob.Named(id), Message: fmt.Sprintf("unknown job %q", id)})
 	}
 	return j
 }
@@ -273,18 +271,18 @@ func (s *Server) list(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
 	jobs := append([]*job{}, s.order...)
 	s.mu.Unlock()
-	answer := struct {
+	body := struct {
 		Jobs []client.Job `json:"jobs"`
 	}{make([]client.Job, len(jobs))}
 	for i, j := range jobs {
-		answer.Jobs[i] = j.describe()
+		body.Jobs[i] = j.describe()
 	}
-	reply(w, http.StatusOK, answer)
+	writeJSON(w, http.StatusOK, body)
 }
 
 func (s *Server) get(w http.ResponseWriter, r *http.Request) {
 	if j := s.find(w, r); j != nil {
-		replyWith(w, j.describe(), j.result())
+		writeJob(w, j.describe(), j.result())
 	}
 }
 
@@ -298,52 +296,53 @@ func (s *Server) cancel(w http.ResponseWriter, r *http.Request) {
 	status := http.StatusOK
 	if job := j.describe(); job.State == client.JobRunning {
 		status = http.StatusAccepted
-		s.log.Info("job is canceled", "job", job.ID, "operation", job.Operation)
+		s.log.Info("job canceled by request", "job", job.ID, "operation", job.Operation)
 		j.cancel(errCanceled)
 	}
-	reply(w, status, j.describe())
+	writeJSON(w, status, j.describe())
 }
 
-// tell hands an event of a job on to its readers. When the events of all jobs take
-// too much, some go.
-func (s *Server) tell(j *job, e operations.Event) {
+// addEvent adds an event to the buffer of a job, and trims the buffers if they exceed
+// MaxBytes.
+func (s *Server) addEvent(j *job, e operations.Event) {
 	if s.events.Add(int64(j.add(e))) > s.opts.MaxBytes {
-		s.makeRoom()
+		s.trimEvents()
 	}
 }
 
-// makeRoom drops the oldest events of the job that has most, and again, until there
-// is room for a while: who tells little loses nothing to who tells much.
-func (s *Server) makeRoom() {
+// trimEvents drops the oldest events of the jobs with the largest buffers until the total
+// is below 7/8 of MaxBytes, so that a job with few events loses none to a job with many.
+func (s *Server) trimEvents() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.events.Load() <= s.opts.MaxBytes {
 		return
 	}
 	for {
-		over := int(s.events.Load() - s.opts.MaxBytes*7/8)
-		var biggest *job
-		most := 0
+		excess := int(s.events.Load() - s.opts.MaxBytes*7/8)
+		var largest *job
+		size := 0
 		for _, j := range s.order {
-			if n := j.eventBytes(); n > most {
-				biggest, most = j, n
+			if n := j.eventBytes(); n > size {
+				largest, size = j, n
 			}
 		}
-		if over <= 0 || biggest == nil {
+		if excess <= 0 || largest == nil {
 			return
 		}
-		s.events.Add(-int64(biggest.shrink(min(over, (most+1)/2))))
+		s.events.Add(-int64(largest.shrink(min(excess, (size+1)/2))))
 	}
 }
 
-// prune forgets jobs that ended long ago, or before many others. s.mu is held.
+// prune drops ended jobs that exceed KeepFor, KeepFinished or KeepBytes. The caller holds
+// s.mu.
 func (s *Server) prune() {
 	oldest := time.Now().Add(-s.opts.KeepFor)
-	excess := func() bool { return len(s.ended) > 1 && s.kept > s.opts.KeepBytes }
-	for len(s.ended) > 0 && (len(s.ended) > s.opts.KeepFinished || !s.ended[0].endedAt.After(oldest) || excess()) {
-		j := s.ended[0]
-		s.ended[0], s.ended = nil, s.ended[1:]
-		s.kept -= int64(len(j.result()))
+	isExcess := func() bool { return len(s.finished) > 1 && s.reportBytes > s.opts.KeepBytes }
+	for len(s.finished) > 0 && (len(s.finished) > s.opts.KeepFinished || !s.finished[0].endedAt.After(oldest) || isExcess()) {
+		j := s.finished[0]
+		s.finished[0], s.finished = nil, s.finished[1:]
+		s.reportBytes -= int64(len(j.result()))
 		s.events.Add(-int64(j.eventBytes()))
 		delete(s.jobs, j.id)
 		for i, other := range s.order {
@@ -354,14 +353,14 @@ func (s *Server) prune() {
 		}
 		if j.key != "" {
 			delete(s.keys, j.key)
-			if j.createdAt.After(s.since) {
-				s.since = j.createdAt
+			if j.createdAt.After(s.keysSince) {
+				s.keysSince = j.createdAt
 			}
 		}
 	}
 }
 
-// asError gives an error the form in which it goes over the wire.
+// asError converts an error for the response.
 func asError(err error) *operations.Error {
 	var known *operations.Error
 	switch {

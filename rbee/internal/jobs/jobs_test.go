@@ -21,30 +21,31 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
 )
 
-// script is a runner.
-type script func(ctx context.Context, op ops.Operation, events ops.Handler) (ops.Report, error)
+// runnerFunc is a runner that calls itself.
+type runnerFunc func(ctx context.Context, op ops.Operation, events ops.Handler) (ops.Report, error)
 
-func (s script) Run(ctx context.Context, op ops.Operation, events ops.Handler) (ops.Report, error) {
+func (s runnerFunc) Run(ctx context.Context, op ops.Operation, events ops.Handler) (ops.Report, error) {
 	return s(ctx, op, events)
 }
 
-// done ends at once.
-var done script = func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) {
+// emptyReport returns an empty report immediately.
+var emptyReport runnerFunc = func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) {
 	return &ops.HiveListReport{}, nil
 }
 
 // untilCanceled runs until it is canceled.
-var untilCanceled script = func(ctx context.Context, _ ops.Operation, _ ops.Handler) (ops.Report, error) {
+var untilCanceled runnerFunc = func(ctx context.Context, _ ops.Operation, _ ops.Handler) (ops.Report, error) {
 	<-ctx.Done()
 	return nil, ctx.Err()
 }
 
-// note is the event with this number.
+// note returns event number n.
 func note(n int) ops.Event {
 	return ops.Event{Type: ops.EventNote, Message: fmt.Sprintf("event %d", n)}
 }
 
-// serve makes a jobs server and a client of it. Both end with the test.
+// serve starts a jobs server and returns it with a client. The cleanup of the test closes
+// the server.
 func serve(t testing.TB, r ops.Runner, o jobs.Options) (*jobs.Server, *client.Client) {
 	t.Helper()
 	s := jobs.New(r, o)
@@ -63,16 +64,16 @@ func serve(t testing.TB, r ops.Runner, o jobs.Options) (*jobs.Server, *client.Cl
 // eventually waits until the condition is true.
 func eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !condition(); {
-		if time.Now().After(end) {
-			t.Fatalf("it never came to: %s", what)
+	for deadline := time.Now().Add(time.Minute); !condition(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("timeout while waiting until %s", what)
 		}
 		time.Sleep(time.Millisecond)
 	}
 }
 
-// ask sends a request and returns the answer with its body.
-func ask(t testing.TB, method, url, body string, header ...string) (*http.Response, string) {
+// do sends a request and returns the response and its body.
+func do(t testing.TB, method, url, body string, header ...string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
 	if err != nil {
@@ -93,9 +94,10 @@ func ask(t testing.TB, method, url, body string, header ...string) (*http.Respon
 	return resp, string(data)
 }
 
-func TestRefused(t *testing.T) {
+// TestRequestErrors checks the responses to invalid requests.
+func TestRequestErrors(t *testing.T) {
 	t.Parallel()
-	_, c := serve(t, done, jobs.Options{MaxBody: 100})
+	_, c := serve(t, emptyReport, jobs.Options{MaxBody: 100})
 	list := `{"operation":"hive_list"}`
 	for _, test := range []struct {
 		name, method, path, body string
@@ -104,21 +106,21 @@ func TestRefused(t *testing.T) {
 		code                     ops.Code
 		message                  string
 	}{
-		{"no type", "POST", "/v1/jobs", list, nil, 415, ops.CodeBadOperation, "application/json"},
-		{"a form", "POST", "/v1/jobs", list, []string{"Content-Type", "text/plain"}, 415, ops.CodeBadOperation, "text/plain"},
-		{"too big", "POST", "/v1/jobs", `{"operation":"hive_list","config_path":"` + strings.Repeat("x", 1<<20) + `"}`, nil, 413, ops.CodeBadOperation, "100 bytes"},
-		{"no JSON", "POST", "/v1/jobs", `hive_list`, nil, 400, ops.CodeBadOperation, "not a JSON"},
+		{"no content type", "POST", "/v1/jobs", list, nil, 415, ops.CodeBadOperation, "application/json"},
+		{"wrong content type", "POST", "/v1/jobs", list, []string{"Content-Type", "text/plain"}, 415, ops.CodeBadOperation, "text/plain"},
+		{"too large", "POST", "/v1/jobs", `{"operation":"hive_list","config_path":"` + strings.Repeat("x", 1<<20) + `"}`, nil, 413, ops.CodeBadOperation, "100 bytes"},
+		{"not JSON", "POST", "/v1/jobs", `hive_list`, nil, 400, ops.CodeBadOperation, "want a JSON object"},
 		{"unknown field", "POST", "/v1/jobs", `{"operation":"hive_list","x":1}`, nil, 400, ops.CodeBadOperation, `"x"`},
-		{"removed", "POST", "/v1/jobs", `{"operation":"hive_install"}`, nil, 400, ops.CodeRemovedOperation, "package_sync"},
+		{"removed operation", "POST", "/v1/jobs", `{"operation":"hive_install"}`, nil, 400, ops.CodeRemovedOperation, "package_sync"},
 		{"long key", "POST", "/v1/jobs", list, []string{"Idempotency-Key", strings.Repeat("k", 201)}, 400, ops.CodeBadOperation, "201"},
 		{"bad age", "POST", "/v1/jobs", list, []string{"Idempotency-Age", "NaN"}, 400, ops.CodeBadOperation, "NaN"},
 		{"method", "PUT", "/v1/jobs", "", nil, 405, ops.CodeUnsupported, "PUT"},
-		{"method on one", "POST", "/v1/jobs/1", "", nil, 405, ops.CodeUnsupported, "POST"},
-		{"method on a stream", "DELETE", "/v1/jobs/1/stream", "", nil, 405, ops.CodeUnsupported, "DELETE"},
-		{"no job", "GET", "/v1/jobs/1", "", nil, 404, ops.CodeNotFound, `"1"`},
-		{"no job to cancel", "DELETE", "/v1/jobs/1", "", nil, 404, ops.CodeNotFound, `"1"`},
-		{"no stream", "GET", "/v1/jobs/1/stream", "", nil, 404, ops.CodeNotFound, `"1"`},
-		{"elsewhere", "GET", "/v1/jobs/1/2/3", "", nil, 404, ops.CodeNotFound, "/v1/jobs/1/2/3"},
+		{"method of a job", "POST", "/v1/jobs/1", "", nil, 405, ops.CodeUnsupported, "POST"},
+		{"method of a stream", "DELETE", "/v1/jobs/1/stream", "", nil, 405, ops.CodeUnsupported, "DELETE"},
+		{"unknown job", "GET", "/v1/jobs/1", "", nil, 404, ops.CodeNotFound, `"1"`},
+		{"cancel unknown job", "DELETE", "/v1/jobs/1", "", nil, 404, ops.CodeNotFound, `"1"`},
+		{"stream of unknown job", "GET", "/v1/jobs/1/stream", "", nil, 404, ops.CodeNotFound, `"1"`},
+		{"unknown path", "GET", "/v1/jobs/1/2/3", "", nil, 404, ops.CodeNotFound, "/v1/jobs/1/2/3"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -126,23 +128,23 @@ func TestRefused(t *testing.T) {
 			if test.status != 415 {
 				header = append([]string{"Content-Type", "application/json; charset=utf-8"}, header...)
 			}
-			resp, body := ask(t, test.method, c.URL+test.path, test.body, header...)
+			resp, body := do(t, test.method, c.URL+test.path, test.body, header...)
 			var answer struct{ Error *ops.Error }
 			if err := json.Unmarshal([]byte(body), &answer); err != nil || answer.Error == nil {
-				t.Fatalf("%s: %q", resp.Status, body)
+				t.Fatalf("%s %s = %s %q, want an error", test.method, test.path, resp.Status, body)
 			}
 			if resp.StatusCode != test.status || answer.Error.Code != test.code || !strings.Contains(answer.Error.Message, test.message) {
-				t.Errorf("%s: %s", resp.Status, body)
+				t.Errorf("%s %s = %s %s, want status %d, code %s, message with %q", test.method, test.path, resp.Status, body, test.status, test.code, test.message)
 			}
 		})
 	}
 }
 
-// A job is told of without what is secret in its operation.
-func TestDescribed(t *testing.T) {
+// TestJobDescription checks the description of jobs, and that it contains no secrets.
+func TestJobDescription(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	s, c := serve(t, script(func(_ context.Context, op ops.Operation, events ops.Handler) (ops.Report, error) {
+	s, c := serve(t, runnerFunc(func(_ context.Context, op ops.Operation, events ops.Handler) (ops.Report, error) {
 		events(note(1))
 		<-release
 		if op.Kind() == ops.KindModelDownload {
@@ -164,121 +166,122 @@ func TestDescribed(t *testing.T) {
 		ids = append(ids, job.ID)
 	}
 	if n := s.Running(); n != 2 {
-		t.Errorf("%d run", n)
+		t.Errorf("Running() = %d, want 2", n)
 	}
-	_, body := ask(t, "GET", c.URL+"/v1/jobs", "")
+	_, body := do(t, "GET", c.URL+"/v1/jobs", "")
 	if strings.Contains(body, "hidden") {
-		t.Errorf("secrets in %s", body)
+		t.Errorf("jobs = %s, want no secrets", body)
 	}
 	list, err := c.Jobs(t.Context())
 	if err != nil || len(list) != 2 {
-		t.Fatal(list, err)
+		t.Fatalf("Jobs() = %+v, %v, want 2 jobs", list, err)
 	}
 	first := list[0]
 	if first.ID != ids[0] || first.State != client.JobRunning || first.HiveID != "gpu-1" || first.Model != "https://hub/m" || !first.EndedAt.IsZero() {
-		t.Errorf("%+v", first)
+		t.Errorf("first job = %+v, want a running job without secrets", first)
 	}
 	close(release)
-	eventually(t, "no job runs", func() bool { return s.Running() == 0 })
+	eventually(t, "no job is running", func() bool { return s.Running() == 0 })
 
 	failed, err := c.Job(t.Context(), ids[0])
 	if err != nil || failed.State != client.JobFailed || ops.CodeOf(failed.Error) != ops.CodeNotFound || failed.Events != 1 || failed.EndedAt.IsZero() {
-		t.Errorf("%+v, %v", failed, err)
+		t.Errorf("Job() = %+v, %v, want state failed, code not_found, 1 event", failed, err)
 	}
-	well, err := c.Job(t.Context(), ids[1])
-	if err != nil || well.State != client.JobDone || well.Outcome != ops.OutcomeOK {
-		t.Errorf("%+v, %v", well, err)
+	succeeded, err := c.Job(t.Context(), ids[1])
+	if err != nil || succeeded.State != client.JobDone || succeeded.Outcome != ops.OutcomeOK {
+		t.Errorf("Job() = %+v, %v, want state done", succeeded, err)
 	}
-	if r, ok := well.Report.(*ops.HiveListReport); !ok || r.Hives[0].Alias != "gpu-7" {
-		t.Errorf("report %+v", well.Report)
+	if r, ok := succeeded.Report.(*ops.HiveListReport); !ok || r.Hives[0].Alias != "gpu-7" {
+		t.Errorf("Job() has report %+v, want hive gpu-7", succeeded.Report)
 	}
 	if list, err := c.Jobs(t.Context()); err != nil || list[1].Report != nil {
-		t.Errorf("the list has reports: %v", err)
+		t.Errorf("Jobs() = %+v, %v, want no reports", list, err)
 	}
 }
 
-// logs is a log that tests read while it is written.
-type logs struct {
+// syncBuffer is a buffer that may be read while it is written.
+type syncBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
-func (l *logs) Write(p []byte) (int, error) {
+func (l *syncBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.Write(p)
 }
 
-func (l *logs) String() string {
+func (l *syncBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.String()
 }
 
-// unwritable is a report that JSON has no form for.
-type unwritable struct {
+// unencodable is a report that cannot be encoded as JSON.
+type unencodable struct {
 	F func() `json:"f"`
 }
 
-func (unwritable) Outcome() ops.Outcome { return ops.OutcomeOK }
+func (unencodable) Outcome() ops.Outcome { return ops.OutcomeOK }
 
-func TestRunnerMisbehaves(t *testing.T) {
+// TestRunnerFails checks the result of jobs whose runner fails in some way.
+func TestRunnerFails(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		run  script
+		run  runnerFunc
 		want string
 	}{
 		"panics": {func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) {
 			panic("the bees are out")
 		}, "the bees are out"},
-		"exits": {func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) {
+		"exits goroutine": {func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) {
 			runtime.Goexit()
 			return nil, nil
-		}, "ended its goroutine"},
-		"nothing": {func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) {
+		}, "exited its goroutine"},
+		"no report": {func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) {
 			return nil, nil
 		}, "without a report"},
 		"nil report": {func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) {
 			return (*ops.SyncReport)(nil), nil
 		}, "panicked"},
-		"unwritable": {func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) {
-			return unwritable{}, nil
-		}, "cannot be written"},
+		"unencodable": {func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) {
+			return unencodable{}, nil
+		}, "cannot encode the report"},
 		"plain error": {func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) {
 			return nil, errors.New("two\nlines")
 		}, "two\nlines"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var log logs
+			var log syncBuffer
 			s, c := serve(t, test.run, jobs.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
 			_, err := c.Run(t.Context(), ops.HiveList{}, nil)
 			if ops.CodeOf(err) != ops.CodeFailed || !strings.Contains(err.Error(), test.want) {
-				t.Errorf("%v", err)
+				t.Errorf("Run() = %v, want code failed, message with %q", err, test.want)
 			}
 			list, err := c.Jobs(t.Context())
 			if err != nil || len(list) != 1 || list[0].State != client.JobFailed {
-				t.Errorf("%+v, %v", list, err)
+				t.Errorf("Jobs() = %+v, %v, want one failed job", list, err)
 			}
-			eventually(t, "it does not run", func() bool { return s.Running() == 0 })
+			eventually(t, "no job is running", func() bool { return s.Running() == 0 })
 			if name == "panics" && (!strings.Contains(log.String(), "the bees are out") || !strings.Contains(log.String(), "jobs_test.go")) {
-				t.Errorf("log without message and stack: %s", log.String())
+				t.Errorf("log = %s, want message and stack of the panic", log.String())
 			}
-			_, stream := ask(t, "GET", c.URL+"/v1/jobs/"+list[0].ID+"/stream", "")
+			_, stream := do(t, "GET", c.URL+"/v1/jobs/"+list[0].ID+"/stream", "")
 			if last := stream[strings.LastIndex(strings.TrimSpace(stream), "\n"):]; !strings.HasPrefix(last, "\ndata: [ERROR] ") {
-				t.Errorf("last line %q", last)
+				t.Errorf("last line = %q, want [ERROR]", last)
 			}
 		})
 	}
 }
 
-// Events that a runner sends after its end reach nobody.
+// TestEventAfterEnd checks that events after the end of a job are ignored.
 func TestEventAfterEnd(t *testing.T) {
 	t.Parallel()
-	var late ops.Handler
-	_, c := serve(t, script(func(_ context.Context, _ ops.Operation, events ops.Handler) (ops.Report, error) {
+	var handler ops.Handler
+	_, c := serve(t, runnerFunc(func(_ context.Context, _ ops.Operation, events ops.Handler) (ops.Report, error) {
 		events(note(1))
-		late = events
+		handler = events
 		return &ops.HiveListReport{}, nil
 	}), jobs.Options{})
 	job, err := c.Start(t.Context(), ops.HiveList{})
@@ -288,13 +291,14 @@ func TestEventAfterEnd(t *testing.T) {
 	if _, err := c.Watch(t.Context(), job.ID, 0, nil); err != nil {
 		t.Fatal(err)
 	}
-	late(note(2))
+	handler(note(2))
 	if job, err = c.Job(t.Context(), job.ID); err != nil || job.Events != 1 {
-		t.Errorf("%d events, %v", job.Events, err)
+		t.Errorf("Job() has %d events, error %v, want 1, nil", job.Events, err)
 	}
 }
 
-func TestTooManyAndClosed(t *testing.T) {
+// TestMaxRunningAndClose checks that requests above the limit and after Close are rejected.
+func TestMaxRunningAndClose(t *testing.T) {
 	t.Parallel()
 	s, c := serve(t, untilCanceled, jobs.Options{MaxRunning: 2})
 	var first client.Job
@@ -305,30 +309,30 @@ func TestTooManyAndClosed(t *testing.T) {
 		}
 		first = job
 	}
-	resp, body := ask(t, "POST", c.URL+"/v1/jobs", `{"operation":"hive_list"}`, "Content-Type", "application/json")
-	if resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "2 jobs run") {
-		t.Errorf("%s %s", resp.Status, body)
+	resp, body := do(t, "POST", c.URL+"/v1/jobs", `{"operation":"hive_list"}`, "Content-Type", "application/json")
+	if resp.StatusCode != http.StatusTooManyRequests || resp.Header.Get("Retry-After") == "" || !strings.Contains(body, "2 jobs are") {
+		t.Errorf("third job = %s %s, want 429 with Retry-After", resp.Status, body)
 	}
 	if err := s.Close(t.Context()); err != nil {
 		t.Error(err)
 	}
 	if n := s.Running(); n != 0 {
-		t.Errorf("%d run", n)
+		t.Errorf("after Close() Running() = %d, want 0", n)
 	}
-	resp, body = ask(t, "POST", c.URL+"/v1/jobs", `{"operation":"hive_list"}`, "Content-Type", "application/json")
+	resp, body = do(t, "POST", c.URL+"/v1/jobs", `{"operation":"hive_list"}`, "Content-Type", "application/json")
 	if resp.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("%s %s", resp.Status, body)
+		t.Errorf("job after Close() = %s %s, want 503", resp.Status, body)
 	}
 	if job, err := c.Job(t.Context(), first.ID); err != nil || job.State != client.JobCanceled || job.Error.Code != ops.CodeCanceled {
-		t.Errorf("%+v, %v", job, err)
+		t.Errorf("Job() = %+v, %v, want state and code canceled", job, err)
 	}
 }
 
-// Close gives up on a job that does not listen, and says so.
-func TestCloseStubborn(t *testing.T) {
+// TestCloseTimeout checks that Close returns an error for a job that ignores cancellation.
+func TestCloseTimeout(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
-	s, c := serve(t, script(func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) {
+	s, c := serve(t, runnerFunc(func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) {
 		<-release
 		return &ops.HiveListReport{}, nil
 	}), jobs.Options{})
@@ -337,15 +341,16 @@ func TestCloseStubborn(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(errors.New("no time"))
-	if err := s.Close(ctx); err == nil || !strings.Contains(err.Error(), "1 jobs have not ended: no time") {
-		t.Errorf("%v", err)
+	if err := s.Close(ctx); err == nil || !strings.Contains(err.Error(), "1 jobs are still running: no time") {
+		t.Errorf("Close() = %v, want an error about 1 running job", err)
 	}
 	close(release)
 }
 
-func TestForgotten(t *testing.T) {
+// TestKeepFinished checks that the oldest ended jobs are dropped.
+func TestKeepFinished(t *testing.T) {
 	t.Parallel()
-	_, c := serve(t, done, jobs.Options{KeepFinished: 3})
+	_, c := serve(t, emptyReport, jobs.Options{KeepFinished: 3})
 	var ids []string
 	for range 5 {
 		job, err := c.Start(t.Context(), ops.HiveList{})
@@ -357,19 +362,20 @@ func TestForgotten(t *testing.T) {
 		}
 		ids = append(ids, job.ID)
 	}
-	eventually(t, "three are left", func() bool {
+	eventually(t, "three jobs are left", func() bool {
 		list, err := c.Jobs(t.Context())
 		return err == nil && len(list) == 3 && list[0].ID == ids[2]
 	})
 	if _, err := c.Watch(t.Context(), ids[0], 0, nil); ops.CodeOf(err) != ops.CodeNotFound {
-		t.Errorf("%v", err)
+		t.Errorf("Watch() of a dropped job = %v, want code not_found", err)
 	}
 }
 
-// Whoever has read the end of a job may begin the next, also where only one may run.
-func TestOneAfterAnother(t *testing.T) {
+// TestSequentialJobs checks that a client that has read the end of a job can start the next
+// one, with a limit of one running job.
+func TestSequentialJobs(t *testing.T) {
 	t.Parallel()
-	_, c := serve(t, done, jobs.Options{MaxRunning: 1})
+	_, c := serve(t, emptyReport, jobs.Options{MaxRunning: 1})
 	for range 200 {
 		if _, err := c.Run(t.Context(), ops.HiveList{}, nil); err != nil {
 			t.Fatal(err)
@@ -377,18 +383,18 @@ func TestOneAfterAnother(t *testing.T) {
 	}
 }
 
-// A report stays as it was when the job ended.
+// TestReportIsACopy checks that later changes of a report do not affect the job.
 func TestReportIsACopy(t *testing.T) {
 	t.Parallel()
 	report := &ops.HiveListReport{Hives: []ops.HiveSummary{{Alias: "then"}}}
-	_, c := serve(t, script(func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) { return report, nil }), jobs.Options{})
-	job := finished(t, c)
+	_, c := serve(t, runnerFunc(func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) { return report, nil }), jobs.Options{})
+	job := runJob(t, c)
 	report.Hives[0].Alias = "later"
 	job, err := c.Job(t.Context(), job.ID)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if r, ok := job.Report.(*ops.HiveListReport); !ok || r.Hives[0].Alias != "then" {
-		t.Errorf("%+v", job.Report)
+		t.Errorf("Job() has report %+v, want hive then", job.Report)
 	}
 }

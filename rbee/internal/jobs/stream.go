@@ -12,32 +12,32 @@ import (
 	"github.com/rbee-keeper/rbee/operations/sse"
 )
 
-// stream sends the events of a job at the reader's pace, then its result.
+// stream sends the events of a job and then its result.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	j := s.find(w, r)
 	if j == nil {
 		return
 	}
-	after, no := position(r, j.describe().Events)
-	if no != nil {
-		refuse(w, no.status, no.err)
+	after, apiErr := lastEventID(r, j.describe().Events)
+	if apiErr != nil {
+		writeError(w, apiErr.status, apiErr.err)
 		return
 	}
 	out := sse.NewWriter(w, writeTimeout)
 	h := w.Header()
-	h.Set("X-Accel-Buffering", "no") // nginx would collect events
+	h.Set("X-Accel-Buffering", "no") // disables buffering in nginx
 	h.Set("X-Content-Type-Options", "nosniff")
-	defer j.attend(s.opts.Unheard)()
+	defer j.addReader(s.opts.NoReaderTimeout)()
 	defer out.Close()
-	if err := out.Flush(); errors.Is(err, http.ErrNotSupported) { // nothing is written yet
-		s.log.Error("a stream is not possible: what wraps the jobs handler hides http.Flusher")
-		refuse(w, http.StatusInternalServerError, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonUnsupported, Message: "rbee there cannot stream"})
+	if err := out.Flush(); errors.Is(err, http.ErrNotSupported) { // before anything is written
+		s.log.Error("cannot stream: the wrapper of the jobs handler hides http.Flusher")
+		writeError(w, http.StatusInternalServerError, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonUnsupported, Message: "cannot stream: the server does not support flushing"})
 		return
 	}
 
 	var batch bytes.Buffer
-	quiet := time.NewTimer(heartbeat)
-	defer quiet.Stop()
+	idle := time.NewTimer(heartbeatInterval)
+	defer idle.Stop()
 	for {
 		batch.Reset()
 		var end []byte
@@ -45,22 +45,22 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		after, end, wake = j.read(after, &batch)
 		if batch.Len() > 0 {
 			if _, err := out.Write(batch.Bytes()); err != nil {
-				return // the reader has gone, or is too slow to be one
+				return // the reader has disconnected or is too slow
 			}
 			continue
 		}
 		if end != nil {
-			if sendPieces(out, j.result()) == nil {
-				_, _ = out.Write(end) // nothing comes after
+			if sendReport(out, j.result()) == nil {
+				_, _ = out.Write(end) // last write
 			}
 			return
 		}
-		quiet.Reset(heartbeat)
+		idle.Reset(heartbeatInterval)
 		select {
 		case <-wake:
 		case <-r.Context().Done():
 			return
-		case <-quiet.C:
+		case <-idle.C:
 			if out.Send(sse.Event{Comment: true}) != nil {
 				return
 			}
@@ -68,9 +68,9 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// position is the id of the last event that the reader has. The header comes
-// from a reader that goes on, whose address still has the old query.
-func position(r *http.Request, last int64) (int64, *refusal) {
+// lastEventID returns the id of the last event that the reader has received. The header
+// overrides the query, which is not updated when a browser reconnects.
+func lastEventID(r *http.Request, last int64) (int64, *apiError) {
 	from := r.Header.Get("Last-Event-ID")
 	if from == "" {
 		from = r.URL.Query().Get("after")
@@ -80,19 +80,19 @@ func position(r *http.Request, last int64) (int64, *refusal) {
 	}
 	after, err := strconv.ParseInt(from, 10, 64)
 	if err != nil || after < 0 || after > last {
-		return 0, refusef(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "%q is no event of this job, want 0 to %d", from, last)
+		return 0, apiErrorf(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "invalid event id %q: want 0 to %d", from, last)
 	}
 	return after, nil
 }
 
-// sendPieces sends a report that is too big for one event. In JSON that is written in one
-// line any place will do to cut, but within a letter.
-func sendPieces(out *sse.Writer, report []byte) error {
-	if len(report) <= pieceBytes {
-		return nil // it is in the result
+// sendReport sends a report that is too large for one event in pieces. It does not split
+// UTF-8 characters.
+func sendReport(out *sse.Writer, report []byte) error {
+	if len(report) <= maxPieceBytes {
+		return nil // part of the result
 	}
 	for len(report) > 0 {
-		n := min(len(report), pieceBytes)
+		n := min(len(report), maxPieceBytes)
 		for n < len(report) && !utf8.RuneStart(report[n]) {
 			n--
 		}
@@ -104,26 +104,28 @@ func sendPieces(out *sse.Writer, report []byte) error {
 	return nil
 }
 
-// sender writes pieces of an answer, each within its time.
-type sender struct {
+// timedWriter writes pieces of a response with a deadline for each.
+type timedWriter struct {
 	w       http.ResponseWriter
 	control *http.ResponseController
 }
 
-func newSender(w http.ResponseWriter) sender { return sender{w, http.NewResponseController(w)} }
+func newTimedWriter(w http.ResponseWriter) timedWriter {
+	return timedWriter{w, http.NewResponseController(w)}
+}
 
-// end leaves the connection's next answer without a deadline of this one.
-func (s sender) end() { _ = s.control.SetWriteDeadline(time.Time{}) }
+// end removes the deadline, which would affect the next response on the connection.
+func (s timedWriter) end() { _ = s.control.SetWriteDeadline(time.Time{}) }
 
-func (s sender) send(data []byte) error {
+func (s timedWriter) send(data []byte) error {
 	if err := s.write(data); err != nil {
 		return err
 	}
 	return s.control.Flush()
 }
 
-func (s sender) write(data []byte) error {
-	_ = s.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // where it can be set
+func (s timedWriter) write(data []byte) error {
+	_ = s.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // ignored if not supported
 	_, err := s.w.Write(data)
 	return err
 }

@@ -19,8 +19,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
 )
 
-// count sends so many events and ends.
-func count(n int) script {
+// count returns a runner that sends n events.
+func count(n int) runnerFunc {
 	return func(_ context.Context, _ ops.Operation, events ops.Handler) (ops.Report, error) {
 		for i := range n {
 			events(note(i + 1))
@@ -29,8 +29,8 @@ func count(n int) script {
 	}
 }
 
-// finished starts a job and waits for its end.
-func finished(t testing.TB, c *client.Client) client.Job {
+// runJob starts a job and waits for its end.
+func runJob(t testing.TB, c *client.Client) client.Job {
 	t.Helper()
 	job, err := c.Start(t.Context(), ops.HiveList{})
 	if err != nil {
@@ -42,12 +42,12 @@ func finished(t testing.TB, c *client.Client) client.Job {
 	return job
 }
 
-// The stream, byte for byte.
-func TestStreamForm(t *testing.T) {
+// TestStreamFormat checks the exact bytes of a stream.
+func TestStreamFormat(t *testing.T) {
 	t.Parallel()
 	_, c := serve(t, count(2), jobs.Options{})
-	job := finished(t, c)
-	resp, body := ask(t, "GET", c.URL+"/v1/jobs/"+job.ID+"/stream", "")
+	job := runJob(t, c)
+	resp, body := do(t, "GET", c.URL+"/v1/jobs/"+job.ID+"/stream", "")
 	want := `id: 1
 event: event
 data: {"time":"0001-01-01T00:00:00Z","type":"note","message":"event 1"}
@@ -63,10 +63,10 @@ data: [DONE]
 
 `
 	if body != want {
-		t.Errorf("got %s\nwant %s", body, want)
+		t.Errorf("stream = %s\nwant %s", body, want)
 	}
 	if resp.Header.Get("Content-Type") != "text/event-stream" || resp.Header.Get("Cache-Control") != "no-store" {
-		t.Errorf("header %v", resp.Header)
+		t.Errorf("header = %v, want text/event-stream, no-store", resp.Header)
 	}
 }
 
@@ -75,7 +75,7 @@ var idLine = regexp.MustCompile(`(?m)^id: (\d+)$`)
 func TestResumeIDs(t *testing.T) {
 	t.Parallel()
 	_, c := serve(t, count(5), jobs.Options{})
-	url := c.URL + "/v1/jobs/" + finished(t, c).ID + "/stream"
+	url := c.URL + "/v1/jobs/" + runJob(t, c).ID + "/stream"
 	for _, test := range []struct {
 		query, header string
 		status        int
@@ -84,7 +84,7 @@ func TestResumeIDs(t *testing.T) {
 		{"", "", 200, "1 2 3 4 5"},
 		{"?after=0", "", 200, "1 2 3 4 5"},
 		{"?after=3", "", 200, "4 5"},
-		{"?after=1", "4", 200, "5"}, // the header is the newer of the two
+		{"?after=1", "4", 200, "5"}, // the header overrides the query
 		{"", "5", 200, ""},
 		{"", "6", 400, ""},
 		{"?after=-1", "", 400, ""},
@@ -94,24 +94,25 @@ func TestResumeIDs(t *testing.T) {
 		if test.header != "" {
 			header = []string{"Last-Event-ID", test.header}
 		}
-		resp, body := ask(t, "GET", url+test.query, "", header...)
+		resp, body := do(t, "GET", url+test.query, "", header...)
 		var ids []string
 		for _, m := range idLine.FindAllStringSubmatch(body, -1) {
 			ids = append(ids, m[1])
 		}
 		if got := strings.Join(ids, " "); resp.StatusCode != test.status || got != test.want {
-			t.Errorf("%q %q: %s %q", test.query, test.header, resp.Status, got)
+			t.Errorf("stream with query %q, Last-Event-ID %q = %s, ids %q, want status %d, ids %q", test.query, test.header, resp.Status, got, test.status, test.want)
 		}
 		if test.status == 200 && !strings.HasSuffix(body, "data: [DONE]\n\n") {
-			t.Errorf("%q %q: ends in %q", test.query, test.header, body)
+			t.Errorf("stream with query %q, Last-Event-ID %q = %q, want [DONE] at the end", test.query, test.header, body)
 		}
 	}
 }
 
-func TestRingOverflow(t *testing.T) {
+// TestBufferOverflow checks that a note replaces dropped events.
+func TestBufferOverflow(t *testing.T) {
 	t.Parallel()
 	_, c := serve(t, count(25), jobs.Options{MaxEvents: 10})
-	job := finished(t, c)
+	job := runJob(t, c)
 	for after, want := range map[int64]string{
 		0:  "up to 15 events are missing",
 		12: "up to 3 events are missing",
@@ -123,10 +124,10 @@ func TestRingOverflow(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !strings.HasPrefix(got[0], want) || got[len(got)-1] != "event 25" {
-			t.Errorf("after %d: %q", after, got)
+			t.Errorf("Watch() after %d sent %q, want %q to event 25", after, got, want)
 		}
 		if wantLen := 25 - max(int(after), 15) + btoi(after < 15); len(got) != wantLen {
-			t.Errorf("after %d: %d events, want %d", after, len(got), wantLen)
+			t.Errorf("Watch() after %d sent %d events, want %d", after, len(got), wantLen)
 		}
 	}
 }
@@ -138,14 +139,14 @@ func btoi(b bool) int {
 	return 0
 }
 
-// A reader that does not read holds up neither the job nor another reader.
+// TestSlowReader checks that a slow reader delays neither the job nor other readers.
 func TestSlowReader(t *testing.T) {
 	t.Parallel()
 	const events = 50_000
-	begin := make(chan struct{})
-	s, c := serve(t, script(func(_ context.Context, _ ops.Operation, handle ops.Handler) (ops.Report, error) {
-		<-begin
-		padding := strings.Repeat("x", 300) // together much more than connections hold by themselves
+	proceed := make(chan struct{})
+	s, c := serve(t, runnerFunc(func(_ context.Context, _ ops.Operation, handle ops.Handler) (ops.Report, error) {
+		<-proceed
+		padding := strings.Repeat("x", 300) // in total much more than connections buffer
 		for i := range events {
 			e := note(i + 1)
 			e.Text = padding
@@ -163,14 +164,14 @@ func TestSlowReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer slow.Body.Close()
-	close(begin)
-	eventually(t, "the job is done", func() bool { return s.Running() == 0 })
+	close(proceed)
+	eventually(t, "the job has ended", func() bool { return s.Running() == 0 })
 	var last string
 	if _, err := c.Watch(t.Context(), job.ID, 0, func(e ops.Event) { last = e.Message }); err != nil || last != fmt.Sprint("event ", events) {
-		t.Errorf("another reader: %q, %v", last, err)
+		t.Errorf("Watch() of another reader: last event = %q, error = %v, want event %d, nil", last, err, events)
 	}
 
-	// It gets what its connection held, then what is kept, and the result.
+	// The slow reader receives the events in its connection, the buffered ones, and the result.
 	lines, before, missing := bufio.NewScanner(slow.Body), 0, 0
 	var line string
 	for lines.Scan() {
@@ -181,14 +182,14 @@ func TestSlowReader(t *testing.T) {
 		if id, ok := strings.CutPrefix(line, "id: "); ok {
 			n, _ := strconv.Atoi(id)
 			if n <= before {
-				t.Fatalf("event %d after %d", n, before)
+				t.Fatalf("event %d after event %d, want increasing ids", n, before)
 			}
 			before = n
 		}
-		missing += strings.Count(line, "events are missing here")
+		missing += strings.Count(line, "events are missing")
 	}
 	if line != "data: [DONE]" || before != events || missing == 0 {
-		t.Errorf("last line %q, last event %d, %d notes, %v", line, before, missing, lines.Err())
+		t.Errorf("slow reader: last line = %q, last event = %d, %d notes, error %v, want [DONE], %d, one or more notes", line, before, missing, lines.Err(), events)
 	}
 }
 
@@ -196,7 +197,7 @@ func TestManyReaders(t *testing.T) {
 	t.Parallel()
 	const events, readers = 2000, 20
 	started := make(chan struct{})
-	_, c := serve(t, script(func(ctx context.Context, op ops.Operation, handle ops.Handler) (ops.Report, error) {
+	_, c := serve(t, runnerFunc(func(ctx context.Context, op ops.Operation, handle ops.Handler) (ops.Report, error) {
 		<-started
 		return count(events)(ctx, op, handle)
 	}), jobs.Options{})
@@ -210,11 +211,11 @@ func TestManyReaders(t *testing.T) {
 			n := 0
 			report, err := c.Watch(t.Context(), job.ID, 0, func(e ops.Event) {
 				if n++; e.Message != fmt.Sprint("event ", n) {
-					t.Errorf("reader %d: %q at %d", i, e.Message, n)
+					t.Errorf("reader %d: event %d = %q, want event %d", i, n, e.Message, n)
 				}
 			})
 			if err != nil || n != events || report == nil {
-				t.Errorf("reader %d: %d events, %v", i, n, err)
+				t.Errorf("reader %d: Watch() = %v, %v after %d events, want a report after %d", i, report, err, n, events)
 			}
 		})
 		if i == readers/2 {
@@ -224,7 +225,7 @@ func TestManyReaders(t *testing.T) {
 	all.Wait()
 }
 
-// A quiet stream says every 15 seconds that it is alive.
+// TestHeartbeat checks that an idle stream has a comment every 15 seconds.
 func TestHeartbeat(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -235,35 +236,36 @@ func TestHeartbeat(t *testing.T) {
 		s.ServeHTTP(created, post)
 
 		stream := httptest.NewRecorder()
-		ended := make(chan struct{})
+		streamEnded := make(chan struct{})
 		go func() {
-			defer close(ended)
+			defer close(streamEnded)
 			s.ServeHTTP(stream, httptest.NewRequest(http.MethodGet, created.Header().Get("Location")+"/stream", nil))
 		}()
 		time.Sleep(31 * time.Second)
 		synctest.Wait()
 		if got := stream.Body.String(); got != ": \n\n: \n\n" {
-			t.Errorf("after 31 s: %q", got)
+			t.Errorf("stream after 31 s = %q, want two comments", got)
 		}
 		if err := s.Close(t.Context()); err != nil {
 			t.Error(err)
 		}
-		<-ended
+		<-streamEnded
 		if got := stream.Body.String(); !strings.HasSuffix(got, "\ndata: [CANCELLED]\n\n") {
-			t.Errorf("at the end: %q", got)
+			t.Errorf("stream at the end = %q, want [CANCELLED]", got)
 		}
-		time.Sleep(11 * time.Minute) // the timer that forgets the job
+		time.Sleep(11 * time.Minute) // until the timer that drops the job fires
 	})
 }
 
-// A reader that goes away ends its request.
-func TestReaderGone(t *testing.T) {
+// TestReaderDisconnects checks that the request of a disconnected reader ends, but not the
+// job.
+func TestReaderDisconnects(t *testing.T) {
 	t.Parallel()
 	s := jobs.New(untilCanceled, jobs.Options{})
-	asked, returned := make(chan struct{}), make(chan struct{})
+	requested, returned := make(chan struct{}), make(chan struct{})
 	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodGet {
-			close(asked)
+			close(requested)
 		}
 		s.ServeHTTP(w, r)
 		if r.Method == http.MethodGet {
@@ -279,29 +281,29 @@ func TestReaderGone(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
-		<-asked // else a request that never came would be waited for
+		<-requested // the handler must have started before the client cancels
 		cancel()
 	}()
 	if _, err := c.Watch(ctx, job.ID, 0, nil); ops.CodeOf(err) != ops.CodeCanceled {
-		t.Errorf("%v", err)
+		t.Errorf("Watch() = %v, want code canceled", err)
 	}
 	<-returned
 	if s.Running() != 1 {
-		t.Error("the job ended with its reader")
+		t.Errorf("Running() = %d after the reader disconnected, want 1", s.Running())
 	}
 }
 
-// A handler that cannot flush is told of, not left hanging.
+// TestNoFlush checks the error of a server whose handler cannot flush.
 func TestNoFlush(t *testing.T) {
 	t.Parallel()
-	s := jobs.New(done, jobs.Options{})
+	s := jobs.New(emptyReport, jobs.Options{})
 	defer s.Close(t.Context())
 	h := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.ServeHTTP(struct{ http.ResponseWriter }{w}, r) // hides Flush and Unwrap
 	}))
 	defer h.Close()
 	if _, err := (&client.Client{URL: h.URL}).Run(t.Context(), ops.HiveList{}, nil); err == nil || !strings.Contains(err.Error(), "cannot stream") {
-		t.Errorf("%v", err)
+		t.Errorf("Run() = %v, want an error about streaming", err)
 	}
 }
 

@@ -9,11 +9,12 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/scheduler"
 )
 
-// evictTimeout is how long ending an idle worker may take: its engine, and its memory.
+// evictTimeout limits how long it takes to stop an idle worker and free its memory.
 const evictTimeout = 3 * time.Minute
 
-// EvictIdle ends workers that were started on demand and have been idle for long; a
-// negative time ends none. It also forgets those that are no more.
+// EvictIdle evicts on-demand workers that have been idle for the given time, until the
+// loader's background context is done. With a negative time it evicts none. It also
+// forgets workers that no longer exist.
 func (f *Loader) EvictIdle(after time.Duration) {
 	every := time.Minute
 	if after >= 0 {
@@ -27,30 +28,30 @@ func (f *Loader) EvictIdle(after time.Duration) {
 		case <-f.background.Done():
 			return
 		}
-		f.evictIdleNow(after)
+		f.evictIdleOnce(after)
 	}
 }
 
-func (f *Loader) evictIdleNow(after time.Duration) {
-	there := map[string]bool{}
+func (f *Loader) evictIdleOnce(after time.Duration) {
+	present := map[string]bool{}
 	for _, l := range f.pool.Connections() {
 		v := l.View(time.Now())
 		if v.Snapshot == nil {
 			continue
 		}
 		for _, w := range v.Snapshot.Workers {
-			there[scheduler.WorkerKey(w)] = true
+			present[scheduler.WorkerKey(w)] = true
 			if after >= 0 && v.Link == operations.LinkOnline && scheduler.Evictable(w) {
-				go f.Evict(f.background, l, w, after, "it was idle for "+after.String()) // a hive may be slow, and others are not to wait
+				go f.Evict(f.background, l, w, after, "idle for "+after.String()) // a slow hive must not delay the others
 			}
 		}
 	}
-	f.traffic.Forget(there)
+	f.traffic.Forget(present)
 }
 
-// Evict ends a worker that has been idle for so long. Who asks for its model meanwhile
-// waits until it has ended, and has it loaded again.
-func (f *Loader) Evict(ctx context.Context, l *registry.Connection, w operations.WorkerProcess, idle time.Duration, why string) (ended bool) {
+// Evict stops a worker that has been idle for the given time, and reports whether it did.
+// Requests for its model wait until it has exited, then load the model again.
+func (f *Loader) Evict(ctx context.Context, l *registry.Connection, w operations.WorkerProcess, idle time.Duration, reason string) (evicted bool) {
 	d := l.Client()
 	if d == nil {
 		return false
@@ -60,45 +61,46 @@ func (f *Loader) Evict(ctx context.Context, l *registry.Connection, w operations
 	if !ok {
 		return false
 	}
-	defer func() { done(ended) }()
+	defer func() { done(evicted) }()
 	ctx, cancel := context.WithTimeout(ctx, evictTimeout)
 	defer cancel()
 	_, err := d.Do(ctx, operations.WorkerProcessDelete{Target: operations.Target{HiveID: w.Hive}, WorkerRef: operations.WorkerRef{ID: w.ID}}, nil)
 	if err != nil {
-		f.log.Warn("a worker could not be ended", "hive", w.Hive, "worker", w.ID, "error", err)
+		f.log.Warn("cannot evict worker", "hive", w.Hive, "worker", w.ID, "error", err)
 		return false
 	}
-	f.log.Info("a worker was ended", "hive", w.Hive, "worker", w.ID, "model", scheduler.ServedModel(w), "because", why)
+	f.log.Info("worker evicted", "hive", w.Hive, "worker", w.ID, "model", scheduler.ServedModel(w), "reason", reason)
 	return true
 }
 
-// lacksMemory reports whether some hive refused a load for want of memory.
+// lacksMemory reports whether a hive could not load the model because of insufficient
+// memory.
 func lacksMemory(list []registry.Snapshot) bool {
 	for _, v := range list {
-		if refusedForMemory(v) {
+		if isOutOfMemory(v) {
 			return true
 		}
 	}
 	return false
 }
 
-func refusedForMemory(v registry.Snapshot) bool {
+func isOutOfMemory(v registry.Snapshot) bool {
 	return operations.ReasonOf(v.Err) == operations.ReasonNoRoom
 }
 
-// makeRoom ends the idle worker on demand that is cheapest to load again, on a hive
-// that refused a load for want of memory. It is false if there is none.
-func (f *Loader) makeRoom(ctx context.Context, list []registry.Snapshot, model string) bool {
-	known := hives(list)
-	for i := range known {
-		if !refusedForMemory(list[i]) {
-			known[i].Reported = nil
+// evictForMemory evicts the cheapest idle worker of the hives that could not load the model
+// because of insufficient memory. It returns false if no worker could be evicted.
+func (f *Loader) evictForMemory(ctx context.Context, list []registry.Snapshot, model string) bool {
+	schedHives := hives(list)
+	for i := range schedHives {
+		if !isOutOfMemory(list[i]) {
+			schedHives[i].Report = nil
 		}
 	}
 	idle := func(w operations.WorkerProcess) time.Duration { return f.traffic.Idle(w, f.pool.Since()) }
-	for _, v := range scheduler.Victims(known, idle) {
+	for _, v := range scheduler.Victims(schedHives, idle) {
 		l := f.pool.Find(list[v.Hive].Hive)
-		if l != nil && f.Evict(ctx, l, v.Worker, scheduler.MinIdle, "its room is needed for "+model) {
+		if l != nil && f.Evict(ctx, l, v.Worker, scheduler.MinIdle, "memory needed for "+model) {
 			return true
 		}
 	}

@@ -11,15 +11,15 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/scheduler"
 )
 
-// fetchModel has a hive fetch a model that no hive has whole; [scheduler.FetchTarget]
-// chooses it, or none. What cannot fit into any memory of the hive is given up once its
-// size is known.
+// fetchModel downloads a model that no hive has completely, to the hive that
+// [scheduler.FetchTarget] selects, if any. It cancels the download once the size is known to
+// exceed the memory of the hive. A failed download is recorded in list.
 func (f *Finder) fetchModel(ctx context.Context, model string, list []registry.Snapshot, events operations.Handler) error {
-	known := make([][]operations.Model, len(list))
+	models := make([][]operations.Model, len(list))
 	for i := range list {
-		known[i] = f.lastModels(&list[i])
+		models[i] = f.lastModels(&list[i])
 	}
-	target := scheduler.FetchTarget(hives(list), known, model)
+	target := scheduler.FetchTarget(hives(list), models, model)
 	if target < 0 {
 		return nil
 	}
@@ -27,12 +27,12 @@ func (f *Finder) fetchModel(ctx context.Context, model string, list []registry.S
 	events.Send(operations.Event{
 		Type: operations.EventNote, Hive: v.Hive.Alias, Message: "no hive has " + model + ": fetching it",
 	})
-	most := scheduler.Capacity(v.Reported)
+	capacity := scheduler.Capacity(v.Report)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	r, err := v.Client.Do(ctx, operations.ModelDownload{Target: operations.Target{HiveID: v.Hive.Alias}, Model: model}, func(e operations.Event) {
-		if most > 0 && e.Total > 0 && uint64(e.Total) > most {
-			cancel(fmt.Errorf("it has %d bytes, and there are %d of memory", e.Total, most))
+		if capacity > 0 && e.Total > 0 && uint64(e.Total) > capacity {
+			cancel(fmt.Errorf("the model needs %d bytes, but the hive has only %d bytes of memory", e.Total, capacity))
 		}
 		events.Send(e)
 	})
@@ -42,25 +42,25 @@ func (f *Finder) fetchModel(ctx context.Context, model string, list []registry.S
 	got, ok := r.(*operations.ModelDownloadReport)
 	switch {
 	case ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled):
-		return registry.AsError(context.Cause(ctx))
+		return registry.OperationError(context.Cause(ctx))
 	case err == nil && !ok:
-		err = fmt.Errorf("the hive answered with a %T", r)
+		err = fmt.Errorf("unexpected report %T from the hive", r)
 	}
 	if err != nil {
-		v.Err = errors.Join(v.Err, fmt.Errorf("fetching it there: %w", err))
+		v.Err = errors.Join(v.Err, fmt.Errorf("cannot fetch the model: %w", err))
 		return nil
 	}
 	got.Model.Hive = v.Hive.Alias
-	there := *v.Reported // which others may hold too
-	there.Models = slices.DeleteFunc(slices.Clone(there.Models), func(m operations.Model) bool { return m.ID == got.Model.ID })
-	there.Models = append(there.Models, got.Model)
-	v.Reported = &there
+	report := *v.Report // a copy, because the snapshot is shared
+	report.Models = slices.DeleteFunc(slices.Clone(report.Models), func(m operations.Model) bool { return m.ID == got.Model.ID })
+	report.Models = append(report.Models, got.Model)
+	v.Report = &report
 	return nil
 }
 
-// lastModels are the models of a hive, also of one that is away, as far as it was heard.
+// lastModels returns the models of the last snapshot of a hive, even if it is offline.
 func (f *Finder) lastModels(v *registry.Snapshot) []operations.Model {
-	s := v.Reported
+	s := v.Report
 	if s == nil {
 		s = f.conn.LastReport(v.Hive)
 	}

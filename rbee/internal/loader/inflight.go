@@ -16,31 +16,31 @@ import (
 )
 
 const (
-	// MaxWaiting is how many requests wait for models to be loaded.
+	// MaxWaiting is the maximum number of requests that wait for models to be loaded.
 	MaxWaiting = 256
 
-	// LoadFailureTTL is how long a load that failed is not tried again.
+	// LoadFailureTTL is the time for which requests share the error of a failed load.
 	LoadFailureTTL = 5 * time.Second
 )
 
-// Traffic counts the requests of workers.
+// Traffic counts the requests to workers.
 type Traffic interface {
 	scheduler.Usage
 
-	// Idle returns for how long a worker has answered nothing; since is when the
-	// queen was started.
+	// Idle returns how long a worker has been idle, but not more than the time since the
+	// queen started.
 	Idle(w operations.WorkerProcess, since time.Time) time.Duration
 
-	// BeginEviction marks a worker that has been idle for so long as one that is being
-	// evicted. ok is false for one that is not idle.
+	// BeginEviction marks a worker as being evicted if it has been idle for the given time.
+	// Otherwise ok is false. The caller calls done at the end of the eviction.
 	BeginEviction(w operations.WorkerProcess, since time.Time, idle time.Duration) (done func(evicted bool), ok bool)
 
-	// Evicted is closed at the end of the eviction of a worker; nil if it is not being
-	// evicted.
+	// Evicted returns a channel that is closed at the end of the eviction of a worker; nil
+	// if it is not being evicted.
 	Evicted(w operations.WorkerProcess) <-chan struct{}
 
-	// Forget drops what is known of workers whose keys are not in there.
-	Forget(there map[string]bool)
+	// Forget drops the counters of workers whose keys are not in present.
+	Forget(present map[string]bool)
 }
 
 // Options configure a [Loader].
@@ -50,16 +50,15 @@ type Options struct {
 	Hives   Hives
 	Log     *slog.Logger
 
-	// Config is the config path of the pool, as an operation names it; empty for the
-	// default one.
+	// Config is the config path of the pool in operations; empty for the default config.
 	Config string
 
 	// ConfigFile returns the absolute path of a config that an operation names.
 	ConfigFile func(name string) (string, error)
 }
 
-// Loader starts and evicts workers for a queen. A load is shared by all requests that
-// wait for the same model.
+// Loader starts and evicts workers for a queen. All requests that wait for the same model
+// share a load.
 type Loader struct {
 	starter
 	pool       *registry.Pool
@@ -67,11 +66,11 @@ type Loader struct {
 	log        *slog.Logger
 	config     string
 	configFile func(name string) (string, error)
-	background context.Context // of loads, which are for all who wait
+	background context.Context // for loads, which requests share
 
 	mu         sync.Mutex
 	loads      map[loadKey]*inFlight
-	startLocks map[string]chan struct{} // who is starting a worker, by hive and model; closed when it has
+	startLocks map[string]chan struct{} // by hive and model; closed when the lock is released
 	waiting    int
 }
 
@@ -85,57 +84,56 @@ func New(background context.Context, o Options) *Loader {
 	return f
 }
 
-// Load waits until a worker that can answer was started, and finds it. found is closed.
-// The result is the caller's to close, also where there is an error.
-func (f *Loader) Load(ctx context.Context, op operations.Infer, found *Found, events operations.Handler) (*Found, error) {
-	if err := f.load(ctx, f.keyOf(op), &events); err != nil {
+// Load waits until a worker for the operation is started, and finds it. It closes found. The
+// caller closes the result, even if there is an error.
+func (f *Loader) Load(ctx context.Context, op operations.Infer, found *FindResult, events operations.Handler) (*FindResult, error) {
+	if err := f.load(ctx, f.loadKeyOf(op), &events); err != nil {
 		return found, err
 	}
 	found.Close()
 	return f.Find(ctx, op)
 }
 
-// BusyError is the error of a request that does not wait for a model, because too many
-// do.
+// BusyError is the error of a request that cannot wait for a model because too many
+// requests are waiting.
 type BusyError struct{ Model string }
 
 // Error implements error.
 func (e *BusyError) Error() string {
-	return fmt.Sprintf("%s is being loaded, and %d requests wait already", e.Model, MaxWaiting)
+	return fmt.Sprintf("cannot load %s: %d requests are already waiting for models", e.Model, MaxWaiting)
 }
 
-// loadKey is a model that somebody waits for: what is the same is loaded once, however
-// many ask for it.
+// loadKey identifies a load. Requests with the same key share it.
 type loadKey struct {
-	model  string // by its id, where hives agree on that
-	config string // the file; empty for the one that is served
-	hive   string // the only one; empty for any
-	device string // likewise
-	fetch  bool   // it may be fetched to a hive, which a person may want, and no stranger
+	model  string // the id, if hives agree on it
+	config string // config file; empty for the config of the pool
+	hive   string // empty for any
+	device string // empty for any
+	fetch  bool   // a hive may download the model: set for operations, not for API requests
 }
 
-// inFlight is a model on its way to a worker. The loader's lock guards all but
-// done, cancel and sending.
+// inFlight is a load that is running or has just ended. The loader's mu guards all fields
+// except done, cancel and eventMu.
 type inFlight struct {
 	done   chan struct{}
 	cancel context.CancelFunc
 
-	fetch    bool // a model may be fetched for it, which goes on only while a person waits
-	err      error
-	at       time.Time // when it ended
-	stays    bool      // it goes on without anybody who waits
-	givenUp  bool      // nobody waited for it any more
-	waiting  int
-	handlers []*operations.Handler // those who hear how it goes
-	sending  sync.Mutex            // held while they are told
+	fetch     bool // a hive may download the model; canceled when no operation waits
+	err       error
+	endedAt   time.Time // zero while running
+	detached  bool      // continues without waiters
+	abandoned bool      // canceled because nothing waited for it
+	waiting   int
+	handlers  []*operations.Handler // receive the events
+	eventMu   sync.Mutex            // held while events are sent
 }
 
-// hasEnded reports whether the load has a result. The caller holds f.mu.
-func (l *inFlight) hasEnded() bool { return !l.at.IsZero() }
+// isDone reports whether the load has a result. The caller holds f.mu.
+func (l *inFlight) isDone() bool { return !l.endedAt.IsZero() }
 
-// load waits until a worker for a model was started, by this request or another.
-// events may be nil: then the load goes on when its caller has left, for applications
-// ask again.
+// load waits until a worker for a model is started, by this request or another one. If
+// events is nil, the load continues after the caller is canceled, because API clients
+// retry.
 func (f *Loader) load(ctx context.Context, w loadKey, events *operations.Handler) error {
 	for {
 		l, err := f.join(ctx, w, events)
@@ -148,33 +146,33 @@ func (f *Loader) load(ctx context.Context, w loadKey, events *operations.Handler
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
-		if f.leave(l, events); ctx.Err() != nil || !f.wasGivenUp(l) {
+		if f.leave(l, events); ctx.Err() != nil || !f.isAbandoned(l) {
 			return err
 		}
 	}
 }
 
-// wasGivenUp reports whether a load was given up under somebody who waited for it.
-func (f *Loader) wasGivenUp(l *inFlight) bool {
+// isAbandoned reports whether a load was canceled because nothing waited for it.
+func (f *Loader) isAbandoned(l *inFlight) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return l.givenUp
+	return l.abandoned
 }
 
-// join takes part in a load, and begins it if nobody has. Every join that succeeds is
+// join adds a waiter to a load, and starts the load if necessary. A successful join must be
 // followed by a leave with the same handler.
 func (f *Loader) join(ctx context.Context, w loadKey, events *operations.Handler) (*inFlight, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	l := f.inFlightFor(w, events)
-	if l == nil || !l.hasEnded() {
+	if l == nil || !l.isDone() {
 		if f.waiting >= MaxWaiting {
 			return nil, &BusyError{w.model}
 		}
 	}
 	if l == nil {
 		for key, old := range f.loads {
-			if old.hasEnded() && time.Since(old.at) > LoadFailureTTL {
+			if old.isDone() && time.Since(old.endedAt) > LoadFailureTTL {
 				delete(f.loads, key)
 			}
 		}
@@ -189,81 +187,81 @@ func (f *Loader) join(ctx context.Context, w loadKey, events *operations.Handler
 	case events != nil:
 		l.handlers = append(l.handlers, events)
 	case !l.fetch:
-		l.stays = true
+		l.detached = true
 	}
 	return l, nil
 }
 
-// inFlightFor is the load that is under way for what is wanted, or has failed just now: who
-// waits for its report tries again. Who may not fetch a model waits for one that does.
-// The caller holds f.mu.
+// inFlightFor returns the load for a key that is running, or that has just failed, or nil.
+// An operation (events is not nil) does not share a failure, but tries again. A request that
+// may not download a model can still wait for a load that does. The caller holds f.mu.
 func (f *Loader) inFlightFor(w loadKey, events *operations.Handler) *inFlight {
 	fetching := w
 	fetching.fetch = true
 	for _, key := range []loadKey{w, fetching} {
-		if l := f.loads[key]; l != nil && !l.givenUp && !l.hasEnded() {
+		if l := f.loads[key]; l != nil && !l.abandoned && !l.isDone() {
 			return l
 		}
 	}
-	if l := f.loads[w]; l != nil && !l.givenUp && events == nil && l.err != nil && !IsRestarting(l.err) && time.Since(l.at) <= LoadFailureTTL {
+	if l := f.loads[w]; l != nil && !l.abandoned && events == nil && l.err != nil && !IsRestarting(l.err) && time.Since(l.endedAt) <= LoadFailureTTL {
 		return l
 	}
 	return nil
 }
 
+// leave removes a waiter. It cancels the load if nothing needs it any longer.
 func (f *Loader) leave(l *inFlight, events *operations.Handler) {
 	f.mu.Lock()
 	f.waiting--
 	l.waiting--
 	l.handlers = slices.DeleteFunc(l.handlers, func(h *operations.Handler) bool { return h == events })
-	if !l.stays && !l.hasEnded() && (l.waiting == 0 || l.fetch && len(l.handlers) == 0) {
-		l.givenUp = true
+	if !l.detached && !l.isDone() && (l.waiting == 0 || l.fetch && len(l.handlers) == 0) {
+		l.abandoned = true
 		l.cancel()
 	}
 	f.mu.Unlock()
-	l.sending.Lock() // once it is let go, nobody calls the handler any more
-	defer l.sending.Unlock()
+	l.eventMu.Lock() // after this, run does not call the handler
+	defer l.eventMu.Unlock()
 }
 
-// lockStart waits until nobody else is starting a worker for a model on a hive; done lets
-// the next one begin.
+// lockStart acquires the lock for starting a worker for a model on a hive. done releases it.
 func (f *Loader) lockStart(ctx context.Context, alias, model string) (done func(), err error) {
 	key := alias + "\x00" + model
 	for {
 		f.mu.Lock()
-		other := f.startLocks[key]
-		if other == nil {
-			own := make(chan struct{})
-			f.startLocks[key] = own
+		current := f.startLocks[key]
+		if current == nil {
+			lock := make(chan struct{})
+			f.startLocks[key] = lock
 			f.mu.Unlock()
 			return func() {
 				f.mu.Lock()
 				defer f.mu.Unlock()
 				delete(f.startLocks, key)
-				close(own)
+				close(lock)
 			}, nil
 		}
 		f.mu.Unlock()
 		select {
-		case <-other:
+		case <-current:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
 }
 
-// keyOf is what an operation waits for.
-func (f *Loader) keyOf(op operations.Infer) loadKey {
+// loadKeyOf returns the key of the load for an operation.
+func (f *Loader) loadKeyOf(op operations.Infer) loadKey {
 	w := loadKey{model: op.Model, config: op.ConfigPath, hive: op.HiveID, device: op.Device, fetch: true}
-	here, err := f.configFile(f.config)
-	there, otherErr := f.configFile(op.ConfigPath)
-	if err == nil && otherErr == nil && here == there {
+	poolConfig, err := f.configFile(f.config)
+	opConfig, opErr := f.configFile(op.ConfigPath)
+	if err == nil && opErr == nil && poolConfig == opConfig {
 		w.config, w.model = "", f.modelID(op.Model, op.HiveID)
 	}
 	return w
 }
 
-// Waiting is how many requests wait for models to be loaded.
+// Waiting returns the number of requests that wait for models to be loaded.
 func (f *Loader) Waiting() int {
 	refreshing := f.pool.Refreshing()
 	f.mu.Lock()
@@ -271,14 +269,15 @@ func (f *Loader) Waiting() int {
 	return f.waiting + refreshing
 }
 
-// WaitingByModel are the requests that wait for models to be loaded, by model: under an empty
-// name those for models that no hive has, which are strangers' words.
+// WaitingByModel returns the number of requests that wait for models to be loaded, by model.
+// Models that no hive has are counted under the empty name, which bounds the number of
+// labels in metrics.
 func (f *Loader) WaitingByModel() map[string]int {
-	known, refreshing := map[string]bool{}, f.pool.Refreshing()
+	knownModels, refreshing := map[string]bool{}, f.pool.Refreshing()
 	for _, l := range f.pool.Connections() {
 		if s := l.View(time.Now()).Snapshot; s != nil {
 			for _, m := range s.Models {
-				known[m.ID] = true
+				knownModels[m.ID] = true
 			}
 		}
 	}
@@ -287,32 +286,32 @@ func (f *Loader) WaitingByModel() map[string]int {
 	n := map[string]int{"": refreshing}
 	for w, l := range f.loads {
 		name := w.model
-		if !known[name] {
+		if !knownModels[name] {
 			name = ""
 		}
-		if l.waiting > 0 && !l.hasEnded() {
+		if l.waiting > 0 && !l.isDone() {
 			n[name] += l.waiting
 		}
 	}
 	return n
 }
 
-// run starts a worker for a model, and waits until the registry knows of it.
+// run loads a model and stores the result in l.
 func (f *Loader) run(ctx context.Context, l *inFlight, w loadKey) {
-	err := errors.New("the queen failed")
+	err := errors.New("internal error: the load panicked")
 	defer func() {
 		if p := recover(); p != nil {
-			f.log.Error("loading a model", "model", w.model, "panic", p)
+			f.log.Error("load panicked", "model", w.model, "panic", p)
 		}
 		f.mu.Lock()
-		l.err, l.at = err, time.Now()
+		l.err, l.endedAt = err, time.Now()
 		f.mu.Unlock()
 		l.cancel()
 		close(l.done)
 	}()
 	err = f.spawn(ctx, w, func(e operations.Event) {
-		l.sending.Lock()
-		defer l.sending.Unlock()
+		l.eventMu.Lock()
+		defer l.eventMu.Unlock()
 		f.mu.Lock()
 		handlers := slices.Clone(l.handlers)
 		f.mu.Unlock()
@@ -321,11 +320,12 @@ func (f *Loader) run(ctx context.Context, l *inFlight, w loadKey) {
 		}
 	})
 	if err != nil {
-		f.log.Warn("a model cannot be loaded", "model", w.model, "error", err)
+		f.log.Warn("cannot load model", "model", w.model, "error", err)
 	}
 }
 
-// spawn starts a worker. Idle ones that are there on demand make room for it.
+// spawn starts a worker for a model, and waits until the pool reports it as ready. It evicts
+// idle workers if there is insufficient memory.
 func (f *Loader) spawn(ctx context.Context, w loadKey, events operations.Handler) error {
 	op := operations.Infer{Target: operations.Target{HiveID: w.hive, ConfigPath: w.config}, Model: w.model, Device: w.device}
 	if w.config == "" {
@@ -340,35 +340,35 @@ func (f *Loader) spawn(ctx context.Context, w loadKey, events operations.Handler
 		return err
 	}
 	f.pool.Refresh(ctx, list)
-	candidates := f.among(list, op)
+	candidates := f.candidates(list, op)
 	if len(candidates) == 0 {
-		candidates, err = f.startAnywhere(ctx, op, list, w.fetch, events)
+		candidates, err = f.startOnAnyHive(ctx, op, list, w.fetch, events)
 	}
-	for err != nil && lacksMemory(list) && f.makeRoom(ctx, list, w.model) {
+	for err != nil && lacksMemory(list) && f.evictForMemory(ctx, list, w.model) {
 		f.pool.Refresh(ctx, list)
-		if candidates = f.among(list, op); len(candidates) > 0 {
-			err = nil // somebody else has started one
+		if candidates = f.candidates(list, op); len(candidates) > 0 {
+			err = nil // another process has started a worker
 			break
 		}
-		candidates, err = f.startAnywhere(ctx, op, list, w.fetch, events)
+		candidates, err = f.startOnAnyHive(ctx, op, list, w.fetch, events)
 	}
 	if err != nil {
 		return err
 	}
 	p := candidates[0].Worker
-	f.log.Info("a model is loaded", "model", w.model, "hive", p.Hive, "worker", p.ID)
-	return f.pool.AwaitReady(ctx, candidates[0].Client.Hive, p)
+	f.log.Info("model loaded", "model", w.model, "hive", p.Hive, "worker", p.ID)
+	return f.pool.WaitWorkerReady(ctx, candidates[0].Client.Hive, p)
 }
 
-// awaitEvictions waits for workers of a model that are being ended, so that none of them
-// is taken for one that serves.
+// awaitEvictions waits for evictions of workers that serve a model, so that none of them
+// is selected.
 func (f *Loader) awaitEvictions(ctx context.Context, list []registry.Snapshot, model string) error {
 	for _, v := range list {
-		if v.Reported == nil {
+		if v.Report == nil {
 			continue
 		}
-		serves := scheduler.Serves(v.Reported.Models, model)
-		for _, w := range v.Reported.Workers {
+		serves := scheduler.Serves(v.Report.Models, model)
+		for _, w := range v.Report.Workers {
 			evicted := f.traffic.Evicted(w)
 			if evicted == nil || !serves(&w) {
 				continue

@@ -13,32 +13,31 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/scheduler"
 )
 
-// restartWait is how soon a worker is started again for which a request waits.
+// restartWait is the maximum time until a restart for which a request waits.
 const restartWait = 2 * time.Second
 
 // starter starts workers.
 type starter struct {
 	Finder
 
-	// prepare is called before a worker is started on a hive. It returns a worker that
-	// somebody else has started there meanwhile, or nil. done is called at the end of
-	// the start.
+	// prepare is called before a worker is started on a hive. It returns a worker that was
+	// started there in the meantime, or nil. done is called when the start has ended.
 	prepare func(ctx context.Context, v *registry.Snapshot, model string, op operations.Infer) (w *operations.WorkerProcess, done func(), err error)
 }
 
-// Direct starts workers for one operation at a time.
+// Direct is a loader for one operation at a time.
 type Direct struct{ starter }
 
 // NewDirect returns a loader that dials hives for each operation.
 func NewDirect(conn registry.Connector, hives Hives) *Direct {
-	return &Direct{starter{Finder{conn, hives, scheduler.Reported{}}, func(context.Context, *registry.Snapshot, string, operations.Infer) (*operations.WorkerProcess, func(), error) {
+	return &Direct{starter{Finder{conn, hives, scheduler.ReportedUsage{}}, func(context.Context, *registry.Snapshot, string, operations.Infer) (*operations.WorkerProcess, func(), error) {
 		return nil, func() {}, nil
 	}}}
 }
 
-// Load starts a worker that can answer, and adds it to what was found. Without a result
-// of Find it finds the hives first.
-func (d *Direct) Load(ctx context.Context, op operations.Infer, found *Found, events operations.Handler) (*Found, error) {
+// Load starts a worker for the operation, and adds it to found. If found is nil, it calls
+// Find first.
+func (d *Direct) Load(ctx context.Context, op operations.Infer, found *FindResult, events operations.Handler) (*FindResult, error) {
 	if found == nil {
 		var err error
 		if found, err = d.Find(ctx, op); err == nil || !IsNoCandidate(err) {
@@ -46,56 +45,56 @@ func (d *Direct) Load(ctx context.Context, op operations.Infer, found *Found, ev
 		}
 	}
 	var err error
-	found.Candidates, err = d.startAnywhere(ctx, op, found.snapshots, true, events)
+	found.Candidates, err = d.startOnAnyHive(ctx, op, found.snapshots, true, events)
 	return found, err
 }
 
-// startAnywhere gets a worker that can answer: one that is on its way already is waited
-// for; else one is started, where there is the most room first, and on the next hive
-// if the first refuses. Where no hive has the model it may be fetched first.
-func (f *starter) startAnywhere(ctx context.Context, op operations.Infer, list []registry.Snapshot, fetch bool, events operations.Handler) ([]Candidate, error) {
+// startOnAnyHive returns a worker for the operation. It waits for a worker that is already
+// starting. Otherwise it starts one on the hive with the most free memory, and tries the
+// next hive on errors. If no hive has the model and fetch is set, a hive downloads it first.
+func (f *starter) startOnAnyHive(ctx context.Context, op operations.Infer, list []registry.Snapshot, fetch bool, events operations.Handler) ([]Candidate, error) {
 	if candidates, err := f.awaitPending(ctx, op, list, events); len(candidates) > 0 || err != nil {
 		return candidates, err
 	}
-	targets, why := scheduler.LoadTargets(hives(list), op.Model)
+	targets, reasons := scheduler.LoadTargets(hives(list), op.Model)
 	if len(targets) == 0 && fetch {
 		if err := f.fetchModel(ctx, op.Model, list, events); err != nil {
 			return nil, err
 		}
-		targets, why = scheduler.LoadTargets(hives(list), op.Model)
+		targets, reasons = scheduler.LoadTargets(hives(list), op.Model)
 	}
-	addReasons(list, why)
-	known, soon := hives(list), false
+	addReasons(list, reasons)
+	schedHives, restartsSoon := hives(list), false
 	for _, p := range targets {
 		v := &list[p.Hive]
-		if w := scheduler.Restarting(known[p.Hive], op.Model); w != nil { // what it says of it is told already
-			soon = soon || time.Until(w.RestartAt) < restartWait
+		if w := scheduler.RestartingWorker(schedHives[p.Hive], op.Model); w != nil { // its problem is already in v.Err
+			restartsSoon = restartsSoon || time.Until(w.RestartAt) < restartWait
 			continue
 		}
-		w, err := f.startOnce(ctx, v, p, op, events)
+		w, err := f.startUnlessStarted(ctx, v, p, op, events)
 		if ctx.Err() != nil {
-			return nil, registry.AsError(context.Cause(ctx))
+			return nil, registry.OperationError(context.Cause(ctx))
 		}
 		if err != nil {
-			v.Err = fmt.Errorf("starting %s there: %w", p.Worker, err)
+			v.Err = fmt.Errorf("cannot start %s: %w", p.Worker, err)
 			continue
 		}
 		return []Candidate{{v.Client, *w}}, nil
 	}
-	err := noCandidate(op, list)
-	if soon {
+	err := noCandidateError(op, list)
+	if restartsSoon {
 		return nil, &operations.Error{Code: operations.CodeOf(err), Reason: operations.ReasonRestarting, Subject: operations.SubjectModel.Named(op.Model), Message: err.Error(), Err: err}
 	}
 	return nil, err
 }
 
-// IsRestarting reports whether a load was not tried because a worker of the model is
-// just about to be started again.
+// IsRestarting reports whether err is the error of a load that was not tried because a
+// worker of the model will restart soon.
 func IsRestarting(err error) bool { return operations.ReasonOf(err) == operations.ReasonRestarting }
 
-// startOnce starts a worker, unless somebody else has started one there meanwhile: of
-// several who want the same model on a hive, one starts it and the others wait.
-func (f *starter) startOnce(ctx context.Context, v *registry.Snapshot, p scheduler.LoadTarget, op operations.Infer, events operations.Handler) (*operations.WorkerProcess, error) {
+// startUnlessStarted starts a worker on a hive, unless a worker for the model was started
+// there in the meantime.
+func (f *starter) startUnlessStarted(ctx context.Context, v *registry.Snapshot, p scheduler.LoadTarget, op operations.Infer, events operations.Handler) (*operations.WorkerProcess, error) {
 	w, done, err := f.prepare(ctx, v, p.Model, op)
 	if err != nil {
 		return nil, err
@@ -110,8 +109,8 @@ func (f *starter) startOnce(ctx context.Context, v *registry.Snapshot, p schedul
 	return spawn(ctx, v, p, op, events)
 }
 
-// prepareStart takes the start lock of a model on a hive, and looks whether somebody else
-// has started a worker there.
+// prepareStart acquires the start lock of a model on a hive, and returns a worker that was
+// started there in the meantime, or nil.
 func (f *Loader) prepareStart(ctx context.Context, v *registry.Snapshot, model string, op operations.Infer) (*operations.WorkerProcess, func(), error) {
 	done, err := f.lockStart(ctx, v.Hive.Alias, model)
 	if err != nil {
@@ -122,24 +121,25 @@ func (f *Loader) prepareStart(ctx context.Context, v *registry.Snapshot, model s
 		done()
 		return nil, nil, err
 	}
-	now := []scheduler.Hive{{Alias: v.Hive.Alias, Link: operations.LinkOnline, Reported: s}}
-	if found := scheduler.Schedule(request(op), now, f.traffic).Candidates; len(found) > 0 {
+	current := []scheduler.Hive{{Alias: v.Hive.Alias, Link: operations.LinkOnline, Report: s}}
+	if found := scheduler.Schedule(request(op), current, f.traffic).Candidates; len(found) > 0 {
 		return found[0].Worker, done, nil
 	}
 	return nil, done, nil
 }
 
-// addReasons adds to why a hive has no worker that can answer, why none can be started.
-func addReasons(list []registry.Snapshot, why map[string]string) {
+// addReasons adds the reasons why no worker can be started, by alias, to the errors of
+// hives.
+func addReasons(list []registry.Snapshot, reasons map[string]string) {
 	for i := range list {
 		v := &list[i]
-		if text := why[v.Hive.Alias]; text != "" && v.Err != nil {
+		if text := reasons[v.Hive.Alias]; text != "" && v.Err != nil {
 			v.Err = fmt.Errorf("%w; %s", v.Err, text)
 		}
 	}
 }
 
-// spawn starts a worker for the model.
+// spawn starts a worker on a hive.
 func spawn(ctx context.Context, v *registry.Snapshot, p scheduler.LoadTarget, op operations.Infer, events operations.Handler) (*operations.WorkerProcess, error) {
 	alias := v.Hive.Alias
 	r, err := v.Client.Do(ctx, operations.WorkerSpawn{
@@ -150,7 +150,7 @@ func spawn(ctx context.Context, v *registry.Snapshot, p scheduler.LoadTarget, op
 	case err != nil:
 		return nil, err
 	case !ok:
-		return nil, fmt.Errorf("the hive answered with a %T", r)
+		return nil, fmt.Errorf("unexpected report %T from the hive", r)
 	case spawned.Worker.State != operations.WorkerReady:
 		return nil, errors.New(cmp.Or(spawned.Worker.Problem, "the worker is "+string(spawned.Worker.State)))
 	}
@@ -158,26 +158,26 @@ func spawn(ctx context.Context, v *registry.Snapshot, p scheduler.LoadTarget, op
 	return &spawned.Worker, nil
 }
 
-// awaitPending waits for a worker of the model that is starting or loading already, if
-// there is one.
+// awaitPending waits for workers that are already starting or loading. It returns the first
+// worker that can answer.
 func (f *starter) awaitPending(ctx context.Context, op operations.Infer, list []registry.Snapshot, events operations.Handler) ([]Candidate, error) {
 	for i := range list {
 		v := &list[i]
-		if v.Reported == nil || v.Client == nil {
+		if v.Report == nil || v.Client == nil {
 			continue
 		}
-		for _, w := range scheduler.Pending(request(op), hives(list[i : i+1])[0]) {
+		for _, w := range scheduler.PendingWorkers(request(op), hives(list[i : i+1])[0]) {
 			events.Send(operations.Event{
-				Type: operations.EventNote, Hive: v.Hive.Alias, Message: fmt.Sprintf("waiting for worker %s, which is %s %s", w.ID, w.State, op.Model),
+				Type: operations.EventNote, Hive: v.Hive.Alias, Message: fmt.Sprintf("waiting for worker %s: %s %s", w.ID, w.State, op.Model),
 			})
-			s, err := v.Client.Await(ctx, func(s *operations.HiveSnapshot) bool { return !isPending(s, w.ID) })
+			s, err := v.Client.WaitSnapshot(ctx, func(s *operations.HiveSnapshot) bool { return !isPending(s, w.ID) })
 			if ctx.Err() != nil {
-				return nil, registry.AsError(context.Cause(ctx))
+				return nil, registry.OperationError(context.Cause(ctx))
 			}
-			if v.Reported, v.Err = s, err; err != nil {
-				break // it is away, and others may have the model
+			if v.Report, v.Err = s, err; err != nil {
+				break // the hive is offline; others may have the model
 			}
-			if candidates := f.among(list[i:i+1], op); len(candidates) > 0 {
+			if candidates := f.candidates(list[i:i+1], op); len(candidates) > 0 {
 				return candidates, nil
 			}
 		}
@@ -185,7 +185,7 @@ func (f *starter) awaitPending(ctx context.Context, op operations.Infer, list []
 	return nil, nil
 }
 
-// isPending reports whether a worker is on its way.
+// isPending reports whether a worker of the snapshot is starting or loading.
 func isPending(s *operations.HiveSnapshot, id string) bool {
 	return slices.ContainsFunc(s.Workers, func(w operations.WorkerProcess) bool { return w.ID == id && scheduler.IsPending(&w) })
 }

@@ -1,5 +1,5 @@
 // Package loader finds the workers that can answer a request, and starts and evicts
-// workers. What it does is decided by package scheduler.
+// workers. Package scheduler makes the decisions.
 //
 // A [Direct] loader starts a worker for one operation, as the CLI does. A [Loader] shares
 // each load between all requests that wait for the same model, as a queen does.
@@ -21,8 +21,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/scheduler"
 )
 
-// likeBytes is how much of a prompt decides which worker has seen it.
-const likeBytes = 1 << 10
+// affinityBytes is the length of the prompt's beginning that determines the affinity.
+const affinityBytes = 1 << 10
 
 // Candidate is a worker that can answer.
 type Candidate struct {
@@ -30,20 +30,20 @@ type Candidate struct {
 	Worker operations.WorkerProcess
 }
 
-// Found is what a [Finder] found for an operation. The caller closes it.
-type Found struct {
+// FindResult is the result of [Finder.Find]. The caller closes it.
+type FindResult struct {
 	Candidates []Candidate // best first
 	snapshots  []registry.Snapshot
 }
 
 // Close closes the clients of the candidates.
-func (f *Found) Close() {
+func (f *FindResult) Close() {
 	if f != nil {
 		registry.CloseAll(f.snapshots)
 	}
 }
 
-// Hives returns the hives that a target names.
+// Hives returns the hives of a target.
 type Hives func(operations.Target) ([]config.Hive, error)
 
 // Finder finds the workers that can answer an operation.
@@ -53,20 +53,20 @@ type Finder struct {
 	usage scheduler.Usage
 }
 
-// Find finds the workers that can answer, best first, or says hive by hive why
-// there are none. The result is the caller's to close, also where there is an error.
-func (f *Finder) Find(ctx context.Context, op operations.Infer) (*Found, error) {
+// Find finds the workers that can answer, best first. If no worker can answer, the
+// error has a reason for each hive. The caller closes the result, even if there is an error.
+func (f *Finder) Find(ctx context.Context, op operations.Infer) (*FindResult, error) {
 	list, err := f.snapshots(ctx, op.Target)
 	if err != nil {
 		return nil, err
 	}
-	found := &Found{snapshots: list}
-	if found.Candidates = f.among(list, op); len(found.Candidates) == 0 {
+	found := &FindResult{snapshots: list}
+	if found.Candidates = f.candidates(list, op); len(found.Candidates) == 0 {
 		f.conn.Refresh(ctx, list)
-		found.Candidates = f.among(list, op)
+		found.Candidates = f.candidates(list, op)
 	}
 	if len(found.Candidates) == 0 {
-		return found, noCandidate(op, list)
+		return found, noCandidateError(op, list)
 	}
 	return found, nil
 }
@@ -79,40 +79,40 @@ func (f *Finder) snapshots(ctx context.Context, t operations.Target) ([]registry
 	return registry.Snapshots(ctx, f.conn, hives), nil
 }
 
-// among are the workers that can answer, best first; snapshots of hives that have none
-// are told why.
-func (f *Finder) among(list []registry.Snapshot, op operations.Infer) (candidates []Candidate) {
+// candidates returns the workers that can answer, best first. It sets Err in the snapshots
+// of hives that have none.
+func (f *Finder) candidates(list []registry.Snapshot, op operations.Infer) (candidates []Candidate) {
 	r := request(op)
 	for i := range list {
-		if v := &list[i]; v.Reported == nil && v.Err == nil {
-			v.Err = &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.Named(v.Hive.Alias), Hive: v.Hive.Alias, Message: "the hive has not been heard yet"}
+		if v := &list[i]; v.Report == nil && v.Err == nil {
+			v.Err = &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.Named(v.Hive.Alias), Hive: v.Hive.Alias, Message: "the hive has not connected yet"}
 		}
 	}
-	known := hives(list)
-	for i := range known {
+	schedHives := hives(list)
+	for i := range schedHives {
 		if list[i].Err != nil {
-			known[i].Reported = nil
+			schedHives[i].Report = nil
 		}
 	}
-	for _, c := range scheduler.Schedule(r, known, f.usage).Candidates {
+	for _, c := range scheduler.Schedule(r, schedHives, f.usage).Candidates {
 		candidates = append(candidates, Candidate{list[c.Hive].Client, *c.Worker})
 	}
-	for i := range known {
-		if known[i].Reported == nil {
+	for i := range schedHives {
+		if schedHives[i].Report == nil {
 			continue
 		}
-		if why := scheduler.Explain(r, known[i], f.usage); why != "" {
-			list[i].Err = errors.New(why)
+		if reason := scheduler.Explain(r, schedHives[i], f.usage); reason != "" {
+			list[i].Err = errors.New(reason)
 		}
 	}
 	return candidates
 }
 
-// hives are snapshots in the scheduler's terms.
+// hives converts snapshots for the scheduler.
 func hives(list []registry.Snapshot) []scheduler.Hive {
 	hives := make([]scheduler.Hive, len(list))
 	for i, v := range list {
-		hives[i] = schedulerHive(v.Hive, v.Link, v.Reported)
+		hives[i] = schedulerHive(v.Hive, v.Link, v.Report)
 	}
 	return hives
 }
@@ -122,13 +122,13 @@ func schedulerHive(h config.Hive, link operations.Link, s *operations.HiveSnapsh
 	for i, w := range h.Workers {
 		types[i] = w.Type
 	}
-	return scheduler.Hive{Alias: h.Alias, Types: types, Link: link, Reported: s}
+	return scheduler.Hive{Alias: h.Alias, Types: types, Link: link, Report: s}
 }
 
-// request is what an operation needs from a worker.
+// request converts an operation for the scheduler.
 func request(op operations.Infer) scheduler.Request {
 	h := fnv.New64a()
-	_, _ = io.WriteString(h, op.System+"\x00"+op.Prompt[:min(len(op.Prompt), likeBytes)]) // into memory
+	_, _ = io.WriteString(h, op.System+"\x00"+op.Prompt[:min(len(op.Prompt), affinityBytes)]) // into memory
 	r := scheduler.Request{Model: op.Model, WorkerID: op.WorkerID, Device: op.Device, Affinity: h.Sum64()}
 	if op.Workflow != nil {
 		r.API = catalog.APIComfyUI
@@ -136,21 +136,22 @@ func request(op operations.Infer) scheduler.Request {
 	return r
 }
 
-// startFailures returns the reasons of a hive for which no worker could be started there.
+// startFailures returns the reasons for which a hive cannot start a worker, in order of
+// precedence.
 func startFailures() []operations.Reason {
 	return []operations.Reason{operations.ReasonNoRoom, operations.ReasonTooLarge, operations.ReasonModelGated, operations.ReasonDiskFull}
 }
 
 // IsNoCandidate reports whether err is the error of [Finder.Find] for hives on which no
-// worker can answer. Other errors, such as that of an unknown hive, are not about workers.
+// worker can answer, in contrast to errors such as an unknown hive.
 func IsNoCandidate(err error) bool {
 	reason := operations.ReasonOf(err)
 	return operations.CodeOf(err) == operations.CodeNotFound &&
 		(reason == operations.ReasonNoWorker || reason == operations.ReasonNoWorkflowWorker || slices.Contains(startFailures(), reason))
 }
 
-// noCandidate says, hive by hive, why nobody can answer.
-func noCandidate(op operations.Infer, list []registry.Snapshot) error {
+// noCandidateError returns an error with the reason of each hive.
+func noCandidateError(op operations.Infer, list []registry.Snapshot) error {
 	var b strings.Builder
 	b.WriteString("no ready worker ")
 	switch {
@@ -168,10 +169,10 @@ func noCandidate(op operations.Infer, list []registry.Snapshot) error {
 	if len(list) == 0 {
 		b.WriteString(": the config has no hives")
 	}
-	unreached, away := 0, operations.ReasonUnreachable
+	unreached, reasonUnreached := 0, operations.ReasonUnreachable
 	for _, v := range list {
 		var e *operations.Error
-		text := "it can now" // somebody else made it so just now
+		text := "a worker is ready now" // started after the candidates were determined
 		if v.Err != nil {
 			text = v.Err.Error()
 		}
@@ -179,7 +180,7 @@ func noCandidate(op operations.Infer, list []registry.Snapshot) error {
 			text = e.Message
 			if e.Code == operations.CodeUnreachable {
 				unreached++
-				away = e.Reason
+				reasonUnreached = e.Reason
 			}
 			if e.Code == operations.CodeCanceled {
 				return v.Err
@@ -191,11 +192,11 @@ func noCandidate(op operations.Infer, list []registry.Snapshot) error {
 		if len(list) == 1 {
 			return list[0].Err
 		}
-		return &operations.Error{Code: operations.CodeUnreachable, Reason: away, Message: b.String()}
+		return &operations.Error{Code: operations.CodeUnreachable, Reason: reasonUnreached, Message: b.String()}
 	}
-	for _, known := range startFailures() {
-		if slices.ContainsFunc(list, func(v registry.Snapshot) bool { return operations.ReasonOf(v.Err) == known }) {
-			reason = known // why no worker could be started
+	for _, failure := range startFailures() {
+		if slices.ContainsFunc(list, func(v registry.Snapshot) bool { return operations.ReasonOf(v.Err) == failure }) {
+			reason = failure
 			break
 		}
 	}

@@ -12,25 +12,24 @@ import (
 func TestNoCandidate(t *testing.T) {
 	t.Parallel()
 	down := &operations.Error{Code: operations.CodeUnreachable, Reason: "timeout", Hive: "a", Message: "no answer"}
-	a, b := registry.Snapshot{Hive: config.Hive{Alias: "a"}, Err: down}, registry.Snapshot{Hive: config.Hive{Alias: "b"}, Err: errors.New("no worker runs there")}
-	err := noCandidate(operations.Infer{Model: "m"}, []registry.Snapshot{a, b})
-	if operations.CodeOf(err) != operations.CodeNotFound || err.Error() != "no ready worker serves m\n  a: no answer\n  b: no worker runs there" {
-		t.Errorf("%v", err)
+	a, b := registry.Snapshot{Hive: config.Hive{Alias: "a"}, Err: down}, registry.Snapshot{Hive: config.Hive{Alias: "b"}, Err: errors.New("no worker is running")}
+	err := noCandidateError(operations.Infer{Model: "m"}, []registry.Snapshot{a, b})
+	if want := "no ready worker serves m\n  a: no answer\n  b: no worker is running"; operations.CodeOf(err) != operations.CodeNotFound || err.Error() != want {
+		t.Errorf("noCandidateError() = %q, want code not_found, %q", err, want)
 	}
 	b.Err = down
-	if err := noCandidate(operations.Infer{Model: "m"}, []registry.Snapshot{a, b}); operations.CodeOf(err) != operations.CodeUnreachable {
-		t.Errorf("%v", err)
+	if err := noCandidateError(operations.Infer{Model: "m"}, []registry.Snapshot{a, b}); operations.CodeOf(err) != operations.CodeUnreachable {
+		t.Errorf("noCandidateError() of two unreachable hives = %v, want code unreachable", err)
 	}
-	if err := noCandidate(operations.Infer{Model: "m"}, []registry.Snapshot{a}); !errors.Is(err, down) {
-		t.Errorf("%v", err)
+	if err := noCandidateError(operations.Infer{Model: "m"}, []registry.Snapshot{a}); !errors.Is(err, down) {
+		t.Errorf("noCandidateError() of one unreachable hive = %v, want %v", err, down)
 	}
 }
 
-// noConnections is a connector for tests that find no hives.
+// noConnections is a connector for tests that do not connect.
 type noConnections struct{ registry.Connector }
 
-// TestLoadUnknownHive checks that a loader returns the error of hives that cannot be
-// determined, also where nothing was found before.
+// TestLoadUnknownHive checks that Find and Load return the error of determining the hives.
 func TestLoadUnknownHive(t *testing.T) {
 	t.Parallel()
 	for _, reason := range []operations.Reason{operations.ReasonUnknownHive, operations.ReasonConfigMissing} {
@@ -58,9 +57,9 @@ func TestIsNoCandidate(t *testing.T) {
 		err  error
 		want bool
 	}{
-		"no hives":     {noCandidate(operations.Infer{Model: "m"}, nil), true},
-		"no memory":    {noCandidate(operations.Infer{Model: "m"}, hive(full)), true},
-		"unreachable":  {noCandidate(operations.Infer{Model: "m"}, hive(down)), false},
+		"no hives":     {noCandidateError(operations.Infer{Model: "m"}, nil), true},
+		"no memory":    {noCandidateError(operations.Infer{Model: "m"}, hive(full)), true},
+		"unreachable":  {noCandidateError(operations.Infer{Model: "m"}, hive(down)), false},
 		"unknown hive": {&operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonUnknownHive}, false},
 		"nil":          {nil, false},
 		"no reason":    {errors.New("failed"), false},

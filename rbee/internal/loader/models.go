@@ -12,7 +12,7 @@ import (
 // UnknownModelError is the error of a model that no hive has.
 type UnknownModelError struct {
 	Model string
-	Err   error // why, hive by hive
+	Err   error // has a reason for each hive
 }
 
 // Error implements error.
@@ -21,32 +21,32 @@ func (e *UnknownModelError) Error() string { return e.Err.Error() }
 // Unwrap returns the reasons.
 func (e *UnknownModelError) Unwrap() error { return e.Err }
 
-// LoadKnown loads a model that some hive has. For any other name, which is a stranger's
-// word, all that is done is to ask whether one has it by now.
-func (f *Loader) LoadKnown(ctx context.Context, model string) error {
-	if !f.knows(model) {
+// LoadIfKnown loads a model that a hive has. For an unknown name, which may come from any API
+// client, it only refreshes the snapshots once to check again.
+func (f *Loader) LoadIfKnown(ctx context.Context, model string) error {
+	if !f.isKnown(model) {
 		if err := f.pool.RefreshAll(ctx); err != nil {
 			return err
 		}
-		if !f.knows(model) {
-			return &UnknownModelError{model, f.whyNot(model)}
+		if !f.isKnown(model) {
+			return &UnknownModelError{model, f.noCandidateReason(model)}
 		}
 	}
 	return f.load(ctx, loadKey{model: f.modelID(model, "")}, nil)
 }
 
-// knows reports whether a hive has told of a model, or of a worker that serves it.
-func (f *Loader) knows(name string) bool {
+// isKnown reports whether a hive has reported a model, or a worker that serves it.
+func (f *Loader) isKnown(name string) bool {
 	for _, l := range f.pool.Connections() {
 		s := l.View(time.Now()).Snapshot
-		if s != nil && (len(scheduler.FindModels(s.Models, name)) > 0 || someServes(s, name)) {
+		if s != nil && (len(scheduler.FindModels(s.Models, name)) > 0 || anyServes(s, name)) {
 			return true
 		}
 	}
 	return false
 }
 
-func someServes(s *operations.HiveSnapshot, name string) bool {
+func anyServes(s *operations.HiveSnapshot, name string) bool {
 	serves := scheduler.Serves(s.Models, name)
 	for i := range s.Workers {
 		if serves(&s.Workers[i]) {
@@ -56,35 +56,36 @@ func someServes(s *operations.HiveSnapshot, name string) bool {
 	return false
 }
 
-// modelID is the id of the model that somebody calls name: if all hives, or the one that
-// is given, agree on it that are here and have an engine for it. Else the name stays.
+// modelID returns the id of the model that name identifies on all hives, or on the given
+// one. See [scheduler.CommonModelID].
 func (f *Loader) modelID(name, hive string) string {
-	var known []scheduler.Hive
+	var schedHives []scheduler.Hive
 	for _, l := range f.pool.Connections() {
 		if v := l.View(time.Now()); hive == "" || v.Alias == hive {
-			known = append(known, schedulerHive(l.Hive(), v.Link, v.Snapshot))
+			schedHives = append(schedHives, schedulerHive(l.Hive(), v.Link, v.Snapshot))
 		}
 	}
-	return scheduler.CommonModelID(known, name)
+	return scheduler.CommonModelID(schedHives, name)
 }
 
-// whyNot says, hive by hive, why nobody serves a model, from what hives have told.
-func (f *Loader) whyNot(name string) error {
+// noCandidateReason returns an error with the reason of each hive why no worker serves a
+// model, from the last snapshots.
+func (f *Loader) noCandidateReason(name string) error {
 	op := operations.Infer{Model: name}
 	var list []registry.Snapshot
 	for _, l := range f.pool.Connections() {
-		v := registry.Snapshot{Hive: l.Hive(), Reported: l.View(time.Now()).Snapshot}
-		if e := l.Trouble(); e != nil {
+		v := registry.Snapshot{Hive: l.Hive(), Report: l.View(time.Now()).Snapshot}
+		if e := l.OfflineError(); e != nil {
 			v.Err = e
 		}
 		list = append(list, v)
 	}
-	f.among(list, op)
-	_, why := scheduler.LoadTargets(hives(list), name)
-	addReasons(list, why)
-	err := noCandidate(op, list)
+	f.candidates(list, op)
+	_, reasons := scheduler.LoadTargets(hives(list), name)
+	addReasons(list, reasons)
+	err := noCandidateError(op, list)
 	for _, v := range list {
-		if v.Reported == nil { // unreachable is not absent
+		if v.Report == nil { // an unreachable hive may have the model
 			return &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonOf(v.Err), Subject: operations.SubjectModel.Named(name), Message: err.Error(), Err: err}
 		}
 	}

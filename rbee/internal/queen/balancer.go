@@ -20,24 +20,25 @@ import (
 )
 
 const (
-	retryLoading  = 5 * time.Second  // what those are told to wait beyond the limit of waiting requests
-	retryAway     = 10 * time.Second // and those whose model's hive is away
-	acquireWait   = 2 * time.Second  // for a worker that failed to be restarted
-	retryInterval = 200 * time.Millisecond
+	loadingRetryAfter = 5 * time.Second  // Retry-After if too many requests wait for loads
+	offlineRetryAfter = 10 * time.Second // Retry-After if the hive of the model is offline
+	restartTimeout    = 2 * time.Second  // time to wait for the restart of a failed worker
+	retryInterval     = 200 * time.Millisecond
 )
 
-// balancer takes workers for the gateway.
+// balancer selects workers for the gateway.
 type balancer struct {
 	pool    *registry.Pool
 	loader  *loader.Loader
 	traffic *stats.Traffic
 }
 
-var _ gateway.Fleet = (*balancer)(nil)
+var _ gateway.Router = (*balancer)(nil)
 
-// Models implements [gateway.Fleet]: models that are served, and those that can be.
+// Models implements [gateway.Router]. It returns the loaded models, and the models that a
+// hive can load.
 func (f *balancer) Models(ctx context.Context) []gateway.ModelInfo {
-	f.pool.Settle(ctx)
+	f.pool.WaitReady(ctx)
 	found := map[string]*gateway.ModelInfo{}
 	info := func(id string, created time.Time) *gateway.ModelInfo {
 		m := found[id]
@@ -58,9 +59,9 @@ func (f *balancer) Models(ctx context.Context) []gateway.ModelInfo {
 				m.Loaded, m.Workers = true, append(m.Workers, w.ID)
 			}
 		}
-		own := schedulerHive(l, v)
+		schedHive := schedulerHive(l, v)
 		for _, m := range v.Snapshot.Models {
-			if m.Complete && scheduler.Engine(own, m.Format) != "" {
+			if m.Complete && scheduler.Engine(schedHive, m.Format) != "" {
 				info(m.ID, m.ModifiedAt)
 			}
 		}
@@ -73,41 +74,40 @@ func (f *balancer) Models(ctx context.Context) []gateway.ModelInfo {
 	return list
 }
 
-// schedulerHive is what is known of a hive in the scheduler's terms.
+// schedulerHive converts the state of a hive for the scheduler.
 func schedulerHive(l *registry.Connection, v operations.HiveView) scheduler.Hive {
-	h := scheduler.Hive{Alias: v.Alias, Link: v.Link, Reported: v.Snapshot}
+	h := scheduler.Hive{Alias: v.Alias, Link: v.Link, Report: v.Snapshot}
 	for _, w := range l.Hive().Workers {
 		h.Types = append(h.Types, w.Type)
 	}
 	return h
 }
 
-// Acquire implements [gateway.Fleet]. Where a worker failed and no other is there, it
-// may have been ended, and then another one is started, or be about to be started
-// again: that is waited for, for a little.
-func (f *balancer) Acquire(ctx context.Context, wish gateway.Wish) (*gateway.Lease, error) {
-	f.pool.Settle(ctx)
+// Acquire implements [gateway.Router]. It loads the model if no worker serves it. If the only
+// worker has failed, it waits up to restartTimeout for the worker to restart.
+func (f *balancer) Acquire(ctx context.Context, req gateway.RouteRequest) (*gateway.Lease, error) {
+	f.pool.WaitReady(ctx)
 	for start := time.Now(); ; {
 		next := f.pool.Changed()
-		lease, away := f.pick(wish)
+		lease, offline := f.pick(req)
 		if lease != nil {
 			return lease, nil
 		}
-		err := f.loader.LoadKnown(client.WithRequestID(ctx, wish.RequestID), wish.Model)
+		err := f.loader.LoadIfKnown(client.WithRequestID(ctx, req.RequestID), req.Model)
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
 			return nil, err
-		case !loader.IsRestarting(err) || time.Since(start) > acquireWait:
-			return nil, refusal(wish.Model, away, err)
+		case !loader.IsRestarting(err) || time.Since(start) > restartTimeout:
+			return nil, apiError(req.Model, offline, err)
 		}
-		if lease, _ := f.pick(wish); lease != nil {
+		if lease, _ := f.pick(req); lease != nil {
 			return lease, nil
 		}
-		if time.Since(start) > acquireWait {
-			return nil, &gateway.Refusal{
-				Status: http.StatusServiceUnavailable, Type: "server_error", Code: "worker_failed", RetryAfter: acquireWait,
-				Message: fmt.Sprintf("the worker that serves %s failed, and there is no other", wish.Model),
+		if time.Since(start) > restartTimeout {
+			return nil, &gateway.APIError{
+				Status: http.StatusServiceUnavailable, Type: "server_error", Code: "worker_failed", RetryAfter: restartTimeout,
+				Message: fmt.Sprintf("the worker that serves the model %q failed, and no other worker is available", req.Model),
 			}
 		}
 		select {
@@ -119,23 +119,23 @@ func (f *balancer) Acquire(ctx context.Context, wish gateway.Wish) (*gateway.Lea
 	}
 }
 
-// pick takes the best ready worker. away are hives that serve the model, or could,
-// and cannot be reached.
-func (f *balancer) pick(wish gateway.Wish) (lease *gateway.Lease, away []string) {
+// pick acquires the best ready worker, or returns nil and the aliases of offline hives with a
+// worker that could answer.
+func (f *balancer) pick(req gateway.RouteRequest) (lease *gateway.Lease, offline []string) {
 	now := time.Now()
-	links := f.pool.Connections()
-	hives := make([]scheduler.Hive, len(links))
-	for i, l := range links {
+	connections := f.pool.Connections()
+	hives := make([]scheduler.Hive, len(connections))
+	for i, l := range connections {
 		v := l.View(now)
-		hives[i] = scheduler.Hive{Alias: v.Alias, Link: v.Link, Reported: v.Snapshot}
+		hives[i] = scheduler.Hive{Alias: v.Alias, Link: v.Link, Report: v.Snapshot}
 	}
-	decision := scheduler.Schedule(scheduler.Request{Model: wish.Model, Exclude: wish.Avoid, Affinity: wish.Affinity}, hives, f.traffic)
+	decision := scheduler.Schedule(scheduler.Request{Model: req.Model, Exclude: req.Exclude, Affinity: req.Affinity}, hives, f.traffic)
 	for _, c := range decision.Candidates {
-		d := links[c.Hive].Client()
+		d := connections[c.Hive].Client()
 		if d == nil {
 			continue
 		}
-		if lease := f.lease(d, *c.Worker); lease != nil {
+		if lease := f.acquire(d, *c.Worker); lease != nil {
 			return lease, nil
 		}
 		d.Close()
@@ -143,8 +143,8 @@ func (f *balancer) pick(wish gateway.Wish) (lease *gateway.Lease, away []string)
 	return nil, decision.Offline
 }
 
-// lease takes a worker; nil if it has just begun to end.
-func (f *balancer) lease(d *registry.Client, w operations.WorkerProcess) *gateway.Lease {
+// acquire acquires a worker. It returns nil if the worker is being evicted.
+func (f *balancer) acquire(d *registry.Client, w operations.WorkerProcess) *gateway.Lease {
 	end, ok := f.traffic.Begin(w)
 	if !ok {
 		return nil
@@ -156,7 +156,7 @@ func (f *balancer) lease(d *registry.Client, w operations.WorkerProcess) *gatewa
 			Header:    http.Header{"Authorization": {"Bearer " + string(d.API.Token)}},
 			Transport: d.API.HTTP.Transport,
 		},
-		Done: func(err error) {
+		Release: func(err error) {
 			end()
 			d.Close()
 			if err != nil {
@@ -166,41 +166,42 @@ func (f *balancer) lease(d *registry.Client, w operations.WorkerProcess) *gatewa
 	}
 }
 
-// unknown words for an application that no hive has a model.
-func unknown(model string, err error) *gateway.Refusal {
-	return &gateway.Refusal{
-		Status: http.StatusNotFound, Type: "not_found_error", Code: "model_not_found", Message: "no hive has the model " + model, Detail: inOneLine(err),
+// unknownModelError returns the error for a model that no hive has.
+func unknownModelError(model string, err error) *gateway.APIError {
+	return &gateway.APIError{
+		Status: http.StatusNotFound, Type: "not_found_error", Code: "model_not_found", Message: fmt.Sprintf("the model %q does not exist on any hive", model), Detail: singleLine(err),
 	}
 }
 
-func inOneLine(err error) string {
+func singleLine(err error) string {
 	return strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", "; ")), " ")
 }
 
-// refusal words for an application why a model that a hive has is not served now.
-func refusal(model string, away []string, err error) *gateway.Refusal {
-	no := &gateway.Refusal{
-		Status: http.StatusServiceUnavailable, Type: "server_error", Code: "not_loaded", RetryAfter: retryAway,
-		Message: fmt.Sprintf("%s is served by nobody now, and could not be loaded", model), Detail: inOneLine(err),
+// apiError returns the error for a model that cannot be served now. offline lists the hives
+// with a worker that could answer; err is the error of the load.
+func apiError(model string, offline []string, err error) *gateway.APIError {
+	apiErr := &gateway.APIError{
+		Status: http.StatusServiceUnavailable, Type: "server_error", Code: "not_loaded", RetryAfter: offlineRetryAfter,
+		Message: fmt.Sprintf("the model %q is not available: it is not loaded, and loading it failed", model), Detail: singleLine(err),
 	}
 	var e *operations.Error
 	var busy *loader.BusyError
 	var absent *loader.UnknownModelError
 	switch {
 	case errors.As(err, &busy):
-		return &gateway.Refusal{
-			Status: http.StatusTooManyRequests, Type: "rate_limit_error", Code: "loading", RetryAfter: retryLoading, Message: err.Error(),
+		return &gateway.APIError{
+			Status: http.StatusTooManyRequests, Type: "rate_limit_error", Code: "loading", RetryAfter: loadingRetryAfter, Message: err.Error(),
 		}
 	case errors.As(err, &absent) && operations.CodeOf(err) != operations.CodeUnreachable:
-		return unknown(model, err)
-	case len(away) > 0:
-		no.Code = "hive_away"
-		no.Detail = fmt.Sprintf("%s is served on %s, which cannot be reached now", model, strings.Join(away, ", "))
+		return unknownModelError(model, err)
+	case len(offline) > 0:
+		apiErr.Code = "hive_away"
+		apiErr.Detail = fmt.Sprintf("the model %q is served by offline hives: %s", model, strings.Join(offline, ", "))
 	case errors.As(err, &e) && (e.Reason == operations.ReasonNoRoom || e.Reason == operations.ReasonTooLarge):
-		no.Code, no.RetryAfter = string(e.Reason), loader.LoadFailureTTL
-		no.Message = fmt.Sprintf("%s is served by nobody now, and there is too little memory to load it", model)
+		apiErr.Code, apiErr.RetryAfter = string(e.Reason), loader.LoadFailureTTL
+		apiErr.Message = fmt.Sprintf("the model %q is not available: insufficient memory to load it", model)
 	case operations.CodeOf(err) == operations.CodeUnreachable:
-		no.Code = "hive_away"
+		apiErr.Code = "hive_away"
 	}
-	return no
+	return apiErr
 }

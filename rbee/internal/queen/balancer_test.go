@@ -11,8 +11,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
-// withDevice gives a played hive one device, and workers on it that are ready.
-func (h *playedHive) withDevice(free uint64, workers ...operations.WorkerProcess) *playedHive {
+// withDevice adds a device with ready workers to a hive.
+func (h *fakeHive) withDevice(free uint64, workers ...operations.WorkerProcess) *fakeHive {
 	for i := range workers {
 		workers[i].State, workers[i].Devices = operations.WorkerReady, []operations.WorkerDevice{{UUID: "g"}}
 	}
@@ -20,103 +20,103 @@ func (h *playedHive) withDevice(free uint64, workers ...operations.WorkerProcess
 	return h
 }
 
-// TestPick holds the order of workers: fewest requests, then most room, then the
-// same for the same conversation; and never one that was tried already.
+// TestPick checks the order of workers: fewest requests, then most free memory, then the
+// conversation. Excluded workers are never picked.
 func TestPick(t *testing.T) {
 	t.Parallel()
-	small := newPlayedHive(t, "small").withDevice(1<<30, operations.WorkerProcess{ID: "w1", Model: "m"}, operations.WorkerProcess{ID: "x", Model: "other"})
-	large := newPlayedHive(t, "large").withDevice(9<<30, operations.WorkerProcess{ID: "w2", Model: "m"}, operations.WorkerProcess{ID: "pictures", Model: "m", API: catalog.APIComfyUI})
-	q, _ := playedFleet(t, small, large)
+	small := newFakeHive(t, "small").withDevice(1<<30, operations.WorkerProcess{ID: "w1", Model: "m"}, operations.WorkerProcess{ID: "x", Model: "other"})
+	large := newFakeHive(t, "large").withDevice(9<<30, operations.WorkerProcess{ID: "w2", Model: "m"}, operations.WorkerProcess{ID: "pictures", Model: "m", API: catalog.APIComfyUI})
+	q, _ := startQueen(t, small, large)
 	f := q.balancer
-	take := func(wish gateway.Wish) *gateway.Lease {
+	pick := func(req gateway.RouteRequest) *gateway.Lease {
 		t.Helper()
-		wish.Model = "m"
-		l, away := f.pick(wish)
+		req.Model = "m"
+		l, offline := f.pick(req)
 		if l == nil {
-			t.Fatalf("nobody; away %v", away)
+			t.Fatalf("pick() = nil, offline %v, want a worker", offline)
 		}
 		return l
 	}
-	one := take(gateway.Wish{})
-	two := take(gateway.Wish{})
+	one := pick(gateway.RouteRequest{})
+	two := pick(gateway.RouteRequest{})
 	if one.Worker != "w2" || two.Worker != "w1" {
-		t.Errorf("%s, then %s", one.Worker, two.Worker)
+		t.Errorf("pick() = %s, then %s, want w2, w1", one.Worker, two.Worker)
 	}
-	if l := take(gateway.Wish{Avoid: []string{one.Instance}}); l.Worker != "w1" {
-		t.Errorf("%s, which was tried", l.Worker)
+	if l := pick(gateway.RouteRequest{Exclude: []string{one.Instance}}); l.Worker != "w1" {
+		t.Errorf("pick() without w2 = %s, want w1", l.Worker)
 	} else {
-		l.Done(nil)
+		l.Release(nil)
 	}
-	if l, _ := f.pick(gateway.Wish{Model: "m", Avoid: []string{one.Instance, two.Instance}}); l != nil {
-		t.Errorf("%s", l.Worker)
+	if l, _ := f.pick(gateway.RouteRequest{Model: "m", Exclude: []string{one.Instance, two.Instance}}); l != nil {
+		t.Errorf("pick() without w1 and w2 = %s, want nil", l.Worker)
 	}
-	one.Done(nil)
-	two.Done(nil)
+	one.Release(nil)
+	two.Release(nil)
 	free := uint64(1 << 30)
 	large.change(func() { large.machine.Devices = []gpu.Device{{UUID: "g", MemoryFree: &free}} })
-	q.until(t, func() bool {
+	q.waitUntil(t, func() bool {
 		return *q.connection("large").View(time.Now()).Snapshot.Machine.Devices[0].MemoryFree == free
 	})
 	seen := map[string]bool{}
 	for affinity := range uint64(64) {
-		l := take(gateway.Wish{Affinity: affinity})
-		l.Done(nil)
-		again := take(gateway.Wish{Affinity: affinity})
-		again.Done(nil)
+		l := pick(gateway.RouteRequest{Affinity: affinity})
+		l.Release(nil)
+		again := pick(gateway.RouteRequest{Affinity: affinity})
+		again.Release(nil)
 		seen[l.Worker] = true
 		if again.Worker != l.Worker {
-			t.Errorf("conversation %d went to %s and %s", affinity, l.Worker, again.Worker)
+			t.Errorf("pick() with affinity %d = %s, then %s, want the same", affinity, l.Worker, again.Worker)
 		}
 	}
 	if len(seen) != 2 {
-		t.Errorf("all conversations went to %v", seen)
+		t.Errorf("pick() with 64 affinities = %v, want both workers", seen)
 	}
-	small.leave(q, true)
-	large.leave(q, true)
-	if l, away := f.pick(gateway.Wish{Model: "m"}); l != nil || len(away) != 2 {
-		t.Errorf("%v, %v", l, away)
+	small.disconnect(q, true)
+	large.disconnect(q, true)
+	if l, offline := f.pick(gateway.RouteRequest{Model: "m"}); l != nil || len(offline) != 2 {
+		t.Errorf("pick() of offline hives = %v, offline %v, want nil, 2 hives", l, offline)
 	}
 }
 
-// TestDoubtfulWorkers checks that the gateway and `rbee infer` both avoid a worker that
-// failed a moment ago, and one whose hive is stale.
-func TestDoubtfulWorkers(t *testing.T) {
+// TestUnreliableWorkers checks that the gateway and `rbee infer` avoid a worker that failed a
+// moment ago, and a worker whose hive is stale.
+func TestUnreliableWorkers(t *testing.T) {
 	t.Parallel()
-	first := func(t *testing.T, q *queen) {
+	wantW1 := func(t *testing.T, q *queen) {
 		t.Helper()
-		if l, _ := q.balancer.pick(gateway.Wish{Model: "m"}); l == nil || l.Worker != "w1" {
+		if l, _ := q.balancer.pick(gateway.RouteRequest{Model: "m"}); l == nil || l.Worker != "w1" {
 			t.Errorf("pick() = %+v, want w1", l)
 		} else {
-			l.Done(nil)
+			l.Release(nil)
 		}
 		if r, err := q.infer(t.Context(), question("m"), nil); err != nil || r.WorkerID != "w1" {
-			t.Errorf("infer() = %+v, %v, want an answer of w1", r, err)
+			t.Errorf("infer() = %+v, %v, want a response of w1", r, err)
 		}
 	}
-	fleet := func(t *testing.T, o Options) (q *queen, small *playedHive) {
+	start := func(t *testing.T, o Options) (q *queen, small *fakeHive) {
 		t.Helper()
-		small = newPlayedHive(t, "small").withDevice(1<<30, operations.WorkerProcess{ID: "w1", Model: "m"})
-		large := newPlayedHive(t, "large").withDevice(9<<30, operations.WorkerProcess{ID: "w2", Model: "m"})
-		q, _ = playedFleetWith(t, o, small, large)
+		small = newFakeHive(t, "small").withDevice(1<<30, operations.WorkerProcess{ID: "w1", Model: "m"})
+		large := newFakeHive(t, "large").withDevice(9<<30, operations.WorkerProcess{ID: "w2", Model: "m"})
+		q, _ = startQueenWith(t, o, small, large)
 		return q, small
 	}
 	t.Run("failed", func(t *testing.T) {
 		t.Parallel()
-		q, _ := fleet(t, Options{})
-		l, _ := q.balancer.pick(gateway.Wish{Model: "m"})
+		q, _ := start(t, Options{})
+		l, _ := q.balancer.pick(gateway.RouteRequest{Model: "m"})
 		if l == nil || l.Worker != "w2" {
 			t.Fatalf("pick() = %+v, want w2", l)
 		}
-		l.Done(errors.New("it broke"))
-		first(t, q)
+		l.Release(errors.New("failed"))
+		wantW1(t, q)
 	})
 	t.Run("stale", func(t *testing.T) {
 		t.Parallel()
-		q, small := fleet(t, Options{staleAfter: time.Second})
-		q.until(t, func() bool {
-			small.change(func() {}) // it says something, and the other one does not
+		q, small := start(t, Options{staleAfter: time.Second})
+		q.waitUntil(t, func() bool {
+			small.change(func() {}) // sends a snapshot; the other hive sends none
 			return q.connection("large").View(time.Now()).Link == operations.LinkStale
 		})
-		first(t, q)
+		wantW1(t, q)
 	})
 }

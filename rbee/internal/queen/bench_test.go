@@ -30,15 +30,16 @@ import (
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
-// The benchmarks compare rbee with bare programs on real hosts. They need:
+// bench has the hosts of benchmarks that compare rbee with minimal SSH programs. Environment
+// variables have the paths of its files:
 //
-//	RBEE_BENCH_CONFIG      a hives.conf whose hosts may be changed at will
-//	RBEE_BENCH_SSH_CONFIG  the ssh_config for them, with UserKnownHostsFile
-//	RBEE_BENCH_KEY         the private key that they accept
-//	RBEE_BENCH_KNOWN       their known_hosts
-//	RBEE_BENCH_RBEE        a stripped rbee for them
+//	RBEE_BENCH_CONFIG      hives.conf of hosts that the benchmarks may modify
+//	RBEE_BENCH_SSH_CONFIG  ssh_config with UserKnownHostsFile
+//	RBEE_BENCH_KEY         private key
+//	RBEE_BENCH_KNOWN       known_hosts
+//	RBEE_BENCH_RBEE        stripped rbee for the hosts
 //
-// docs/performance.md shows the commands and the figures.
+// docs/performance.md has the commands and the results.
 type bench struct {
 	config *config.Config
 	queen  *controller.Controller
@@ -91,7 +92,7 @@ func (x *bench) scope() operations.Scope {
 	return operations.Scope{ConfigPath: x.config.Path}
 }
 
-// run does an operation and fails the benchmark unless all is as wanted.
+// run runs an operation, and fails the benchmark unless it has the wanted outcome.
 func (x *bench) run(b *testing.B, op operations.Operation, want operations.Outcome) {
 	b.Helper()
 	r, err := x.queen.Run(context.Background(), op, nil)
@@ -99,11 +100,11 @@ func (x *bench) run(b *testing.B, op operations.Operation, want operations.Outco
 		b.Fatal(err)
 	}
 	if r.Outcome() != want {
-		b.Fatalf("outcome %s, want %s", r.Outcome(), want)
+		b.Fatalf("Run(%s) has outcome %s, want %s", op.Kind(), r.Outcome(), want)
 	}
 }
 
-// bare runs command on every host with nothing but x/crypto/ssh.
+// bare runs a command on every host with x/crypto/ssh only.
 func (x *bench) bare(b *testing.B, command string, stdin func() io.Reader) {
 	b.Helper()
 	var wg sync.WaitGroup
@@ -135,9 +136,9 @@ func (x *bench) bare(b *testing.B, command string, stdin func() io.Reader) {
 	}
 }
 
-// measure times each of the ways in turn, so that a drifting machine does not
-// favor one of them, and reports milliseconds and client CPU per hive.
-func (x *bench) measure(b *testing.B, ways map[string]func(), order ...string) {
+// measure runs the functions in turn, so that slow changes of the load affect all of them,
+// and reports the time in milliseconds and the client CPU time per hive.
+func (x *bench) measure(b *testing.B, funcs map[string]func(), order ...string) {
 	b.Helper()
 	wall, cpu := map[string]time.Duration{}, map[string]time.Duration{}
 	n := 0
@@ -145,7 +146,7 @@ func (x *bench) measure(b *testing.B, ways map[string]func(), order ...string) {
 		n++
 		for _, name := range order {
 			c0, t0 := cpuTime(b), time.Now()
-			ways[name]()
+			funcs[name]()
 			wall[name] += time.Since(t0)
 			cpu[name] += cpuTime(b) - c0
 		}
@@ -167,35 +168,35 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// rbeeVersion is what a build without a version calls itself.
+// rbeeVersion is the version of a build without a version.
 const rbeeVersion = "0.1.0-dev"
 
-// probeOfOneKilobyte is what a bare program would ask a host.
-var probeOfOneKilobyte = "uname -sm; id -un; cat /proc/meminfo | head -3; df -Pk \"$HOME\"; ls \"$HOME/.local/share/rbee/workers\" 2>/dev/null\n" +
-	strings.Repeat("# padding of a script that asks a host how it is\n", 18) + "exit 0\n"
+// probeScript is a script of 1 kB that reads the state of a host.
+var probeScript = "uname -sm; id -un; cat /proc/meminfo | head -3; df -Pk \"$HOME\"; ls \"$HOME/.local/share/rbee/workers\" 2>/dev/null\n" +
+	strings.Repeat("# padding of a script that reads a host's state \n", 18) + "exit 0\n"
 
-// BenchmarkStatus compares `rbee status` on installed hives with a bare
-// x/crypto/ssh program that runs a shell script of a kilobyte on each.
+// BenchmarkStatus compares `rbee status` with a minimal x/crypto/ssh program that runs a
+// shell script of 1 kB on each hive.
 func BenchmarkStatus(b *testing.B) {
 	x := newBench(b)
 	x.run(b, operations.PackageInstall{Scope: x.scope()}, operations.OutcomeOK)
 	x.measure(b, map[string]func(){
 		"rbee": func() { x.run(b, operations.PackageStatus{Scope: x.scope()}, operations.OutcomeOK) },
 		"sync": func() { x.run(b, operations.PackageSync{Scope: x.scope()}, operations.OutcomeOK) },
-		"bare": func() { x.bare(b, "sh -s", func() io.Reader { return strings.NewReader(probeOfOneKilobyte) }) },
+		"bare": func() { x.bare(b, "sh -s", func() io.Reader { return strings.NewReader(probeScript) }) },
 	}, "rbee", "bare", "sync")
 }
 
-// BenchmarkInstall compares bringing rbee to bare hosts with a bare program that
-// streams the same compressed bytes through one command per host.
+// BenchmarkInstall compares the installation of rbee with a minimal program that streams the
+// same compressed bytes through one command per host.
 func BenchmarkInstall(b *testing.B) {
 	x := newBench(b)
 	raw, err := os.ReadFile(os.Getenv("RBEE_BENCH_RBEE"))
 	if err != nil {
 		b.Fatal(err)
 	}
-	var packed bytes.Buffer
-	gz, _ := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
+	var compressed bytes.Buffer
+	gz, _ := gzip.NewWriterLevel(&compressed, gzip.BestSpeed)
 	_, _ = gz.Write(raw)
 	_ = gz.Close()
 	uninstall := func() { x.run(b, operations.PackageUninstall{Scope: x.scope()}, operations.OutcomeOK) }
@@ -209,7 +210,7 @@ func BenchmarkInstall(b *testing.B) {
 		rbee += time.Since(t0)
 		uninstall()
 		t0 = time.Now()
-		x.bare(b, "umask 077; gzip -dc > .bench.tmp && sha256sum .bench.tmp && mv .bench.tmp .bench", func() io.Reader { return bytes.NewReader(packed.Bytes()) })
+		x.bare(b, "umask 077; gzip -dc > .bench.tmp && sha256sum .bench.tmp && mv .bench.tmp .bench", func() io.Reader { return bytes.NewReader(compressed.Bytes()) })
 		bare += time.Since(t0)
 		x.bare(b, "rm -f .bench", func() io.Reader { return strings.NewReader("") })
 	}
@@ -221,38 +222,39 @@ func BenchmarkInstall(b *testing.B) {
 	b.ReportMetric(float64(u.Maxrss)/1024, "MB-peak")
 }
 
-// BenchmarkParallel compares the default with one hive after another, on hosts
-// inside this process that are 50 ms away. It needs only RBEE_BENCH_RBEE.
+// BenchmarkParallel compares the default parallelism with one hive at a time, on hosts in this
+// process with a latency of 50 ms. It needs only RBEE_BENCH_RBEE.
 func BenchmarkParallel(b *testing.B) {
 	rbee := os.Getenv("RBEE_BENCH_RBEE")
 	if rbee == "" {
 		b.Skip("RBEE_BENCH_RBEE is not set")
 	}
-	q, scope := farHosts(b, rbee, 10, 50*time.Millisecond)
+	q, scope := startHosts(b, rbee, 10, 50*time.Millisecond)
 	x := &bench{queen: q}
-	one := scope
-	one.Parallel = 1
+	serialScope := scope
+	serialScope.Parallel = 1
 	uninstall := func() { x.run(b, operations.PackageUninstall{Scope: scope}, operations.OutcomeOK) }
-	var together, serial time.Duration
+	var parallel, serial time.Duration
 	n := 0
 	for b.Loop() {
 		n++
 		t0 := time.Now()
 		x.run(b, operations.PackageInstall{Scope: scope}, operations.OutcomeOK)
-		together += time.Since(t0)
+		parallel += time.Since(t0)
 		uninstall()
 		t0 = time.Now()
-		x.run(b, operations.PackageInstall{Scope: one}, operations.OutcomeOK)
+		x.run(b, operations.PackageInstall{Scope: serialScope}, operations.OutcomeOK)
 		serial += time.Since(t0)
 		uninstall()
 	}
-	b.ReportMetric(together.Seconds()/float64(n), "default-s")
+	b.ReportMetric(parallel.Seconds()/float64(n), "default-s")
 	b.ReportMetric(serial.Seconds()/float64(n), "serial-s")
-	b.ReportMetric(serial.Seconds()/together.Seconds(), "times-faster")
+	b.ReportMetric(serial.Seconds()/parallel.Seconds(), "times-faster")
 }
 
-// farHosts starts n hosts in this process, rtt away, and a queen for them.
-func farHosts(b *testing.B, rbee string, n int, rtt time.Duration) (*controller.Controller, operations.Scope) {
+// startHosts starts n hosts with a round-trip time in this process, and returns a controller
+// for them.
+func startHosts(b *testing.B, rbee string, n int, rtt time.Duration) (*controller.Controller, operations.Scope) {
 	b.Helper()
 	dir := b.TempDir()
 	key, pem, err := sshtest.NewKey()
@@ -294,18 +296,17 @@ func farHosts(b *testing.B, rbee string, n int, rtt time.Duration) (*controller.
 	return q, operations.Scope{ConfigPath: filepath.Join(dir, "hives.conf")}
 }
 
-// BenchmarkPush compares sending an engine of 50 MB to 20 hives through this
-// machine with a bare program that streams the same bytes, and brings them to disk
-// as rbee does. The server that they come from must be asked once.
+// BenchmarkPush compares pushing an engine of 50 MiB to 20 hives with a minimal program that
+// streams the same bytes and syncs them to disk like rbee. The engine must be downloaded once.
 func BenchmarkPush(b *testing.B) {
 	x := newBench(b)
 	const size = 50 << 20
 	content := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(content) // never fails
 	sum := sha256.Sum256(content)
-	asked := 0
+	downloads := 0
 	origin := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		asked++
+		downloads++
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
 	}))
 	b.Cleanup(origin.Close)
@@ -349,8 +350,8 @@ func BenchmarkPush(b *testing.B) {
 		bare += time.Since(t0)
 		x.bare(b, "rm -f .bench", func() io.Reader { return strings.NewReader("") })
 	}
-	if asked != 1 {
-		b.Errorf("the server was asked %d times", asked)
+	if downloads != 1 {
+		b.Errorf("the engine was downloaded %d times, want 1", downloads)
 	}
 	mb := float64(size) * float64(len(x.config.Hives)*n) / 1e6
 	b.ReportMetric(mb/rbee.Seconds(), "rbee-MB/s")

@@ -16,39 +16,39 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/loader"
 )
 
-// TestLoadedOnce holds that a model is loaded once, whoever asks for it, how, and by
-// whatever name.
-func TestLoadedOnce(t *testing.T) {
+// TestConcurrentRequestsShareLoad checks that operations and API requests for a model, by any
+// of its names, share one load.
+func TestConcurrentRequestsShareLoad(t *testing.T) {
 	t.Parallel()
-	h := newPlayedHive(t, "gpu-1", llama)
-	h.hold = make(chan struct{})
-	q, _ := playedFleet(t, h)
+	h := newFakeHive(t, "gpu-1", llama)
+	h.proceed = make(chan struct{})
+	q, _ := startQueen(t, h)
 	var all sync.WaitGroup
 	for _, name := range []string{"org/m", "org/m:Q4", "ORG/M:q4"} {
 		all.Go(func() {
 			r, err := q.infer(t.Context(), question(name), nil)
 			if err != nil || r.Text != "honey" {
-				t.Errorf("%s: %+v, %v", name, r, err)
+				t.Errorf("infer(%s) = %+v, %v, want text honey", name, r, err)
 			}
 		})
 		all.Go(func() {
-			l, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: name})
+			l, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: name})
 			if err != nil || l.Model != "org/m:Q4" || l.Name != "org/m:Q4" {
-				t.Errorf("%s: %+v, %v", name, l, err)
+				t.Errorf("Acquire(%s) = %+v, %v, want model org/m:Q4", name, l, err)
 				return
 			}
-			l.Done(nil)
+			l.Release(nil)
 		})
 	}
-	h.until(func() bool { return len(h.done) > 0 })
-	q.waiting(t, 6)
+	h.waitUntil(func() bool { return len(h.ops) > 0 })
+	q.waitForWaiting(t, 6)
 	if n := q.loader.WaitingByModel()["org/m:Q4"]; n != 6 {
-		t.Errorf("%d wait", n)
+		t.Errorf("WaitingByModel() = %d for org/m:Q4, want 6", n)
 	}
-	close(h.hold)
+	close(h.proceed)
 	all.Wait()
-	if want := []string{"worker_spawn org/m:Q4"}; !slices.Equal(h.done, want) {
-		t.Errorf("the hive was told %v", h.done)
+	if want := []string{"worker_spawn org/m:Q4"}; !slices.Equal(h.ops, want) {
+		t.Errorf("operations on the hive = %v, want %v", h.ops, want)
 	}
 	var b strings.Builder
 	q.traffic.WriteMetrics(&b, q.loader.WaitingByModel(), q.snapshot().Hives)
@@ -58,410 +58,410 @@ func TestLoadedOnce(t *testing.T) {
 		`rbee_requests_waiting{model=""} 0`, `rbee_hive_memory_bytes{hive="gpu-1"} 68719476736`,
 	} {
 		if !strings.Contains(b.String(), want+"\n") {
-			t.Errorf("%s is not in\n%s", want, b.String())
+			t.Errorf("metrics =\n%s, want %s", b.String(), want)
 		}
 	}
 }
 
-// TestLoadIsCanceled holds that a load ends when nobody waits for it any more, unless
-// an application asked: that asks again.
-func TestLoadIsCanceled(t *testing.T) {
+// TestLoadCanceledWithoutWaiters checks that a load is canceled when no operation waits for
+// it, and continues if an API request has waited, because API clients retry.
+func TestLoadCanceledWithoutWaiters(t *testing.T) {
 	t.Parallel()
-	h := newPlayedHive(t, "gpu-1", llama)
-	h.hold = make(chan struct{})
-	q, _ := playedFleet(t, h)
-	wait := func(ask func(context.Context) error) (leave func() error) {
-		ctx, cancel := context.WithCancel(t.Context())
-		before, err := q.loader.Waiting(), make(chan error, 1)
-		go func() { err <- ask(ctx) }()
-		q.waiting(t, before+1)
-		return func() error { cancel(); return <-err }
+	h := newFakeHive(t, "gpu-1", llama)
+	h.proceed = make(chan struct{})
+	q, _ := startQueen(t, h)
+	start := func(call func(context.Context) error) (cancel func() error) {
+		ctx, cancelCtx := context.WithCancel(t.Context())
+		before, result := q.loader.Waiting(), make(chan error, 1)
+		go func() { result <- call(ctx) }()
+		q.waitForWaiting(t, before+1)
+		return func() error { cancelCtx(); return <-result }
 	}
 	infer := func(ctx context.Context) error { _, err := q.infer(ctx, question("org/m"), nil); return err }
-	one, two := wait(infer), wait(infer)
-	h.until(func() bool { return len(h.done) == 1 })
-	if err := one(); err == nil {
-		t.Error("somebody who left was answered")
+	cancel1, cancel2 := start(infer), start(infer)
+	h.waitUntil(func() bool { return len(h.ops) == 1 })
+	if err := cancel1(); err == nil {
+		t.Error("infer() after cancellation = nil error, want an error")
 	}
-	three := wait(infer)
-	if err := two(); err == nil {
-		t.Error("somebody who left was answered")
+	cancel3 := start(infer)
+	if err := cancel2(); err == nil {
+		t.Error("infer() after cancellation = nil error, want an error")
 	}
-	if len(h.done) != 1 {
-		t.Errorf("a load was given up for which somebody waits: %v", h.done)
+	if len(h.ops) != 1 {
+		t.Errorf("operations on the hive = %v, want the first load to continue", h.ops)
 	}
-	if err := three(); err == nil {
-		t.Error("somebody who left was answered")
+	if err := cancel3(); err == nil {
+		t.Error("infer() after cancellation = nil error, want an error")
 	}
-	h.until(func() bool { return h.canceled == 1 })
+	h.waitUntil(func() bool { return h.canceled == 1 })
 
-	app := wait(func(ctx context.Context) error {
-		_, err := q.balancer.Acquire(ctx, gateway.Wish{Model: "org/m"})
+	cancelAcquire := start(func(ctx context.Context) error {
+		_, err := q.balancer.Acquire(ctx, gateway.RouteRequest{Model: "org/m"})
 		return err
 	})
-	h.until(func() bool { return len(h.done) == 2 })
-	if err := app(); err == nil {
-		t.Error("somebody who left was answered")
+	h.waitUntil(func() bool { return len(h.ops) == 2 })
+	if err := cancelAcquire(); err == nil {
+		t.Error("Acquire() after cancellation = nil error, want an error")
 	}
-	close(h.hold)
-	h.until(func() bool { return len(h.workers) == 1 })
+	close(h.proceed)
+	h.waitUntil(func() bool { return len(h.workers) == 1 })
 }
 
-// TestAskedWhileItEnds holds that who asks for a model whose worker is just being ended
-// has it loaded again.
-func TestAskedWhileItEnds(t *testing.T) {
+// TestAcquireDuringEviction checks that a request for the model of a worker that is being
+// evicted loads the model again.
+func TestAcquireDuringEviction(t *testing.T) {
 	t.Parallel()
-	h := newPlayedHive(t, "gpu-1", llama)
-	q, _ := playedFleet(t, h)
-	lease, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+	h := newFakeHive(t, "gpu-1", llama)
+	q, _ := startQueen(t, h)
+	lease, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	l, worker := q.connection("gpu-1"), q.worker("gpu-1")
-	if q.loader.Evict(t.Context(), l, worker, 0, "a test wants it") {
-		t.Error("a worker was ended that answers")
+	if q.loader.Evict(t.Context(), l, worker, 0, "test") {
+		t.Error("Evict() of a busy worker = true, want false")
 	}
-	lease.Done(nil)
-	h.change(func() { h.hold = make(chan struct{}) })
-	ended, asked := make(chan bool, 1), make(chan error, 1)
-	go func() { ended <- q.loader.Evict(t.Context(), l, worker, 0, "a test wants it") }()
-	h.until(func() bool { return len(h.done) == 2 })
+	lease.Release(nil)
+	h.change(func() { h.proceed = make(chan struct{}) })
+	evicted, result := make(chan bool, 1), make(chan error, 1)
+	go func() { evicted <- q.loader.Evict(t.Context(), l, worker, 0, "test") }()
+	h.waitUntil(func() bool { return len(h.ops) == 2 })
 	if _, ok := q.traffic.Begin(worker); ok {
-		t.Error("a worker that is being ended takes a request")
+		t.Error("Begin() of a worker that is being evicted = true, want false")
 	}
 	go func() {
-		l, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+		l, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
 		if err == nil && l.Worker == worker.ID {
-			err = errors.New("it was given the worker that is ending")
+			err = errors.New("acquired the worker that is being evicted")
 		}
-		asked <- err
+		result <- err
 	}()
-	q.waiting(t, 1)
-	close(h.hold)
-	if !<-ended {
-		t.Error("it did not end")
+	q.waitForWaiting(t, 1)
+	close(h.proceed)
+	if !<-evicted {
+		t.Error("Evict() = false, want true")
 	}
-	if err := <-asked; err != nil {
-		t.Error(err)
+	if err := <-result; err != nil {
+		t.Errorf("Acquire() = %v, want another worker", err)
 	}
-	if len(h.done) != 3 {
-		t.Errorf("the hive was told %v", h.done)
+	if len(h.ops) != 3 {
+		t.Errorf("operations on the hive = %v, want load, eviction, load", h.ops)
 	}
 }
 
-// TestAskedByAPersonWhileItEnds holds the same for rbee infer.
-func TestAskedByAPersonWhileItEnds(t *testing.T) {
+// TestInferDuringEviction checks the same for rbee infer.
+func TestInferDuringEviction(t *testing.T) {
 	t.Parallel()
-	h := newPlayedHive(t, "gpu-1", llama)
-	q, _ := playedFleet(t, h)
+	h := newFakeHive(t, "gpu-1", llama)
+	q, _ := startQueen(t, h)
 	if _, err := q.infer(t.Context(), question("org/m"), nil); err != nil {
 		t.Fatal(err)
 	}
-	h.change(func() { h.hold = make(chan struct{}) })
+	h.change(func() { h.proceed = make(chan struct{}) })
 	l, worker := q.connection("gpu-1"), q.worker("gpu-1")
-	ended, asked := make(chan bool, 1), make(chan error, 1)
-	go func() { ended <- q.loader.Evict(t.Context(), l, worker, 0, "a test wants it") }()
-	h.until(func() bool { return len(h.done) == 2 })
+	evicted, result := make(chan bool, 1), make(chan error, 1)
+	go func() { evicted <- q.loader.Evict(t.Context(), l, worker, 0, "test") }()
+	h.waitUntil(func() bool { return len(h.ops) == 2 })
 	go func() {
 		_, err := q.infer(t.Context(), question("org/m"), nil)
-		asked <- err
+		result <- err
 	}()
-	q.waiting(t, 1)
-	close(h.hold)
-	if err := <-asked; err != nil || !<-ended || len(h.done) != 3 {
-		t.Errorf("%v; the hive was told %v", err, h.done)
+	q.waitForWaiting(t, 1)
+	close(h.proceed)
+	if err := <-result; err != nil || !<-evicted || len(h.ops) != 3 {
+		t.Errorf("infer() = %v after operations %v, want load, eviction, load", err, h.ops)
 	}
 }
 
-// TestSilentHive holds that a hive which does not answer keeps nobody from another.
-func TestSilentHive(t *testing.T) {
+// TestUnresponsiveHive checks that a hive that does not respond does not prevent a load on
+// another hive.
+func TestUnresponsiveHive(t *testing.T) {
 	t.Parallel()
-	silent, well := newPlayedHive(t, "gpu-1", llama), newPlayedHive(t, "gpu-2", llama)
-	q, _ := playedFleetWith(t, Options{answerTimeout: 300 * time.Millisecond}, silent, well)
-	silent.change(func() { silent.frozen = true })
-	l, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
-	if err != nil || l.Hive != "gpu-2" || len(silent.done) > 0 {
-		t.Errorf("%+v, %v", l, err)
+	frozen, healthy := newFakeHive(t, "gpu-1", llama), newFakeHive(t, "gpu-2", llama)
+	q, _ := startQueenWith(t, Options{answerTimeout: 300 * time.Millisecond}, frozen, healthy)
+	frozen.change(func() { frozen.frozen = true })
+	l, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
+	if err != nil || l.Hive != "gpu-2" || len(frozen.ops) > 0 {
+		t.Errorf("Acquire() = %+v, %v, want a worker on gpu-2", l, err)
 	}
 }
 
-// TestTooManyWait holds that those beyond the limit are refused, and start nothing.
-func TestTooManyWait(t *testing.T) {
+// TestMaxWaiting checks that requests above the limit are rejected and start no load.
+func TestMaxWaiting(t *testing.T) {
 	t.Parallel()
 	other := operations.Model{ID: "org/n:Q4", Repo: "org/n", Format: "gguf", Complete: true}
-	h := newPlayedHive(t, "gpu-1", llama, other)
-	h.hold = make(chan struct{})
-	q, _ := playedFleet(t, h)
+	h := newFakeHive(t, "gpu-1", llama, other)
+	h.proceed = make(chan struct{})
+	q, _ := startQueen(t, h)
 	ctx, cancel := context.WithCancel(t.Context())
 	var all sync.WaitGroup
 	for range loader.MaxWaiting {
-		all.Go(func() { _, _ = q.balancer.Acquire(ctx, gateway.Wish{Model: "org/m"}) })
+		all.Go(func() { _, _ = q.balancer.Acquire(ctx, gateway.RouteRequest{Model: "org/m"}) })
 	}
-	q.waiting(t, loader.MaxWaiting)
-	h.until(func() bool { return len(h.done) == 1 })
+	q.waitForWaiting(t, loader.MaxWaiting)
+	h.waitUntil(func() bool { return len(h.ops) == 1 })
 	for range 10 {
 		for _, name := range []string{"org/m", "org/n"} {
-			_, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: name})
-			if no := (*gateway.Refusal)(nil); !errors.As(err, &no) || no.Status != http.StatusTooManyRequests || no.RetryAfter == 0 {
-				t.Fatalf("%v", err)
+			_, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: name})
+			if apiErr := (*gateway.APIError)(nil); !errors.As(err, &apiErr) || apiErr.Status != http.StatusTooManyRequests || apiErr.RetryAfter == 0 {
+				t.Fatalf("Acquire(%s) = %v, want 429 with Retry-After", name, err)
 			}
 		}
 	}
-	if len(h.done) != 1 {
-		t.Errorf("a load was begun: %v", h.done)
+	if len(h.ops) != 1 {
+		t.Errorf("operations on the hive = %v, want one load", h.ops)
 	}
 	cancel()
 	all.Wait()
 }
 
-// TestNobodyHearsAfterLeaving holds that a handler is not called once its operation
-// has ended, and that an application takes over what a person has given up.
-func TestNobodyHearsAfterLeaving(t *testing.T) {
+// TestCanceledInfer checks that the handler of an operation is not called after the operation
+// has ended, and that an API request that waits for the same load gets a new one.
+func TestCanceledInfer(t *testing.T) {
 	t.Parallel()
-	h := newPlayedHive(t, "gpu-1", llama)
-	h.hold = make(chan struct{})
-	q, _ := playedFleet(t, h)
+	h := newFakeHive(t, "gpu-1", llama)
+	h.proceed = make(chan struct{})
+	q, _ := startQueen(t, h)
 	ctx, cancel := context.WithCancel(t.Context())
-	left := make(chan struct{})
+	returned := make(chan struct{})
 	go func() {
-		var gone bool
+		var ended bool
 		_, _ = q.infer(ctx, question("org/m"), func(operations.Event) {
-			if gone {
-				t.Error("it hears after it has ended")
+			if ended {
+				t.Error("handler called after infer() returned")
 			}
 		})
-		gone = true
-		close(left)
+		ended = true
+		close(returned)
 	}()
-	h.until(func() bool { return len(h.done) == 1 })
-	asked := make(chan error, 1)
+	h.waitUntil(func() bool { return len(h.ops) == 1 })
+	result := make(chan error, 1)
 	go func() {
-		_, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
-		asked <- err
+		_, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
+		result <- err
 	}()
-	// Waiting also counts requests for which hives are asked once more: those have not joined.
-	q.until(t, func() bool { return q.loader.WaitingByModel()["org/m:Q4"] == 2 })
+	// Waiting also counts requests that refresh snapshots and have not joined the load yet.
+	q.waitUntil(t, func() bool { return q.loader.WaitingByModel()["org/m:Q4"] == 2 })
 	cancel()
-	<-left
-	// The load of the person who left is canceled, and the application has one of its own.
-	h.until(func() bool { return h.canceled == 1 && len(h.done) == 2 })
-	close(h.hold)
-	if err := <-asked; err != nil || len(h.done) != 2 {
-		t.Errorf("%v; the hive was told %v", err, h.done)
+	<-returned
+	// The load of the operation is canceled, and the API request starts another one.
+	h.waitUntil(func() bool { return h.canceled == 1 && len(h.ops) == 2 })
+	close(h.proceed)
+	if err := <-result; err != nil || len(h.ops) != 2 {
+		t.Errorf("Acquire() = %v after operations %v, want two loads", err, h.ops)
 	}
 }
 
-// TestGivenUp holds that a load which nobody waited for any more is nobody's answer.
-func TestGivenUp(t *testing.T) {
+// TestAbandonedLoad checks that a request does not receive the error of a load that was
+// canceled because nothing waited for it.
+func TestAbandonedLoad(t *testing.T) {
 	t.Parallel()
-	h := newPlayedHive(t, "gpu-1", llama)
-	h.hold = make(chan struct{})
-	q, _ := playedFleet(t, h)
+	h := newFakeHive(t, "gpu-1", llama)
+	h.proceed = make(chan struct{})
+	q, _ := startQueen(t, h)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
-		h.until(func() bool { return len(h.done) == 1 })
+		h.waitUntil(func() bool { return len(h.ops) == 1 })
 		cancel()
 	}()
 	if _, err := q.infer(ctx, question("org/m"), nil); err == nil {
-		t.Fatal("somebody who left was answered")
+		t.Fatal("infer() after cancellation = nil error, want an error")
 	}
-	close(h.hold)
-	if _, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"}); err != nil {
-		t.Error(err)
+	close(h.proceed)
+	if _, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"}); err != nil {
+		t.Errorf("Acquire() = %v, want a worker", err)
 	}
 }
 
-// TestFetchIsGivenUp holds that a download ends when no person waits for it any more,
-// whatever applications wait for.
-func TestFetchIsGivenUp(t *testing.T) {
+// TestDownloadCanceledWithoutOperation checks that a download is canceled when no operation
+// waits for it, even if an API request does.
+func TestDownloadCanceledWithoutOperation(t *testing.T) {
 	t.Parallel()
 	part := llama
 	part.Complete = false
-	h := newPlayedHive(t, "gpu-1", part)
-	h.hold = make(chan struct{})
-	q, _ := playedFleet(t, h)
+	h := newFakeHive(t, "gpu-1", part)
+	h.proceed = make(chan struct{})
+	q, _ := startQueen(t, h)
 	ctx, cancel := context.WithCancel(t.Context())
-	left := make(chan error, 1)
+	inferResult := make(chan error, 1)
 	go func() {
 		_, err := q.infer(ctx, question("org/m:Q4"), nil)
-		left <- err
+		inferResult <- err
 	}()
-	h.until(func() bool { return len(h.done) == 1 })
-	asked := make(chan error, 1)
+	h.waitUntil(func() bool { return len(h.ops) == 1 })
+	result := make(chan error, 1)
 	go func() {
-		_, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m:Q4"})
-		asked <- err
+		_, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m:Q4"})
+		result <- err
 	}()
-	q.waiting(t, 2)
+	q.waitForWaiting(t, 2)
 	cancel()
-	if err := <-left; err == nil {
-		t.Error("somebody who left was answered")
+	if err := <-inferResult; err == nil {
+		t.Error("infer() after cancellation = nil error, want an error")
 	}
-	h.until(func() bool { return h.canceled == 1 })
-	if err := <-asked; err == nil || operations.CodeOf(err) == operations.CodeCanceled || strings.Contains(err.Error(), "canceled") {
-		t.Errorf("an application heard %v", err)
+	h.waitUntil(func() bool { return h.canceled == 1 })
+	if err := <-result; err == nil || operations.CodeOf(err) == operations.CodeCanceled || strings.Contains(err.Error(), "canceled") {
+		t.Errorf("Acquire() = %v, want an error other than canceled", err)
 	}
-	if want := []string{"model_download org/m:Q4"}; !slices.Equal(h.done, want) {
-		t.Errorf("the hive was told %v", h.done)
+	if want := []string{"model_download org/m:Q4"}; !slices.Equal(h.ops, want) {
+		t.Errorf("operations on the hive = %v, want %v", h.ops, want)
 	}
 }
 
-// TestStartsAgainSoon holds that a worker which is started again in a moment is waited
-// for.
-func TestStartsAgainSoon(t *testing.T) {
+// TestAcquireWaitsForRestart checks that a request waits for a worker that restarts soon.
+func TestAcquireWaitsForRestart(t *testing.T) {
 	t.Parallel()
-	h := newPlayedHive(t, "gpu-1", llama)
+	h := newFakeHive(t, "gpu-1", llama)
 	failed := operations.WorkerProcess{ID: "mine-1", Model: "org/m:Q4", State: operations.WorkerFailed, RestartAt: time.Now().Add(time.Second)}
 	h.workers = []operations.WorkerProcess{failed}
-	q, _ := playedFleet(t, h)
-	asked := make(chan error, 1)
+	q, _ := startQueen(t, h)
+	result := make(chan error, 1)
 	go func() {
-		_, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
-		asked <- err
+		_, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
+		result <- err
 	}()
-	h.until(func() bool { return h.watched > 2 }) // it was looked at anew
+	h.waitUntil(func() bool { return h.watches > 2 }) // the queen has refreshed the snapshot
 	failed.State = operations.WorkerReady
 	h.change(func() { h.workers = []operations.WorkerProcess{failed} })
-	if err := <-asked; err != nil || len(h.done) > 0 {
-		t.Errorf("%v; the hive was told %v", err, h.done)
+	if err := <-result; err != nil || len(h.ops) > 0 {
+		t.Errorf("Acquire() = %v after operations %v, want the restarted worker", err, h.ops)
 	}
 }
 
-// TestOneAtATime holds that those who want the same model on a hive for reasons of
-// their own start one worker.
-func TestOneAtATime(t *testing.T) {
+// TestOneStartPerModel checks that different loads of the same model start only one worker on
+// a hive.
+func TestOneStartPerModel(t *testing.T) {
 	t.Parallel()
-	h := newPlayedHive(t, "gpu-1", llama)
-	h.hold = make(chan struct{})
-	q, _ := playedFleet(t, h)
+	h := newFakeHive(t, "gpu-1", llama)
+	h.proceed = make(chan struct{})
+	q, _ := startQueen(t, h)
 	var all sync.WaitGroup
-	here := question("org/m")
-	here.HiveID = "gpu-1"
-	for _, op := range []operations.Infer{here, question("org/m")} {
+	onHive := question("org/m")
+	onHive.HiveID = "gpu-1"
+	for _, op := range []operations.Infer{onHive, question("org/m")} {
 		all.Go(func() {
 			if _, err := q.infer(t.Context(), op, nil); err != nil {
-				t.Error(err)
+				t.Errorf("infer() = %v, want a response", err)
 			}
 		})
 	}
 	all.Go(func() {
-		if _, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"}); err != nil {
-			t.Error(err)
+		if _, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"}); err != nil {
+			t.Errorf("Acquire() = %v, want a worker", err)
 		}
 	})
-	q.waiting(t, 3)
-	h.until(func() bool { return len(h.done) == 1 })
-	close(h.hold)
+	q.waitForWaiting(t, 3)
+	h.waitUntil(func() bool { return len(h.ops) == 1 })
+	close(h.proceed)
 	all.Wait()
-	if len(h.done) != 1 {
-		t.Errorf("the hive was told %v", h.done)
+	if len(h.ops) != 1 {
+		t.Errorf("operations on the hive = %v, want one load", h.ops)
 	}
 }
 
-// TestGoneWorker holds that a worker that somebody else has ended is noticed by the one
-// who asks it, and another one is started.
-func TestGoneWorker(t *testing.T) {
+// TestFailedWorker checks that a retry starts another worker if the failed one was stopped,
+// and otherwise waits for a restart.
+func TestFailedWorker(t *testing.T) {
 	t.Parallel()
-	h := newPlayedHive(t, "gpu-1", llama)
-	q, _ := playedFleet(t, h)
-	first, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+	h := newFakeHive(t, "gpu-1", llama)
+	q, _ := startQueen(t, h)
+	first, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	h.change(func() { h.workers = nil })
-	l, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m", Avoid: []string{first.Instance}})
+	l, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m", Exclude: []string{first.Instance}})
 	if err != nil || l.Worker != "llama-cpp-2" {
-		t.Errorf("%+v, %v", l, err)
+		t.Errorf("Acquire() after the worker was stopped = %+v, %v, want llama-cpp-2", l, err)
 	}
-	// One that is there and failed is not made better by another one.
+	// A failed worker that is still running is not replaced.
 	if l == nil {
 		return
 	}
-	avoid := []string{l.Instance}
-	if _, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m", Avoid: avoid}); err == nil {
-		t.Error("a second worker was started beside one that fails")
+	exclude := []string{l.Instance}
+	if _, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m", Exclude: exclude}); err == nil {
+		t.Error("Acquire() without the failed worker = nil error, want an error")
 	}
-	// It crashed, and is started again: the same, and another one.
-	asked := make(chan error, 1)
+	// After a restart the worker counts as another instance.
+	result := make(chan error, 1)
 	go func() {
-		_, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m", Avoid: avoid})
-		asked <- err
+		_, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m", Exclude: exclude})
+		result <- err
 	}()
-	h.until(func() bool { return h.watched > 3 }) // it looks how the worker is
+	h.waitUntil(func() bool { return h.watches > 3 }) // the queen has refreshed the snapshot
 	h.change(func() {
 		h.workers = slices.Clone(h.workers)
 		h.workers[0].StartedAt = time.Now()
 	})
-	if err := <-asked; err != nil {
-		t.Error(err)
+	if err := <-result; err != nil {
+		t.Errorf("Acquire() after the restart = %v, want the worker", err)
 	}
-	if len(h.done) != 2 {
-		t.Errorf("the hive was told %v", h.done)
+	if len(h.ops) != 2 {
+		t.Errorf("operations on the hive = %v, want two loads", h.ops)
 	}
 }
 
-// TestUnderway holds that a worker which is loading is waited for, and one that will be
-// started again gets no second one beside it.
-func TestUnderway(t *testing.T) {
+// TestPendingWorker checks that a request waits for a worker that is loading, and that no
+// second worker is started while the first one restarts.
+func TestPendingWorker(t *testing.T) {
 	t.Parallel()
-	h := newPlayedHive(t, "gpu-1", llama)
+	h := newFakeHive(t, "gpu-1", llama)
 	loading := operations.WorkerProcess{ID: "mine-1", Model: "org/m", State: operations.WorkerLoading}
 	h.workers = []operations.WorkerProcess{loading}
-	q, _ := playedFleet(t, h)
-	asked := make(chan error, 1)
+	q, _ := startQueen(t, h)
+	result := make(chan error, 1)
 	go func() {
-		_, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m:Q4"})
-		asked <- err
+		_, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m:Q4"})
+		result <- err
 	}()
-	q.waiting(t, 1)
+	q.waitForWaiting(t, 1)
 	loading.State = operations.WorkerReady
 	h.change(func() { h.workers = []operations.WorkerProcess{loading} })
-	if err := <-asked; err != nil || len(h.done) != 0 {
-		t.Errorf("%v; the hive was told %v", err, h.done)
+	if err := <-result; err != nil || len(h.ops) != 0 {
+		t.Errorf("Acquire() = %v after operations %v, want the loading worker", err, h.ops)
 	}
 	failed := loading
 	failed.State, failed.Problem, failed.RestartAt = operations.WorkerFailed, "exit status 1", time.Now().Add(time.Minute)
 	h.change(func() { h.workers = []operations.WorkerProcess{failed} })
-	q.until(t, func() bool {
+	q.waitUntil(t, func() bool {
 		return q.worker("gpu-1").State == operations.WorkerFailed
 	})
 	_, err := q.infer(t.Context(), question("org/m"), nil)
-	if err == nil || !strings.Contains(err.Error(), "mine-1 failed and is started again at") || len(h.done) != 0 {
-		t.Errorf("%v; the hive was told %v", err, h.done)
+	if err == nil || !strings.Contains(err.Error(), "mine-1 failed and will restart at") || len(h.ops) != 0 {
+		t.Errorf("infer() = %v after operations %v, want an error about the restart, no operations", err, h.ops)
 	}
 }
 
-// TestFetched holds that a person who asks for a model that no hive has gets it, and an
-// application does not.
-func TestFetched(t *testing.T) {
+// TestInferDownloadsModel checks that an operation downloads a model that no hive has, and that
+// an API request does not.
+func TestInferDownloadsModel(t *testing.T) {
 	t.Parallel()
-	h := newPlayedHive(t, "gpu-1")
-	q, _ := playedFleet(t, h)
-	if _, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"}); err == nil {
-		t.Error("an application had a model fetched")
+	h := newFakeHive(t, "gpu-1")
+	q, _ := startQueen(t, h)
+	if _, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"}); err == nil {
+		t.Error("Acquire() of an unknown model = nil error, want an error")
 	}
 	op := question("org/m")
 	op.NoSpawn = true
 	if _, err := q.infer(t.Context(), op, nil); operations.CodeOf(err) != operations.CodeNotFound {
-		t.Errorf("%v", err)
+		t.Errorf("infer() without spawning = %v, want code not_found", err)
 	}
-	if len(h.done) != 0 {
-		t.Errorf("the hive was told %v", h.done)
+	if len(h.ops) != 0 {
+		t.Errorf("operations on the hive = %v, want none", h.ops)
 	}
-	var told []string
-	r, err := q.infer(t.Context(), question("org/m"), func(e operations.Event) { told = append(told, e.Message) })
-	if err != nil || r.Text != "honey" || !slices.Contains(told, "no hive has org/m: fetching it") {
-		t.Errorf("%+v, %v, told %q", r, err, told)
+	var messages []string
+	r, err := q.infer(t.Context(), question("org/m"), func(e operations.Event) { messages = append(messages, e.Message) })
+	if err != nil || r.Text != "honey" || !slices.Contains(messages, "no hive has org/m: fetching it") {
+		t.Errorf("infer() = %+v, %v with messages %q, want text honey and a message about fetching", r, err, messages)
 	}
-	if want := []string{"model_download org/m", "worker_spawn org/m:Q4"}; !slices.Equal(h.done, want) {
-		t.Errorf("the hive was told %v", h.done)
+	if want := []string{"model_download org/m", "worker_spawn org/m:Q4"}; !slices.Equal(h.ops, want) {
+		t.Errorf("operations on the hive = %v, want %v", h.ops, want)
 	}
 }
 
-// TestNotFetched holds when nothing is fetched, whoever asks: for an application never,
-// and for nobody while a hive that has the model is away, or where it has several of
-// that name.
-func TestNotFetched(t *testing.T) {
+// TestNoDownload checks when a model is not downloaded: never for an API request, and not for
+// an operation if an offline hive has the model or the name is ambiguous.
+func TestNoDownload(t *testing.T) {
 	t.Parallel()
 	other := operations.Model{ID: "org/m:Q8", Repo: "org/m", Format: "gguf", Complete: true}
 	part := llama
@@ -469,114 +469,114 @@ func TestNotFetched(t *testing.T) {
 	for name, c := range map[string]struct {
 		models  []operations.Model
 		workers []operations.WorkerProcess
-		away    bool
-		person  bool
-		says    string
+		offline bool
+		infer   bool // an operation, not an API request
+		message string
 	}{
-		"its hive is away, a person": {models: []operations.Model{llama}, away: true, person: true, says: "gpu-1"},
-		"its hive is away":           {models: []operations.Model{llama}, away: true},
-		"not whole":                  {models: []operations.Model{part}},
-		"a worker that failed":       {workers: []operations.WorkerProcess{{ID: "w", Model: "org/m", State: operations.WorkerFailed}}},
-		"several, a person":          {models: []operations.Model{llama, other}, person: true, says: "several models of that name are there: org/m:Q4, org/m:Q8"},
-		"several":                    {models: []operations.Model{llama, other}},
+		"infer, hive offline": {models: []operations.Model{llama}, offline: true, infer: true, message: "gpu-1"},
+		"hive offline":        {models: []operations.Model{llama}, offline: true},
+		"incomplete":          {models: []operations.Model{part}},
+		"failed worker":       {workers: []operations.WorkerProcess{{ID: "w", Model: "org/m", State: operations.WorkerFailed}}},
+		"infer, ambiguous":    {models: []operations.Model{llama, other}, infer: true, message: "the model name is ambiguous: org/m:Q4, org/m:Q8"},
+		"ambiguous":           {models: []operations.Model{llama, other}},
 	} {
-		has, free := newPlayedHive(t, "gpu-1", c.models...), newPlayedHive(t, "gpu-2")
-		has.workers = c.workers
-		q, _ := playedFleet(t, has, free)
-		if c.away {
-			has.leave(q, true)
+		first, second := newFakeHive(t, "gpu-1", c.models...), newFakeHive(t, "gpu-2")
+		first.workers = c.workers
+		q, _ := startQueen(t, first, second)
+		if c.offline {
+			first.disconnect(q, true)
 		}
 		var err error
-		if c.person {
+		if c.infer {
 			_, err = q.infer(t.Context(), question("org/m"), nil)
 		} else {
-			_, err = q.balancer.Acquire(t.Context(), gateway.Wish{Model: "org/m"})
+			_, err = q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
 		}
-		if err == nil || !strings.Contains(err.Error(), c.says) || len(has.done)+len(free.done) > 0 {
-			t.Errorf("%s: %v; they were told %v, %v", name, err, has.done, free.done)
+		if err == nil || !strings.Contains(err.Error(), c.message) || len(first.ops)+len(second.ops) > 0 {
+			t.Errorf("%s: error = %v after operations %v, %v, want an error with %q, no operations", name, err, first.ops, second.ops, c.message)
 		}
 	}
 }
 
-// TestNameOfTheHive holds that a name means what it means on the hive that is asked.
-func TestNameOfTheHive(t *testing.T) {
+// TestModelNamePerHive checks that the requested hive determines the meaning of a model name.
+func TestModelNamePerHive(t *testing.T) {
 	t.Parallel()
 	other := operations.Model{ID: "org/m:Q8", Repo: "org/m", Format: "gguf", Complete: true}
-	one, two := newPlayedHive(t, "gpu-1", llama), newPlayedHive(t, "gpu-2", other)
-	q, _ := playedFleet(t, one, two)
+	one, two := newFakeHive(t, "gpu-1", llama), newFakeHive(t, "gpu-2", other)
+	q, _ := startQueen(t, one, two)
 	op := question("org/m")
 	op.HiveID = "gpu-2"
-	if _, err := q.infer(t.Context(), op, nil); err != nil || !slices.Equal(two.done, []string{"worker_spawn org/m:Q8"}) || len(one.done) > 0 {
-		t.Errorf("%v; they were told %v, %v", err, one.done, two.done)
+	if _, err := q.infer(t.Context(), op, nil); err != nil || !slices.Equal(two.ops, []string{"worker_spawn org/m:Q8"}) || len(one.ops) > 0 {
+		t.Errorf("infer() = %v after operations %v, %v, want a load of org/m:Q8 on gpu-2", err, one.ops, two.ops)
 	}
 }
 
-// TestWhyNotAsksNobody holds that a stranger's name makes nobody run commands on
-// machines whose daemon is down.
-func TestWhyNotAsksNobody(t *testing.T) {
+// TestUnknownModelRunsNoScripts checks that a request for an unknown model runs no scripts on
+// hives whose daemon is not running.
+func TestUnknownModelRunsNoScripts(t *testing.T) {
 	t.Parallel()
-	h := newPlayedHive(t, "gpu-1", llama)
-	q, stop := playedFleet(t, h)
-	h.leave(q, false)
-	q.until(t, func() bool { return strings.Contains(q.snapshot().Hives[0].Problem, "the hive daemon does not run") })
-	stop() // it would look for the daemon by itself
+	h := newFakeHive(t, "gpu-1", llama)
+	q, stop := startQueen(t, h)
+	h.disconnect(q, false)
+	q.waitUntil(t, func() bool { return strings.Contains(q.snapshot().Hives[0].Problem, "the hive daemon is not running") })
+	stop() // the pool runs the script periodically
 	before := h.scripts
-	_, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: "nobody"})
-	if operations.CodeOf(err) == "" || !strings.Contains(err.Error(), "the hive daemon does not run") || h.scripts != before {
-		t.Errorf("%v; %d scripts were run", err, h.scripts-before)
+	_, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "unknown"})
+	if operations.CodeOf(err) == "" || !strings.Contains(err.Error(), "the hive daemon is not running") || h.scripts != before {
+		t.Errorf("Acquire() = %v after %d scripts, want an error about the daemon, 0 scripts", err, h.scripts-before)
 	}
 }
 
-// TestTooLargeToFetch holds that a model that no memory of the hive could hold is given
-// up as soon as that is known.
-func TestTooLargeToFetch(t *testing.T) {
+// TestDownloadTooLarge checks that the download of a model that exceeds the memory of the hive
+// is canceled.
+func TestDownloadTooLarge(t *testing.T) {
 	t.Parallel()
-	h := newPlayedHive(t, "gpu-1")
+	h := newFakeHive(t, "gpu-1")
 	h.machine.MemoryTotal = 1 << 20
-	q, _ := playedFleet(t, h)
-	if _, err := q.infer(t.Context(), question("org/m"), nil); err == nil || !strings.Contains(err.Error(), "1073741824 bytes") {
-		t.Errorf("%v", err)
+	q, _ := startQueen(t, h)
+	if _, err := q.infer(t.Context(), question("org/m"), nil); err == nil || !strings.Contains(err.Error(), "the model needs 1073741824 bytes") {
+		t.Errorf("infer() = %v, want an error about the size of the model", err)
 	}
 }
 
-// TestAskedAgain holds which failures of a worker have another one asked.
-func TestAskedAgain(t *testing.T) {
+// TestInferRetries checks which failures are retried on another worker.
+func TestInferRetries(t *testing.T) {
 	t.Parallel()
 	for status, want := range map[int]int{http.StatusBadRequest: 1, http.StatusInternalServerError: 1, http.StatusServiceUnavailable: 3} {
-		h := newPlayedHive(t, "gpu-1", llama)
-		h.answer = status
+		h := newFakeHive(t, "gpu-1", llama)
+		h.chatStatus = status
 		for i := range 5 {
 			h.workers = append(h.workers, operations.WorkerProcess{ID: fmt.Sprintf("w-%d", i), Model: "org/m:Q4", State: operations.WorkerReady})
 		}
-		q, _ := playedFleet(t, h)
-		if _, err := q.infer(t.Context(), question("org/m"), nil); err == nil || len(h.asked) != want {
-			t.Errorf("%d: %v; asked %v", status, err, h.asked)
+		q, _ := startQueen(t, h)
+		if _, err := q.infer(t.Context(), question("org/m"), nil); err == nil || len(h.chats) != want {
+			t.Errorf("infer() with status %d = %v after requests %v, want an error after %d", status, err, h.chats, want)
 		}
 	}
 }
 
-// TestStrangersNames holds that for names that no hive knows nothing is done but to ask
-// all of them, once for all who wait; and that one is known as soon as it is there.
-func TestStrangersNames(t *testing.T) {
+// TestUnknownModels checks that concurrent requests for unknown models share one refresh of
+// the snapshots, and that the error does not expose names of hives.
+func TestUnknownModels(t *testing.T) {
 	t.Parallel()
-	h := newPlayedHive(t, "gpu-1", llama)
-	q, _ := playedFleet(t, h)
+	h := newFakeHive(t, "gpu-1", llama)
+	q, _ := startQueen(t, h)
 	h.mu.Lock()
-	before := h.watched
+	before := h.watches
 	h.mu.Unlock()
 	var all sync.WaitGroup
 	for i := range 50 {
 		all.Go(func() {
-			_, err := q.balancer.Acquire(t.Context(), gateway.Wish{Model: fmt.Sprintf("org/nobody-%d", i)})
-			if no := (*gateway.Refusal)(nil); !errors.As(err, &no) || no.Status != http.StatusNotFound || !strings.Contains(no.Detail, "gpu-1") || strings.Contains(no.Message, "gpu-1") {
-				t.Errorf("%v", err)
+			_, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: fmt.Sprintf("org/unknown-%d", i)})
+			if apiErr := (*gateway.APIError)(nil); !errors.As(err, &apiErr) || apiErr.Status != http.StatusNotFound || !strings.Contains(apiErr.Detail, "gpu-1") || strings.Contains(apiErr.Message, "gpu-1") {
+				t.Errorf("Acquire() = %v, want 404 with gpu-1 only in the detail", err)
 			}
 		})
 	}
 	all.Wait()
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if n := h.watched - before; n > 2 || len(h.done) > 0 {
-		t.Errorf("it was asked %d times and told %v", n, h.done)
+	if n := h.watches - before; n > 2 || len(h.ops) > 0 {
+		t.Errorf("%d requests for snapshots, operations %v, want at most 2, none", n, h.ops)
 	}
 }

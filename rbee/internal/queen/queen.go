@@ -1,8 +1,9 @@
-// Package queen serves: it holds one connection to each hive, answers operations, the
-// OpenAI API, the dashboard and metrics over HTTP, and loads and evicts workers.
+// Package queen implements the queen: a server that keeps one connection to each hive, serves
+// operations, the OpenAI API, the dashboard and metrics over HTTP, and loads and evicts
+// workers.
 //
-// It connects the packages that do the work: access, gateway, jobs, dashboard, registry,
-// loader, stats and controller.
+// It combines the packages access, gateway, jobs, dashboard, registry, loader, stats and
+// controller.
 package queen
 
 import (
@@ -24,11 +25,11 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/stats"
 )
 
-// queen is what a server serves.
+// queen is the state of a server.
 type queen struct {
 	version    string
 	paths      pkgmgr.Paths
-	config     string // the file, as an operation names it; empty for the default one
+	config     string // config path in operations; empty for the default config
 	configPath string // absolute
 	log        *slog.Logger
 
@@ -39,20 +40,20 @@ type queen struct {
 	controller *controller.Controller
 	balancer   *balancer
 
-	closing chan struct{} // closed when the server stops
+	stopping chan struct{} // closed when the server stops
 
 	mu      sync.Mutex
 	drift   []operations.Drift
 	driftAt time.Time
 }
 
-// newQueen connects the parts of a queen. Loads and refreshes end when background ends.
+// newQueen returns a queen. Loads and refreshes end when background is done.
 func newQueen(background context.Context, c controller.Options, o Options) (*queen, error) {
 	files, err := controller.NewFiles(c)
 	if err != nil {
 		return nil, err
 	}
-	q := &queen{version: c.Version, paths: c.Paths, config: o.Config, log: o.Log, closing: make(chan struct{})}
+	q := &queen{version: c.Version, paths: c.Paths, config: o.Config, log: o.Log, stopping: make(chan struct{})}
 	if q.configPath, err = c.Paths.ConfigFile(o.Config); err != nil {
 		return nil, err
 	}
@@ -68,40 +69,40 @@ func newQueen(background context.Context, c controller.Options, o Options) (*que
 	q.loader = loader.New(background, loader.Options{
 		Pool: q.pool, Traffic: q.traffic, Hives: files.Hives, Log: o.Log, Config: o.Config, ConfigFile: c.Paths.ConfigFile,
 	})
-	q.controller = controller.NewWithParts(c, files, controller.Parts{
+	q.controller = controller.NewWithDependencies(c, files, controller.Dependencies{
 		Connector: q.pool, Loader: q.loader, Traffic: inferTraffic{q.traffic}, SSHHosts: q.dialer.SSHHosts,
 	})
 	q.balancer = &balancer{pool: q.pool, loader: q.loader, traffic: q.traffic}
 	return q, nil
 }
 
-// run holds the connections to hives until ctx ends.
+// run keeps the connections to hives open until ctx is done.
 func (q *queen) run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()
-	all.Go(func() { q.compare(ctx) })
+	all.Go(func() { q.updateDrift(ctx) })
 	q.pool.Run(ctx)
 }
 
 const (
-	inferPath  = "infer" // what counts call an operation that asks a model
-	statusLeft = 499     // likewise for one that was canceled
+	inferPath          = "infer" // path of `rbee infer` in metrics
+	statusClientClosed = 499     // status of a canceled operation in metrics
 )
 
-// inferTraffic counts the requests of `rbee infer` as the gateway's.
+// inferTraffic counts the requests of `rbee infer` in the same way as API requests.
 type inferTraffic struct{ *stats.Traffic }
 
 var _ controller.Traffic = inferTraffic{}
 
 // Finish implements [controller.Traffic].
-func (t inferTraffic) Finish(ctx context.Context, r controller.Request) {
+func (t inferTraffic) Finish(ctx context.Context, r controller.FinishedRequest) {
 	s := gateway.Sample{
 		Path: inferPath, Model: scheduler.ServedModel(r.Worker), Hive: r.Worker.Hive, Worker: r.Worker.ID, Start: r.Start, Duration: time.Since(r.Start), RequestID: client.RequestID(ctx),
-		Status: http.StatusOK, Stream: r.Stream, Retries: r.Tries, Err: r.Err,
+		Status: http.StatusOK, Stream: r.Stream, Retries: r.Retries, Err: r.Err,
 	}
 	switch {
 	case ctx.Err() != nil:
-		s.Status = statusLeft
+		s.Status = statusClientClosed
 	case r.Err != nil:
 		s.Status = http.StatusBadGateway
 		if !r.Final {

@@ -29,73 +29,72 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
 )
 
-// DefaultAddr is where a queen listens when nothing else is said.
+// DefaultAddr is the default address of a queen.
 const DefaultAddr = "127.0.0.1:8500"
 
-// Limits of the server.
+// Timeouts and limits of the server.
 const (
-	defaultIdle = 15 * time.Minute
-	finishing   = 30 * time.Second // for answers that are under way when it stops
-	lastWords   = 5 * time.Second  // of that, for jobs that are canceled because they have not ended
-	idleTime    = 2 * time.Minute
-	maxHeader   = 64 << 10
-	maxBody     = 64 << 20
-	maxLogin    = 4 << 10
-	fleetPause  = 500 * time.Millisecond // between two snapshots at least
+	defaultIdleTimeout = 15 * time.Minute
+	shutdownTimeout    = 30 * time.Second // for requests in progress at shutdown
+	cancelTimeout      = 5 * time.Second  // part of shutdownTimeout, for canceled jobs to end
+	idleConnTimeout    = 2 * time.Minute
+	maxHeader          = 64 << 10
+	maxBody            = 64 << 20
+	maxLogin           = 4 << 10
+	minFleetInterval   = 500 * time.Millisecond // minimum time between two snapshots
 )
 
-// times are how long clients may take.
-type times struct {
-	header time.Duration // to send a request's header
-	read   time.Duration // to send all of a request; the gateway gives more
-	write  time.Duration // to take an answer, or a piece of a stream
-	beat   time.Duration // between two snapshots of the fleet at most
+// timeouts limit how long clients may take.
+type timeouts struct {
+	header    time.Duration // to send the header of a request
+	read      time.Duration // to send a complete request; the gateway extends it
+	write     time.Duration // to read a response, or a piece of a stream
+	heartbeat time.Duration // maximum time between two snapshots of the fleet
 }
 
-func usualTimes() times {
-	return times{header: 10 * time.Second, read: 30 * time.Second, write: time.Minute, beat: 5 * time.Second}
+func defaultTimeouts() timeouts {
+	return timeouts{header: 10 * time.Second, read: 30 * time.Second, write: time.Minute, heartbeat: 5 * time.Second}
 }
 
-// Options are a server's. The zero value serves the default config on loopback.
+// Options configure a server. The zero value serves the default config on loopback.
 type Options struct {
-	Addr   string // empty is [DefaultAddr]
-	Config string // the config file; empty for the default one
+	Addr   string // empty means [DefaultAddr]
+	Config string // path of the config; empty means the default config
 
-	// Keys are demanded of everybody; nil demands none, which only an address on
-	// loopback may, without Hosts.
+	// Keys are the API keys of clients. Nil disables authentication, which requires a
+	// loopback address and no Hosts.
 	Keys *access.Keys
 
-	// Idle is how long a worker that was started on demand may be idle before it is
-	// ended; 0 is 15 minutes, less never ends one.
+	// Idle is the time after which an idle on-demand worker is evicted; 0 means 15 minutes,
+	// a negative value disables eviction.
 	Idle time.Duration
 
-	// Certificate makes it TLS; nil is plain HTTP.
+	// Certificate enables TLS; nil means plain HTTP.
 	Certificate *tls.Certificate
 
-	// Origins are web pages that may ask it. Without Keys they may ask models only.
+	// Origins are the origins of web pages that may send requests. Without Keys they may only
+	// use the OpenAI API.
 	Origins []string
 
-	// Hosts are further names that it goes by. On loopback they are those of a proxy,
-	// whose clients are strangers.
+	// Hosts are additional host names of the server. On a loopback address they belong to a
+	// proxy, which forwards requests of other machines.
 	Hosts []string
 
-	Log *slog.Logger // nil: text on stderr
+	Log *slog.Logger // nil logs text to stderr
 
-	// Ready is called once it listens, with the address; may be nil.
+	// Ready is called with the address once the server listens; may be nil.
 	Ready func(addr net.Addr)
 
-	times times // the zero ones are the usual ones
+	timeouts timeouts // zero selects the defaults
 
-	// dial connects to the machine of a hive, answerTimeout is for one answer of a hive,
-	// and staleAfter is how long it may be silent; the zero values are the usual ones.
+	// dial, answerTimeout and staleAfter override the settings of the pool in tests.
 	dial          func(context.Context, config.Hive) (pkgmgr.Host, error)
 	answerTimeout time.Duration
 	staleAfter    time.Duration
 }
 
-// Serve is the queen as a server, until ctx ends and answers under way are given,
-// for which they have 30 seconds. Jobs have 25 seconds to end by themselves, and
-// are canceled then.
+// Serve runs the queen until ctx is done. Then requests in progress have 30 seconds to
+// complete. Jobs are canceled if they have not ended after 25 seconds.
 func Serve(ctx context.Context, c controller.Options, o Options) error {
 	if o.Addr == "" {
 		o.Addr = DefaultAddr
@@ -103,14 +102,14 @@ func Serve(ctx context.Context, c controller.Options, o Options) error {
 	if o.Log == nil {
 		o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	}
-	if o.times == (times{}) {
-		o.times = usualTimes()
+	if o.timeouts == (timeouts{}) {
+		o.timeouts = defaultTimeouts()
 	}
 	switch {
 	case o.Keys == nil && !OnLoopback(o.Addr):
-		return fmt.Errorf("%s can be reached from other machines, which demands keys", o.Addr)
+		return fmt.Errorf("address %s is reachable from other machines, which requires API keys", o.Addr)
 	case o.Keys == nil && len(o.Hosts) > 0:
-		return fmt.Errorf("as %s it can be reached from other machines, through a proxy, which demands keys", o.Hosts[0])
+		return fmt.Errorf("host %s is reachable from other machines through a proxy, which requires API keys", o.Hosts[0])
 	}
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.Addr)
 	if err != nil {
@@ -124,18 +123,18 @@ func Serve(ctx context.Context, c controller.Options, o Options) error {
 		return err
 	}
 	defer q.dialer.Close()
-	held := make(chan struct{})
-	go func() { defer close(held); q.run(background) }()
-	defer func() { stop(); <-held }()
-	work := jobs.New(&remote{q.controller, q.paths}, jobs.Options{Log: o.Log})
-	stopping := &gate{next: q.handler(o, ln.Addr(), work)}
-	srv := newServer(stopping, o)
+	poolDone := make(chan struct{})
+	go func() { defer close(poolDone); q.run(background) }()
+	defer func() { stop(); <-poolDone }()
+	jobsServer := jobs.New(&remoteRunner{q.controller, q.paths}, jobs.Options{Log: o.Log})
+	shutdownGate := &gate{next: q.handler(o, ln.Addr(), jobsServer)}
+	srv := newServer(shutdownGate, o)
 	if o.Certificate != nil {
 		ln = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{*o.Certificate}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
 	}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(ln) }()
-	o.Log.Info("queen listens", "address", ln.Addr().String(), "version", q.version)
+	o.Log.Info("queen listening", "address", ln.Addr().String(), "version", q.version)
 	if o.Ready != nil {
 		o.Ready(ln.Addr())
 	}
@@ -144,18 +143,18 @@ func Serve(ctx context.Context, c controller.Options, o Options) error {
 		return err
 	case <-ctx.Done():
 	}
-	o.Log.Info("queen stops, and finishes what is under way")
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishing)
+	o.Log.Info("queen shutting down")
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
-	stopping.shut.Store(true)
-	close(q.closing)
-	patience, cancelPatience := context.WithTimeout(grace, finishing-lastWords)
-	defer cancelPatience()
-	if err := work.Drain(patience); err != nil {
-		o.Log.Warn("jobs are canceled", "error", err)
+	shutdownGate.closed.Store(true)
+	close(q.stopping)
+	drainCtx, cancelDrain := context.WithTimeout(grace, shutdownTimeout-cancelTimeout)
+	defer cancelDrain()
+	if err := jobsServer.Drain(drainCtx); err != nil {
+		o.Log.Warn("jobs canceled", "error", err)
 	}
-	if err := work.Close(grace); err != nil {
-		o.Log.Warn("jobs are cut off", "error", err)
+	if err := jobsServer.Close(grace); err != nil {
+		o.Log.Warn("jobs did not end", "error", err)
 	}
 	if srv.Shutdown(grace) != nil {
 		_ = srv.Close()
@@ -174,33 +173,33 @@ func listenError(addr string, err error) error {
 	return e
 }
 
-// gate refuses new requests once it is shut, but for those about jobs: whoever waits
-// for one may cancel it, or look for it on a new connection.
+// gate rejects new requests once it is closed, except requests for jobs: a client may still
+// cancel its job, or watch it over a new connection.
 type gate struct {
-	next http.Handler
-	shut atomic.Bool
+	next   http.Handler
+	closed atomic.Bool
 }
 
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	if g.shut.Load() && !strings.HasPrefix(r.URL.Path, "/v1/jobs") {
+	if g.closed.Load() && !strings.HasPrefix(r.URL.Path, "/v1/jobs") {
 		w.Header().Set("Connection", "close")
 		w.Header().Set("Retry-After", "5")
-		refuseAsOpenAI(w, http.StatusServiceUnavailable, "stopping", "the queen is stopping")
+		writeAPIError(w, http.StatusServiceUnavailable, "stopping", "the queen is stopping")
 		return
 	}
 	g.next.ServeHTTP(w, r)
 }
 
-// newServer is a server that cuts clients who are slow. What takes longer renews its
-// limits: the gateway, and streams.
+// newServer returns a server that disconnects slow clients. The gateway and streams extend
+// their own deadlines.
 func newServer(h http.Handler, o Options) *http.Server {
 	return &http.Server{
-		Handler: h, ReadHeaderTimeout: o.times.header, ReadTimeout: o.times.read, WriteTimeout: o.times.write, IdleTimeout: idleTime,
+		Handler: h, ReadHeaderTimeout: o.timeouts.header, ReadTimeout: o.timeouts.read, WriteTimeout: o.timeouts.write, IdleTimeout: idleConnTimeout,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug),
 	}
 }
 
-// OnLoopback reports whether only this machine reaches an address.
+// OnLoopback reports whether an address is reachable only from this machine.
 func OnLoopback(addr string) bool {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
@@ -210,14 +209,14 @@ func OnLoopback(addr string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// handler is all that the server answers.
-func (q *queen) handler(o Options, addr net.Addr, work http.Handler) http.Handler {
-	go q.loader.EvictIdle(cmp.Or(o.Idle, defaultIdle))
-	front := gateway.New(gateway.Options{Fleet: q.balancer, Observer: q.traffic, Log: o.Log, MaxBody: maxBody, MayKnow: mayKnow})
+// handler returns the handler of the server. It also starts the eviction of idle workers.
+func (q *queen) handler(o Options, addr net.Addr, jobsServer http.Handler) http.Handler {
+	go q.loader.EvictIdle(cmp.Or(o.Idle, defaultIdleTimeout))
+	apiGateway := gateway.New(gateway.Options{Router: q.balancer, Observer: q.traffic, Log: o.Log, MaxBody: maxBody, ShowDetail: isAdmin})
 	mux := http.NewServeMux()
-	mux.Handle("/v1/jobs", work)
-	mux.Handle("/v1/jobs/", work)
-	mux.HandleFunc("GET "+operations.FleetPath, func(w http.ResponseWriter, r *http.Request) { q.serveFleet(w, r, o.times) })
+	mux.Handle("/v1/jobs", jobsServer)
+	mux.Handle("/v1/jobs/", jobsServer)
+	mux.HandleFunc("GET "+operations.FleetPath, func(w http.ResponseWriter, r *http.Request) { q.serveFleet(w, r, o.timeouts) })
 	mux.HandleFunc("GET /v1/info", func(w http.ResponseWriter, _ *http.Request) {
 		httpjson.Write(w, http.StatusOK, map[string]any{"version": q.version, "pid": os.Getpid(), "since": q.pool.Since()})
 	})
@@ -229,13 +228,13 @@ func (q *queen) handler(o Options, addr net.Addr, work http.Handler) http.Handle
 		q.traffic.WriteMetrics(w, q.loader.WaitingByModel(), q.snapshot().Hives)
 	})
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) { login(w, r, o) })
-	mux.Handle("/v1/", front)
+	mux.Handle("/v1/", apiGateway)
 	mux.Handle("/", dashboard.Handler())
 	guard := access.Guard(access.Options{
-		Keys: o.Keys, Addr: addr.String(), Origins: o.Origins, Hosts: o.Hosts, Scope: needed, MaxBody: maxBody, Linger: o.times.read, Log: o.Log,
+		Keys: o.Keys, Addr: addr.String(), Origins: o.Origins, Hosts: o.Hosts, Scope: requiredScope, MaxBody: maxBody, Linger: o.timeouts.read, Log: o.Log,
 		Refuse: func(w http.ResponseWriter, r *http.Request, status int, code, message string) {
-			if needed(r) == access.ScopeInfer {
-				refuseAsOpenAI(w, status, code, message)
+			if requiredScope(r) == access.ScopeInfer {
+				writeAPIError(w, status, code, message)
 				return
 			}
 			httpjson.WriteError(w, status, &operations.Error{Code: operations.CodeFailed, Reason: operations.Reason(code), Message: message})
@@ -244,72 +243,74 @@ func (q *queen) handler(o Options, addr net.Addr, work http.Handler) http.Handle
 	return guard(mux)
 }
 
-// mayKnow reports whether the one who asks may hear about machines and their addresses.
-func mayKnow(ctx context.Context) bool {
+// isAdmin reports whether the client has the scope admin, which includes names and addresses
+// of hives.
+func isAdmin(ctx context.Context) bool {
 	return access.ScopeFrom(ctx).Includes(access.ScopeAdmin)
 }
 
-// needed is what a request must be allowed to do.
-func needed(r *http.Request) access.Scope {
+// requiredScope returns the scope that a request needs; empty for public paths.
+func requiredScope(r *http.Request) access.Scope {
 	path := r.URL.Path
-	own := []string{"/v1/jobs", "/v1/jobs/", operations.FleetPath, "/v1/info"}
+	adminPaths := []string{"/v1/jobs", "/v1/jobs/", operations.FleetPath, "/v1/info"}
 	switch {
 	case path == "/metrics":
 		return access.ScopeAdmin
 	case strings.HasPrefix(path, "/v1/"):
-		for _, p := range own {
+		for _, p := range adminPaths {
 			if path == p || strings.HasSuffix(p, "/") && strings.HasPrefix(path, p) {
 				return access.ScopeAdmin
 			}
 		}
 		return access.ScopeInfer
 	default:
-		return "" // the page, which has nothing in it yet
+		return "" // the dashboard's static files, /login and /health
 	}
 }
 
-// login takes a key from the page and puts it into a cookie that no script reads.
+// login checks the API key of the dashboard and stores it in a cookie that scripts cannot
+// read.
 func login(w http.ResponseWriter, r *http.Request, o Options) {
-	var asked struct {
+	var body struct {
 		Key string `json:"key"`
 	}
-	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxLogin)).Decode(&asked); err != nil || o.Keys == nil {
-		refuseLogin(w, http.StatusBadRequest, operations.ReasonInvalidOperation, "a key is wanted, and only where keys are demanded")
+	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxLogin)).Decode(&body); err != nil || o.Keys == nil {
+		writeLoginError(w, http.StatusBadRequest, operations.ReasonInvalidOperation, "invalid login: want a JSON object with a key, and a queen with API keys")
 		return
 	}
-	key, ok, err := o.Keys.Check(asked.Key)
+	key, ok, err := o.Keys.Check(body.Key)
 	switch {
 	case err != nil:
-		refuseLogin(w, http.StatusInternalServerError, operations.ReasonFailed, "the keys cannot be read")
+		writeLoginError(w, http.StatusInternalServerError, operations.ReasonFailed, "cannot read the API keys")
 	case !ok || !key.Scope.Includes(access.ScopeAdmin):
-		refuseLogin(w, http.StatusUnauthorized, operations.ReasonAuth, "this is no key of scope admin")
+		writeLoginError(w, http.StatusUnauthorized, operations.ReasonAuth, "invalid key: want an API key with the scope admin")
 	default:
-		http.SetCookie(w, &http.Cookie{ //nolint:gosec // Secure wherever it is TLS: on loopback it is plain HTTP
-			Name: access.Cookie, Value: asked.Key, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: o.Certificate != nil, MaxAge: 30 * 24 * 3600,
+		http.SetCookie(w, &http.Cookie{ //nolint:gosec // Secure with TLS; on loopback the queen may use plain HTTP
+			Name: access.Cookie, Value: body.Key, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode, Secure: o.Certificate != nil, MaxAge: 30 * 24 * 3600,
 		})
 		w.WriteHeader(http.StatusNoContent)
 	}
 }
 
-func refuseLogin(w http.ResponseWriter, status int, reason operations.Reason, message string) {
+func writeLoginError(w http.ResponseWriter, status int, reason operations.Reason, message string) {
 	httpjson.WriteError(w, status, &operations.Error{Code: operations.CodeFailed, Reason: reason, Message: message})
 }
 
-// refuseAsOpenAI responds with an error in the form of the gateway.
-func refuseAsOpenAI(w http.ResponseWriter, status int, code, message string) {
-	(&gateway.Refusal{Status: status, Code: code, Message: message}).Write(w)
+// writeAPIError responds with an error in OpenAI's format.
+func writeAPIError(w http.ResponseWriter, status int, code, message string) {
+	(&gateway.APIError{Status: status, Code: code, Message: message}).Write(w)
 }
 
-// serveFleet tells of the fleet, once or as a stream.
-func (q *queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
+// serveFleet responds with a snapshot of the fleet, or with a stream of snapshots.
+func (q *queen) serveFleet(w http.ResponseWriter, r *http.Request, t timeouts) {
 	if !strings.Contains(r.Header.Get("Accept"), sse.ContentType) {
 		httpjson.Write(w, http.StatusOK, q.snapshot())
 		return
 	}
 	out := sse.NewWriter(w, t.write)
 	defer out.Close()
-	beat := time.NewTicker(t.beat)
-	defer beat.Stop()
+	heartbeat := time.NewTicker(t.heartbeat)
+	defer heartbeat.Stop()
 	for {
 		next := q.pool.Changed()
 		data, err := json.Marshal(q.snapshot())
@@ -321,29 +322,29 @@ func (q *queen) serveFleet(w http.ResponseWriter, r *http.Request, t times) {
 		}
 		select {
 		case <-next:
-		case <-beat.C:
-		case <-q.closing:
+		case <-heartbeat.C:
+		case <-q.stopping:
 			return
 		case <-r.Context().Done():
 			return
 		}
 		select {
-		case <-time.After(fleetPause):
+		case <-time.After(minFleetInterval):
 		case <-r.Context().Done():
 			return
 		}
 	}
 }
 
-// remote does operations that came over HTTP. What they name of this machine's
-// files must lie in rbee's own directory.
-type remote struct {
+// remoteRunner runs operations that were received over HTTP. Their file paths must be inside
+// rbee's config directory.
+type remoteRunner struct {
 	runner operations.Runner
 	paths  pkgmgr.Paths
 }
 
 // Run implements [operations.Runner].
-func (r *remote) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+func (r *remoteRunner) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	op, err := client.WithPaths(op, r.inConfigDir)
 	if err != nil {
 		return nil, err
@@ -351,9 +352,9 @@ func (r *remote) Run(ctx context.Context, op operations.Operation, events operat
 	return r.runner.Run(ctx, op, events)
 }
 
-// inConfigDir is a path on this machine, if it is absolute and lies in the directory
-// of the config. What a relative one is meant from is known to its sender only.
-func (r *remote) inConfigDir(path string) (string, error) {
+// inConfigDir returns the resolved path if it is absolute and inside the config directory.
+// Relative paths are invalid, because the working directory of the client is unknown.
+func (r *remoteRunner) inConfigDir(path string) (string, error) {
 	dir, err := filepath.EvalSymlinks(r.paths.ConfigDir)
 	if err != nil {
 		dir = r.paths.ConfigDir
@@ -363,21 +364,21 @@ func (r *remote) inConfigDir(path string) (string, error) {
 		path = filepath.Join(r.paths.Home, rest)
 	}
 	if !filepath.IsAbs(path) {
-		return "", fmt.Errorf("%s is no absolute path of the queen's machine", path)
+		return "", fmt.Errorf("invalid path %s: want an absolute path on the queen's machine", path)
 	}
 	resolved := filepath.Clean(path)
-	for at := resolved; ; at = filepath.Dir(at) { // what is there of it must not lead elsewhere
+	for at := resolved; ; at = filepath.Dir(at) { // resolve symbolic links in the part that exists
 		target, err := filepath.EvalSymlinks(at)
 		if err == nil {
 			resolved = filepath.Join(target, strings.TrimPrefix(resolved, at))
 			break
 		}
 		if !errors.Is(err, os.ErrNotExist) || at == filepath.Dir(at) {
-			return "", fmt.Errorf("%s: %w", path, err)
+			return "", fmt.Errorf("cannot resolve %s: %w", path, err)
 		}
 	}
 	if rel, err := filepath.Rel(dir, resolved); err != nil || !filepath.IsLocal(rel) {
-		return "", fmt.Errorf("%s lies outside of the queen's directory %s", path, dir)
+		return "", fmt.Errorf("%s is outside the queen's directory %s", path, dir)
 	}
 	if directory {
 		resolved += string(filepath.Separator)

@@ -27,11 +27,11 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
-// serve starts a queen as a server for the benchmark's hives, and waits until it has
-// heard all of them. Its process is the benchmark's own.
+// serve starts a queen for the benchmark's hives in the process of the benchmark, and waits
+// until it has tried to connect to all of them.
 func (x *bench) serve(b *testing.B) *client.Client {
 	b.Helper()
-	x.config.Path = filepath.Join(x.opts.Paths.ConfigDir, "hives.conf") // where a queen takes it from
+	x.config.Path = filepath.Join(x.opts.Paths.ConfigDir, "hives.conf") // default path of the queen
 	if err := os.WriteFile(x.config.Path, config.Format(x.config, ""), 0o600); err != nil {
 		b.Fatal(err)
 	}
@@ -51,16 +51,16 @@ func (x *bench) serve(b *testing.B) *client.Client {
 	})
 	addr := <-ready
 	server := &client.Client{URL: "http://" + addr.String(), HTTP: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2000}}}
-	for deadline := time.Now().Add(time.Minute); !heard(b, server); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !isReady(b, server); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			b.Fatal("some hives were not heard")
+			b.Fatal("some hives are still connecting after a minute")
 		}
 	}
 	return server
 }
 
-// heard reports whether every hive was heard or could not be reached.
-func heard(b *testing.B, server *client.Client) bool {
+// isReady reports whether the queen has tried to connect to every hive.
+func isReady(b *testing.B, server *client.Client) bool {
 	b.Helper()
 	resp, err := server.HTTP.Get(server.URL + operations.FleetPath)
 	if err != nil {
@@ -74,34 +74,34 @@ func heard(b *testing.B, server *client.Client) bool {
 	return len(s.Hives) > 0 && !slices.ContainsFunc(s.Hives, func(h operations.HiveView) bool { return h.Link == operations.LinkConnecting })
 }
 
-// BenchmarkStatusThroughQueen compares `rbee status` over new connections with the same
-// over those that a queen holds.
+// BenchmarkStatusThroughQueen compares `rbee status` over new connections and over the
+// connections of a queen.
 func BenchmarkStatusThroughQueen(b *testing.B) {
 	x := newBench(b)
 	server := x.serve(b)
 	op := operations.PackageStatus{Scope: x.scope()}
-	var alone, through time.Duration
+	var direct, queen time.Duration
 	n := 0
 	for b.Loop() {
 		n++
 		t0 := time.Now()
 		x.run(b, op, operations.OutcomeOK)
-		alone += time.Since(t0)
+		direct += time.Since(t0)
 		t0 = time.Now()
 		r, err := server.Run(context.Background(), op, nil)
-		through += time.Since(t0)
+		queen += time.Since(t0)
 		if err != nil || r.Outcome() != operations.OutcomeOK {
-			b.Fatalf("%+v, %v", r, err)
+			b.Fatalf("Run(status) = %+v, %v, want outcome ok", r, err)
 		}
 	}
-	b.ReportMetric(alone.Seconds()*1000/float64(n), "alone-ms")
-	b.ReportMetric(through.Seconds()*1000/float64(n), "queen-ms")
-	b.ReportMetric(alone.Seconds()/through.Seconds(), "times-faster")
+	b.ReportMetric(direct.Seconds()*1000/float64(n), "direct-ms")
+	b.ReportMetric(queen.Seconds()*1000/float64(n), "queen-ms")
+	b.ReportMetric(direct.Seconds()/queen.Seconds(), "times-faster")
 	b.ReportMetric(resident(b), "MB")
 }
 
-// parrot starts an echo worker on the first hive; its config must name the type.
-func (x *bench) parrot(b *testing.B, server *client.Client) operations.WorkerProcess {
+// startEcho starts an echo worker on the first hive, which must have the worker type.
+func (x *bench) startEcho(b *testing.B, server *client.Client) operations.WorkerProcess {
 	b.Helper()
 	target := operations.Target{HiveID: x.config.Hives[0].Alias}
 	r, err := server.Run(context.Background(), operations.WorkerSpawn{Target: target, Worker: "echo", Model: "parrot"}, nil)
@@ -118,12 +118,12 @@ func (x *bench) parrot(b *testing.B, server *client.Client) operations.WorkerPro
 	return w
 }
 
-// BenchmarkTunnel is what a small question takes, one after the other, through a plain
-// forwarding of SSH to the worker's port, and through the queen and the hive.
+// BenchmarkTunnel compares the time of a small request through SSH port forwarding to the
+// worker, and through the queen and the hive.
 func BenchmarkTunnel(b *testing.B) {
 	x := newBench(b)
 	server := x.serve(b)
-	w := x.parrot(b, server)
+	w := x.startEcho(b, server)
 	h := x.config.Hives[0]
 	config := *x.ssh
 	config.User = h.SSHUser
@@ -133,7 +133,7 @@ func BenchmarkTunnel(b *testing.B) {
 	}
 	defer tunnel.Close()
 	forward := &http.Client{Transport: &http.Transport{DialContext: func(_ context.Context, network, addr string) (net.Conn, error) { return tunnel.Dial(network, addr) }}}
-	ask := func(c *http.Client, url string) time.Duration {
+	post := func(c *http.Client, url string) time.Duration {
 		t0 := time.Now()
 		resp, err := c.Post(url+"/v1/chat/completions", "application/json", strings.NewReader(`{"model":"parrot","messages":[{"role":"user","content":"bee"}]}`))
 		if err != nil {
@@ -142,14 +142,14 @@ func BenchmarkTunnel(b *testing.B) {
 		_, _ = io.Copy(io.Discard, resp.Body)
 		_ = resp.Body.Close()
 		if resp.StatusCode != http.StatusOK {
-			b.Fatal(resp.Status)
+			b.Fatalf("POST %s = %s, want 200", url, resp.Status)
 		}
 		return time.Since(t0)
 	}
 	var plain, queen []time.Duration
 	for b.Loop() {
-		plain = append(plain, ask(forward, fmt.Sprintf("http://127.0.0.1:%d", w.Port)))
-		queen = append(queen, ask(server.HTTP, server.URL))
+		plain = append(plain, post(forward, fmt.Sprintf("http://127.0.0.1:%d", w.Port)))
+		queen = append(queen, post(server.HTTP, server.URL))
 	}
 	median := func(list []time.Duration) float64 {
 		slices.Sort(list)
@@ -159,12 +159,12 @@ func BenchmarkTunnel(b *testing.B) {
 	b.ReportMetric(median(queen), "queen-p50-ms")
 }
 
-// BenchmarkStreams opens a thousand streams at once through the queen and one tunnel,
-// of two thousand events each. Run it with -benchtime 1x.
+// BenchmarkStreams opens a thousand concurrent streams of two thousand events each through
+// the queen and one SSH connection. Run it with -benchtime 1x.
 func BenchmarkStreams(b *testing.B) {
 	x := newBench(b)
 	server := x.serve(b)
-	x.parrot(b, server)
+	x.startEcho(b, server)
 	body := fmt.Sprintf(`{"model":"parrot","stream":true,"max_tokens":4000,"messages":[{"role":"user","content":%q}]}`, strings.Repeat("bee ", 2000))
 	for b.Loop() {
 		var failed atomic.Int64
@@ -194,7 +194,7 @@ func BenchmarkStreams(b *testing.B) {
 	b.ReportMetric(resident(b), "MB")
 }
 
-// resident is the memory that this process holds at most, in megabytes.
+// resident returns the maximum resident memory of this process in megabytes.
 func resident(b *testing.B) float64 {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
@@ -203,14 +203,14 @@ func resident(b *testing.B) float64 {
 	return float64(u.Maxrss) * float64(maxrssUnit) / 1e6
 }
 
-// maxrssUnit is in what Linux counts (getrusage(2)).
+// maxrssUnit is the unit of Maxrss on Linux in bytes (getrusage(2)).
 const maxrssUnit = 1024
 
-// BenchmarkPick chooses a worker in a fleet of 200 hives, of 8 workers and 50 models each.
+// BenchmarkPick picks a worker among 200 hives with 8 workers and 50 models each.
 func BenchmarkPick(b *testing.B) {
-	var hives []*playedHive
+	var hives []*fakeHive
 	for i := range 200 {
-		h := newPlayedHive(b, fmt.Sprintf("gpu-%03d", i))
+		h := newFakeHive(b, fmt.Sprintf("gpu-%03d", i))
 		for j := range 50 {
 			h.models = append(h.models, operations.Model{ID: fmt.Sprintf("org/model-%02d:Q4_K_M", j), Repo: fmt.Sprintf("org/model-%02d", j), Format: "gguf", Complete: true})
 		}
@@ -220,15 +220,15 @@ func BenchmarkPick(b *testing.B) {
 		}
 		hives = append(hives, h)
 	}
-	q, _ := playedFleetWith(b, Options{staleAfter: time.Hour}, hives...)
+	q, _ := startQueenWith(b, Options{staleAfter: time.Hour}, hives...)
 	for _, name := range []string{"org/model-25:Q4_K_M", "org/model-25"} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				l, _ := q.balancer.pick(gateway.Wish{Model: name, Affinity: 7})
+				l, _ := q.balancer.pick(gateway.RouteRequest{Model: name, Affinity: 7})
 				if l == nil {
-					b.Fatal("nobody")
+					b.Fatal("pick() = nil, want a worker")
 				}
-				l.Done(nil)
+				l.Release(nil)
 			}
 		})
 	}

@@ -25,21 +25,21 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 )
 
-// quick are times in which a test sees somebody cut.
-func quick() times {
-	return times{header: 2 * time.Second, read: 300 * time.Millisecond, write: time.Second, beat: 50 * time.Millisecond}
+// shortTimeouts returns timeouts that a test can wait for.
+func shortTimeouts() timeouts {
+	return timeouts{header: 2 * time.Second, read: 300 * time.Millisecond, write: time.Second, heartbeat: 50 * time.Millisecond}
 }
 
-// playing is a queen who serves, with an empty fleet unless there is a config in dir.
-type playing struct {
+// testServer is a running queen. It has no hives unless the test writes a config.
+type testServer struct {
 	addr         string
-	infer, admin string // secrets; empty without keys
+	infer, admin string // API keys; empty without authentication
 }
 
-func serve(t *testing.T, dir string, keyed bool, o Options) playing {
+func serve(t *testing.T, dir string, keyed bool, o Options) testServer {
 	t.Helper()
 	c := controller.Options{Version: "1.2.3", Paths: pkgmgr.Paths{Home: dir, ConfigDir: dir, StateDir: filepath.Join(dir, "state"), CacheDir: filepath.Join(dir, "cache")}}
-	var s playing
+	var s testServer
 	var err error
 	if keyed {
 		o.Keys = access.OpenKeys(filepath.Join(dir, "keys.json"))
@@ -49,29 +49,29 @@ func serve(t *testing.T, dir string, keyed bool, o Options) playing {
 			}
 		}
 	}
-	listens := make(chan string, 1)
+	ready := make(chan string, 1)
 	o.Addr, o.Config, o.Log = "127.0.0.1:0", filepath.Join(dir, "hives.conf"), slog.New(slog.DiscardHandler)
-	o.Ready = func(addr net.Addr) { listens <- addr.String() }
+	o.Ready = func(addr net.Addr) { ready <- addr.String() }
 	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- Serve(ctx, c, o) }()
+	result := make(chan error, 1)
+	go func() { result <- Serve(ctx, c, o) }()
 	t.Cleanup(func() {
 		cancel()
-		if err := <-ended; err != nil {
+		if err := <-result; err != nil {
 			t.Error(err)
 		}
 	})
 	select {
-	case s.addr = <-listens:
-	case err := <-ended:
-		ended <- err
+	case s.addr = <-ready:
+	case err := <-result:
+		result <- err
 		t.Fatal(err)
 	}
 	return s
 }
 
-// dial is a connection that gives up after a while.
-func (s playing) dial(t *testing.T) *net.TCPConn {
+// dial connects to the server. The connection has a deadline of a minute.
+func (s testServer) dial(t *testing.T) *net.TCPConn {
 	t.Helper()
 	conn, err := net.Dial("tcp", s.addr)
 	if err != nil {
@@ -84,13 +84,14 @@ func (s playing) dial(t *testing.T) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
-// A client that announces a body and sends none is answered, and cut, wherever it asks.
-func TestBodiesThatNeverCome(t *testing.T) {
+// TestMissingBody checks that a client that does not send its body receives a response and is
+// disconnected, at every path.
+func TestMissingBody(t *testing.T) {
 	t.Parallel()
-	open := serve(t, t.TempDir(), false, Options{times: quick()})
-	keyed := serve(t, t.TempDir(), true, Options{times: quick()})
+	open := serve(t, t.TempDir(), false, Options{timeouts: shortTimeouts()})
+	keyed := serve(t, t.TempDir(), true, Options{timeouts: shortTimeouts()})
 	for _, test := range []struct {
-		server playing
+		server testServer
 		line   string
 		status int
 	}{
@@ -103,34 +104,34 @@ func TestBodiesThatNeverCome(t *testing.T) {
 			fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n", test.line)
 			answer, err := io.ReadAll(conn)
 			if err != nil || !strings.HasPrefix(string(answer), fmt.Sprintf("HTTP/1.1 %d ", test.status)) {
-				t.Errorf("%.200q, %v", answer, err)
+				t.Errorf("response = %.200q, %v, want status %d and EOF", answer, err, test.status)
 			}
 		})
 	}
 }
 
-// A client that asks and does not read the answers is cut.
-func TestAnswersThatNobodyReads(t *testing.T) {
+// TestClientDoesNotRead checks that a client that does not read responses is disconnected.
+func TestClientDoesNotRead(t *testing.T) {
 	t.Parallel()
-	s := serve(t, t.TempDir(), false, Options{times: quick()})
+	s := serve(t, t.TempDir(), false, Options{timeouts: shortTimeouts()})
 	conn := s.dial(t)
 	if err := conn.SetReadBuffer(4 << 10); err != nil {
 		t.Fatal(err)
 	}
-	asking := []byte(strings.Repeat("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 100))
+	requests := []byte(strings.Repeat("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", 100))
 	for {
-		if _, err := conn.Write(asking); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Fatal("it is not cut")
+		if _, err := conn.Write(requests); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal("the client was not disconnected within a minute")
 		} else if err != nil {
 			return
 		}
 	}
 }
 
-// Streams go on for longer than any limit.
-func TestStreamsLast(t *testing.T) {
+// TestStreamsOutliveTimeouts checks that streams continue beyond the timeouts.
+func TestStreamsOutliveTimeouts(t *testing.T) {
 	t.Parallel()
-	silent, err := net.Listen("tcp", "127.0.0.1:0") // what connects there waits
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // accepts connections and sends nothing
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -140,8 +141,8 @@ func TestStreamsLast(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "hives.conf"), []byte(conf), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s := serve(t, dir, false, Options{times: quick()})
-	ask := func(method, path, body string) *http.Response {
+	s := serve(t, dir, false, Options{timeouts: shortTimeouts()})
+	do := func(method, path, body string) *http.Response {
 		t.Helper()
 		r, err := http.NewRequestWithContext(t.Context(), method, "http://"+s.addr+path, strings.NewReader(body))
 		if err != nil {
@@ -159,32 +160,33 @@ func TestStreamsLast(t *testing.T) {
 	var job struct {
 		ID string `json:"job_id"`
 	}
-	if err := json.NewDecoder(ask("POST", "/v1/jobs", `{"operation":"hive_capabilities","alias":"mute"}`).Body).Decode(&job); err != nil || job.ID == "" {
-		t.Fatal(job, err)
+	if err := json.NewDecoder(do("POST", "/v1/jobs", `{"operation":"hive_capabilities","alias":"mute"}`).Body).Decode(&job); err != nil || job.ID == "" {
+		t.Fatalf("POST /v1/jobs = %+v, %v, want a job", job, err)
 	}
-	stream := ask("GET", "/v1/jobs/"+job.ID+"/stream", "")
-	begun, fleet := time.Now(), bufio.NewReader(ask("GET", "/v1/fleet", "").Body)
-	for time.Since(begun) < 3*quick().read {
+	stream := do("GET", "/v1/jobs/"+job.ID+"/stream", "")
+	start, fleet := time.Now(), bufio.NewReader(do("GET", "/v1/fleet", "").Body)
+	for time.Since(start) < 3*shortTimeouts().read {
 		if _, err := fleet.ReadString('\n'); err != nil {
-			t.Fatalf("the fleet's stream ended after %s: %v", time.Since(begun), err)
+			t.Fatalf("the fleet's stream ended after %s: %v", time.Since(start), err)
 		}
 	}
-	ask("DELETE", "/v1/jobs/"+job.ID, "")
+	do("DELETE", "/v1/jobs/"+job.ID, "")
 	if text, err := io.ReadAll(stream.Body); err != nil || !strings.Contains(string(text), "[CANCELLED]") {
-		t.Errorf("the job's stream: %q, %v", text, err)
+		t.Errorf("stream of the job = %q, %v, want [CANCELLED]", text, err)
 	}
 }
 
-// A body of 100 MB is refused so that a client who sends all of it first reads why, and
-// takes no memory. Not parallel: it counts what the process allocates.
-func TestHundredMegabytes(t *testing.T) {
+// TestLargeBody checks that a client that sends 100 MB before it reads receives the error, and
+// that the server does not allocate memory for the body. It is not parallel because it
+// measures the memory of the process.
+func TestLargeBody(t *testing.T) {
 	s := serve(t, t.TempDir(), true, Options{})
 	for name, test := range map[string]struct {
 		key, path, type_ string
 		status           int
 	}{
-		"too large":    {s.infer, "/v1/chat/completions", "invalid_request_error", 413},
-		"an operation": {s.admin, "/v1/jobs", "", 413},
+		"API request": {s.infer, "/v1/chat/completions", "invalid_request_error", 413},
+		"operation":   {s.admin, "/v1/jobs", "", 413},
 	} {
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
@@ -193,27 +195,27 @@ func TestHundredMegabytes(t *testing.T) {
 		piece := bytes.Repeat([]byte("x"), 100_000)
 		for range 1000 {
 			if _, err := conn.Write(piece); err != nil {
-				t.Fatalf("%s: sending: %v", name, err)
+				t.Fatalf("%s: sending the body: %v", name, err)
 			}
 		}
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err != nil {
-			t.Fatalf("%s: %v", name, err)
+			t.Fatalf("%s: reading the response: %v", name, err)
 		}
-		var told struct {
+		var body struct {
 			Error struct{ Message, Type, Code string }
 		}
-		if err := json.NewDecoder(resp.Body).Decode(&told); err != nil || resp.StatusCode != test.status || told.Error.Message == "" || told.Error.Type != test.type_ {
-			t.Errorf("%s: %s %+v, %v", name, resp.Status, told, err)
+		if err := json.NewDecoder(resp.Body).Decode(&body); err != nil || resp.StatusCode != test.status || body.Error.Message == "" || body.Error.Type != test.type_ {
+			t.Errorf("%s: response = %s %+v, %v, want status %d, type %q", name, resp.Status, body, err, test.status, test.type_)
 		}
 		runtime.ReadMemStats(&after)
 		if n := after.TotalAlloc - before.TotalAlloc; n > 8<<20 {
-			t.Errorf("%s: %d MiB were allocated", name, n>>20)
+			t.Errorf("%s: %d MiB were allocated, want at most 8", name, n>>20)
 		}
 	}
 }
 
-// Whoever is not let in yet has little to say.
+// TestLoginBody checks the responses to logins, including a body that is too large.
 func TestLoginBody(t *testing.T) {
 	t.Parallel()
 	s := serve(t, t.TempDir(), true, Options{})
@@ -221,9 +223,9 @@ func TestLoginBody(t *testing.T) {
 		body   string
 		status int
 	}{
-		"the key":      {`{"key":"` + s.admin + `"}`, 204},
-		"another":      {`{"key":"` + s.infer + `"}`, 401},
-		"behind words": {`{"x":"` + strings.Repeat("x", 5000) + `","key":"` + s.admin + `"}`, 400},
+		"admin key":  {`{"key":"` + s.admin + `"}`, 204},
+		"infer key":  {`{"key":"` + s.infer + `"}`, 401},
+		"large body": {`{"x":"` + strings.Repeat("x", 5000) + `","key":"` + s.admin + `"}`, 400},
 	} {
 		resp, err := http.Post("http://"+s.addr+"/login", "application/json", strings.NewReader(test.body))
 		if err != nil {
@@ -231,30 +233,31 @@ func TestLoginBody(t *testing.T) {
 		}
 		resp.Body.Close()
 		if resp.StatusCode != test.status {
-			t.Errorf("%s: %s", name, resp.Status)
+			t.Errorf("%s: POST /login = %s, want %d", name, resp.Status, test.status)
 		}
 	}
 }
 
-// What others reach demands keys, by whatever way.
-func TestServeDemandsKeys(t *testing.T) {
+// TestServeRequiresKeys checks that a server that is reachable from other machines requires
+// API keys.
+func TestServeRequiresKeys(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	c := controller.Options{Paths: pkgmgr.Paths{Home: dir, ConfigDir: dir, StateDir: dir, CacheDir: dir}}
 	for _, o := range []Options{{Addr: "0.0.0.0:0"}, {Addr: "127.0.0.1:0", Hosts: []string{"queen.example.com"}}} {
 		o.Log = slog.New(slog.DiscardHandler)
-		if err := Serve(t.Context(), c, o); err == nil || !strings.Contains(err.Error(), "demands keys") {
-			t.Errorf("%+v: %v", o.Hosts, err)
+		if err := Serve(t.Context(), c, o); err == nil || !strings.Contains(err.Error(), "requires API keys") {
+			t.Errorf("Serve() with address %s, hosts %v = %v, want an error about API keys", o.Addr, o.Hosts, err)
 		}
 	}
 }
 
-// TestConfine holds that operations from elsewhere name files of the queen's
-// directory alone, however they spell them.
-func TestConfine(t *testing.T) {
+// TestRemotePaths checks that remote operations may only use files in the queen's config
+// directory.
+func TestRemotePaths(t *testing.T) {
 	t.Parallel()
 	paths := testPaths(t)
-	r := &remote{paths: paths} // it has no runner: nothing is run
+	r := &remoteRunner{paths: paths} // without a runner: the test runs no operation
 	dir := paths.ConfigDir
 	outside := filepath.Join(paths.Home, "outside")
 	for _, d := range []string{dir, outside} {
@@ -276,22 +279,22 @@ func TestConfine(t *testing.T) {
 		dir + "/link":            "outside",
 		"~/x":                    "outside",
 		dir + "-too":             "outside",
-		"hives.conf":             "no absolute path", // the sender's directory is not known here
-		"../outside/x":           "no absolute path",
+		"hives.conf":             "want an absolute path", // relative to an unknown directory
+		"../outside/x":           "want an absolute path",
 	} {
 		op, err := client.WithPaths(operations.PackageMigrate{OutputPath: path}, r.inConfigDir)
-		if refused := want != "" && !filepath.IsAbs(want); refused {
+		if isError := want != "" && !filepath.IsAbs(want); isError {
 			if operations.CodeOf(err) != operations.CodeBadOperation || !strings.Contains(err.Error(), want) {
-				t.Errorf("%q: %v, %v", path, op, err)
+				t.Errorf("WithPaths(%q) = %v, %v, want an error with %q", path, op, err, want)
 			}
 			continue
 		}
 		if err != nil {
-			t.Errorf("%q: %v", path, err)
+			t.Errorf("WithPaths(%q) = %v, want %q", path, err, want)
 			continue
 		}
 		if m, ok := op.(operations.PackageMigrate); !ok || m.OutputPath != want {
-			t.Errorf("%q: %+v, want %q", path, op, want)
+			t.Errorf("WithPaths(%q) = %+v, want %q", path, op, want)
 		}
 	}
 	for _, op := range []operations.Operation{
@@ -301,7 +304,7 @@ func TestConfine(t *testing.T) {
 		operations.WorkerProcessList{Target: operations.Target{ConfigPath: "x"}},
 	} {
 		if _, err := r.Run(t.Context(), op, nil); operations.CodeOf(err) != operations.CodeBadOperation {
-			t.Errorf("%+v: %v", op, err)
+			t.Errorf("Run(%+v) = %v, want code bad_operation", op, err)
 		}
 	}
 }
@@ -312,7 +315,7 @@ func testPaths(t testing.TB) pkgmgr.Paths {
 	return pkgmgr.Paths{Home: dir, ConfigDir: filepath.Join(dir, "config"), StateDir: dir, CacheDir: dir}
 }
 
-// TestServePortInUse checks that the error of an address that is taken is about the queen.
+// TestServePortInUse checks the reason and the subject of an address that cannot be used.
 func TestServePortInUse(t *testing.T) {
 	t.Parallel()
 	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")

@@ -1,6 +1,5 @@
-// Package queentest runs the real program as a queen over SSH hosts inside the test's
-// process. Tests of the commands use it, and tests with clients of other projects, which
-// are a module of their own.
+// Package queentest runs the rbee program as a queen with SSH hosts in the test's process.
+// Tests of commands use it, and the nested module with tests of third-party clients.
 package queentest
 
 import (
@@ -30,9 +29,9 @@ import (
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
-// WithProgram builds rbee from the module in directory root, puts it first in PATH
-// while run runs, and returns what run returns. TestMain calls it, so that tests use the
-// real program, whatever they are built with.
+// WithProgram builds rbee from the module in directory root, prepends it to PATH, and returns
+// the result of run. TestMain calls it, so that tests run the real program, without the build
+// flags of the test.
 func WithProgram(root string, run func() int) int {
 	dir, err := os.MkdirTemp("", "rbee-test-")
 	if err != nil {
@@ -56,8 +55,8 @@ type SSHHost interface {
 	Port() int
 }
 
-// HiveConfig returns the section of a hives.conf for a host; workers is the text of the
-// list.
+// HiveConfig returns the section of hives.conf for a host. workers is the content of the
+// workers list in TOML.
 func HiveConfig(alias string, h SSHHost, port int, workers string) string {
 	return fmt.Sprintf("[[hive]]\nalias = %q\nhostname = \"127.0.0.1\"\nssh_user = %q\nssh_port = %d\nhive_port = %d\nworkers = [%s]\n\n",
 		alias, h.User(), h.Port(), port, workers)
@@ -70,10 +69,11 @@ type Setup struct {
 	Home  string          // the user's home directory
 	Env   []string        // the environment of every program
 	Hosts []*sshtest.Host // gpu-1, gpu-2, and so on
-	URL   string          // of the queen, while it runs
-	Queen *exec.Cmd       // nil while it does not run
+	URL   string          // URL of the queen
+	Queen *exec.Cmd       // nil while the queen is not running
 }
 
+// syncedBuffer is a buffer that may be read while it is written.
 type syncedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer
@@ -91,8 +91,8 @@ func (s *syncedBuffer) String() string {
 	return s.b.String()
 }
 
-// New starts n hosts and writes their hives.conf, with the given workers for each. The
-// cleanup of the test stops the queen and uninstalls rbee from the hosts.
+// New starts n hosts and writes a hives.conf with the given workers for each. The cleanup of
+// the test stops the queen and uninstalls rbee from the hosts.
 func New(t *testing.T, n int, workers string) *Setup {
 	t.Helper()
 	k := &Setup{t: t, Home: t.TempDir(), log: &syncedBuffer{}}
@@ -101,7 +101,7 @@ func New(t *testing.T, n int, workers string) *Setup {
 	if err != nil {
 		t.Fatal(err)
 	}
-	known, conf := "", ""
+	knownHosts, conf := "", ""
 	for i := range n {
 		tools := t.TempDir()
 		if err := os.WriteFile(filepath.Join(tools, "nvidia-smi"), []byte(fakeSMI), 0o700); err != nil {
@@ -118,10 +118,10 @@ func New(t *testing.T, n int, workers string) *Setup {
 			t.Fatal(err)
 		}
 		k.Hosts = append(k.Hosts, h)
-		known += h.KnownHostsLines()
+		knownHosts += h.KnownHostsLines()
 		conf += HiveConfig(fmt.Sprintf("gpu-%d", i+1), h, port, workers)
 	}
-	for name, text := range map[string]string{".ssh/id_ed25519": string(pem), ".ssh/known_hosts": known, ".config/rbee/hives.conf": conf} {
+	for name, text := range map[string]string{".ssh/id_ed25519": string(pem), ".ssh/known_hosts": knownHosts, ".config/rbee/hives.conf": conf} {
 		k.WriteFile(name, text)
 	}
 	t.Cleanup(func() {
@@ -134,7 +134,7 @@ func New(t *testing.T, n int, workers string) *Setup {
 			h.Close()
 		}
 		if t.Failed() {
-			t.Logf("the queen wrote:\n%s", k.log)
+			t.Logf("log of the queen:\n%s", k.log)
 		}
 	})
 	return k
@@ -175,12 +175,12 @@ func (k *Setup) Serve(args ...string) {
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
-		k.t.Fatalf("the queen did not begin: %v\n%s", err, k.log)
+		k.t.Fatalf("rbee serve printed no address: %v\n%s", err, k.log)
 	}
 	k.URL = strings.TrimSpace(line)
 }
 
-// Stop stops the queen, if it runs.
+// Stop stops the queen if it is running.
 func (k *Setup) Stop() {
 	if k.Queen != nil {
 		_ = k.Queen.Process.Signal(syscall.SIGTERM)
@@ -190,7 +190,7 @@ func (k *Setup) Stop() {
 }
 
 // WaitFleet returns the first snapshot of the fleet that satisfies a condition.
-func (k *Setup) WaitFleet(wanted func(operations.FleetSnapshot) bool) operations.FleetSnapshot {
+func (k *Setup) WaitFleet(condition func(operations.FleetSnapshot) bool) operations.FleetSnapshot {
 	k.t.Helper()
 	ctx, cancel := context.WithTimeout(k.t.Context(), time.Minute)
 	defer cancel()
@@ -206,7 +206,7 @@ func (k *Setup) WaitFleet(wanted func(operations.FleetSnapshot) bool) operations
 	for {
 		event, err := events.Next()
 		if err != nil {
-			k.t.Fatalf("waiting for the fleet: %v; it is %+v", err, s)
+			k.t.Fatalf("WaitFleet(): %v; last snapshot: %+v", err, s)
 		}
 		if event.Comment {
 			continue
@@ -215,7 +215,7 @@ func (k *Setup) WaitFleet(wanted func(operations.FleetSnapshot) bool) operations
 		if err := json.Unmarshal(event.Data, &s); err != nil {
 			k.t.Fatal(err)
 		}
-		if wanted(s) {
+		if condition(s) {
 			return s
 		}
 	}
@@ -232,7 +232,7 @@ func (k *Setup) PostChat(model string) *http.Response {
 	}
 	defer resp.Body.Close()
 	if text, _ := io.ReadAll(resp.Body); resp.StatusCode == http.StatusOK && !strings.Contains(string(text), "sweet") {
-		k.t.Errorf("%s answered %s", model, text)
+		k.t.Errorf("chat with %s = %s, want a response with sweet", model, text)
 	}
 	return resp
 }
@@ -265,7 +265,7 @@ func ReadyModels(s operations.FleetSnapshot) (models []string) {
 	return models
 }
 
-// fakeSMI plays a GPU of 8 GiB, of which each worker that is ready takes 5.
+// fakeSMI is an nvidia-smi that reports a GPU with 8 GiB, with 5 GiB used per ready worker.
 const fakeSMI = `#!/bin/sh
 n=$(grep -ls '"state": "ready"' "$HOME"/.local/share/rbee/run/workers/mine-*.json | wc -l)
 case "$*" in

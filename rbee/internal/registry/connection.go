@@ -14,28 +14,28 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
-// Times of a connection.
+// Timeouts and limits of a connection.
 const (
-	connectTimeout = 45 * time.Second // to connect and find the daemon
-	firstPause     = time.Second      // between two tries
-	longestPause   = 30 * time.Second
-	steadyAfter    = time.Minute // a link that held so long begins its pauses anew
-	maxSnapshot    = 64 << 20    // bytes
+	connectTimeout    = 45 * time.Second // for each of dialing and finding the daemon
+	initialBackoff    = time.Second      // after the first failure
+	maxBackoff        = 30 * time.Second
+	backoffResetAfter = time.Minute // a connection that lasted longer resets the backoff
+	maxSnapshotSize   = 64 << 20    // bytes
 )
 
-// Connection is the connection to one hive, made again whenever it breaks.
+// Connection is the connection to one hive. It reconnects when it breaks.
 type Connection struct {
 	pool *Pool
 	hive config.Hive
 	stop context.CancelFunc
 
-	mu       sync.Mutex
-	host     *sharedHost // nil while there is no connection
-	client   *Client     // nil while the daemon does not answer
-	problem  *operations.Error
-	seen     time.Time
-	snapshot *operations.HiveSnapshot
-	failed   bool // it was tried, and could not be reached
+	mu        sync.Mutex
+	host      *sharedHost // nil while disconnected
+	client    *Client     // nil while the daemon does not respond
+	problem   *operations.Error
+	lastSeen  time.Time
+	snapshot  *operations.HiveSnapshot
+	hasFailed bool // an attempt to connect has failed
 }
 
 func newConnection(p *Pool, h config.Hive) *Connection { return &Connection{pool: p, hive: h} }
@@ -43,97 +43,97 @@ func newConnection(p *Pool, h config.Hive) *Connection { return &Connection{pool
 // Hive returns the hive as the config describes it.
 func (l *Connection) Hive() config.Hive { return l.hive }
 
-// run keeps the link until ctx ends.
+// run keeps the hive connected until ctx is done.
 func (l *Connection) run(ctx context.Context) {
-	pauses := newPauses()
+	retry := newBackoff()
 	for {
 		start := time.Now()
-		err := l.stay(ctx)
+		err := l.connect(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		l.lost(err)
-		if time.Since(start) > steadyAfter {
-			pauses.Reset()
+		l.setOffline(err)
+		if time.Since(start) > backoffResetAfter {
+			retry.Reset()
 		}
-		if !sleep(ctx, pauses.NextBackOff()) {
+		if !sleep(ctx, retry.NextBackOff()) {
 			return
 		}
 	}
 }
 
-// lost notes why the link is gone.
-func (l *Connection) lost(err error) {
+// setOffline records the error that ended the connection.
+func (l *Connection) setOffline(err error) {
 	var e *operations.Error
-	if !errors.As(AsError(err), &e) {
+	if !errors.As(OperationError(err), &e) {
 		return
 	}
 	l.mu.Lock()
-	news := l.problem == nil || l.problem.Message != e.Message
-	l.problem, l.failed = e, true
+	changed := l.problem == nil || l.problem.Message != e.Message
+	l.problem, l.hasFailed = e, true
 	l.mu.Unlock()
-	if news {
-		l.pool.log.Warn("a hive is away", "hive", l.hive.Alias, "error", e.Message)
+	if changed {
+		l.pool.log.Warn("hive disconnected", "hive", l.hive.Alias, "error", e.Message)
 	}
 	l.pool.Notify()
 }
 
-// stay connects and listens until the connection breaks. A daemon that goes, as
-// for an upgrade, is waited for in the same connection, which others may be using.
-func (l *Connection) stay(ctx context.Context) error {
-	opening, opened := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no connection within %s", connectTimeout))
-	defer opened()
-	host, err := l.pool.dial(opening, l.hive)
+// connect dials the hive and watches its daemon until the connection breaks. While the
+// daemon restarts, as for an upgrade, it keeps the connection, which others may be using.
+func (l *Connection) connect(ctx context.Context) error {
+	dialCtx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no connection within %s", connectTimeout))
+	defer cancel()
+	host, err := l.pool.dial(dialCtx, l.hive)
 	if err != nil {
-		return Unreachable(l.hive.Alias, err)
+		return UnreachableError(l.hive.Alias, err)
 	}
-	held := &sharedHost{Host: host}
-	l.set(func() { l.host = held })
+	shared := &sharedHost{Host: host}
+	l.update(func() { l.host = shared })
 	defer func() {
-		l.set(func() { l.host, l.client = nil, nil })
-		held.drop()
+		l.update(func() { l.host, l.client = nil, nil })
+		shared.closeWhenUnused()
 	}()
-	pauses := newPauses()
+	retry := newBackoff()
 	for {
 		start := time.Now()
-		err := l.listen(ctx, host)
-		l.set(func() { l.client = nil })
+		err := l.watchDaemon(ctx, host)
+		l.update(func() { l.client = nil })
 		if e := (*operations.Error)(nil); ctx.Err() != nil || errors.As(err, &e) && e.Code == operations.CodeUnreachable && e.Reason != operations.ReasonDaemon && e.Reason != operations.ReasonOtherVersion {
 			return err
 		}
-		l.lost(err)
-		if time.Since(start) > steadyAfter {
-			pauses.Reset()
+		l.setOffline(err)
+		if time.Since(start) > backoffResetAfter {
+			retry.Reset()
 		}
-		if !sleep(ctx, pauses.NextBackOff()) {
+		if !sleep(ctx, retry.NextBackOff()) {
 			return ctx.Err()
 		}
 	}
 }
 
-// listen finds the daemon and listens until it goes.
-func (l *Connection) listen(ctx context.Context, host pkgmgr.Host) error {
-	finding, found := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no answer within %s", connectTimeout))
-	defer found()
-	d, err := findDaemon(finding, l.hive, host)
+// watchDaemon finds the daemon and records its snapshots until the stream breaks.
+func (l *Connection) watchDaemon(ctx context.Context, host pkgmgr.Host) error {
+	findCtx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no answer within %s", connectTimeout))
+	defer cancel()
+	d, err := findDaemon(findCtx, l.hive, host)
 	if err != nil {
 		return err
 	}
 	defer d.API.HTTP.CloseIdleConnections()
 	d.timeout = l.pool.timeout
-	return d.follow(ctx, "listening to the hive", func(s *operations.HiveSnapshot) bool {
-		l.heard(d, s)
+	return d.watchSnapshots(ctx, "cannot watch the hive", func(s *operations.HiveSnapshot) bool {
+		l.setOnline(d, s)
 		return false
 	})
 }
 
-// newPauses returns the pauses between tries. They are random, so that not all who wait
-// come at once.
-func newPauses() *backoff.ExponentialBackOff {
-	return &backoff.ExponentialBackOff{InitialInterval: firstPause, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: longestPause}
+// newBackoff returns the backoff between two attempts. It is randomized, so that hives
+// that went offline together do not reconnect together.
+func newBackoff() *backoff.ExponentialBackOff {
+	return &backoff.ExponentialBackOff{InitialInterval: initialBackoff, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: maxBackoff}
 }
 
-// sleep waits. It is false if ctx ended.
+// sleep waits for d. It returns false if ctx is done first.
 func sleep(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):
@@ -143,11 +143,11 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// heard notes a sign of life, with what was said, if anything.
-func (l *Connection) heard(d *Client, s *operations.HiveSnapshot) {
+// setOnline records a response of the daemon. s is nil for a keep-alive comment.
+func (l *Connection) setOnline(d *Client, s *operations.HiveSnapshot) {
 	l.mu.Lock()
-	back := l.client == nil
-	l.client, l.seen, l.problem = d, time.Now().UTC(), nil
+	reconnected := l.client == nil
+	l.client, l.lastSeen, l.problem = d, time.Now().UTC(), nil
 	if s != nil {
 		l.snapshot = s
 	}
@@ -155,43 +155,42 @@ func (l *Connection) heard(d *Client, s *operations.HiveSnapshot) {
 	if s != nil {
 		l.pool.onReport(l.hive.Alias, s.Workers)
 	}
-	if back {
-		l.pool.log.Info("a hive is here", "hive", l.hive.Alias)
+	if reconnected {
+		l.pool.log.Info("hive connected", "hive", l.hive.Alias)
 	}
-	if back || s != nil {
+	if reconnected || s != nil {
 		l.pool.Notify()
 	}
 }
 
-func (l *Connection) set(change func()) {
+func (l *Connection) update(change func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	change()
 }
 
-// tried reports whether it is known by now how the hive is.
-func (l *Connection) tried() bool {
+// hasResult reports whether the first attempt to reach the hive has ended.
+func (l *Connection) hasResult() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.failed || l.snapshot != nil
+	return l.hasFailed || l.snapshot != nil
 }
 
-// acquireHost lends the connection; nil while there is none.
+// acquireHost returns the connection for one user, or nil while disconnected.
 func (l *Connection) acquireHost() pkgmgr.Host {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.host == nil {
 		return nil
 	}
-	lent := l.host.acquire()
+	acquired := l.host.acquire()
 	if l.client == nil {
-		return lent
+		return acquired
 	}
-	return &daemonHost{lent, l.client.API}
+	return &daemonHost{acquired, l.client.API}
 }
 
-// Client returns a client of the daemon, which the caller closes; nil while there is
-// no connection.
+// Client returns a client of the daemon, or nil while disconnected. The caller closes it.
 func (l *Connection) Client() *Client {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -203,45 +202,45 @@ func (l *Connection) Client() *Client {
 	return &d
 }
 
-// unknown reports whether the daemon may be there without having been heard: the
-// machine was not tried yet, or can be reached.
-func (l *Connection) unknown() bool {
+// isConnecting reports whether the daemon may be reachable although the connection has no
+// client yet: the host is connected, or no attempt has failed.
+func (l *Connection) isConnecting() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.client == nil && (l.host != nil || !l.failed)
+	return l.client == nil && (l.host != nil || !l.hasFailed)
 }
 
-// Trouble is why the hive is away; nil if it is not.
-func (l *Connection) Trouble() *operations.Error {
+// OfflineError returns why the hive is offline, or nil if it is not.
+func (l *Connection) OfflineError() *operations.Error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.client != nil && time.Since(l.seen) < offlineAfter {
+	if l.client != nil && time.Since(l.lastSeen) < offlineAfter {
 		return nil
 	}
 	if l.problem != nil {
 		return l.problem
 	}
-	return &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.Named(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive has not been heard yet"}
+	return &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.Named(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive has not connected yet"}
 }
 
-// View is what is known of the hive at a time.
+// View returns the state of the connection and the last snapshot.
 func (l *Connection) View(now time.Time) operations.HiveView {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	v := operations.HiveView{
 		Alias: l.hive.Alias, Hostname: l.hive.Hostname, Labels: l.hive.Labels, Link: operations.LinkConnecting,
-		SeenAt: l.seen, Snapshot: l.snapshot,
+		SeenAt: l.lastSeen, Snapshot: l.snapshot,
 	}
 	if l.problem != nil {
 		v.Problem = l.problem.Message
 	}
-	age := now.Sub(l.seen)
+	age := now.Sub(l.lastSeen)
 	switch {
 	case l.client != nil && age < l.pool.staleAfter:
 		v.Link = operations.LinkOnline
 	case l.client != nil && age < offlineAfter:
-		v.Link, v.Problem = operations.LinkStale, fmt.Sprintf("not heard for %s", age.Round(time.Second))
-	case l.client != nil || l.failed || !l.seen.IsZero():
+		v.Link, v.Problem = operations.LinkStale, fmt.Sprintf("last seen %s ago", age.Round(time.Second))
+	case l.client != nil || l.hasFailed || !l.lastSeen.IsZero():
 		v.Link = operations.LinkOffline
 	}
 	return v

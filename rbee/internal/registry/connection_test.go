@@ -9,74 +9,73 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr"
 )
 
-// TestLinkStates holds what a hive is called, by how long it has been silent.
+// TestLinkStates checks the state of the connection by the time since the last message.
 func TestLinkStates(t *testing.T) {
 	t.Parallel()
 	now, pool := time.Now(), NewPool(t.Context(), PoolOptions{})
-	away := &operations.Error{Code: operations.CodeUnreachable, Message: "no route"}
+	offline := &operations.Error{Code: operations.CodeUnreachable, Message: "no route"}
 	for _, c := range []struct {
-		name string
-		link *Connection
-		want operations.Link
-		say  string
+		name    string
+		link    *Connection
+		want    operations.Link
+		problem string
 	}{
-		{"not tried", &Connection{pool: pool}, operations.LinkConnecting, ""},
-		{"never reached", &Connection{pool: pool, failed: true, problem: away}, operations.LinkOffline, "no route"},
-		{"just heard", &Connection{pool: pool, client: &Client{}, seen: now}, operations.LinkOnline, ""},
-		{"heard", &Connection{pool: pool, client: &Client{}, seen: now.Add(-14 * time.Second)}, operations.LinkOnline, ""},
-		{"silent", &Connection{pool: pool, client: &Client{}, seen: now.Add(-16 * time.Second)}, operations.LinkStale, "not heard for 16s"},
-		{"silent for long", &Connection{pool: pool, client: &Client{}, seen: now.Add(-46 * time.Second)}, operations.LinkOffline, ""},
-		{"cut", &Connection{pool: pool, seen: now, problem: away}, operations.LinkOffline, "no route"},
+		{"not dialed", &Connection{pool: pool}, operations.LinkConnecting, ""},
+		{"never reached", &Connection{pool: pool, hasFailed: true, problem: offline}, operations.LinkOffline, "no route"},
+		{"just seen", &Connection{pool: pool, client: &Client{}, lastSeen: now}, operations.LinkOnline, ""},
+		{"before stale timeout", &Connection{pool: pool, client: &Client{}, lastSeen: now.Add(-14 * time.Second)}, operations.LinkOnline, ""},
+		{"after stale timeout", &Connection{pool: pool, client: &Client{}, lastSeen: now.Add(-16 * time.Second)}, operations.LinkStale, "last seen 16s ago"},
+		{"after offline timeout", &Connection{pool: pool, client: &Client{}, lastSeen: now.Add(-46 * time.Second)}, operations.LinkOffline, ""},
+		{"disconnected", &Connection{pool: pool, lastSeen: now, problem: offline}, operations.LinkOffline, "no route"},
 	} {
-		if v := c.link.View(now); v.Link != c.want || v.Problem != c.say {
-			t.Errorf("%s: %s, %q", c.name, v.Link, v.Problem)
+		if v := c.link.View(now); v.Link != c.want || v.Problem != c.problem {
+			t.Errorf("%s: View() has link %s, problem %q, want %s, %q", c.name, v.Link, v.Problem, c.want, c.problem)
 		}
 	}
 }
 
-type closing struct {
+type countingHost struct {
 	pkgmgr.Host
 	closed int
 }
 
-func (c *closing) Close() error { c.closed++; return nil }
+func (c *countingHost) Close() error { c.closed++; return nil }
 
-// TestSharedHost holds that a connection which is given up stays open for those who
-// are using it, and no longer.
+// TestSharedHost checks that the last user closes a connection after closeWhenUnused.
 func TestSharedHost(t *testing.T) {
 	t.Parallel()
-	c := &closing{}
+	c := &countingHost{}
 	h := &sharedHost{Host: c}
 	first, second := h.acquire(), h.acquire()
 	_ = first.Close()
 	_ = first.Close()
-	h.drop()
+	h.closeWhenUnused()
 	if c.closed != 0 {
-		t.Error("closed under somebody's hands")
+		t.Errorf("Close() was called %d times while the connection was in use, want 0", c.closed)
 	}
 	_ = second.Close()
 	if c.closed != 1 {
-		t.Errorf("closed %d times", c.closed)
+		t.Errorf("Close() was called %d times after the last user, want 1", c.closed)
 	}
-	c = &closing{}
+	c = &countingHost{}
 	h = &sharedHost{Host: c}
-	if h.drop(); c.closed != 1 {
-		t.Error("not closed, and nobody uses it")
+	if h.closeWhenUnused(); c.closed != 1 {
+		t.Errorf("Close() was called %d times without users, want 1", c.closed)
 	}
 }
 
-func TestReadSnapshot(t *testing.T) {
+func TestParseSnapshot(t *testing.T) {
 	t.Parallel()
-	s, err := readSnapshot(sse.Event{Data: []byte(`{"version":"1","workers":[{"id":"w"}],"models":[{"id":"m"}]}`)}, "gpu-1")
+	s, err := parseSnapshot(sse.Event{Data: []byte(`{"version":"1","workers":[{"id":"w"}],"models":[{"id":"m"}]}`)}, "gpu-1")
 	if err != nil || s.Workers[0].Hive != "gpu-1" || s.Models[0].Hive != "gpu-1" || s.Machine.Alias != "gpu-1" {
-		t.Errorf("%+v, %v", s, err)
+		t.Errorf("parseSnapshot() = %+v, %v, want workers, models and machine of gpu-1", s, err)
 	}
-	if s, err := readSnapshot(sse.Event{Comment: true, Data: []byte("still here")}, "a"); s != nil || err != nil {
-		t.Errorf("%+v, %v", s, err)
+	if s, err := parseSnapshot(sse.Event{Comment: true, Data: []byte("still here")}, "a"); s != nil || err != nil {
+		t.Errorf("parseSnapshot() of a comment = %+v, %v, want nil, nil", s, err)
 	}
-	if _, err := readSnapshot(sse.Event{Data: []byte("{")}, "a"); err == nil {
-		t.Error("half a snapshot was read")
+	if _, err := parseSnapshot(sse.Event{Data: []byte("{")}, "a"); err == nil {
+		t.Error("parseSnapshot() of truncated JSON = nil error, want an error")
 	}
 }
 
-var _ pkgmgr.Host = (*closing)(nil)
+var _ pkgmgr.Host = (*countingHost)(nil)

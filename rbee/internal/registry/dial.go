@@ -21,39 +21,39 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// idleHive is less than the time after which a hive closes a connection that nobody
-// uses: a request must not meet its end.
-const idleHive = 45 * time.Second
+// idleConnTimeout is shorter than the time after which a hive closes idle connections, so
+// that no request is sent on a connection that the hive is closing.
+const idleConnTimeout = 45 * time.Second
 
-// daemonScript tells how to talk to the hive daemon of a machine: lines that begin
-// with a mark, with rbee's directory and the token, and the daemon's record
-// between two more. What a shell's start-up files print stands before the first.
+// daemonScript prints rbee's directory, the daemon's token and the daemon's record. Each
+// part starts with a record separator (\036), so that the output of the shell's start-up
+// files is ignored.
 //
-// A record whose process is gone is told as none: whoever may listen on its port now
-// must not be sent the token. A process is the same if it has the same id and, where
-// there is a /proc (proc(5): field 22 of stat), the same start in the same boot.
+// The record is empty if the daemon's process has exited: another process may listen on
+// its port, and must not receive the token. A process is the same if it has the same id
+// and, where there is a /proc (proc(5), field 22 of stat), the same start time and boot id.
 //
 //go:embed daemon.sh
 var daemonScript string
 
-// Client is the client of a hive's daemon.
+// Client is a client of a hive's daemon.
 type Client struct {
 	Hive config.Hive
 	API  *client.Client
 
 	port   int
 	host   pkgmgr.Host
-	shared bool // its HTTP connections are others' too
+	shared bool // other clients use the same HTTP connections
 
-	timeout time.Duration // for one answer of the hive; 0 is the usual
+	timeout time.Duration // for one response of the hive; 0 selects the default
 }
 
-// openClient connects to a hive's machine and finds its daemon. Every error is an
+// openClient connects to a hive and finds its daemon. Every error is an
 // [*operations.Error] that names the hive.
 func openClient(ctx context.Context, h config.Hive, dial func(context.Context, config.Hive) (pkgmgr.Host, error)) (*Client, error) {
 	host, err := dial(ctx, h)
 	if err != nil {
-		return nil, Unreachable(h.Alias, err)
+		return nil, UnreachableError(h.Alias, err)
 	}
 	d, err := findDaemon(ctx, h, host)
 	if err != nil {
@@ -62,13 +62,13 @@ func openClient(ctx context.Context, h config.Hive, dial func(context.Context, c
 	return d, err
 }
 
-// findDaemon finds the daemon of a machine that is connected.
+// findDaemon finds the daemon of a connected hive.
 func findDaemon(ctx context.Context, h config.Hive, host pkgmgr.Host) (*Client, error) {
 	var out bytes.Buffer
 	if err := host.Script(ctx, daemonScript, &out, nil); err != nil {
-		return nil, Unreachable(h.Alias, fmt.Errorf("finding the hive daemon: %w", err))
+		return nil, UnreachableError(h.Alias, fmt.Errorf("cannot find the hive daemon: %w", err))
 	}
-	home, token, port, err := readDaemon(out.String())
+	home, token, port, err := parseDaemon(out.String())
 	if err != nil {
 		var e *operations.Error
 		if errors.As(err, &e) {
@@ -80,15 +80,15 @@ func findDaemon(ctx context.Context, h config.Hive, host pkgmgr.Host) (*Client, 
 	transport := &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			conn, err := host.Dial(ctx, "tcp", address)
-			if err != nil && forwardingRefused(err) {
-				conn, err = pipe(host, home+"/"+wire.Binary, port), nil
+			if err != nil && isForwardingProhibited(err) {
+				conn, err = dialCommand(host, home+"/"+wire.Binary, port), nil
 			}
 			if err != nil {
-				return nil, fmt.Errorf("the hive daemon's port %d: %w", port, err)
+				return nil, fmt.Errorf("cannot connect to port %d of the hive daemon: %w", port, err)
 			}
 			return conn, nil
 		},
-		DisableCompression: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: idleHive,
+		DisableCompression: true, MaxIdleConnsPerHost: 16, IdleConnTimeout: idleConnTimeout,
 	}
 	return &Client{
 		Hive: h, host: host, port: port,
@@ -96,63 +96,64 @@ func findDaemon(ctx context.Context, h config.Hive, host pkgmgr.Host) (*Client, 
 	}, nil
 }
 
-// Close ends the connection, or gives back a held one.
+// Close closes the connection, or releases a shared one.
 func (d *Client) Close() {
 	if !d.shared {
 		d.API.HTTP.CloseIdleConnections()
 	}
-	_ = d.host.Close() // nothing is lost by then
+	_ = d.host.Close() // nothing depends on the error
 }
 
-// WorkerURL returns the address below which the hive passes requests on to a worker.
+// WorkerURL returns the base URL below which the hive forwards requests to a worker.
 func (d *Client) WorkerURL(id string) string {
 	return d.API.URL + "/v1/workers/" + url.PathEscape(id) + "/proxy"
 }
 
-// forwardingRefused reports whether it is the SSH server that lets nobody through
-// to a port (AllowTcpForwarding no), and not the port that does not answer.
-func forwardingRefused(err error) bool {
+// isForwardingProhibited reports whether the SSH server does not allow port forwarding
+// (AllowTcpForwarding no), in contrast to a port that does not respond.
+func isForwardingProhibited(err error) bool {
 	return operations.ReasonOf(err) == operations.ReasonProhibited
 }
 
-// pipe is a connection to a port of the machine through a command there. It
-// costs a process on the machine and so is only the second choice.
-func pipe(host pkgmgr.Host, exe string, port int) net.Conn {
+// dialCommand connects to a port of the hive through `rbee hive connect`. It needs a
+// process on the hive for each connection, so it is used only where forwarding is
+// prohibited.
+func dialCommand(host pkgmgr.Host, exe string, port int) net.Conn {
 	near, far := net.Pipe()
 	ctx, cancel := context.WithCancel(context.Background())
 	go func() {
 		defer cancel()
-		// Why it ended shows to the one who reads: the connection is closed.
+		// The reader sees the closed connection, so the error is not needed.
 		_ = host.Run(ctx, []string{exe, "hive", "connect", strconv.Itoa(port)}, far, far, nil)
 		_ = far.Close()
 	}()
-	return &pipeConn{near, cancel}
+	return &commandConn{near, cancel}
 }
 
-// pipeConn ends the command when it is closed.
-type pipeConn struct {
+// commandConn stops the command when it is closed.
+type commandConn struct {
 	net.Conn
 	cancel context.CancelFunc
 }
 
-func (c *pipeConn) Close() error {
+func (c *commandConn) Close() error {
 	defer c.cancel()
 	return c.Conn.Close()
 }
 
-// readDaemon reads what daemonScript printed.
-func readDaemon(out string) (home string, token operations.Secret, port int, err error) {
+// parseDaemon parses the output of daemonScript.
+func parseDaemon(out string) (home string, token operations.Secret, port int, err error) {
 	fail := func(e *operations.Error) (string, operations.Secret, int, error) { return "", "", 0, e }
 	daemon := func(what string) (string, operations.Secret, int, error) {
 		return fail(&operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonDaemon, Message: what})
 	}
 	if strings.Contains(out, "\x1eabsent") {
-		return fail(&operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Message: "rbee is not installed there"})
+		return fail(&operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Message: "rbee is not installed on the hive"})
 	}
 	between := func(from, to string) (string, bool) {
 		_, after, found := strings.Cut(out, from)
-		text, _, ended := strings.Cut(after, to)
-		return strings.TrimSpace(text), found && ended
+		text, _, complete := strings.Cut(after, to)
+		return strings.TrimSpace(text), found && complete
 	}
 	home, ok1 := between("\x1ehome ", "\n")
 	secret, ok2 := between("\x1etoken ", "\n")
@@ -162,19 +163,19 @@ func readDaemon(out string) (home string, token operations.Secret, port int, err
 	}
 	switch {
 	case !ok1 || !ok2 || !ok3 || home == "":
-		return fail(&operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Message: "the machine's shell answered nothing that rbee understands"})
+		return fail(&operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Message: "unexpected output of the hive's shell"})
 	case text == "":
-		return daemon("the hive daemon does not run")
+		return daemon("the hive daemon is not running")
 	case json.Unmarshal([]byte(text), &record) != nil || record.Port < 1:
-		return daemon("the hive daemon's record cannot be read")
+		return daemon("cannot read the hive daemon's record")
 	case secret == "":
 		return daemon("the hive daemon's token is missing")
 	}
 	return home, operations.Secret(secret), record.Port, nil
 }
 
-// Unreachable words an error of the way to a hive.
-func Unreachable(alias string, err error) error {
+// UnreachableError returns err as an [*operations.Error] with code unreachable.
+func UnreachableError(alias string, err error) error {
 	var known *operations.Error
 	if errors.As(err, &known) {
 		return err
@@ -188,7 +189,7 @@ func Unreachable(alias string, err error) error {
 	return e
 }
 
-// Do has the hive do an operation. Events and errors name the hive.
+// Do runs an operation on the hive. Events and errors name the hive.
 func (d *Client) Do(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	report, err := d.API.Run(ctx, op, func(e operations.Event) {
 		if events == nil {
@@ -200,12 +201,12 @@ func (d *Client) Do(ctx context.Context, op operations.Operation, events operati
 		}
 		events(e)
 	})
-	return report, d.explain(err)
+	return report, d.withHive(err)
 }
 
-// explain names the hive in an error, and tells a daemon that is gone from a
-// machine that is.
-func (d *Client) explain(err error) error {
+// withHive adds the hive to an error, and distinguishes an unreachable daemon from an
+// unreachable hive.
+func (d *Client) withHive(err error) error {
 	var e *operations.Error
 	if !errors.As(err, &e) {
 		return err
@@ -213,10 +214,10 @@ func (d *Client) explain(err error) error {
 	named := *e
 	named.Hive = d.Hive.Alias
 	if named.Subject.Kind == "" || named.Subject.Kind == operations.SubjectQueen {
-		named.Subject = operations.SubjectHive.Named(d.Hive.Alias) // the client knows an address only
+		named.Subject = operations.SubjectHive.Named(d.Hive.Alias) // the client knows only the address
 	}
 	if named.Code == operations.CodeUnreachable && operations.ConnectionReason(named.Err) == operations.ReasonRefused {
-		named.Reason, named.Message = operations.ReasonDaemon, fmt.Sprintf("the hive daemon does not run: nothing answers on its port %d", d.port)
+		named.Reason, named.Message = operations.ReasonDaemon, fmt.Sprintf("the hive daemon is not running: port %d refused the connection", d.port)
 	}
 	return &named
 }

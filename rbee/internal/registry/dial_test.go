@@ -13,7 +13,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// TestDaemonScript holds that the token is told only while the daemon's own process lives.
+// TestDaemonScript checks that the script prints the record only while the daemon's own
+// process is running.
 func TestDaemonScript(t *testing.T) {
 	t.Parallel()
 	type record struct {
@@ -24,22 +25,22 @@ func TestDaemonScript(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ended := exec.Command("true")
-	if err := ended.Run(); err != nil {
+	exited := exec.Command("true")
+	if err := exited.Run(); err != nil {
 		t.Fatal(err)
 	}
-	gone, older, elsewhere := self, self, self
-	gone.PID, older.StartTime, elsewhere.BootID = ended.Process.Pid, self.StartTime+"1", "another boot"
+	exitedID, olderID, rebootedID := self, self, self
+	exitedID.PID, olderID.StartTime, rebootedID.BootID = exited.Process.Pid, self.StartTime+"1", "another boot"
 	for name, c := range map[string]struct {
 		record any
 		alive  bool
 	}{
-		"it lives": {record{self, 8600}, true}, "its process is gone": {record{gone, 8600}, false}, "no record": {nil, false},
-		"another process has its id": {record{older, 8600}, false}, "the machine was started anew": {record{elsewhere, 8600}, false},
-		"nonsense": {json.RawMessage(`"$(exit 3)"`), false}, "no process": {map[string]int{"port": 8600}, false},
+		"running": {record{self, 8600}, true}, "exited": {record{exitedID, 8600}, false}, "no record": {nil, false},
+		"process id reused": {record{olderID, 8600}, false}, "host rebooted": {record{rebootedID, 8600}, false},
+		"invalid record": {json.RawMessage(`"$(exit 3)"`), false}, "no process id": {map[string]int{"port": 8600}, false},
 	} {
-		if _, err := os.Stat("/proc/self/stat"); err != nil && (name == "another process has its id" || name == "the machine was started anew") {
-			continue // nothing else can be told there
+		if _, err := os.Stat("/proc/self/stat"); err != nil && (name == "process id reused" || name == "host rebooted") {
+			continue // without /proc only the process id is compared
 		}
 		home := t.TempDir()
 		for file, text := range map[string]string{"bin/rbee": "", "run/token": "abc\n"} {
@@ -60,16 +61,16 @@ func TestDaemonScript(t *testing.T) {
 		sh.Stdin, sh.Env = strings.NewReader(daemonScript), append(os.Environ(), "RBEE_HOME="+home)
 		out, err := sh.CombinedOutput()
 		if err != nil {
-			t.Fatalf("%s: %v: %s", name, err, out)
+			t.Fatalf("%s: running the script: %v: %s", name, err, out)
 		}
-		got, token, port, err := readDaemon(string(out))
+		got, token, port, err := parseDaemon(string(out))
 		if c.alive != (err == nil) || c.alive && (got != home || token != "abc" || port != 8600) {
-			t.Errorf("%s: %q, %q, %d, %v, of %q", name, got, string(token), port, err, out)
+			t.Errorf("%s: parseDaemon(%q) = %q, %q, %d, %v, want running: %t", name, out, got, string(token), port, err, c.alive)
 		}
 	}
 }
 
-func TestReadDaemon(t *testing.T) {
+func TestParseDaemon(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name, out string
@@ -78,37 +79,37 @@ func TestReadDaemon(t *testing.T) {
 		code      operations.Code
 		reason    operations.Reason
 	}{
-		{name: "whole", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {\n \"pid\": 1,\n \"port\": 8600\n}\n\x1eend\n", token: "abc", port: 8600},
+		{name: "complete", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {\n \"pid\": 1,\n \"port\": 8600\n}\n\x1eend\n", token: "abc", port: 8600},
 		{name: "after noise", out: "Welcome!\n\x1ehome /h\n\x1etoken abc\n\x1erecord {\"port\":1}\x1eend\n", token: "abc", port: 1},
 		{name: "no rbee", out: "\x1eabsent\n", code: operations.CodeNotFound, reason: operations.ReasonNotInstalled},
 		{name: "no daemon", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord \x1eend\n", code: operations.CodeUnreachable, reason: "daemon"},
 		{name: "no token", out: "\x1ehome /h\n\x1etoken \n\x1erecord {\"port\":1}\x1eend\n", code: operations.CodeUnreachable, reason: "daemon"},
-		{name: "half a record", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {\"po\x1eend\n", code: operations.CodeUnreachable, reason: "daemon"},
+		{name: "truncated record", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {\"po\x1eend\n", code: operations.CodeUnreachable, reason: "daemon"},
 		{name: "no port", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {}\x1eend\n", code: operations.CodeUnreachable, reason: "daemon"},
-		{name: "a shell that refuses", out: "This account is not available.\n", code: operations.CodeFailed, reason: operations.ReasonOtherProgram},
-		{name: "nothing", code: operations.CodeFailed, reason: operations.ReasonOtherProgram},
-		{name: "cut", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {\"port\":1}", code: operations.CodeFailed, reason: operations.ReasonOtherProgram},
+		{name: "login disabled", out: "This account is not available.\n", code: operations.CodeFailed, reason: operations.ReasonOtherProgram},
+		{name: "empty", code: operations.CodeFailed, reason: operations.ReasonOtherProgram},
+		{name: "no end mark", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {\"port\":1}", code: operations.CodeFailed, reason: operations.ReasonOtherProgram},
 	} {
-		home, token, port, err := readDaemon(c.out)
+		home, token, port, err := parseDaemon(c.out)
 		if (home == "/h") != (err == nil) || token != c.token || port != c.port || operations.CodeOf(err) != c.code {
-			t.Errorf("%s: %q, %d, %v", c.name, string(token), port, err)
+			t.Errorf("%s: parseDaemon() = %q, %q, %d, %v, want token %q, port %d, code %s", c.name, home, string(token), port, err, string(c.token), c.port, c.code)
 		}
-		if e, ok := err.(*operations.Error); ok && e.Reason != c.reason { //nolint:errorlint // it is made here
-			t.Errorf("%s: reason %q", c.name, e.Reason)
+		if e, ok := err.(*operations.Error); ok && e.Reason != c.reason { //nolint:errorlint // not wrapped
+			t.Errorf("%s: parseDaemon() error has reason %q, want %q", c.name, e.Reason, c.reason)
 		}
 		if err != nil && strings.Contains(err.Error(), "abc") {
-			t.Errorf("%s: the token is told: %v", c.name, err)
+			t.Errorf("%s: parseDaemon() error = %v, want no token in it", c.name, err)
 		}
 	}
 }
 
-func FuzzReadDaemon(f *testing.F) {
+func FuzzParseDaemon(f *testing.F) {
 	f.Add("\x1ehome /h\n\x1etoken abc\n\x1erecord {\"port\": 8600}\n\x1eend\n")
 	f.Add("\x1eabsent")
 	f.Fuzz(func(t *testing.T, out string) {
-		home, token, port, err := readDaemon(out)
+		home, token, port, err := parseDaemon(out)
 		if (err == nil) != (home != "" && token != "" && port > 0) {
-			t.Errorf("%q, %d, %v", string(token), port, err)
+			t.Errorf("parseDaemon(%q) = %q, %q, %d, %v, want all values or an error", out, home, string(token), port, err)
 		}
 	})
 }

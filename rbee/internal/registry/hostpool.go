@@ -14,52 +14,51 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// sharedHost is a connection that is held for everybody, and closed when it is given
-// up and the last one who uses it has done.
+// sharedHost is a connection with several users. After closeWhenUnused the last user
+// closes it.
 type sharedHost struct {
 	pkgmgr.Host
 
 	mu      sync.Mutex
 	users   int
-	dropped bool
+	closing bool
 }
 
-// acquire gives the connection to somebody, who closes what is given and not the
-// connection.
+// acquire returns the connection for one user. Closing it releases the user.
 func (h *sharedHost) acquire() pkgmgr.Host {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.users++
-	return &acquiredHost{Host: h.Host, from: h}
+	return &acquiredHost{Host: h.Host, shared: h}
 }
 
-// drop gives the connection up.
-func (h *sharedHost) drop() { h.release(func() { h.dropped = true }) }
+// closeWhenUnused closes the connection once it has no users.
+func (h *sharedHost) closeWhenUnused() { h.release(func() { h.closing = true }) }
 
 func (h *sharedHost) release(change func()) {
 	h.mu.Lock()
 	change()
-	last := h.dropped && h.users == 0
+	last := h.closing && h.users == 0
 	h.mu.Unlock()
 	if last {
-		_ = h.Host.Close() // nothing is lost by then
+		_ = h.Host.Close() // nothing depends on the error
 	}
 }
 
-// acquiredHost is a held connection in somebody's hands.
+// acquiredHost is the connection of one user of a sharedHost.
 type acquiredHost struct {
 	pkgmgr.Host
-	from *sharedHost
-	once sync.Once
+	shared *sharedHost
+	once   sync.Once
 }
 
 // Close implements [pkgmgr.Host].
 func (l *acquiredHost) Close() error {
-	l.once.Do(func() { l.from.release(func() { l.from.users-- }) })
+	l.once.Do(func() { l.shared.release(func() { l.shared.users-- }) })
 	return nil
 }
 
-// daemonHost is a lent connection to a machine whose daemon answers.
+// daemonHost is an acquired connection to a hive whose daemon responds.
 type daemonHost struct {
 	pkgmgr.Host
 	client *client.Client
@@ -67,8 +66,8 @@ type daemonHost struct {
 
 var _ pkgmgr.StateReader = (*daemonHost)(nil)
 
-// maxState bounds what a daemon tells of its machine, in bytes.
-const maxState = 64 << 20
+// maxStateSize limits the state that a daemon reports, in bytes.
+const maxStateSize = 64 << 20
 
 // ReadState implements [pkgmgr.StateReader].
 func (h *daemonHost) ReadState(ctx context.Context, o pkgmgr.ReadOptions) (*wire.State, error) {
@@ -90,8 +89,8 @@ func (h *daemonHost) ReadState(ctx context.Context, o pkgmgr.ReadOptions) (*wire
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the hive answers %s", resp.Status)
+		return nil, fmt.Errorf("the hive returned %s", resp.Status)
 	}
 	s := new(wire.State)
-	return s, json.NewDecoder(io.LimitReader(resp.Body, maxState)).Decode(s)
+	return s, json.NewDecoder(io.LimitReader(resp.Body, maxStateSize)).Decode(s)
 }

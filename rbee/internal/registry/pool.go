@@ -20,39 +20,39 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
-// Times of a pool.
+// Timeouts and intervals of a pool.
 const (
-	staleAfter     = 15 * time.Second // of silence
-	offlineAfter   = 45 * time.Second
-	configInterval = 2 * time.Second  // between two checks whether the config changed
-	settleTimeout  = 10 * time.Second // for a queen that was just started to hear its hives
+	staleAfter     = 15 * time.Second // time without data from a hive
+	offlineAfter   = 45 * time.Second // time without data from a hive
+	configInterval = 2 * time.Second  // time between two checks for a changed config
+	readyTimeout   = 10 * time.Second // for the first snapshots of all hives, and for one snapshot
 )
 
 // PoolOptions configure a [Pool].
 type PoolOptions struct {
-	// Config is the path of the config. The pool reads it again when it changes.
+	// Config is the path of the config. The pool reloads it when it changes.
 	Config string
 
 	// Hives reads the config.
 	Hives func() ([]config.Hive, error)
 
-	// Dial connects to the machine of a hive.
+	// Dial connects to a hive over SSH.
 	Dial func(context.Context, config.Hive) (pkgmgr.Host, error)
 
 	// OnReport is called with the workers that a hive reports.
 	OnReport func(alias string, workers []operations.WorkerProcess)
 
-	// Timeout is for one answer of a hive; 0 is 10 seconds.
+	// Timeout limits the wait for one response of a hive; 0 means 10 seconds.
 	Timeout time.Duration
 
-	// StaleAfter is how long a hive may be silent until it is stale; 0 is 15 seconds.
+	// StaleAfter is the time without data after which a hive is stale; 0 means 15 seconds.
 	StaleAfter time.Duration
 
 	Log *slog.Logger
 }
 
-// Pool is a [Connector] that holds one connection to each hive of the config, and what
-// the hives say of themselves.
+// Pool is a [Connector] that keeps one connection to each hive of the config open, and
+// stores the snapshots that the hives send.
 type Pool struct {
 	config     string
 	hives      func() ([]config.Hive, error)
@@ -62,23 +62,23 @@ type Pool struct {
 	staleAfter time.Duration
 	log        *slog.Logger
 	since      time.Time
-	background context.Context // of refreshes, which are for all who wait
+	background context.Context // for refreshes, which callers share
 
 	mu          sync.Mutex
 	connections map[string]*Connection // by alias
-	sorted      []*Connection          // the same, never changed in place
-	read        bool                   // the config was read, or could not be
-	problem     string                 // of the config
-	changed     chan struct{}          // closed when something changes, and made anew
+	sorted      []*Connection          // the same, by alias; never modified in place
+	configRead  bool                   // an attempt to read the config has ended
+	problem     string                 // error of the config
+	changed     chan struct{}          // closed and replaced at each change
 
-	rounds     singleflight.Group // of asking all hives how they are
-	roundAt    time.Time          // when the last one began
-	refreshing int                // who waits for one
+	refreshGroup singleflight.Group // refreshes of all hives
+	lastRefresh  time.Time          // start time
+	refreshing   int                // callers that wait for a refresh
 }
 
 var _ Connector = (*Pool)(nil)
 
-// NewPool returns a pool without connections: [Pool.Run] opens them. Refreshes end
+// NewPool returns a pool without connections. [Pool.Run] opens them. Refreshes end
 // when background ends.
 func NewPool(background context.Context, o PoolOptions) *Pool {
 	return &Pool{
@@ -88,17 +88,17 @@ func NewPool(background context.Context, o PoolOptions) *Pool {
 	}
 }
 
-// Since returns when the pool was made.
+// Since returns the time when the pool was created.
 func (r *Pool) Since() time.Time { return r.since }
 
-// Problem returns why the config cannot be read; empty if it can.
+// Problem returns the error of reading the config, or "".
 func (r *Pool) Problem() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.problem
 }
 
-// Host implements [Connector]: it shares the connection that is held, if there is one.
+// Host implements [Connector]. It uses the pool's connection if there is one.
 func (r *Pool) Host(ctx context.Context, h config.Hive) (pkgmgr.Host, error) {
 	if l := r.Find(h); l != nil {
 		if host := l.acquireHost(); host != nil {
@@ -108,7 +108,7 @@ func (r *Pool) Host(ctx context.Context, h config.Hive) (pkgmgr.Host, error) {
 	return r.dial(ctx, h)
 }
 
-// Client implements [Connector]: it shares the client that is held, if there is one.
+// Client implements [Connector]. It uses the pool's connection if there is one.
 func (r *Pool) Client(ctx context.Context, h config.Hive) (*Client, error) {
 	if l := r.Find(h); l != nil {
 		if d := l.Client(); d != nil {
@@ -118,25 +118,25 @@ func (r *Pool) Client(ctx context.Context, h config.Hive) (*Client, error) {
 	return openClient(ctx, h, r.Host)
 }
 
-// Snapshot implements [Connector]: it is what a hive says of itself now, or what it
-// said last.
+// Snapshot implements [Connector]. It returns the last snapshot of a hive of the pool. It
+// dials a hive that is not in the pool or still connecting.
 func (r *Pool) Snapshot(ctx context.Context, h config.Hive) Snapshot {
-	if l := r.Find(h); l != nil && !l.unknown() {
-		return l.heldSnapshot()
+	if l := r.Find(h); l != nil && !l.isConnecting() {
+		return l.currentSnapshot()
 	}
-	return dialSnapshot(ctx, r, h)
+	return fetchSnapshot(ctx, r, h)
 }
 
-// Refresh implements [Connector]. It asks those anew whose words were held: they may be
-// half a second old, and somebody may have done something since. One that does not answer
-// in time counts as away.
+// Refresh implements [Connector]. It requests the snapshots again that came from the pool:
+// they may be half a second old and miss recent changes. A hive that does not respond in
+// time counts as unreachable.
 func (r *Pool) Refresh(ctx context.Context, list []Snapshot) {
 	p := pool.New().WithMaxGoroutines(MaxParallel)
 	for i := range list {
 		s := &list[i]
 		if s.Client != nil && s.Client.shared {
 			p.Go(func() {
-				if s.Reported, s.Err = s.Client.Snapshot(ctx); s.Err == nil {
+				if s.Report, s.Err = s.Client.Snapshot(ctx); s.Err == nil {
 					s.Link = operations.LinkOnline
 				}
 			})
@@ -153,17 +153,17 @@ func (r *Pool) LastReport(h config.Hive) *operations.HiveSnapshot {
 	return nil
 }
 
-// Run holds the connections until ctx ends, and follows the config.
+// Run keeps the connections open until ctx is done, and applies changes of the config.
 func (r *Pool) Run(ctx context.Context) {
-	var links sync.WaitGroup
-	defer links.Wait()
+	var running sync.WaitGroup
+	defer running.Wait()
 	tick := time.NewTicker(configInterval)
 	defer tick.Stop()
-	var before fileMark
+	var applied fileVersion
 	for {
-		if now, err := r.mark(); err != nil || now != before || before == (fileMark{}) {
-			before = now
-			r.follow(ctx, &links)
+		if now, err := r.statConfig(); err != nil || now != applied || applied == (fileVersion{}) {
+			applied = now
+			r.applyConfig(ctx, &running)
 		}
 		select {
 		case <-tick.C:
@@ -173,48 +173,48 @@ func (r *Pool) Run(ctx context.Context) {
 	}
 }
 
-// fileMark tells a file's content from another.
-type fileMark struct {
+// fileVersion identifies the content of a file.
+type fileVersion struct {
 	size int64
 	at   time.Time
 }
 
-func (r *Pool) mark() (fileMark, error) {
+func (r *Pool) statConfig() (fileVersion, error) {
 	info, err := os.Stat(r.config)
 	if err != nil {
-		return fileMark{}, err
+		return fileVersion{}, err
 	}
-	return fileMark{info.Size(), info.ModTime()}, nil
+	return fileVersion{info.Size(), info.ModTime()}, nil
 }
 
-// follow makes the links those of the config. A config that cannot be read changes
-// nothing.
-func (r *Pool) follow(ctx context.Context, running *sync.WaitGroup) {
+// applyConfig opens and closes connections to match the config. If the config cannot be
+// read, it changes nothing.
+func (r *Pool) applyConfig(ctx context.Context, running *sync.WaitGroup) {
 	hives, err := r.hives()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.read = true
+	r.configRead = true
 	if err != nil {
 		if r.problem != err.Error() {
-			r.log.Warn("the config cannot be read, and what it said before goes on", "error", err)
+			r.log.Warn("cannot read config, keeping previous one", "error", err)
 		}
 		r.problem = err.Error()
-		r.wake()
+		r.notifyLocked()
 		return
 	}
 	r.problem = ""
-	wanted := map[string]config.Hive{}
+	hivesByAlias := map[string]config.Hive{}
 	for _, h := range hives {
-		wanted[h.Alias] = h
+		hivesByAlias[h.Alias] = h
 	}
 	for alias, l := range r.connections {
-		if h, ok := wanted[alias]; ok && reflect.DeepEqual(h, l.hive) {
+		if h, ok := hivesByAlias[alias]; ok && reflect.DeepEqual(h, l.hive) {
 			continue
 		}
 		l.stop()
 		delete(r.connections, alias)
 	}
-	for alias, h := range wanted {
+	for alias, h := range hivesByAlias {
 		if r.connections[alias] != nil {
 			continue
 		}
@@ -228,38 +228,39 @@ func (r *Pool) follow(ctx context.Context, running *sync.WaitGroup) {
 	for _, alias := range slices.Sorted(maps.Keys(r.connections)) {
 		r.sorted = append(r.sorted, r.connections[alias])
 	}
-	r.wake()
+	r.notifyLocked()
 }
 
-// wake wakes those who wait for a change. The caller holds r.mu.
-func (r *Pool) wake() {
+// notifyLocked wakes the goroutines that wait for a change. The caller holds r.mu.
+func (r *Pool) notifyLocked() {
 	close(r.changed)
 	r.changed = make(chan struct{})
 }
 
-// Notify reports a change to those who wait for one.
+// Notify wakes the goroutines that wait for a change.
 func (r *Pool) Notify() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.wake()
+	r.notifyLocked()
 }
 
-// Changed is closed at the next change.
+// Changed returns a channel that is closed at the next change.
 func (r *Pool) Changed() <-chan struct{} {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.changed
 }
 
-// Connections are the links, sorted by alias. The slice must not be changed.
+// Connections returns the connections sorted by alias. The caller must not modify the
+// slice.
 func (r *Pool) Connections() []*Connection {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.sorted
 }
 
-// Find is the link to a machine, if there is one; by its alias or, for a hive of
-// another config, by its address.
+// Find returns the connection to a hive, or nil. The alias and the SSH settings must match,
+// because h may come from another config.
 func (r *Pool) Find(h config.Hive) *Connection {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -273,23 +274,24 @@ func sameMachine(a, b config.Hive) bool {
 	return a.Hostname == b.Hostname && a.SSHUser == b.SSHUser && a.SSHPort == b.SSHPort && a.SSHKey == b.SSHKey
 }
 
-// Settle waits a little for hives that were not heard yet.
-func (r *Pool) Settle(ctx context.Context) {
-	if time.Since(r.since) > settleTimeout {
+// WaitReady waits until [Pool.Run] has tried to reach every hive. It returns immediately
+// once the pool is older than readyTimeout.
+func (r *Pool) WaitReady(ctx context.Context) {
+	if time.Since(r.since) > readyTimeout {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	_ = r.settled(ctx) // those who are heard by then count
+	_ = r.waitAllTried(ctx) // after the timeout the caller works with the known hives
 }
 
-// AwaitReady waits until the pool has heard of a worker that is ready.
-func (r *Pool) AwaitReady(ctx context.Context, h config.Hive, w operations.WorkerProcess) error {
+// WaitWorkerReady waits until a snapshot of the pool has the worker as ready.
+func (r *Pool) WaitWorkerReady(ctx context.Context, h config.Hive, w operations.WorkerProcess) error {
 	l := r.Find(h)
 	if l == nil {
-		return nil // a hive of another config
+		return nil // the hive belongs to another config
 	}
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	for {
 		next := r.Changed()
@@ -301,23 +303,23 @@ func (r *Pool) AwaitReady(ctx context.Context, h config.Hive, w operations.Worke
 		select {
 		case <-next:
 		case <-ctx.Done():
-			return fmt.Errorf("worker %s was ready, and its hive does not tell of it", w.ID)
+			return fmt.Errorf("worker %s became ready, but its hive does not report it", w.ID)
 		}
 	}
 }
 
-// settled waits until every hive was heard or could not be reached, or ctx ends: a
-// queen that has just been started knows of nobody yet.
-func (r *Pool) settled(ctx context.Context) error {
+// waitAllTried waits until each hive has sent a snapshot or could not be reached, or ctx
+// is done.
+func (r *Pool) waitAllTried(ctx context.Context) error {
 	for {
 		r.mu.Lock()
 		next, waiting := r.changed, ""
-		if !r.read {
+		if !r.configRead {
 			waiting = "the config"
 		}
 		r.mu.Unlock()
 		for _, l := range r.Connections() {
-			if !l.tried() {
+			if !l.hasResult() {
 				waiting = l.hive.Alias
 			}
 		}

@@ -7,19 +7,19 @@ import (
 	"github.com/sourcegraph/conc/pool"
 )
 
-// refreshInterval is the least time between two rounds of asking all hives how they are.
+// refreshInterval is the minimum time between two refreshes of all hives.
 const refreshInterval = time.Second
 
-// RefreshAll waits until all hives were asked anew: what they told may be half a second
-// old, and somebody may have done something since. However many wait, it is done once
-// a second at most.
+// RefreshAll requests the snapshots of all hives and waits for them. The stored snapshots
+// may be half a second old and miss recent changes. Concurrent callers share a refresh,
+// and there is at most one per refreshInterval.
 func (r *Pool) RefreshAll(ctx context.Context) error {
 	r.mu.Lock()
 	r.refreshing++
 	r.mu.Unlock()
 	defer func() { r.mu.Lock(); r.refreshing--; r.mu.Unlock() }()
-	done := r.rounds.DoChan("", func() (any, error) {
-		r.runRound()
+	done := r.refreshGroup.DoChan("", func() (any, error) {
+		r.refreshHives()
 		return nil, nil
 	})
 	select {
@@ -30,37 +30,37 @@ func (r *Pool) RefreshAll(ctx context.Context) error {
 	}
 }
 
-// Refreshing returns the number of callers that [Pool.RefreshAll] has not returned to.
+// Refreshing returns the number of callers that wait in [Pool.RefreshAll].
 func (r *Pool) Refreshing() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.refreshing
 }
 
-// runRound waits until a round is due and asks all hives.
-func (r *Pool) runRound() {
+// refreshHives waits for the refresh interval and requests all snapshots.
+func (r *Pool) refreshHives() {
 	r.mu.Lock()
-	after := refreshInterval - time.Since(r.roundAt)
+	after := refreshInterval - time.Since(r.lastRefresh)
 	r.mu.Unlock()
 	select {
 	case <-time.After(after):
 	case <-r.background.Done():
 	}
 	r.mu.Lock()
-	r.roundAt = time.Now()
+	r.lastRefresh = time.Now()
 	r.mu.Unlock()
-	r.rounds.Forget("") // who comes from now on waits for the next one
-	ctx, cancel := context.WithTimeout(r.background, settleTimeout)
+	r.refreshGroup.Forget("") // later callers wait for the next refresh
+	ctx, cancel := context.WithTimeout(r.background, readyTimeout)
 	defer cancel()
 	p := pool.New().WithMaxGoroutines(MaxParallel)
 	for _, l := range r.Connections() {
-		p.Go(func() { l.ask(ctx) })
+		p.Go(func() { l.refresh(ctx) })
 	}
 	p.Wait()
 }
 
-// ask asks the hive how it is. Of two answers the one counts that the hive gave later.
-func (l *Connection) ask(ctx context.Context) {
+// refresh requests a snapshot of the hive. It keeps the newer of two snapshots.
+func (l *Connection) refresh(ctx context.Context) {
 	d := l.Client()
 	if d == nil {
 		return
@@ -68,7 +68,7 @@ func (l *Connection) ask(ctx context.Context) {
 	defer d.Close()
 	s, err := d.Snapshot(ctx)
 	if err != nil {
-		return // the one who listens to it notices
+		return // watchDaemon handles the error
 	}
 	l.mu.Lock()
 	newer := l.snapshot == nil || s.Time.After(l.snapshot.Time)

@@ -1,12 +1,11 @@
 // Package registry connects operations to hives.
 //
-// A hive's daemon is reached through the SSH connection to its machine: one
-// command reads its port and its token, and then HTTP goes to that port on the
-// machine's own loopback (dial.go).
+// The daemon of a hive is reached through SSH: a script reads the daemon's port and token,
+// then HTTP is forwarded to that port on the loopback interface of the hive (dial.go).
 //
-// A [Dialer] opens a connection for each operation, as the CLI does. A [Pool] holds one
-// connection to each hive of the config open, as a queen does, and knows the last
-// snapshot of each. Both are a [Connector].
+// A [Dialer] opens a connection for each operation, as the CLI does. A [Pool] keeps one
+// connection to each hive of the config open, as a queen does, and stores the last
+// snapshot of each hive. Both implement [Connector].
 package registry
 
 import (
@@ -22,12 +21,12 @@ import (
 	"github.com/rbee-keeper/rbee/sshx"
 )
 
-// MaxParallel is how many hives are asked at once.
+// MaxParallel is the maximum number of hives that are contacted at once.
 const MaxParallel = 64
 
 // Connector connects to hives.
 type Connector interface {
-	// Host connects to the machine of a hive. The caller closes the connection.
+	// Host connects to a hive over SSH. The caller closes the connection.
 	Host(ctx context.Context, h config.Hive) (pkgmgr.Host, error)
 
 	// Client connects to the daemon of a hive. The caller closes the client. Every
@@ -38,12 +37,12 @@ type Connector interface {
 	// that the caller closes.
 	Snapshot(ctx context.Context, h config.Hive) Snapshot
 
-	// Refresh requests those snapshots again that are not current. One that does not
+	// Refresh requests the snapshots again that are not current. A snapshot that does not
 	// arrive in time is replaced with an error.
 	Refresh(ctx context.Context, list []Snapshot)
 
-	// LastReport returns the last snapshot of a hive, also of an offline one; nil if
-	// there is none.
+	// LastReport returns the last snapshot of a hive, even if the hive is offline; nil
+	// without one.
 	LastReport(h config.Hive) *operations.HiveSnapshot
 }
 
@@ -55,13 +54,13 @@ type DialOptions struct {
 	// Prompter asks for passwords and unknown host keys; nil never asks.
 	Prompter sshx.Prompter
 
-	// AcceptNewHostKeys accepts the key of a host that is not known yet.
+	// AcceptNewHostKeys accepts the keys of unknown hosts.
 	AcceptNewHostKeys bool
 
-	// SSHConfig is an ssh_config file in place of the user's; empty for that.
+	// SSHConfig is the path of an ssh_config file that replaces the user's; may be empty.
 	SSHConfig string
 
-	// Timeout bounds each connection's making; 0 is as sshx has it.
+	// Timeout limits dialing; 0 selects the default of sshx.
 	Timeout time.Duration
 }
 
@@ -71,7 +70,7 @@ type Dialer struct{ ssh *sshx.Dialer }
 
 var _ Connector = (*Dialer)(nil)
 
-// NewDialer returns a dialer. It opens nothing yet.
+// NewDialer returns a dialer. It opens no connection yet.
 func NewDialer(o DialOptions) *Dialer {
 	d := &sshx.Dialer{
 		Home: o.Home, AcceptNewHostKeys: o.AcceptNewHostKeys, Prompter: o.Prompter, Timeout: o.Timeout,
@@ -82,7 +81,7 @@ func NewDialer(o DialOptions) *Dialer {
 	return &Dialer{d}
 }
 
-// Close ends the connections that operations share, such as those to jump hosts.
+// Close closes the connections that operations share, such as those to jump hosts.
 func (d *Dialer) Close() error { return d.ssh.Close() }
 
 // SSHHosts returns the aliases in the user's ssh_config that match a pattern.
@@ -103,13 +102,13 @@ func (d *Dialer) Client(ctx context.Context, h config.Hive) (*Client, error) {
 
 // Snapshot implements [Connector].
 func (d *Dialer) Snapshot(ctx context.Context, h config.Hive) Snapshot {
-	return dialSnapshot(ctx, d, h)
+	return fetchSnapshot(ctx, d, h)
 }
 
-// Refresh implements [Connector]: all snapshots are current.
+// Refresh implements [Connector]. It does nothing: all snapshots are current.
 func (d *Dialer) Refresh(context.Context, []Snapshot) {}
 
-// LastReport implements [Connector]: an operation knows nothing of earlier ones.
+// LastReport implements [Connector]. It returns nil: a Dialer stores no snapshots.
 func (d *Dialer) LastReport(config.Hive) *operations.HiveSnapshot { return nil }
 
 // Snapshots returns the snapshots of hives, in their order. The caller passes them to
@@ -133,8 +132,8 @@ func CloseAll(list []Snapshot) {
 	}
 }
 
-// AsError gives every error a code.
-func AsError(err error) error {
+// OperationError returns err as an [*operations.Error], with a code and a reason.
+func OperationError(err error) error {
 	var e *operations.Error
 	if errors.As(err, &e) {
 		return err

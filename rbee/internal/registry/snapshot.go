@@ -15,17 +15,17 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
-// Snapshot is what one hive reports, with a client of its daemon, or why there is none.
+// Snapshot is the last report of a hive with a client of its daemon, or an error.
 type Snapshot struct {
-	Hive     config.Hive
-	Link     operations.Link
-	Client   *Client                  // nil if Err is set
-	Reported *operations.HiveSnapshot // likewise
-	Err      error
+	Hive   config.Hive
+	Link   operations.Link
+	Client *Client                  // nil if Err is not nil
+	Report *operations.HiveSnapshot // nil if Err is not nil
+	Err    error
 }
 
-// dialSnapshot is what a hive says of itself now.
-func dialSnapshot(ctx context.Context, c Connector, h config.Hive) Snapshot {
+// fetchSnapshot connects to a hive and requests its snapshot.
+func fetchSnapshot(ctx context.Context, c Connector, h config.Hive) Snapshot {
 	d, err := c.Client(ctx, h)
 	if err != nil {
 		return Snapshot{Hive: h, Link: operations.LinkOffline, Err: err}
@@ -35,97 +35,97 @@ func dialSnapshot(ctx context.Context, c Connector, h config.Hive) Snapshot {
 		d.Close()
 		return Snapshot{Hive: h, Link: operations.LinkOffline, Err: err}
 	}
-	return Snapshot{Hive: h, Link: operations.LinkOnline, Client: d, Reported: s}
+	return Snapshot{Hive: h, Link: operations.LinkOnline, Client: d, Report: s}
 }
 
-// heldSnapshot is what the hive said last, if it is there.
-func (l *Connection) heldSnapshot() Snapshot {
-	if e := l.Trouble(); e != nil {
+// currentSnapshot returns the last snapshot of the hive, or an error if it is offline.
+func (l *Connection) currentSnapshot() Snapshot {
+	if e := l.OfflineError(); e != nil {
 		return Snapshot{Hive: l.hive, Link: operations.LinkOffline, Err: e}
 	}
 	v := l.View(time.Now())
 	if v.Snapshot != nil {
 		if d := l.Client(); d != nil {
-			return Snapshot{Hive: l.hive, Link: v.Link, Client: d, Reported: v.Snapshot}
+			return Snapshot{Hive: l.hive, Link: v.Link, Client: d, Report: v.Snapshot}
 		}
 	}
-	return Snapshot{Hive: l.hive, Link: operations.LinkOffline, Err: &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonLost, Subject: operations.SubjectHive.Named(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive went away just now"}}
+	return Snapshot{Hive: l.hive, Link: operations.LinkOffline, Err: &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonLost, Subject: operations.SubjectHive.Named(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive disconnected"}}
 }
 
-// Snapshot asks the hive once.
+// Snapshot requests a snapshot of the hive.
 func (d *Client) Snapshot(ctx context.Context) (*operations.HiveSnapshot, error) {
-	limit := cmp.Or(d.timeout, settleTimeout)
+	limit := cmp.Or(d.timeout, readyTimeout)
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", limit))
 	defer cancel()
-	return d.Await(ctx, func(*operations.HiveSnapshot) bool { return true })
+	return d.WaitSnapshot(ctx, func(*operations.HiveSnapshot) bool { return true })
 }
 
-// Await listens to the hive until what it says is as wanted, for as long as it says
-// something.
-func (d *Client) Await(ctx context.Context, wanted func(*operations.HiveSnapshot) bool) (*operations.HiveSnapshot, error) {
+// WaitSnapshot returns the first snapshot of the hive that satisfies cond. It waits as
+// long as the hive keeps sending data.
+func (d *Client) WaitSnapshot(ctx context.Context, cond func(*operations.HiveSnapshot) bool) (*operations.HiveSnapshot, error) {
 	var last *operations.HiveSnapshot
-	if err := d.follow(ctx, "asking the hive", func(s *operations.HiveSnapshot) bool {
+	if err := d.watchSnapshots(ctx, "cannot read the state of the hive", func(s *operations.HiveSnapshot) bool {
 		last = s
-		return s != nil && wanted(s)
+		return s != nil && cond(s)
 	}); err != nil {
 		return nil, err
 	}
 	return last, nil
 }
 
-// follow calls take with each snapshot that the hive sends, and with nil for each sign
-// of life in between, until take returns true or the hive is silent for [offlineAfter].
-// doing names in errors what the caller does.
-func (d *Client) follow(ctx context.Context, doing string, take func(*operations.HiveSnapshot) bool) error {
+// watchSnapshots calls handle with each snapshot that the hive sends, and with nil for
+// each keep-alive comment, until handle returns true or the hive is silent for
+// [offlineAfter]. Errors start with message.
+func (d *Client) watchSnapshots(ctx context.Context, message string, handle func(*operations.HiveSnapshot) bool) error {
 	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil) // the stream would go on
-	silent := time.AfterFunc(offlineAfter, func() { cancel(fmt.Errorf("not a word for %s", offlineAfter)) })
+	defer cancel(nil) // ends the stream
+	silent := time.AfterFunc(offlineAfter, func() { cancel(fmt.Errorf("no data for %s", offlineAfter)) })
 	defer silent.Stop()
 	fail := func(err error) error {
 		switch cause := context.Cause(ctx); {
 		case errors.Is(cause, context.Canceled):
-			return AsError(cause)
+			return OperationError(cause)
 		case cause != nil:
 			err = cause
 		case errors.Is(err, io.EOF):
-			err = errors.New("it hung up")
+			err = errors.New("the hive closed the stream")
 		}
-		return d.explain(&operations.Error{Code: operations.CodeUnreachable, Reason: silentReason(err), Message: doing + ": " + err.Error(), Err: err})
+		return d.withHive(&operations.Error{Code: operations.CodeUnreachable, Reason: watchFailureReason(err), Message: message + ": " + err.Error(), Err: err})
 	}
-	resp, err := d.watch(ctx)
+	resp, err := d.openWatch(ctx)
 	if err != nil {
 		return fail(err)
 	}
 	defer resp.Body.Close()
-	events := sse.NewReader(resp.Body, maxSnapshot)
+	events := sse.NewReader(resp.Body, maxSnapshotSize)
 	for {
 		e, err := events.Next()
 		if err != nil {
 			return fail(err)
 		}
 		silent.Reset(offlineAfter)
-		s, err := readSnapshot(e, d.Hive.Alias)
-		if err != nil || take(s) {
+		s, err := parseSnapshot(e, d.Hive.Alias)
+		if err != nil || handle(s) {
 			return err
 		}
 	}
 }
 
-// errOldHive is a daemon of an rbee that does not tell of itself.
-var errOldHive = &operations.Error{
-	Code: operations.CodeUnreachable, Reason: operations.ReasonOtherVersion, Message: "the daemon runs another rbee; `rbee sync` brings it this one",
+// errDaemonVersion is the error of a daemon whose rbee cannot send snapshots.
+var errDaemonVersion = &operations.Error{
+	Code: operations.CodeUnreachable, Reason: operations.ReasonOtherVersion, Message: "the daemon runs another version of rbee: run `rbee sync` to update it",
 }
 
-// silentReason returns the reason of a daemon that sends nothing of itself.
-func silentReason(err error) operations.Reason {
-	if errors.Is(err, errOldHive) {
+// watchFailureReason returns the reason of a failed watch.
+func watchFailureReason(err error) operations.Reason {
+	if errors.Is(err, errDaemonVersion) {
 		return operations.ReasonOtherVersion
 	}
 	return operations.ReasonDaemon
 }
 
-// watch begins to listen to the hive.
-func (d *Client) watch(ctx context.Context) (*http.Response, error) {
+// openWatch opens the stream of snapshots.
+func (d *Client) openWatch(ctx context.Context) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, d.API.URL+operations.WatchPath, http.NoBody)
 	if err != nil {
 		return nil, err
@@ -137,22 +137,22 @@ func (d *Client) watch(ctx context.Context) (*http.Response, error) {
 		return nil, err
 	case resp.StatusCode == http.StatusNotFound:
 		_ = resp.Body.Close()
-		return nil, errOldHive
+		return nil, errDaemonVersion
 	case resp.StatusCode != http.StatusOK:
 		_ = resp.Body.Close()
-		return nil, fmt.Errorf("it answers %s", resp.Status)
+		return nil, fmt.Errorf("the hive returned %s", resp.Status)
 	}
 	return resp, nil
 }
 
-// readSnapshot reads an event of the stream; nil for one that says nothing.
-func readSnapshot(e sse.Event, alias string) (*operations.HiveSnapshot, error) {
+// parseSnapshot parses an event of the stream. It returns nil for a comment.
+func parseSnapshot(e sse.Event, alias string) (*operations.HiveSnapshot, error) {
 	if e.Comment {
 		return nil, nil
 	}
 	s := new(operations.HiveSnapshot)
 	if err := json.Unmarshal(e.Data, s); err != nil {
-		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "what the hive says cannot be read: " + err.Error(), Err: err}
+		return nil, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOtherProgram, Subject: operations.SubjectHive.Named(alias), Hive: alias, Message: "cannot read the hive's snapshot: " + err.Error(), Err: err}
 	}
 	s.Machine.Alias = alias
 	for i := range s.Workers {

@@ -7,7 +7,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// MinIdle is how long a worker is idle before its room may be taken for another.
+// MinIdle is the minimum idle time of a worker that may be evicted to free memory.
 const MinIdle = 5 * time.Second
 
 // Victim is a worker that may be evicted.
@@ -27,10 +27,10 @@ type Victim struct {
 // idle returns how long a worker has been idle.
 func Victims(hives []Hive, idle func(operations.WorkerProcess) time.Duration) (list []Victim) {
 	for i := range hives {
-		if hives[i].Reported == nil {
+		if hives[i].Report == nil {
 			continue
 		}
-		for _, w := range hives[i].Reported.Workers {
+		for _, w := range hives[i].Report.Workers {
 			if !Evictable(w) || len(w.Devices) == 0 { // (1), (2)
 				continue
 			}
@@ -48,8 +48,8 @@ func Evictable(w operations.WorkerProcess) bool {
 	return w.OnDemand && w.State == operations.WorkerReady
 }
 
-// ReloadCost is what ending a worker is expected to cost: the time that loading it
-// took, the less likely to be needed the longer it has been idle.
+// ReloadCost estimates the cost of evicting a worker, in seconds: the time that it took
+// to load, divided by the idle time, because an idle worker is less likely to be needed.
 func ReloadCost(w operations.WorkerProcess, idle time.Duration) float64 {
 	return w.ReadyAt.Sub(w.StartedAt).Seconds() / max(idle.Seconds(), 1)
 }

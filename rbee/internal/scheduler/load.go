@@ -17,40 +17,40 @@ type LoadTarget struct {
 	Free   uint64 // device memory, in bytes
 }
 
-// LoadTargets are where a model could be loaded, the one with the most room first. Of
-// the hives that are none, why tells the reason.
-func LoadTargets(hives []Hive, model string) (list []LoadTarget, why map[string]string) {
-	why = map[string]string{}
+// LoadTargets returns the hives that can load a model, those with more free memory first.
+// For each other hive with a snapshot, reasons has the reason, by alias.
+func LoadTargets(hives []Hive, model string) (list []LoadTarget, reasons map[string]string) {
+	reasons = map[string]string{}
 	for i := range hives {
 		h := &hives[i]
-		if h.Reported == nil {
+		if h.Report == nil {
 			continue
 		}
-		found := FindModels(h.Reported.Models, model)
+		found := FindModels(h.Report.Models, model)
 		if len(found) != 1 {
-			why[h.Alias] = notOne(found)
+			reasons[h.Alias] = modelProblem(found)
 			continue
 		}
 		m := found[0]
 		typ := Engine(*h, m.Format)
 		switch {
 		case !m.Complete:
-			why[h.Alias] = "the model is not whole there"
+			reasons[h.Alias] = "the model is incomplete"
 		case typ == "":
-			why[h.Alias] = "no engine for " + cmp.Or(m.Format, "such") + " models is installed there"
+			reasons[h.Alias] = "no installed worker type serves " + cmp.Or(m.Format, "such") + " models"
 		default:
-			list = append(list, LoadTarget{i, m.ID, typ, freeMemory(h.Reported)})
+			list = append(list, LoadTarget{i, m.ID, typ, freeMemory(h.Report)})
 		}
 	}
 	sort.SliceStable(list, func(i, j int) bool { return list[i].Free > list[j].Free })
-	return list, why
+	return list, reasons
 }
 
-// Engine is the installed worker type that serves a format; of several the one
-// that the config names first. The hive must have a snapshot.
+// Engine returns the installed worker type that serves a format, or "". If there are
+// several, the order of the config decides. The hive must have a snapshot.
 func Engine(h Hive, format string) string {
 	serves := func(typ string) bool {
-		return slices.ContainsFunc(h.Reported.Installed, func(i operations.InstalledType) bool {
+		return slices.ContainsFunc(h.Report.Installed, func(i operations.InstalledType) bool {
 			return i.Type == typ && slices.Contains(i.Formats, format)
 		})
 	}
@@ -59,7 +59,7 @@ func Engine(h Hive, format string) string {
 			return typ
 		}
 	}
-	for _, i := range h.Reported.Installed {
+	for _, i := range h.Report.Installed {
 		if serves(i.Type) {
 			return i.Type
 		}
@@ -67,16 +67,17 @@ func Engine(h Hive, format string) string {
 	return ""
 }
 
-// notOne says that a name means no model of a hive, or which.
-func notOne(found []*operations.Model) string {
+// modelProblem returns why a name does not identify a model of a hive. found are the
+// models that match.
+func modelProblem(found []*operations.Model) string {
 	if len(found) == 0 {
-		return "the model is not there"
+		return "the model is not on the hive"
 	}
 	ids := make([]string, len(found))
 	for i, m := range found {
 		ids[i] = m.ID
 	}
-	return "several models of that name are there: " + strings.Join(ids, ", ")
+	return "the model name is ambiguous: " + strings.Join(ids, ", ")
 }
 
 func freeMemory(s *operations.HiveSnapshot) (free uint64) {
@@ -88,24 +89,24 @@ func freeMemory(s *operations.HiveSnapshot) (free uint64) {
 	return free
 }
 
-// Restarting is a worker of the model that failed, and will be started again; nil if
-// there is none. The hive must have a snapshot.
-func Restarting(h Hive, model string) *operations.WorkerProcess {
-	serves := Serves(h.Reported.Models, model)
-	for i, w := range h.Reported.Workers {
+// RestartingWorker returns a failed worker of the model that will be restarted, or nil. The
+// hive must have a snapshot.
+func RestartingWorker(h Hive, model string) *operations.WorkerProcess {
+	serves := Serves(h.Report.Models, model)
+	for i, w := range h.Report.Workers {
 		if w.State == operations.WorkerFailed && !w.RestartAt.IsZero() && serves(&w) {
-			return &h.Reported.Workers[i]
+			return &h.Report.Workers[i]
 		}
 	}
 	return nil
 }
 
-// Pending returns the workers of a hive that are starting or loading, and could answer
+// PendingWorkers returns the workers of a hive that are starting or loading, and could answer
 // the request once they are ready. The hive must have a snapshot.
-func Pending(r Request, h Hive) (list []*operations.WorkerProcess) {
-	serves := Serves(h.Reported.Models, r.Model)
-	for i := range h.Reported.Workers {
-		w := &h.Reported.Workers[i]
+func PendingWorkers(r Request, h Hive) (list []*operations.WorkerProcess) {
+	serves := Serves(h.Report.Models, r.Model)
+	for i := range h.Report.Workers {
+		w := &h.Report.Workers[i]
 		if IsPending(w) && w.API == "" && serves(w) && (r.Device == "" || OnDevice(*w, r.Device)) {
 			list = append(list, w)
 		}
@@ -118,30 +119,30 @@ func IsPending(w *operations.WorkerProcess) bool {
 	return w.State == operations.WorkerStarting || w.State == operations.WorkerLoading
 }
 
-// FetchTarget returns the index of the hive that fetches a model that no hive has whole:
-// the one that has begun to, else the one with the most memory among those that have an
-// engine for it. It is -1 for a name that is none of a hub's or means several models,
-// where no hive has an engine, and where a hive has the model whole. known are the models
-// that each hive reported last, also of a hive that is away: unreachable is not absent.
+// FetchTarget returns the index of the hive that should fetch a model: the hive that has a
+// part of it, else the hive with the most memory among those with an engine for it. It
+// returns -1 if some hive has the complete model, if the name is ambiguous or not a hub
+// reference (owner/name), and if no hive has an engine. known has the last reported models
+// of each hive, including offline hives, which may have the model.
 func FetchTarget(hives []Hive, known [][]operations.Model, model string) int {
 	if !strings.Contains(model, "/") {
 		return -1
 	}
-	best := roomiest(hives, formatOf(model))
+	target := largestHive(hives, formatOf(model))
 	for i := range hives {
 		found := FindModels(known[i], model)
 		switch {
 		case len(found) > 1, len(found) == 1 && found[0].Complete:
-			return -1 // what is wrong with that is told
-		case len(found) == 1 && hives[i].Reported != nil:
-			best = i
+			return -1 // the caller reports the problem
+		case len(found) == 1 && hives[i].Report != nil:
+			target = i
 		}
 	}
-	return best
+	return target
 }
 
-// formatOf guesses the format of a model of which only the name is known: repositories
-// of GGUF files say so in their names, and only they hold several quantisations.
+// formatOf guesses the format of a model from its name: repositories of GGUF files usually
+// have it in their names, and only they have several quantizations.
 func formatOf(model string) string {
 	if _, after, _ := strings.Cut(model, "/"); strings.Contains(after, ":") || strings.Contains(strings.ToLower(after), "gguf") {
 		return "gguf"
@@ -149,21 +150,21 @@ func formatOf(model string) string {
 	return "safetensors"
 }
 
-// roomiest is the hive with the most memory that has an engine for a format, or, where
-// none has, for any; -1 if there is none.
-func roomiest(hives []Hive, format string) int {
+// largestHive returns the index of the hive with the most memory among those with an
+// engine for a format. Without one it considers hives with any engine, else it returns -1.
+func largestHive(hives []Hive, format string) int {
 	var list []int
 	for i := range hives {
-		if s := hives[i].Reported; s != nil && slices.ContainsFunc(s.Installed, func(t operations.InstalledType) bool { return len(t.Formats) > 0 }) {
+		if s := hives[i].Report; s != nil && slices.ContainsFunc(s.Installed, func(t operations.InstalledType) bool { return len(t.Formats) > 0 }) {
 			list = append(list, i)
 		}
 	}
 	sort.SliceStable(list, func(i, j int) bool {
 		a, b := hives[list[i]], hives[list[j]]
-		if has := Engine(a, format) != ""; has != (Engine(b, format) != "") {
-			return has
+		if hasEngine := Engine(a, format) != ""; hasEngine != (Engine(b, format) != "") {
+			return hasEngine
 		}
-		return Capacity(a.Reported) > Capacity(b.Reported)
+		return Capacity(a.Report) > Capacity(b.Report)
 	})
 	if len(list) == 0 {
 		return -1
@@ -171,8 +172,8 @@ func roomiest(hives []Hive, format string) int {
 	return list[0]
 }
 
-// Capacity is the memory that a model may take on a hive: that of its accelerators, or
-// the machine's where it has none.
+// Capacity returns the total memory for models on a hive, in bytes: the memory of its
+// accelerators, or main memory if it has no accelerator.
 func Capacity(s *operations.HiveSnapshot) (n uint64) {
 	for _, d := range s.Machine.Devices {
 		if d.Error == "" {

@@ -8,15 +8,16 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// A model has one name by which things are counted, looked for and loaded: the id
-// under which its hive lists it. People call it by others too: by the repository
-// alone where that has but one model there, in other letters, or as they named it
-// when they started a worker for it.
+// The id of a model is the name under which its hive lists it. Metrics, scheduling and
+// loading use the id. Requests may use other names: the repository, if the hive has only
+// one model of it, a different case, or the name with which a worker was started.
 
-// ServedModel is what a worker serves, by the model's id where it has one.
+// ServedModel returns the id of the model that a worker serves, or its name if the id is
+// unknown.
 func ServedModel(w operations.WorkerProcess) string { return cmp.Or(w.ModelID, w.Model) }
 
-// Serves reports for the workers of a hive whether they serve what somebody calls name.
+// Serves returns a function that reports whether a worker of a hive serves the model name.
+// models are the models of that hive.
 func Serves(models []operations.Model, name string) func(*operations.WorkerProcess) bool {
 	id := ""
 	return func(w *operations.WorkerProcess) bool {
@@ -33,8 +34,8 @@ func Serves(models []operations.Model, name string) func(*operations.WorkerProce
 	}
 }
 
-// ModelID is the id of the model that somebody calls name on a hive; the name itself if
-// that is none of its models, or several.
+// ModelID returns the id of the model that name identifies on a hive, or name itself if it
+// matches no model or several.
 func ModelID(models []operations.Model, name string) string {
 	if m := FindModel(models, name); m != nil {
 		return m.ID
@@ -42,15 +43,15 @@ func ModelID(models []operations.Model, name string) string {
 	return name
 }
 
-// CommonModelID is the id of the model that somebody calls name: if all hives agree on it
-// that are not offline and have an engine for it. Else the name stays.
+// CommonModelID returns the id of the model that name identifies, if all hives that are not
+// offline and have an engine for it agree. Otherwise it returns name.
 func CommonModelID(hives []Hive, name string) string {
 	id := ""
 	for _, h := range hives {
-		if h.Reported == nil || h.Link == operations.LinkOffline {
+		if h.Report == nil || h.Link == operations.LinkOffline {
 			continue
 		}
-		found := FindModels(h.Reported.Models, name)
+		found := FindModels(h.Report.Models, name)
 		if len(found) == 0 || len(found) == 1 && Engine(h, found[0].Format) == "" {
 			continue
 		}
@@ -62,7 +63,7 @@ func CommonModelID(hives []Hive, name string) string {
 	return cmp.Or(id, name)
 }
 
-// FindModel finds a model by its id, or by its repository where that has but one.
+// FindModel returns the model with an id, or the only model of a repository, or nil.
 func FindModel(models []operations.Model, name string) *operations.Model {
 	if found := FindModels(models, name); len(found) == 1 {
 		return found[0]
@@ -70,8 +71,8 @@ func FindModel(models []operations.Model, name string) *operations.Model {
 	return nil
 }
 
-// FindModels are the models that a name may mean: the one with that id, else those of
-// that repository, in whatever letters.
+// FindModels returns the models that match a name: the model with that id, else the models
+// of that id or repository, ignoring case.
 func FindModels(models []operations.Model, name string) (found []*operations.Model) {
 	for i := range models {
 		m := &models[i]
@@ -85,14 +86,14 @@ func FindModels(models []operations.Model, name string) (found []*operations.Mod
 	return found
 }
 
-// sameName compares names in whatever letters. They are of letters that have the same
-// length in both cases, and there are many to compare.
+// sameName reports whether names are equal, ignoring case. It compares the lengths first,
+// which is fast: case does not change the length of a model name.
 func sameName(a, b string) bool { return len(a) == len(b) && strings.EqualFold(a, b) }
 
-// WorkerKey returns what distinguishes a worker from all others of the fleet.
+// WorkerKey returns a key that is unique among the workers of all hives.
 func WorkerKey(w operations.WorkerProcess) string { return w.Hive + "/" + w.ID }
 
-// Instance tells a worker from what it was before it was started again.
+// Instance returns an identifier of a worker that changes when it restarts.
 func Instance(w operations.WorkerProcess) string {
 	return w.ID + "@" + strconv.FormatInt(w.StartedAt.UnixNano(), 36)
 }

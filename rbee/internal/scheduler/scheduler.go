@@ -1,7 +1,6 @@
-// Package scheduler decides which worker answers a request, which hive loads a
-// model, and which worker may be evicted, at which cost. It is pure: everything it
-// needs is passed as arguments, and it has no effects. `rbee infer` and the gateway
-// use the same functions.
+// Package scheduler decides which worker answers a request, which hive loads a model,
+// and which workers may be evicted. Its functions have no side effects. `rbee infer` and
+// the gateway use the same functions.
 package scheduler
 
 import (
@@ -16,22 +15,22 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// Hive is what the scheduler knows about one hive.
+// Hive is the state of a hive as the scheduler sees it.
 type Hive struct {
 	Alias string
 
-	// Types are the worker types of the hive in the config, in that order.
+	// Types are the worker types of the hive, in the order of the config.
 	Types []string
 
 	// Link is the state of the connection to the hive.
 	Link operations.Link
 
-	// Reported is the last snapshot of the hive; nil if there is none. A hive without
-	// one is never chosen.
-	Reported *operations.HiveSnapshot
+	// Report is the last snapshot of the hive. A hive without a snapshot (nil) is never
+	// selected.
+	Report *operations.HiveSnapshot
 }
 
-// Request is what a request needs from a worker.
+// Request lists the requirements of a request.
 type Request struct {
 	// Model is the name of the model. It may be empty if API is not.
 	Model string
@@ -40,21 +39,21 @@ type Request struct {
 	// OpenAI API.
 	API string
 
-	// WorkerID is the id of the worker, or the beginning of it; empty for any.
+	// WorkerID is the id of the worker, or a prefix of it; empty for any.
 	WorkerID string
 
 	// Device is an index, a vendor and an index as in "cuda:0", a UUID, or "cpu";
 	// empty for any.
 	Device string
 
-	// Exclude lists the instances of workers that failed at this request.
+	// Exclude lists the instances of workers that failed for this request.
 	Exclude []string
 
 	// Affinity is a hash of the beginning of the conversation.
 	Affinity uint64
 }
 
-// Usage reports what is known about a worker besides the snapshot of its hive.
+// Usage reports the current state of workers.
 type Usage interface {
 	// Busy returns the number of requests that the worker is answering.
 	Busy(w operations.WorkerProcess) int
@@ -62,32 +61,31 @@ type Usage interface {
 	// Evicting reports whether the worker is being evicted.
 	Evicting(w operations.WorkerProcess) bool
 
-	// Suspect reports whether the worker failed at a request a moment ago.
+	// Suspect reports whether a request to the worker failed a moment ago.
 	Suspect(w operations.WorkerProcess) bool
 }
 
-// Reported is the [Usage] of a program that runs one operation: it knows what hives
-// report, and nothing else.
-type Reported struct{}
+// ReportedUsage is the [Usage] of a program that runs one operation. It uses only the
+// snapshots of hives.
+type ReportedUsage struct{}
 
-var _ Usage = Reported{}
+var _ Usage = ReportedUsage{}
 
 // Busy implements [Usage].
-func (Reported) Busy(w operations.WorkerProcess) int { return w.Requests }
+func (ReportedUsage) Busy(w operations.WorkerProcess) int { return w.Requests }
 
 // Evicting implements [Usage].
-func (Reported) Evicting(operations.WorkerProcess) bool { return false }
+func (ReportedUsage) Evicting(operations.WorkerProcess) bool { return false }
 
 // Suspect implements [Usage].
-func (Reported) Suspect(operations.WorkerProcess) bool { return false }
+func (ReportedUsage) Suspect(operations.WorkerProcess) bool { return false }
 
 // Decision is the result of [Schedule].
 type Decision struct {
 	// Candidates are the workers that can answer, best first.
 	Candidates []Candidate
 
-	// Offline are the aliases of hives that run a worker that could answer if the
-	// hive was not offline.
+	// Offline are the aliases of offline hives with a worker that could answer otherwise.
 	Offline []string
 }
 
@@ -96,13 +94,13 @@ type Candidate struct {
 	Hive   int // index into the hives that were passed
 	Worker *operations.WorkerProcess
 
-	doubtful bool
-	busy     int
-	memory   uint64
-	rank     uint64
+	unreliable bool
+	busy       int
+	freeMemory uint64
+	rank       uint64
 }
 
-// Schedule decides which workers can answer a request, and in which order to ask
+// Schedule decides which workers can answer a request, and in which order to try
 // them. Each worker passes through these rules, in order:
 //
 //  1. The request names another worker: reject it.
@@ -112,7 +110,7 @@ type Candidate struct {
 //     and names no model.
 //  5. The request names a device on which the worker does not run: reject it.
 //  6. The worker is not ready: reject it.
-//  7. The worker failed at this request, and was not restarted since: reject it.
+//  7. The worker failed for this request and has not restarted since: reject it.
 //  8. The worker is being evicted: reject it.
 //  9. The hive of the worker is offline: reject it, and report the hive as offline.
 //
@@ -122,7 +120,7 @@ type Candidate struct {
 //  10. A worker that failed a moment ago, or whose hive is stale, comes after all
 //     others.
 //  11. The worker that is answering fewer requests comes first.
-//  12. The worker with more free memory on its devices comes first, in whole GiB.
+//  12. The worker with more free memory on its devices comes first, rounded down to GiB.
 //  13. The worker with the higher rank for the conversation comes first, so that the
 //     same conversation reaches the same worker.
 //
@@ -131,12 +129,12 @@ func Schedule(r Request, hives []Hive, u Usage) Decision {
 	var d Decision
 	for i := range hives {
 		h := &hives[i]
-		if h.Reported == nil {
+		if h.Report == nil {
 			continue
 		}
-		serves := Serves(h.Reported.Models, r.Model)
-		for j := range h.Reported.Workers {
-			w := &h.Reported.Workers[j]
+		serves := Serves(h.Report.Models, r.Model)
+		for j := range h.Report.Workers {
+			w := &h.Report.Workers[j]
 			if reject(&r, w, serves, u) != accepted {
 				continue
 			}
@@ -145,20 +143,20 @@ func Schedule(r Request, hives []Hive, u Usage) Decision {
 				continue
 			}
 			d.Candidates = append(d.Candidates, Candidate{
-				Hive: i, Worker: w, doubtful: h.Link == operations.LinkStale || u.Suspect(*w), busy: u.Busy(*w),
-				memory: freeBeside(h.Reported, w), rank: rank(r.Affinity, WorkerKey(*w)),
+				Hive: i, Worker: w, unreliable: h.Link == operations.LinkStale || u.Suspect(*w), busy: u.Busy(*w),
+				freeMemory: freeOnDevices(h.Report, w), rank: rank(r.Affinity, WorkerKey(*w)),
 			})
 		}
 	}
 	sort.Slice(d.Candidates, func(i, j int) bool {
 		a, b := &d.Candidates[i], &d.Candidates[j]
 		switch {
-		case a.doubtful != b.doubtful: // (10)
-			return b.doubtful
+		case a.unreliable != b.unreliable: // (10)
+			return b.unreliable
 		case a.busy != b.busy: // (11)
 			return a.busy < b.busy
-		case a.memory != b.memory: // (12)
-			return a.memory > b.memory
+		case a.freeMemory != b.freeMemory: // (12)
+			return a.freeMemory > b.freeMemory
 		default: // (13)
 			return a.rank > b.rank
 		}
@@ -183,15 +181,15 @@ const (
 
 // reject returns the first of the rules 1 to 8 that rejects a worker.
 func reject(r *Request, w *operations.WorkerProcess, serves func(*operations.WorkerProcess) bool, u Usage) rejection {
-	asked := serves(w)
+	servesModel := serves(w)
 	switch {
 	case r.WorkerID != "" && w.ID != r.WorkerID && !strings.HasPrefix(w.ID, r.WorkerID):
 		return otherWorker // (1)
 	case r.API != "" && w.API != r.API:
 		return noWorkflows // (2)
-	case r.API == "" && w.API != "" && asked:
+	case r.API == "" && w.API != "" && servesModel:
 		return workflowsOnly // (3)
-	case !asked && (r.API == "" || r.Model != ""):
+	case !servesModel && (r.API == "" || r.Model != ""):
 		return otherModel // (4)
 	case r.Device != "" && !OnDevice(*w, r.Device):
 		return otherDevice // (5)
@@ -208,49 +206,52 @@ func reject(r *Request, w *operations.WorkerProcess, serves func(*operations.Wor
 // Explain returns why no worker of a hive can answer a request, and an empty string
 // if one can. The hive must have a snapshot.
 func Explain(r Request, h Hive, u Usage) string {
-	var not []string
-	ending := ""
-	serves := Serves(h.Reported.Models, r.Model)
-	for i := range h.Reported.Workers {
-		w := &h.Reported.Workers[i]
+	var reasons []string
+	stopping := ""
+	serves := Serves(h.Report.Models, r.Model)
+	for i := range h.Report.Workers {
+		w := &h.Report.Workers[i]
 		switch reject(&r, w, serves, u) {
 		case accepted:
 			return ""
 		case otherWorker:
 		case noWorkflows:
-			not = append(not, w.ID+" runs no workflows")
+			reasons = append(reasons, w.ID+" does not run workflows")
 		case workflowsOnly:
-			not = append(not, w.ID+" runs workflows only")
+			reasons = append(reasons, w.ID+" runs only workflows")
 		case otherModel:
-			not = append(not, fmt.Sprintf("%s serves %s", w.ID, w.Model))
+			reasons = append(reasons, fmt.Sprintf("%s serves %s", w.ID, w.Model))
 		case otherDevice:
-			not = append(not, fmt.Sprintf("%s is not on device %s", w.ID, r.Device))
+			reasons = append(reasons, fmt.Sprintf("%s is not on device %s", w.ID, r.Device))
 		case notReady:
 			text := fmt.Sprintf("%s is %s: %s", w.ID, w.State, w.Problem)
-			if w.State == operations.WorkerFailed && !w.RestartAt.IsZero() {
-				text = fmt.Sprintf("%s failed and is started again at %s: %s", w.ID, w.RestartAt.Format(time.TimeOnly), w.Problem)
+			switch {
+			case w.State == operations.WorkerFailed && !w.RestartAt.IsZero():
+				text = fmt.Sprintf("%s failed and will restart at %s: %s", w.ID, w.RestartAt.Format(time.TimeOnly), w.Problem)
+			case w.State == operations.WorkerFailed:
+				text = fmt.Sprintf("%s failed: %s", w.ID, w.Problem)
 			}
-			not = append(not, strings.TrimSuffix(text, ": "))
+			reasons = append(reasons, strings.TrimSuffix(text, ": "))
 		case excluded:
-			not = append(not, w.ID+" failed")
+			reasons = append(reasons, w.ID+" failed")
 		case evicting:
-			ending = w.ID + " is being ended"
+			stopping = w.ID + " is stopping"
 		}
 	}
 	switch {
-	case ending != "":
-		return ending
-	case len(h.Reported.Workers) == 0:
-		return "no worker runs there"
-	case len(not) == 0:
-		return fmt.Sprintf("no worker %s runs there", r.WorkerID)
+	case stopping != "":
+		return stopping
+	case len(h.Report.Workers) == 0:
+		return "no worker is running"
+	case len(reasons) == 0:
+		return fmt.Sprintf("no worker %s is running", r.WorkerID)
 	default:
-		return strings.Join(not, ", ")
+		return strings.Join(reasons, ", ")
 	}
 }
 
-// OnDevice reports whether a worker runs on a device, named by index, by vendor
-// and index as in "cuda:0", or by UUID; "cpu" is none.
+// OnDevice reports whether a worker runs on a device. The device is an index, a vendor and
+// an index as in "cuda:0", or a UUID; "cpu" matches workers without a device.
 func OnDevice(w operations.WorkerProcess, device string) bool {
 	if device == "cpu" || device == operations.DeviceNone {
 		return len(w.Devices) == 0
@@ -261,9 +262,9 @@ func OnDevice(w operations.WorkerProcess, device string) bool {
 	})
 }
 
-// freeBeside is the device memory that is free beside a worker, in whole GiB: less is
-// no difference.
-func freeBeside(s *operations.HiveSnapshot, w *operations.WorkerProcess) (free uint64) {
+// freeOnDevices returns the free memory of the devices that a worker uses, rounded
+// down to GiB, so that small differences do not matter.
+func freeOnDevices(s *operations.HiveSnapshot, w *operations.WorkerProcess) (free uint64) {
 	for _, d := range s.Machine.Devices {
 		on := slices.ContainsFunc(w.Devices, func(o operations.WorkerDevice) bool { return o.UUID == d.UUID && o.Index == d.Index })
 		if n, known := d.Available(); on && known {
@@ -273,8 +274,8 @@ func freeBeside(s *operations.HiveSnapshot, w *operations.WorkerProcess) (free u
 	return free >> 30
 }
 
-// rank gives each worker another rank for each conversation, and always the same
-// (rendezvous hashing, https://en.wikipedia.org/wiki/Rendezvous_hashing).
+// rank returns the rank of a worker for a conversation, with rendezvous hashing
+// (https://en.wikipedia.org/wiki/Rendezvous_hashing).
 func rank(affinity uint64, key string) uint64 {
 	h := affinity ^ 14695981039346656037
 	for i := range len(key) {

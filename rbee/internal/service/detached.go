@@ -10,14 +10,15 @@ import (
 	"syscall"
 )
 
-// detached is a process of its own session, which outlives the SSH connection.
+// detached runs the daemon as a process in a new session (setsid), which outlives the SSH
+// connection.
 type detached struct{ s *Service }
 
 // Name implements [Manager].
 func (detached) Name() string                       { return Detached }
 func (detached) File() (string, error)              { return "", nil }
 func (detached) Enable(context.Context, bool) error { return nil }
-func (detached) Stop(context.Context) error         { return nil } // whoever started it knows its process
+func (detached) Stop(context.Context) error         { return nil } // the caller knows the process
 func (detached) Remove(context.Context) error       { return nil }
 
 // Start implements [Manager].
@@ -31,25 +32,25 @@ func (d detached) Start(context.Context, bool) (<-chan struct{}, error) {
 	if err != nil {
 		return nil, err
 	}
-	keepOwnFiles()
+	setCloseOnExec()
 	cmd := exec.Command(d.s.Program, d.s.Args...) //nolint:gosec // rbee itself; it outlives this context
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.Env = slices.Concat(d.s.Inherited, sessionEnv(), []string{"HOME=" + user, "PATH=" + os.Getenv("PATH")}, d.s.Env, d.s.managerEnv(Detached))
+	cmd.Env = slices.Concat(d.s.Inherited, loginEnv(), []string{"HOME=" + user, "PATH=" + os.Getenv("PATH")}, d.s.Env, d.s.managerEnv(Detached))
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
 	exited := make(chan struct{})
 	go func() {
-		_ = cmd.Wait() // its log says how it ended
+		_ = cmd.Wait() // the log has the reason
 		close(exited)
 	}()
 	return exited, nil
 }
 
-// keepOwnFiles keeps what this process inherited from the daemon: an open pipe
-// of the SSH session would hold that session open.
-func keepOwnFiles() {
+// setCloseOnExec prevents the daemon from inheriting the open files of this process: a pipe
+// of the SSH session would keep that session open.
+func setCloseOnExec() {
 	entries, err := os.ReadDir("/dev/fd")
 	if err != nil {
 		return
@@ -61,6 +62,5 @@ func keepOwnFiles() {
 	}
 }
 
-// sessionEnv is what belongs to the user's session, which a service manager gives
-// its services itself.
-func sessionEnv() []string { return Environ("XDG_RUNTIME_DIR", "USER", "LOGNAME") }
+// loginEnv returns the variables of the login that service managers set for their services.
+func loginEnv() []string { return Environ("XDG_RUNTIME_DIR", "USER", "LOGNAME") }

@@ -14,31 +14,31 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// changes is the content of [Service.Record]: what start changed outside rbee's
+// changes is the content of [Service.Record]: the changes that Start made outside the rbee
 // directory.
 type changes struct {
 	Linger   bool     `json:"linger_enabled,omitempty"` // by rbee, not by the user
-	MadeDirs []string `json:"made_dirs,omitempty"`      // for the service's file
+	MadeDirs []string `json:"made_dirs,omitempty"`      // for the service file
 }
 
 func (s *Service) changes() changes {
 	var c changes
-	_ = statefile.Read(s.Record, &c) // without it nothing is known to be rbee's
+	_ = statefile.Read(s.Record, &c) // without a record, no change is known
 	return c
 }
 
-// writeFile writes a service's file. The directories made for it, and those of
-// others that the manager will make, are noted for removeFile.
-func (s *Service) writeFile(path, text string, others ...string) error {
-	made := atomicfile.MissingDirs(path)
-	for _, dir := range others {
+// writeFile writes the service file. It records the directories that it creates, and those
+// of managerDirs, which the manager will create, for removeFile.
+func (s *Service) writeFile(path, text string, managerDirs ...string) error {
+	created := atomicfile.MissingDirs(path)
+	for _, dir := range managerDirs {
 		if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
-			made = append(made, dir)
+			created = append(created, dir)
 		}
 	}
-	if len(made) > 0 {
+	if len(created) > 0 {
 		c := s.changes()
-		c.MadeDirs = slices.Compact(slices.Sorted(slices.Values(append(c.MadeDirs, made...))))
+		c.MadeDirs = slices.Compact(slices.Sorted(slices.Values(append(c.MadeDirs, created...))))
 		if err := statefile.Write(s.Record, c); err != nil {
 			return err
 		}
@@ -46,8 +46,8 @@ func (s *Service) writeFile(path, text string, others ...string) error {
 	return atomicfile.WriteData(path, []byte(text), 0o600)
 }
 
-// removeFile removes a service's file and the directories made for it, as far
-// as they are empty.
+// removeFile removes the service file and the directories created for it, unless they
+// contain other files.
 func (s *Service) removeFile(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -58,18 +58,18 @@ func (s *Service) removeFile(path string) error {
 	}
 	for _, dir := range slices.Backward(s.changes().MadeDirs) {
 		if rel, err := filepath.Rel(home, dir); err == nil && rel != "." && filepath.IsLocal(rel) {
-			_ = os.Remove(dir) // only if it is empty
+			_ = os.Remove(dir) // fails unless the directory is empty
 		}
 	}
 	return nil
 }
 
-// fileEnv is the environment that a service's file sets for a manager.
+// fileEnv returns the environment in the service file for a manager.
 func (s *Service) fileEnv(manager string) []string {
-	return slices.Concat(s.Env, s.managerEnv(manager), written(s.Inherited))
+	return slices.Concat(s.Env, s.managerEnv(manager), fileSafeEnv(s.Inherited))
 }
 
-// managerEnv returns the variable with the name of the manager, if the daemon gets it.
+// managerEnv returns [ManagerVariable] with the name of the manager, if SetManager is set.
 func (s *Service) managerEnv(manager string) []string {
 	if !s.SetManager {
 		return nil
@@ -77,7 +77,7 @@ func (s *Service) managerEnv(manager string) []string {
 	return []string{ManagerVariable + "=" + manager}
 }
 
-// Environ returns NAME=VALUE of those variables of this process that are set.
+// Environ returns the named variables of this process as NAME=VALUE. It omits unset ones.
 func Environ(names ...string) []string {
 	var env []string
 	for _, name := range names {
@@ -88,18 +88,18 @@ func Environ(names ...string) []string {
 	return env
 }
 
-// written is what of an environment a service's file may hold: no secret, and nothing
-// that its lines cannot hold.
-func written(env []string) []string {
+// fileSafeEnv returns env without variables that may be secret, and without values that a
+// service file cannot represent.
+func fileSafeEnv(env []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(v string) bool {
 		name, value, _ := strings.Cut(v, "=")
 		return strings.ContainsFunc(value, unicode.IsControl) || !utf8.ValidString(value) || mayBeSecret(name, value)
 	})
 }
 
-// mayBeSecret reports whether a variable is an address with somebody's name before an
-// @: with a password after it or not, that may be all it takes to get in. Elsewhere
-// an @ is part of a path, or of a language.
+// mayBeSecret reports whether a variable is a URL with user information, even without a
+// password: the user name may be a token. In other variables, an @ is part of a path or of
+// a locale.
 func mayBeSecret(name, value string) bool {
 	switch strings.ToUpper(name) {
 	case "HF_ENDPOINT", "HTTP_PROXY", "HTTPS_PROXY":

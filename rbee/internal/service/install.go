@@ -8,26 +8,25 @@ import (
 	"os"
 )
 
-// fileManager is a manager that runs what a file describes.
+// fileManager is a [Manager] with a service file.
 type fileManager interface {
 	Manager
 
-	// start is Start with the content of the service's file.
+	// start does the same as Start, with text as the content of the service file.
 	start(ctx context.Context, text string, auto bool) error
 }
 
-// Install starts the daemon with the service manager m, also at each start of the
-// machine, in the place of the same service if there is one. If that fails, the service
-// that was there before is restored and started again; where there was none, nothing is
-// left.
+// Install starts the daemon with the service manager m, now and at each boot. It replaces
+// an existing service of the same name. If Install fails, it restores and starts the
+// previous service. Without a previous service, it removes the new one.
 func (s *Service) Install(ctx context.Context, m Manager) error {
-	previous, err := fileText(m)
+	previous, err := readServiceFile(m)
 	if err != nil {
 		return err
 	}
-	stopped := m.Stop(ctx)
+	stopErr := m.Stop(ctx)
 	if ctx.Err() != nil {
-		return errors.Join(stopped, context.Cause(ctx))
+		return errors.Join(stopErr, context.Cause(ctx))
 	}
 	_, err = m.Start(ctx, true)
 	if err == nil {
@@ -36,16 +35,16 @@ func (s *Service) Install(ctx context.Context, m Manager) error {
 	ctx = context.WithoutCancel(ctx)
 	if fm, ok := m.(fileManager); ok && previous != "" {
 		if restoreErr := fm.start(ctx, previous, true); restoreErr != nil {
-			restoreErr = fmt.Errorf("cannot start the previous service again: %w", restoreErr)
-			return errors.Join(err, stopped, restoreErr)
+			restoreErr = fmt.Errorf("cannot restart the previous service: %w", restoreErr)
+			return errors.Join(err, stopErr, restoreErr)
 		}
-		return errors.Join(err, stopped)
+		return errors.Join(err, stopErr)
 	}
-	return errors.Join(err, stopped, m.Remove(ctx))
+	return errors.Join(err, stopErr, m.Remove(ctx))
 }
 
-// fileText returns the content of the service's file; empty if there is none.
-func fileText(m Manager) (string, error) {
+// readServiceFile returns the content of the service file; empty if it does not exist.
+func readServiceFile(m Manager) (string, error) {
 	path, err := m.File()
 	if err != nil || path == "" {
 		return "", err

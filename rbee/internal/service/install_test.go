@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// slowStop makes calls of a service manager that stop the daemon take as long as it does.
-// It returns the calls that ended.
-func slowStop(s *Service, takes time.Duration) (c *commands) {
+// slowStop delays the commands that stop the daemon. It returns the recorder of finished
+// commands.
+func slowStop(s *Service, delay time.Duration) (c *commands) {
 	c = &commands{}
 	s.Command = func(ctx context.Context, argv ...string) (string, error) {
 		if slices.ContainsFunc(argv, func(arg string) bool { return arg == "stop" || arg == "restart" || arg == "bootout" }) {
 			select {
-			case <-time.After(takes):
+			case <-time.After(delay):
 			case <-ctx.Done():
 				return "", context.Cause(ctx)
 			}
@@ -27,18 +27,18 @@ func slowStop(s *Service, takes time.Duration) (c *commands) {
 	return c
 }
 
-// TestSlowStop checks that a daemon may take its StopTimeout to stop, although other
-// calls of a manager have less time.
+// TestSlowStop checks that commands that stop the daemon have StopTimeout longer than other
+// commands.
 func TestSlowStop(t *testing.T) {
 	t.Parallel()
 	for _, manager := range []string{Systemd, Launchd} {
-		s, _ := newHive(t)
+		s, _ := newHiveService(t)
 		s.StopTimeout, s.limits = 30*time.Second, limits{command: 100 * time.Millisecond, stop: time.Second}
 		c := slowStop(s, 200*time.Millisecond)
 		m := s.Manager(t.Context(), manager)
-		for range 2 { // a new service, and one in its place
+		for range 2 { // a new service, and its replacement
 			if err := s.Install(t.Context(), m); err != nil {
-				t.Errorf("%s: Install() = %v, want nil; it ran %q", manager, err, c.told())
+				t.Errorf("%s: Install() = %v, want nil; commands %q", manager, err, c.take())
 			}
 		}
 		if err := m.Stop(t.Context()); err != nil {
@@ -52,14 +52,14 @@ func TestSlowStop(t *testing.T) {
 	}
 }
 
-// TestInstallFails checks that a service which was there before stays, and that a new one
-// leaves nothing.
+// TestInstallFails checks that a failed Install restores the previous service, or removes a
+// new one.
 func TestInstallFails(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ manager, start, stop string }{
 		{Systemd, "systemctl --user restart", "systemctl --user stop"}, {Launchd, "launchctl bootstrap", "launchctl bootout"},
 	} {
-		s, c := newHive(t)
+		s, c := newHiveService(t)
 		s.StopTimeout, s.limits.load = 0, time.Millisecond
 		m := s.Manager(t.Context(), tt.manager)
 		path, err := m.File()
@@ -83,7 +83,7 @@ func TestInstallFails(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.told()
+		c.take()
 		s.Args = []string{"hive", "serve", "--changed"}
 		c.fail = func(line string) bool { // only the new service fails, and the old one does not stop
 			now, _ := os.ReadFile(path)
@@ -96,48 +96,48 @@ func TestInstallFails(t *testing.T) {
 			}
 		}
 		if now, err := os.ReadFile(path); string(now) != string(before) {
-			t.Errorf("%s: the file of the service is now %s, %v, want the previous one", tt.manager, now, err)
+			t.Errorf("%s: the file of the service is now %s, %v, want the previous content", tt.manager, now, err)
 		}
-		ran := c.told()
+		ran := c.take()
 		if last := slices.IndexFunc(ran, func(line string) bool { return strings.Contains(line, "daemon-reload") }); tt.manager == Systemd && last < 0 {
-			t.Errorf("%s ran %q, want a daemon-reload for the previous service", tt.manager, ran)
+			t.Errorf("%s ran %q, want a daemon-reload", tt.manager, ran)
 		}
 		if !slices.ContainsFunc(ran[len(ran)/2:], func(line string) bool { return strings.HasPrefix(line, tt.start) }) {
-			t.Errorf("%s ran %q, want the previous service to be started last", tt.manager, ran)
+			t.Errorf("%s ran %q, want the start of the previous service last", tt.manager, ran)
 		}
 	}
 }
 
-// TestInstallCanceled checks that a canceled installation changes nothing.
+// TestInstallCanceled checks that a canceled Install does not replace the service.
 func TestInstallCanceled(t *testing.T) {
 	t.Parallel()
-	s, c := newHive(t)
+	s, c := newHiveService(t)
 	m := s.Manager(t.Context(), Systemd)
 	if err := s.Install(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
-	c.told()
+	c.take()
 	ctx, cancel := context.WithCancel(t.Context())
 	c.fail = func(string) bool { cancel(); return true }
 	s.Args = nil
 	if err := s.Install(ctx, m); !errors.Is(err, context.Canceled) {
 		t.Errorf("Install() = %v, want context.Canceled", err)
 	}
-	if got, want := c.told(), "systemctl --user stop rbee-hive.service"; len(got) != 1 || got[0] != want {
+	if got, want := c.take(), "systemctl --user stop rbee-hive.service"; len(got) != 1 || got[0] != want {
 		t.Errorf("Install() ran %q, want only %s", got, want)
 	}
 }
 
-// TestLaunchdUnloads checks that launchd gets the StopTimeout of the service before, and
-// only while it unloads that.
-func TestLaunchdUnloads(t *testing.T) {
+// TestLaunchdBootstrapRetries checks that Start retries bootstrap for StopTimeout while
+// launchd unloads the previous service, and not without one.
+func TestLaunchdBootstrapRetries(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
 		name   string
 		loaded bool
-		want   bool // that it starts
-	}{{"slow", true, true}, {"not loaded", false, false}} {
-		s, cmds := newHive(t)
+		want   bool // Start succeeds
+	}{{"unloading", true, true}, {"not loaded", false, false}} {
+		s, cmds := newHiveService(t)
 		s.StopTimeout, s.limits.load = 30*time.Second, time.Millisecond
 		busy := 4
 		cmds.fail = func(line string) bool {
@@ -157,7 +157,7 @@ func TestLaunchdUnloads(t *testing.T) {
 	}
 }
 
-// TestCommandTimeLimit checks the error of a program that does not end.
+// TestCommandTimeLimit checks the error of a command that exceeds its time limit.
 func TestCommandTimeLimit(t *testing.T) {
 	t.Parallel()
 	s := &Service{limits: limits{command: 50 * time.Millisecond}}

@@ -12,20 +12,20 @@ import (
 	"time"
 )
 
-// bootstrapEvery is the time between two tries.
-const bootstrapEvery = 50 * time.Millisecond
+// bootstrapRetryInterval is the time between two attempts to load an agent.
+const bootstrapRetryInterval = 50 * time.Millisecond
 
-// launchd is the service manager of macOS. The daemon is an agent of the user's
-// session on the screen, which must exist.
+// launchd is the service manager of macOS. The daemon is a launch agent of the user, who
+// must be logged in to the GUI.
 type launchd struct{ s *Service }
 
 // Name implements [Manager].
 func (launchd) Name() string { return Launchd }
 
-// guiDomain is the session's name in launchctl(1).
+// guiDomain returns the domain of the user's GUI login, as named by launchctl(1).
 func guiDomain() string { return fmt.Sprintf("gui/%d", os.Getuid()) }
 
-// agent is the service's file and label.
+// agent returns the path of the service file and the label of the agent.
 func (l launchd) agent() (path, label string, err error) {
 	home, err := l.s.userHome()
 	if err != nil {
@@ -35,7 +35,7 @@ func (l launchd) agent() (path, label string, err error) {
 	return filepath.Join(home, "Library", "LaunchAgents", label+".plist"), label, nil
 }
 
-// File returns the path of the agent's file.
+// File returns the path of the property list of the agent.
 func (l launchd) File() (string, error) {
 	path, _, err := l.agent()
 	return path, err
@@ -55,17 +55,17 @@ func (l launchd) start(ctx context.Context, text string, auto bool) error {
 	if err := l.s.writeFile(path, text); err != nil {
 		return err
 	}
-	if err := l.Enable(ctx, true); err != nil { // a disabled one cannot be loaded
+	if err := l.Enable(ctx, true); err != nil { // a disabled agent cannot be loaded
 		return err
 	}
 	if err := l.bootstrap(ctx, path); err != nil || auto {
 		return err
 	}
-	return l.Enable(ctx, false) // it runs on, and is not loaded at the next login
+	return l.Enable(ctx, false) // keeps running, but is not loaded at the next login
 }
 
-// bootstrap loads the service, which starts it. launchd refuses while it still unloads
-// one of the same label, which takes as long as that one takes to stop.
+// bootstrap loads the agent, which starts it. It retries while launchd still unloads the
+// previous agent with the same label, because bootstrap fails until that agent has stopped.
 func (l launchd) bootstrap(ctx context.Context, path string) error {
 	start, limit := time.Now(), l.s.limit().load
 	for {
@@ -77,13 +77,13 @@ func (l launchd) bootstrap(ctx context.Context, path string) error {
 		select {
 		case <-ctx.Done():
 			return errors.Join(context.Cause(ctx), err)
-		case <-time.After(bootstrapEvery):
+		case <-time.After(bootstrapRetryInterval):
 		}
 	}
 }
 
-// enable sets whether launchd loads the agent at login: RunAtLoad cannot say no
-// where KeepAlive asks for a restart.
+// Enable sets whether launchd loads the agent at login. It does not use RunAtLoad, because
+// KeepAlive overrides that.
 func (l launchd) Enable(ctx context.Context, auto bool) error {
 	_, label, err := l.agent()
 	if err != nil {
@@ -101,10 +101,10 @@ func (l launchd) Enable(ctx context.Context, auto bool) error {
 func (l launchd) Stop(ctx context.Context) error {
 	path, label, err := l.agent()
 	if err != nil {
-		return nil // without a home directory there is no agent
+		return nil // without a home directory, no agent exists
 	}
 	if _, err := os.Stat(path); err != nil {
-		return nil // not there
+		return nil // not installed
 	}
 	if !l.isLoaded(ctx) {
 		return nil
@@ -113,7 +113,8 @@ func (l launchd) Stop(ctx context.Context) error {
 	return err
 }
 
-// isLoaded reports whether launchd has the agent, also while it unloads it.
+// isLoaded reports whether launchd has loaded the agent. It returns true while launchd
+// unloads it.
 func (l launchd) isLoaded(ctx context.Context) bool {
 	_, err := l.s.run(ctx, "launchctl", "print", guiDomain()+"/"+l.s.Label)
 	return err == nil
@@ -123,17 +124,17 @@ func (l launchd) isLoaded(ctx context.Context) bool {
 func (l launchd) Remove(ctx context.Context) error {
 	path, _, err := l.agent()
 	if err != nil {
-		return nil // without a home directory there is no agent
+		return nil // without a home directory, no agent exists
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	_ = l.Enable(ctx, true) // leaves no word of it in launchd's list of disabled ones
+	_ = l.Enable(ctx, true) // removes it from the list of disabled agents
 	return l.s.removeFile(path)
 }
 
-// Plist returns the service's file for launchd, after launchd.plist(5).
-// AbandonProcessGroup leaves running children alone.
+// Plist returns the service file for launchd, see launchd.plist(5). AbandonProcessGroup
+// keeps child processes running when the daemon stops.
 func (s *Service) Plist() string {
 	str := func(v string) string {
 		var b strings.Builder

@@ -8,19 +8,20 @@ import (
 	"path/filepath"
 )
 
-// Lingering lets a user's services of systemd run while the user is not logged in.
-// Without it they end at the last logout, and do not start with the machine.
+// With lingering enabled, the systemd user services of a user run while the user is not
+// logged in. Without it, they stop at the last logout and do not start at boot.
 
-// lingerDir has a file for each user who lingers (logind, systemd-logind.service(8)).
+// lingerDir contains a file for each user with lingering enabled; see
+// systemd-logind.service(8).
 const lingerDir = "/var/lib/systemd/linger"
 
-// enableLinger turns it on for this user, if it is not on. enabled is true if that was
-// needed and done: then it is the caller's to turn off again. It fails where the
-// machine's policy does not allow it.
+// enableLinger enables lingering for this user. enabled is false if lingering was enabled
+// before; otherwise the caller must disable it when the service is removed. enableLinger
+// fails if the policy of the machine does not allow it.
 func enableLinger(ctx context.Context, run Command, dir string) (enabled bool, err error) {
 	u, err := user.Current()
 	if err != nil {
-		return false, fmt.Errorf("finding this user's name: %w", err)
+		return false, fmt.Errorf("cannot find the name of this user: %w", err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, u.Username)); err == nil {
 		return false, nil
@@ -29,8 +30,8 @@ func enableLinger(ctx context.Context, run Command, dir string) (enabled bool, e
 	return err == nil, err
 }
 
-// disableLinger turns it off, unless another unit of rbee's own lies in units, the
-// directory of the user's units, and needs it still.
+// disableLinger disables lingering, unless units, the directory of user units, contains
+// another rbee unit, which still needs it.
 func disableLinger(ctx context.Context, run Command, units string) error {
 	others, err := filepath.Glob(filepath.Join(units, "rbee-*.service"))
 	if err != nil || len(others) > 0 {

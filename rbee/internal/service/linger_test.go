@@ -12,21 +12,21 @@ import (
 
 func TestLinger(t *testing.T) {
 	t.Parallel()
-	var told []string
-	var fails error
+	var commands []string
+	var runErr error
 	run := func(_ context.Context, argv ...string) (string, error) {
-		told = append(told, strings.Join(argv, " "))
-		return "", fails
+		commands = append(commands, strings.Join(argv, " "))
+		return "", runErr
 	}
 	dir, units := t.TempDir(), t.TempDir()
-	if on, err := enableLinger(t.Context(), run, dir); !on || err != nil {
-		t.Errorf("off before: %v, %v", on, err)
+	if enabled, err := enableLinger(t.Context(), run, dir); !enabled || err != nil {
+		t.Errorf("enableLinger() = %t, %v, want true", enabled, err)
 	}
-	fails = errors.New("not allowed")
-	if on, err := enableLinger(t.Context(), run, dir); on || !errors.Is(err, fails) {
-		t.Errorf("not allowed: %v, %v", on, err)
+	runErr = errors.New("not allowed")
+	if enabled, err := enableLinger(t.Context(), run, dir); enabled || !errors.Is(err, runErr) {
+		t.Errorf("enableLinger() without permission = %t, %v, want false, %v", enabled, err, runErr)
 	}
-	fails = nil
+	runErr = nil
 	u, err := user.Current()
 	if err != nil {
 		t.Fatal(err)
@@ -34,18 +34,18 @@ func TestLinger(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, u.Username), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if on, err := enableLinger(t.Context(), run, dir); on || err != nil || len(told) != 2 {
-		t.Errorf("on before: %v, %v, ran %q", on, err, told)
+	if enabled, err := enableLinger(t.Context(), run, dir); enabled || err != nil || len(commands) != 2 {
+		t.Errorf("enableLinger() with lingering enabled = %t, %v, commands %q, want false without a third command", enabled, err, commands)
 	}
 
 	unit := filepath.Join(units, "rbee-queen.service")
 	if err := os.WriteFile(unit, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := disableLinger(t.Context(), run, units); err != nil || len(told) != 2 {
-		t.Errorf("another unit is there: %v, ran %q", err, told)
+	if err := disableLinger(t.Context(), run, units); err != nil || len(commands) != 2 {
+		t.Errorf("disableLinger() with another unit = %v, commands %q, want no third command", err, commands)
 	}
-	if err := errors.Join(os.Remove(unit), disableLinger(t.Context(), run, units)); err != nil || len(told) != 3 || told[2] != "loginctl disable-linger" {
-		t.Errorf("%v, ran %q", err, told)
+	if err := errors.Join(os.Remove(unit), disableLinger(t.Context(), run, units)); err != nil || len(commands) != 3 || commands[2] != "loginctl disable-linger" {
+		t.Errorf("disableLinger() = %v, commands %q, want loginctl disable-linger last", err, commands)
 	}
 }

@@ -1,6 +1,6 @@
-// Package service runs rbee's daemons, the hive and the queen, without a terminal: as
-// services of the user's own service manager, systemd or launchd, or as detached
-// processes. It never needs root.
+// Package service runs the daemons of rbee, the hive and the queen, in the background: as
+// services of the service manager of the user, systemd or launchd, or as detached
+// processes. It does not need root.
 package service
 
 import (
@@ -24,73 +24,72 @@ const (
 	Detached = "none" // a detached process
 )
 
-// ManagerVariable is the environment variable in which a daemon with
-// [Service.SetManager] finds the name of the manager that runs it.
+// ManagerVariable is the environment variable with the name of the manager that runs the
+// daemon. It is set for daemons with [Service.SetManager].
 const ManagerVariable = "RBEE_SUPERVISOR"
 
-// Command runs a program of the system and returns what it printed.
+// Command runs a system program and returns its output.
 type Command func(ctx context.Context, argv ...string) (string, error)
 
 // Service is one daemon of this user. Set its fields before the first call.
 type Service struct {
-	// Name is the name of the systemd unit without ".service", and Label that of the
+	// Name is the name of the systemd unit without ".service". Label is the label of the
 	// launchd agent.
 	Name, Label string
 
-	// Description is a short text for people.
+	// Description is the description of the systemd unit.
 	Description string
 
-	// Program is the absolute path of the daemon's program, and Args its arguments.
+	// Program is the absolute path of the program of the daemon, and Args its arguments.
 	Program string
 	Args    []string
 
-	// Env is NAME=VALUE of variables that the daemon always gets. They must hold no
-	// secret and no control characters other than a newline.
+	// Env is the environment of the daemon, as NAME=VALUE. The values must not contain
+	// secrets or control characters other than newlines.
 	Env []string
 
-	// Inherited is NAME=VALUE of variables of this process that the daemon gets too. A
-	// service's file leaves out those that may be secret or that it cannot hold.
+	// Inherited is additional environment, taken from this process. A service file omits
+	// variables that may be secret and values that it cannot represent.
 	Inherited []string
 
-	// SetManager gives the daemon [ManagerVariable].
+	// SetManager sets [ManagerVariable] in the environment of the daemon.
 	SetManager bool
 
-	// Log is the file to which the daemon's output is appended. It is required for a
-	// detached process. Empty means the manager's own log.
+	// Log is the file to which the output of the daemon is appended. It is required for a
+	// detached process. Empty means the log of the service manager.
 	Log string
 
-	// StopTimeout is how long the daemon may take to stop before it is killed.
+	// StopTimeout is the time that the daemon has to stop before it is killed.
 	StopTimeout time.Duration
 
-	// KeepChildren leaves the processes that the daemon started running when it stops.
+	// KeepChildren keeps child processes of the daemon running when the daemon stops.
 	KeepChildren bool
 
 	// UserHome is the user's home directory; empty means os.UserHomeDir.
 	UserHome string
 
-	// Record is a file which notes what starting the service changed elsewhere. It
-	// must stay until the service is removed.
+	// Record is the path of a file that stores the changes that starting the service made
+	// outside the rbee directory. It must exist until the service is removed.
 	Record string
 
-	// Command runs a program of the system until its context ends; nil runs the program
-	// of that name.
+	// Command runs a system program until its context ends; nil means the program itself.
 	Command Command
 
-	// LingerFailed, if not nil, is called when the service cannot be made to run
-	// without a login.
+	// LingerFailed, if not nil, is called if lingering cannot be enabled, so that the
+	// service runs only while the user is logged in.
 	LingerFailed func(error)
 
-	limits limits // the zero ones are the usual ones
+	limits limits // zero fields mean the defaults
 }
 
-// limits are the times that service managers get.
+// limits are time limits for commands of service managers.
 type limits struct {
-	command time.Duration // for one call
-	stop    time.Duration // for a call that stops the daemon, beyond StopTimeout
+	command time.Duration // for one command
+	stop    time.Duration // for a command that stops the daemon, in addition to StopTimeout
 	load    time.Duration // for launchd to accept an agent that is not loaded
 }
 
-// limit returns the times that service managers get.
+// limit returns the time limits, with defaults for zero fields.
 func (s *Service) limit() limits {
 	return limits{
 		command: cmp.Or(s.limits.command, 20*time.Second), stop: cmp.Or(s.limits.stop, 15*time.Second), load: cmp.Or(s.limits.load, 5*time.Second),
@@ -99,31 +98,31 @@ func (s *Service) limit() limits {
 
 // Manager starts a daemon and keeps it running.
 type Manager interface {
-	// Name returns one of the names of managers.
+	// Name returns the name of the manager: Systemd, Launchd or Detached.
 	Name() string
 
-	// File returns the path of the service's file; empty if the manager has none.
+	// File returns the path of the service file; empty if the manager uses no file.
 	File() (string, error)
 
-	// Start starts the daemon, or starts it again; exited, if not nil, is closed when
-	// it ends. auto says whether it also starts with the machine.
+	// Start starts or restarts the daemon. If auto is set, the daemon also starts at
+	// boot. exited, if not nil, is closed when the daemon exits.
 	Start(ctx context.Context, auto bool) (exited <-chan struct{}, err error)
 
-	// Enable sets whether the daemon starts with the machine.
+	// Enable sets whether the daemon starts at boot.
 	Enable(ctx context.Context, auto bool) error
 
 	// Stop stops the daemon if this manager runs it.
 	Stop(ctx context.Context) error
 
-	// Remove removes what Start left outside rbee's directory.
+	// Remove undoes the changes that Start made outside the rbee directory.
 	Remove(ctx context.Context) error
 }
 
-// Manager returns the manager with a name; if the name is empty, the one that works
-// best on this machine.
+// Manager returns the manager with the given name. An empty name selects the service
+// manager of this machine, or a detached process if that does not answer.
 func (s *Service) Manager(ctx context.Context, name string) Manager {
 	if name == "" {
-		name = s.best(ctx, runtime.GOOS)
+		name = s.pickManager(ctx, runtime.GOOS)
 	}
 	switch name {
 	case Systemd:
@@ -135,12 +134,13 @@ func (s *Service) Manager(ctx context.Context, name string) Manager {
 	}
 }
 
-// best finds out whether the user's own service manager answers.
-func (s *Service) best(ctx context.Context, goos string) string {
+// pickManager returns the name of the service manager that answers for the home directory
+// of the service; [Detached] if none does.
+func (s *Service) pickManager(ctx context.Context, goos string) string {
 	home, err := s.userHome()
 	u, userErr := user.Current()
 	if err != nil || userErr != nil || filepath.Clean(u.HomeDir) != filepath.Clean(home) {
-		return Detached // the manager reads another home than this one
+		return Detached // the manager uses another home directory
 	}
 	return s.detect(ctx, goos)
 }
@@ -163,12 +163,12 @@ func (s *Service) detect(ctx context.Context, goos string) string {
 	return Detached
 }
 
-// Stop stops the daemon where a service manager has it.
+// Stop stops the daemon if systemd or launchd runs it.
 func (s *Service) Stop(ctx context.Context) error {
 	return errors.Join(systemd{s}.Stop(ctx), launchd{s}.Stop(ctx))
 }
 
-// Remove removes what [Manager.Start] left with a service manager.
+// Remove undoes the changes that [Manager.Start] made outside the rbee directory.
 func (s *Service) Remove(ctx context.Context) error {
 	return errors.Join(systemd{s}.Remove(ctx), launchd{s}.Remove(ctx))
 }
@@ -180,12 +180,12 @@ func (s *Service) userHome() (string, error) {
 	return os.UserHomeDir()
 }
 
-// run runs a program of the system that answers soon.
+// run runs a system program with the time limit of one command.
 func (s *Service) run(ctx context.Context, argv ...string) (string, error) {
 	return s.runFor(ctx, s.limit().command, argv)
 }
 
-// runStop runs a program of the system that waits until the daemon has stopped.
+// runStop runs a system program that waits until the daemon has stopped.
 func (s *Service) runStop(ctx context.Context, argv ...string) (string, error) {
 	return s.runFor(ctx, s.StopTimeout+s.limit().stop, argv)
 }
@@ -199,7 +199,7 @@ func (s *Service) runFor(ctx context.Context, limit time.Duration, argv []string
 	return runCommand(ctx, argv...)
 }
 
-// runCommand runs a program of the system.
+// runCommand runs a system program.
 func runCommand(ctx context.Context, argv ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // fixed names
 	cmd.WaitDelay = time.Second

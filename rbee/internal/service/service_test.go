@@ -17,7 +17,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
-// commands stands for the programs of the system and notes what is run.
+// commands replaces the system programs and records the command lines.
 type commands struct {
 	mu    sync.Mutex
 	lines []string
@@ -35,8 +35,8 @@ func (c *commands) run(_ context.Context, argv ...string) (string, error) {
 	return "", nil
 }
 
-// told returns what was run since it was asked last.
-func (c *commands) told() []string {
+// take returns the command lines since the last call.
+func (c *commands) take() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	lines := c.lines
@@ -44,20 +44,20 @@ func (c *commands) told() []string {
 	return lines
 }
 
-// hive returns a service as that of the hive in a home.
-func hive(home string) *Service {
+// hiveService returns the service of the hive daemon in a home.
+func hiveService(home string) *Service {
 	return &Service{
 		Name: "rbee-hive", Label: "rbee.hive", Description: "rbee hive daemon", Program: home + "/bin/rbee", Args: []string{"hive", "serve"},
 		Env: []string{"RBEE_HOME=" + home}, Log: home + "/logs/hive.log", StopTimeout: 10 * time.Second, KeepChildren: true, SetManager: true,
 	}
 }
 
-// newHive returns such a service in a new home, and what stands for the programs of
-// the system.
-func newHive(t *testing.T) (*Service, *commands) {
+// newHiveService returns the service of a hive daemon in an empty home, and the recorder of
+// its commands.
+func newHiveService(t *testing.T) (*Service, *commands) {
 	t.Helper()
 	user := t.TempDir()
-	s, c := hive(filepath.Join(user, ".local/share/rbee")), &commands{}
+	s, c := hiveService(filepath.Join(user, ".local/share/rbee")), &commands{}
 	s.UserHome, s.Record, s.Command = user, filepath.Join(user, ".local/share/rbee/run/supervisor.json"), c.run
 	return s, c
 }
@@ -85,12 +85,12 @@ func TestUnitText(t *testing.T) {
 			`StandardOutput=append:/q"u'o\te/logs/hive.log`,
 		},
 	} {
-		s := hive(home)
+		s := hiveService(home)
 		s.Inherited = []string{"HF_HOME=" + home, "NO_PROXY=a, b"}
 		lines := strings.Split(s.Unit(), "\n")
 		for _, line := range want {
 			if !slices.Contains(lines, line) {
-				t.Errorf("%s: no line %s in\n%s", home, line, strings.Join(lines, "\n"))
+				t.Errorf("Unit() for %s lacks the line %s:\n%s", home, line, strings.Join(lines, "\n"))
 			}
 		}
 	}
@@ -101,7 +101,7 @@ func TestUnitText(t *testing.T) {
 func TestManagerVariable(t *testing.T) {
 	t.Parallel()
 	for _, set := range []bool{false, true} {
-		s := hive("/h")
+		s := hiveService("/h")
 		s.SetManager = set
 		for name, text := range map[string]string{"Unit": s.Unit(), "Plist": s.Plist()} {
 			if got := strings.Contains(text, ManagerVariable); got != set {
@@ -111,11 +111,11 @@ func TestManagerVariable(t *testing.T) {
 	}
 }
 
-// What was written is what an XML parser reads, whatever the home is called.
+// TestPlistText checks that an XML parser reads the values that were written, for any home.
 func TestPlistText(t *testing.T) {
 	t.Parallel()
 	for _, home := range []string{"/Users/a/.local/share/rbee", `/Users/a & b/<x>/"q"/'s'/ü`, "/]]>/%@$"} {
-		s := hive(home)
+		s := hiveService(home)
 		s.Inherited = []string{"HF_HOME=" + home}
 		text := s.Plist()
 		var words []string
@@ -125,7 +125,7 @@ func TestPlistText(t *testing.T) {
 				break
 			}
 			if err != nil {
-				t.Fatalf("%s: %v in\n%s", home, err, text)
+				t.Fatalf("Plist() for %s: Token() = %v in\n%s", home, err, text)
 			}
 			switch token := token.(type) {
 			case xml.CharData:
@@ -146,7 +146,7 @@ func TestPlistText(t *testing.T) {
 			"ThrottleInterval", "2", "ExitTimeOut", "10", "AbandonProcessGroup", "true",
 		}
 		if !slices.Equal(words, want) {
-			t.Errorf("%s: got %q", home, words)
+			t.Errorf("Plist() for %s has values %q, want %q", home, words, want)
 		}
 	}
 }
@@ -159,67 +159,70 @@ func TestMayBeSecret(t *testing.T) {
 		"NO_PROXY=localhost,10.0.0.0/8": false, "HF_HOME=/a/b:c@d": false, "LANG=de_DE@euro": false,
 	} {
 		if name, value, _ := strings.Cut(v, "="); mayBeSecret(name, value) != want {
-			t.Errorf("%s: %t", v, !want)
+			t.Errorf("mayBeSecret(%q, %q) = %t, want %t", name, value, !want, want)
 		}
 	}
 }
 
 func TestSystemd(t *testing.T) {
 	t.Parallel()
-	h, c := newHive(t)
+	h, c := newHiveService(t)
 	h.Inherited = []string{"HF_HOME=/hf", "HTTPS_PROXY=me:secret@proxy"}
-	if err := os.Mkdir(filepath.Join(h.UserHome, ".config"), 0o700); err != nil { // the user's own
+	if err := os.Mkdir(filepath.Join(h.UserHome, ".config"), 0o700); err != nil { // not created by rbee
 		t.Fatal(err)
 	}
 	s := h.Manager(t.Context(), Systemd)
 	if _, err := s.Start(t.Context(), true); err != nil {
 		t.Fatal(err)
 	}
-	got := c.told()
+	got := c.take()
 	lingering := slices.Contains(got, "loginctl enable-linger")
 	got = slices.DeleteFunc(got, func(line string) bool { return strings.HasPrefix(line, "loginctl") })
 	if want := []string{
 		"systemctl --user daemon-reload", "systemctl --user enable rbee-hive.service", "systemctl --user restart rbee-hive.service",
 	}; !slices.Equal(got, want) {
-		t.Errorf("start ran %q", got)
+		t.Errorf("Start() ran %q, want %q", got, want)
 	}
 	dir := filepath.Join(h.UserHome, ".config/systemd/user")
 	text, err := os.ReadFile(filepath.Join(dir, "rbee-hive.service"))
 	if err != nil || string(text) != h.Unit() {
-		t.Errorf("unit: %s, %v", text, err)
+		t.Errorf("the unit file contains %s, %v, want %s", text, err, h.Unit())
 	}
 	if err := os.Mkdir(filepath.Join(dir, "default.target.wants"), 0o700); err != nil { // by systemctl enable
 		t.Fatal(err)
 	}
-	if _, err := s.Start(t.Context(), false); err != nil { // a second start must not forget what the first one made
+	if _, err := s.Start(t.Context(), false); err != nil { // keeps the directories that the first Start recorded
 		t.Fatal(err)
 	}
-	if got := c.told(); !slices.Contains(got, "systemctl --user disable rbee-hive.service") {
-		t.Errorf("second start ran %q", got)
+	if got := c.take(); !slices.Contains(got, "systemctl --user disable rbee-hive.service") {
+		t.Errorf("the second Start() ran %q, want systemctl disable among them", got)
 	}
 	if err := h.Stop(t.Context()); err != nil {
-		t.Errorf("stop: %v", err)
+		t.Errorf("Stop() = %v, want nil", err)
 	}
-	if got := c.told(); !slices.Equal(got, []string{"systemctl --user stop rbee-hive.service"}) {
-		t.Errorf("stop ran %q", got)
+	if got, want := c.take(), []string{"systemctl --user stop rbee-hive.service"}; !slices.Equal(got, want) {
+		t.Errorf("Stop() ran %q, want %q", got, want)
 	}
 	if err := h.Remove(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := c.told(); slices.Contains(got, "loginctl disable-linger") != lingering {
-		t.Errorf("remove ran %q, linger enabled before: %v", got, lingering)
+	if got := c.take(); slices.Contains(got, "loginctl disable-linger") != lingering {
+		t.Errorf("Remove() ran %q, want loginctl disable-linger: %t", got, lingering)
 	}
-	if left, err := os.ReadDir(filepath.Join(h.UserHome, ".config")); err != nil || len(left) != 0 {
-		t.Errorf("left in .config: %v, %v", left, err)
+	if entries, err := os.ReadDir(filepath.Join(h.UserHome, ".config")); err != nil || len(entries) != 0 {
+		t.Errorf("after Remove(), .config contains %v, %v, want nothing", entries, err)
 	}
-	if err := h.Remove(t.Context()); err != nil || len(c.told()) != 0 {
-		t.Errorf("nothing to remove: %v", err)
+	if err := h.Remove(t.Context()); err != nil {
+		t.Errorf("the second Remove() = %v, want nil", err)
+	}
+	if got := c.take(); len(got) != 0 {
+		t.Errorf("the second Remove() ran %q, want nothing", got)
 	}
 }
 
 func TestLaunchd(t *testing.T) {
 	t.Parallel()
-	h, c := newHive(t)
+	h, c := newHiveService(t)
 	busy := 2
 	c.fail = func(line string) bool {
 		if strings.HasPrefix(line, "launchctl bootstrap") {
@@ -233,41 +236,45 @@ func TestLaunchd(t *testing.T) {
 	}
 	path := filepath.Join(h.UserHome, "Library/LaunchAgents/rbee.hive.plist")
 	target, load := guiDomain()+"/rbee.hive", "launchctl bootstrap "+guiDomain()+" "+path
-	if got := c.told(); !slices.Equal(got, []string{"launchctl enable " + target, load, load, load, "launchctl disable " + target}) {
-		t.Errorf("start ran %q", got)
+	if got, want := c.take(), []string{"launchctl enable " + target, load, load, load, "launchctl disable " + target}; !slices.Equal(got, want) {
+		t.Errorf("Start() ran %q, want %q", got, want)
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != h.Plist() {
-		t.Errorf("plist: %s, %v", text, err)
+		t.Errorf("the property list contains %s, %v, want %s", text, err, h.Plist())
 	}
 	if err := h.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := c.told(); !slices.Equal(got, []string{"launchctl print " + target, "launchctl bootout " + target}) {
-		t.Errorf("stop ran %q", got)
+	if got, want := c.take(), []string{"launchctl print " + target, "launchctl bootout " + target}; !slices.Equal(got, want) {
+		t.Errorf("Stop() ran %q, want %q", got, want)
 	}
 	c.fail = func(line string) bool { return strings.HasPrefix(line, "launchctl print") } // not loaded
-	if err := h.Stop(t.Context()); err != nil || len(c.told()) != 1 {
-		t.Errorf("stop of what is not loaded: %v", err)
+	if err := h.Stop(t.Context()); err != nil {
+		t.Errorf("Stop() of an agent that is not loaded = %v, want nil", err)
+	}
+	if got := c.take(); len(got) != 1 {
+		t.Errorf("Stop() of an agent that is not loaded ran %q, want only launchctl print", got)
 	}
 	if err := h.Remove(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(filepath.Join(h.UserHome, "Library")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("Library is left: %v", err)
+		t.Errorf("after Remove(), Stat(Library) = %v, want ErrNotExist", err)
 	}
 }
 
-// A full directory, and one that rbee did not make, stay.
-func TestRemoveServiceLeavesTheUsers(t *testing.T) {
+// TestRemoveFileKeepsUserDirs checks that removeFile keeps directories that are not empty,
+// and directories outside the user's home.
+func TestRemoveFileKeepsUserDirs(t *testing.T) {
 	t.Parallel()
-	h, _ := newHive(t)
+	h, _ := newHiveService(t)
 	path := filepath.Join(h.UserHome, "a/b/c/rbee.service")
 	other := filepath.Join(filepath.Dir(h.UserHome), "outside")
 	if err := errors.Join(os.Mkdir(filepath.Join(h.UserHome, "a"), 0o700), os.MkdirAll(other, 0o700), h.writeFile(path, "x")); err != nil {
 		t.Fatal(err)
 	}
 	rec := h.changes()
-	rec.MadeDirs = append(rec.MadeDirs, other, h.UserHome) // never rbee's to remove
+	rec.MadeDirs = append(rec.MadeDirs, other, h.UserHome) // must not be removed
 	if err := errors.Join(atomicfile.WriteJSON(h.Record, rec), os.WriteFile(filepath.Join(h.UserHome, "a/b/mine"), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
@@ -276,22 +283,22 @@ func TestRemoveServiceLeavesTheUsers(t *testing.T) {
 	}
 	for name, want := range map[string]bool{filepath.Join(h.UserHome, "a/b/c"): false, filepath.Join(h.UserHome, "a/b"): true, other: true} {
 		if _, err := os.Stat(name); (err == nil) != want {
-			t.Errorf("%s: %v, want it there: %v", name, err, want)
+			t.Errorf("after removeFile(), Stat(%s) = %v, want that it exists: %t", name, err, want)
 		}
 	}
 }
 
-// A manager that does not answer, such as that of a Mac with nobody at its
-// screen, leaves the daemon to itself.
-func TestBestManager(t *testing.T) {
+// TestPickManager checks that the daemon is detached if the service manager does not answer,
+// for example launchd on a Mac without a GUI login.
+func TestPickManager(t *testing.T) {
 	t.Parallel()
 	u, err := user.Current()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct {
-		goos, asked, want string
-		fails             bool
+		goos, command, want string
+		fails               bool
 	}{
 		{"linux", "systemctl --user show-environment", Systemd, false},
 		{"linux", "systemctl --user show-environment", Detached, true},
@@ -301,9 +308,9 @@ func TestBestManager(t *testing.T) {
 	} {
 		c := &commands{fail: func(string) bool { return tt.fails }}
 		s := &Service{UserHome: u.HomeDir, Command: c.run}
-		got := s.best(t.Context(), tt.goos)
-		if asked := strings.Join(c.told(), "\n"); got != tt.want || asked != tt.asked {
-			t.Errorf("%+v: got %q, asked %q", tt, got, asked)
+		got := s.pickManager(t.Context(), tt.goos)
+		if ran := strings.Join(c.take(), "\n"); got != tt.want || ran != tt.command {
+			t.Errorf("pickManager(%s), command fails: %t = %q after %q, want %q after %q", tt.goos, tt.fails, got, ran, tt.want, tt.command)
 		}
 	}
 }

@@ -13,13 +13,13 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// systemd is the user's own service manager.
+// systemd is the systemd manager of the user (systemctl --user).
 type systemd struct{ s *Service }
 
 // Name implements [Manager].
 func (systemd) Name() string { return Systemd }
 
-// unit is the service's file and name.
+// unit returns the path and the name of the unit.
 func (u systemd) unit() (path, name string, err error) {
 	home, err := u.s.userHome()
 	if err != nil {
@@ -46,7 +46,7 @@ func (u systemd) start(ctx context.Context, text string, auto bool) error {
 	if err != nil {
 		return err
 	}
-	wants := filepath.Join(filepath.Dir(path), "default.target.wants") // made by enable
+	wants := filepath.Join(filepath.Dir(path), "default.target.wants") // created by systemctl enable
 	if err := u.s.writeFile(path, text, wants); err != nil {
 		return err
 	}
@@ -60,10 +60,10 @@ func (u systemd) start(ctx context.Context, text string, auto bool) error {
 	return err
 }
 
-// Unit returns the service's file for systemd. Quoting is after systemd.syntax(7) and
-// systemd.service(5): a percent sign begins a specifier everywhere, quotes and
-// backslashes count only where a value is a list of words, and a dollar only in a
-// command's arguments. KillMode=process leaves running children alone.
+// Unit returns the unit file. Quoting follows systemd.syntax(7) and systemd.service(5): a
+// percent sign starts a specifier everywhere, quotes and backslashes are special only in
+// values that are lists of words, and a dollar sign only in command arguments.
+// KillMode=process keeps child processes running when the daemon stops.
 func (s *Service) Unit() string {
 	var b strings.Builder
 	b.WriteString("[Unit]\nDescription=" + s.Description + "\n\n[Service]\nExecStart=" + execStart(s.Program, s.Args) + "\n")
@@ -86,9 +86,8 @@ func quoteUnit(v string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "%", "%%", "\n", `\n`).Replace(v) + `"`
 }
 
-// execStart returns the command line of a unit. systemd refuses a program whose own
-// path has quotes or backslashes; such a one is an argument of a shell, which makes
-// way for it at once.
+// execStart returns the command line of a unit. systemd rejects a program path that
+// contains quotes or backslashes; execStart starts such a program with exec in a shell.
 func execStart(program string, args []string) string {
 	argument := func(v string) string { return strings.ReplaceAll(quoteUnit(v), "$", "$$") }
 	line := quoteUnit(program)
@@ -116,28 +115,28 @@ func (u systemd) Enable(ctx context.Context, auto bool) error {
 	return err
 }
 
-// linger lets the user's services run without a login, where that is allowed.
+// linger enables lingering, if the policy of the machine allows it, and records that.
 func (u systemd) linger(ctx context.Context) {
-	on, err := enableLinger(ctx, u.s.run, lingerDir)
+	enabled, err := enableLinger(ctx, u.s.run, lingerDir)
 	if err != nil && u.s.LingerFailed != nil {
 		u.s.LingerFailed(err)
 	}
-	if err != nil || !on {
+	if err != nil || !enabled {
 		return
 	}
 	c := u.s.changes()
 	c.Linger = true
-	_ = statefile.Write(u.s.Record, c) // without it, linger only stays on
+	_ = statefile.Write(u.s.Record, c) // on failure, lingering remains enabled after Remove
 }
 
 // Stop implements [Manager].
 func (u systemd) Stop(ctx context.Context) error {
 	path, name, err := u.unit()
 	if err != nil {
-		return nil // without a home directory there is no unit
+		return nil // without a home directory, no unit exists
 	}
 	if _, err := os.Stat(path); err != nil {
-		return nil // not there
+		return nil // not installed
 	}
 	_, err = u.s.runStop(ctx, "systemctl", "--user", "stop", name)
 	return err
@@ -147,7 +146,7 @@ func (u systemd) Stop(ctx context.Context) error {
 func (u systemd) Remove(ctx context.Context) error {
 	path, name, err := u.unit()
 	if err != nil {
-		return nil // without a home directory there is no unit
+		return nil // without a home directory, no unit exists
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil

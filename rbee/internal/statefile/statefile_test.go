@@ -54,7 +54,7 @@ func TestWriteKeepsUnknownFields(t *testing.T) {
 	path := write(t, `{"schema": 7, "min_reader": 1, "name": "a", "inner": {"x": 1, "y": 2}, "other": "b", "new": [1]}`)
 	var c content
 	if err := Read(path, &c); err != nil || c.Name != "a" || c.Inner.X != 1 {
-		t.Fatalf("Read() = %+v, %v", c, err)
+		t.Fatalf("Read() = %+v, %v, want name a and x 1", c, err)
 	}
 	c.Name, c.Other = "c", ""
 	if err := Write(path, c); err != nil {
@@ -71,30 +71,30 @@ func TestOldFileIsSchemaZero(t *testing.T) {
 	t.Parallel()
 	path := write(t, `{"name": "a"}`)
 	if h, err := Head(path); err != nil || h.Schema != 0 {
-		t.Errorf("Head() = %+v, %v, want schema 0", h, err)
+		t.Errorf("ReadSchema() = %+v, %v, want schema 0", h, err)
 	}
 	var c content
 	if err := errors.Join(Read(path, &c), Write(path, c)); err != nil {
 		t.Fatal(err)
 	}
 	if h, err := Head(path); err != nil || h.Schema != Schema {
-		t.Errorf("Head() after Write = %+v, %v, want schema %d", h, err, Schema)
+		t.Errorf("ReadSchema() after Write = %+v, %v, want schema %d", h, err, Schema)
 	}
 }
 
-func TestNewerFileStays(t *testing.T) {
+func TestNewerFileIsNotReplaced(t *testing.T) {
 	t.Parallel()
 	const text = `{"schema": 9, "min_reader": 8, "name": "a"}`
 	path := write(t, text)
 	_, headErr := Head(path)
-	for name, err := range map[string]error{"Read": Read(path, &content{}), "Write": Write(path, content{Name: "b"}), "Head": headErr} {
+	for name, err := range map[string]error{"Read": Read(path, &content{}), "Write": Write(path, content{Name: "b"}), "ReadSchema": headErr} {
 		var newer *wire.NewerSchemaError
 		if !errors.As(err, &newer) || operations.ReasonOf(err) != operations.ReasonNewerFile || operations.SubjectOf(err) != operations.SubjectFile.Named(path) {
 			t.Errorf("%s() = %v, want a NewerSchemaError about %s", name, err, path)
 		}
 	}
 	if data, _ := os.ReadFile(path); string(data) != text {
-		t.Errorf("the file holds %s, want it unchanged", data)
+		t.Errorf("the file contains %s, want %s", data, text)
 	}
 }
 
@@ -106,6 +106,6 @@ func TestDamagedFileIsReplaced(t *testing.T) {
 	}
 	var c content
 	if err := errors.Join(Write(path, content{Name: "b"}), Read(path, &c)); err != nil || c.Name != "b" {
-		t.Errorf("Read() after Write = %+v, %v", c, err)
+		t.Errorf("Read() after Write() = %+v, %v, want name b", c, err)
 	}
 }

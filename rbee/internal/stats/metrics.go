@@ -15,39 +15,39 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/scheduler"
 )
 
-// count is for /metrics. Only models that a worker serves have a name there: others
-// are strangers' words, of which there may be any number.
-func (t *Traffic) count(s gateway.Sample) {
+// countMetrics updates the metrics. The model label is empty if no worker serves the model,
+// because clients may send any name.
+func (t *Traffic) countMetrics(s gateway.Sample) {
 	model := ""
 	if s.Worker != "" {
 		model = s.Model
 	}
-	where := labels("model", model, "hive", s.Hive, "worker", s.Worker)
+	worker := labels("model", model, "hive", s.Hive, "worker", s.Worker)
 	t.counter(s, "rbee_requests_total"+labels("path", s.Path, "code", strconv.Itoa(s.Status), "model", model, "hive", s.Hive, "worker", s.Worker)).Inc()
 	if s.Worker == "" {
 		return
 	}
-	t.counter(s, "rbee_prompt_tokens_total"+where).Add(s.PromptTokens)
-	t.counter(s, "rbee_generated_tokens_total"+where).Add(s.CompletionTokens)
-	t.counter(s, "rbee_retries_total"+where).Add(s.Retries)
-	t.histogram(s, "rbee_request_duration_seconds"+where).Update(s.Duration.Seconds())
+	t.counter(s, "rbee_prompt_tokens_total"+worker).Add(s.PromptTokens)
+	t.counter(s, "rbee_generated_tokens_total"+worker).Add(s.CompletionTokens)
+	t.counter(s, "rbee_retries_total"+worker).Add(s.Retries)
+	t.histogram(s, "rbee_request_duration_seconds"+worker).Update(s.Duration.Seconds())
 	if s.Stream && s.FirstByte > 0 && s.Status == http.StatusOK {
-		t.histogram(s, "rbee_time_to_first_token_seconds"+where).Update(s.FirstByte.Seconds())
+		t.histogram(s, "rbee_time_to_first_token_seconds"+worker).Update(s.FirstByte.Seconds())
 	}
 }
 
 func (t *Traffic) counter(s gateway.Sample, name string) *metrics.Counter {
-	t.belongs(s, name)
+	t.addSeries(s, name)
 	return t.set.GetOrCreateCounter(name)
 }
 
 func (t *Traffic) histogram(s gateway.Sample, name string) *metrics.PrometheusHistogram {
-	t.belongs(s, name)
+	t.addSeries(s, name)
 	return t.set.GetOrCreatePrometheusHistogramExt(name, buckets)
 }
 
-// belongs remembers whose series it is: it goes when the worker is forgotten.
-func (t *Traffic) belongs(s gateway.Sample, name string) {
+// addSeries records that a series belongs to a worker, so that Forget removes it.
+func (t *Traffic) addSeries(s gateway.Sample, name string) {
 	if s.Worker == "" {
 		return
 	}
@@ -62,21 +62,21 @@ func (t *Traffic) belongs(s gateway.Sample, name string) {
 
 var buckets = []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300}
 
-// labels writes labels as Prometheus reads them
+// labels formats labels for Prometheus
 // (https://prometheus.io/docs/instrumenting/exposition_formats/).
 func labels(pairs ...string) string {
 	escape := strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 	var b strings.Builder
 	for i := 0; i+1 < len(pairs); i += 2 {
 		b.WriteString(map[bool]string{true: "{", false: ","}[i == 0] + pairs[i] + `="`)
-		_, _ = escape.WriteString(&b, strings.ToValidUTF8(pairs[i+1], "\uFFFD")) // into memory
+		_, _ = escape.WriteString(&b, strings.ToValidUTF8(pairs[i+1], "\uFFFD")) // never fails
 		b.WriteByte('"')
 	}
 	return b.String() + "}"
 }
 
-// WriteMetrics writes everything for Prometheus. waiting are the requests that wait for
-// models to be loaded, by model.
+// WriteMetrics writes all metrics in Prometheus's text format. waiting has the number of
+// requests that wait for models to be loaded, by model.
 func (t *Traffic) WriteMetrics(w io.Writer, waiting map[string]int, hives []operations.HiveView) {
 	t.set.WritePrometheus(w)
 	for _, model := range slices.Sorted(maps.Keys(waiting)) {
@@ -96,21 +96,21 @@ func (t *Traffic) WriteMetrics(w io.Writer, waiting map[string]int, hives []oper
 	}
 }
 
-// writeHive writes what a hive has and runs.
+// writeHive writes the metrics of a hive, its devices and its workers.
 func (t *Traffic) writeHive(w io.Writer, alias string, s *operations.HiveSnapshot) {
-	of := labels("hive", alias)
-	metrics.WriteGaugeUint64(w, "rbee_hive_memory_bytes"+of, s.Machine.MemoryTotal)
-	metrics.WriteGaugeUint64(w, "rbee_hive_memory_available_bytes"+of, s.Machine.MemoryAvailable)
-	metrics.WriteGaugeUint64(w, "rbee_hive_disk_bytes"+of, s.Machine.DiskTotal)
-	metrics.WriteGaugeUint64(w, "rbee_hive_disk_free_bytes"+of, s.Machine.DiskFree)
+	hive := labels("hive", alias)
+	metrics.WriteGaugeUint64(w, "rbee_hive_memory_bytes"+hive, s.Machine.MemoryTotal)
+	metrics.WriteGaugeUint64(w, "rbee_hive_memory_available_bytes"+hive, s.Machine.MemoryAvailable)
+	metrics.WriteGaugeUint64(w, "rbee_hive_disk_bytes"+hive, s.Machine.DiskTotal)
+	metrics.WriteGaugeUint64(w, "rbee_hive_disk_free_bytes"+hive, s.Machine.DiskFree)
 	for _, d := range s.Machine.Devices {
-		of := labels("hive", alias, "index", strconv.Itoa(d.Index), "name", d.Name, "uuid", d.UUID)
-		metrics.WriteGaugeUint64(w, "rbee_device_memory_bytes"+of, d.MemoryTotal)
+		device := labels("hive", alias, "index", strconv.Itoa(d.Index), "name", d.Name, "uuid", d.UUID)
+		metrics.WriteGaugeUint64(w, "rbee_device_memory_bytes"+device, d.MemoryTotal)
 		if d.MemoryUsed != nil {
-			metrics.WriteGaugeUint64(w, "rbee_device_memory_used_bytes"+of, *d.MemoryUsed)
+			metrics.WriteGaugeUint64(w, "rbee_device_memory_used_bytes"+device, *d.MemoryUsed)
 		}
 		if d.Utilization != nil {
-			metrics.WriteGaugeFloat64(w, "rbee_device_utilization_ratio"+of, *d.Utilization/100)
+			metrics.WriteGaugeFloat64(w, "rbee_device_utilization_ratio"+device, *d.Utilization/100)
 		}
 	}
 	for _, p := range s.Workers {

@@ -1,4 +1,4 @@
-// Package stats counts what workers do: requests in flight, requests and tokens per
+// Package stats counts the work of workers: requests in flight, requests and tokens per
 // model, a time series for the dashboard, and metrics for Prometheus.
 package stats
 
@@ -20,48 +20,48 @@ import (
 )
 
 const (
-	pointEvery = 5 * time.Second
-	pointsKept = 60
-	sampled    = 1000 // times to the first byte that a point's median is made of, at most
+	pointInterval = 5 * time.Second // time between two points of the time series
+	maxPoints     = 60
+	maxSamples    = 1000 // per point, for the median time to first byte
 
-	rememberWorker = time.Hour // after its last request, if it is no more
+	workerTTL = time.Hour // time after the last request until a removed worker is forgotten
 
-	suspectTTL = 2 * time.Second // how long a failure makes a worker suspect
+	suspectTTL = 2 * time.Second // time for which a failed worker is suspect
 )
 
-// Traffic counts what this queen has workers do.
+// Traffic counts the requests that this queen sends to workers.
 type Traffic struct {
 	set *metrics.Set // for /metrics
 	log *slog.Logger
 
-	mu      sync.Mutex
-	running map[string]*running      // workers that answer, by hive and worker
-	others  map[string]int           // requests of workers that did not come through here, likewise
-	used    map[string]time.Time     // when the last one ended, likewise
-	ending  map[string]chan struct{} // workers that this queen ends; closed once that is done
-	points  []point                  // oldest first
-	models  map[string]*operations.ModelTraffic
-	series  map[string]map[string]bool // names in set, by hive and worker
+	mu       sync.Mutex
+	active   map[string]*activeRequests // by worker key; only workers with requests
+	external map[string]int             // requests in flight that other programs sent, by worker key
+	lastUsed map[string]time.Time       // start or end of the last request, by worker key
+	evicting map[string]chan struct{}   // by worker key; closed at the end of the eviction
+	points   []point                    // oldest first
+	models   map[string]*operations.ModelTraffic
+	series   map[string]map[string]bool // names in set, by worker key
 
-	suspects map[string]time.Time // workers that failed, until when
+	suspects map[string]time.Time // end of the suspicion, by worker key
 }
 
-// running are the requests that one worker is answering.
-type running struct {
+// activeRequests counts the requests in flight of one worker.
+type activeRequests struct {
 	model, hive, worker string
 	requests            int
 }
 
 type point struct {
 	operations.TrafficPoint
-	first []float64 // seconds, of sampled requests
+	firstTokens []float64 // times to first token in seconds
 }
 
-// New returns counters that begin at zero. log gets a line for each request.
+// New returns a Traffic with zero counts. It logs each request to log.
 func New(log *slog.Logger) *Traffic {
 	return &Traffic{
-		set: metrics.NewSet(), log: log, suspects: map[string]time.Time{}, running: map[string]*running{}, others: map[string]int{},
-		used: map[string]time.Time{}, ending: map[string]chan struct{}{}, models: map[string]*operations.ModelTraffic{}, series: map[string]map[string]bool{},
+		set: metrics.NewSet(), log: log, suspects: map[string]time.Time{}, active: map[string]*activeRequests{}, external: map[string]int{},
+		lastUsed: map[string]time.Time{}, evicting: map[string]chan struct{}{}, models: map[string]*operations.ModelTraffic{}, series: map[string]map[string]bool{},
 	}
 }
 
@@ -70,70 +70,70 @@ var (
 	_ scheduler.Usage  = (*Traffic)(nil)
 )
 
-// Begin counts a request to a worker until end is called. It is false, and counts
-// nothing, for a worker that is being ended.
+// Begin counts a request to a worker until end is called. For a worker that is being evicted
+// it counts nothing and ok is false.
 func (t *Traffic) Begin(w operations.WorkerProcess) (end func(), ok bool) {
 	key := scheduler.WorkerKey(w)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ending[key] != nil {
+	if t.evicting[key] != nil {
 		return nil, false
 	}
-	r := t.running[key]
+	r := t.active[key]
 	if r == nil {
-		r = &running{model: scheduler.ServedModel(w), hive: w.Hive, worker: w.ID}
-		t.running[key] = r
+		r = &activeRequests{model: scheduler.ServedModel(w), hive: w.Hive, worker: w.ID}
+		t.active[key] = r
 	}
 	r.requests++
-	t.used[key] = time.Now()
+	t.lastUsed[key] = time.Now()
 	t.model(r.model).InFlight++
 	return sync.OnceFunc(func() {
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.used[key] = time.Now()
+		t.lastUsed[key] = time.Now()
 		t.model(r.model).InFlight--
 		if r.requests--; r.requests == 0 {
-			delete(t.running, key)
+			delete(t.active, key)
 		}
 	}), true
 }
 
-// BeginEviction marks a worker as one that is being ended, so that it gets no more requests:
-// only one that answers none, and was idle for so long. The end is told by calling
-// done: whether it succeeded.
-func (t *Traffic) BeginEviction(w operations.WorkerProcess, since time.Time, idle time.Duration) (done func(ended bool), ok bool) {
+// BeginEviction marks a worker as being evicted, so that it receives no more requests. ok is
+// false if the worker has not been idle for the given time. The caller calls done at the end
+// of the eviction.
+func (t *Traffic) BeginEviction(w operations.WorkerProcess, since time.Time, idle time.Duration) (done func(evicted bool), ok bool) {
 	if t.Idle(w, since) < idle {
 		return nil, false
 	}
 	key, closed := scheduler.WorkerKey(w), make(chan struct{})
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.running[key] != nil || t.ending[key] != nil {
+	if t.active[key] != nil || t.evicting[key] != nil {
 		return nil, false
 	}
-	t.ending[key] = closed
-	return func(ended bool) {
+	t.evicting[key] = closed
+	return func(evicted bool) {
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		close(closed)
-		if !ended {
-			delete(t.ending, key) // it may serve again; one that has ended goes when its hive says so
+		if !evicted {
+			delete(t.evicting, key) // it serves again; an evicted worker is removed by Record
 		}
 	}, true
 }
 
-// Evicted is closed once a worker that is being ended has ended, or could not be; nil
-// for one that is not.
+// Evicted returns a channel that is closed at the end of the eviction of a worker, whether
+// it succeeds or not; nil if the worker is not being evicted.
 func (t *Traffic) Evicted(w operations.WorkerProcess) <-chan struct{} {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.ending[scheduler.WorkerKey(w)]
+	return t.evicting[scheduler.WorkerKey(w)]
 }
 
 // Evicting implements [scheduler.Usage].
 func (t *Traffic) Evicting(w operations.WorkerProcess) bool { return t.Evicted(w) != nil }
 
-// MarkSuspect makes a worker that failed suspect for a while.
+// MarkSuspect marks a worker as suspect for suspectTTL.
 func (t *Traffic) MarkSuspect(w operations.WorkerProcess) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -150,8 +150,8 @@ func (t *Traffic) Suspect(w operations.WorkerProcess) bool {
 	return ok && !time.Now().After(until)
 }
 
-// Record takes note of what a hive says of its workers: of requests that came another
-// way, and of those that have ended.
+// Record updates the counts with the workers in a snapshot of a hive: the requests of other
+// programs, and which workers have exited.
 func (t *Traffic) Record(alias string, workers []operations.WorkerProcess) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -159,46 +159,46 @@ func (t *Traffic) Record(alias string, workers []operations.WorkerProcess) {
 	for _, w := range workers {
 		key := scheduler.WorkerKey(w)
 		ready[key] = w.State == operations.WorkerReady
-		own := 0
-		if r := t.running[key]; r != nil {
-			own = r.requests
+		ownRequests := 0
+		if r := t.active[key]; r != nil {
+			ownRequests = r.requests
 		}
-		delete(t.others, key)
-		if more := w.Requests - own; more > 0 {
-			t.others[key] = more
+		delete(t.external, key)
+		if external := w.Requests - ownRequests; external > 0 {
+			t.external[key] = external
 		}
 	}
 	prefix := alias + "/"
-	for key, closed := range t.ending {
+	for key, closed := range t.evicting {
 		if strings.HasPrefix(key, prefix) && isClosed(closed) && !ready[key] {
-			delete(t.ending, key)
+			delete(t.evicting, key)
 		}
 	}
-	maps.DeleteFunc(t.others, func(key string, _ int) bool { return strings.HasPrefix(key, prefix) && !ready[key] })
+	maps.DeleteFunc(t.external, func(key string, _ int) bool { return strings.HasPrefix(key, prefix) && !ready[key] })
 }
 
-// Busy is how many requests a worker is answering: this queen's, exactly, and those of
-// others, as its hive has told.
+// Busy returns the number of requests in flight of a worker: the current number of this
+// queen, plus the number of other programs in the last snapshot.
 func (t *Traffic) Busy(w operations.WorkerProcess) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := t.others[scheduler.WorkerKey(w)]
-	if r := t.running[scheduler.WorkerKey(w)]; r != nil {
+	n := t.external[scheduler.WorkerKey(w)]
+	if r := t.active[scheduler.WorkerKey(w)]; r != nil {
 		n += r.requests
 	}
 	return n
 }
 
-// Idle is for how long a worker has answered nothing, as far as this queen knows;
-// 0 while it does.
+// Idle returns how long a worker has been idle, or 0 if it has requests. The time before
+// since, when the queen started, does not count.
 func (t *Traffic) Idle(w operations.WorkerProcess, since time.Time) time.Duration {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.running[scheduler.WorkerKey(w)] != nil || w.Requests > 0 {
+	if t.active[scheduler.WorkerKey(w)] != nil || w.Requests > 0 {
 		return 0
 	}
-	last := since // the queen's own beginning: what was before is not known
-	for _, at := range []time.Time{t.used[scheduler.WorkerKey(w)], w.ReadyAt} {
+	last := since
+	for _, at := range []time.Time{t.lastUsed[scheduler.WorkerKey(w)], w.ReadyAt} {
 		if at.After(last) {
 			last = at
 		}
@@ -206,15 +206,15 @@ func (t *Traffic) Idle(w operations.WorkerProcess, since time.Time) time.Duratio
 	return time.Since(last)
 }
 
-// Forget drops what is known of workers that are no more.
-func (t *Traffic) Forget(there map[string]bool) {
+// Forget drops the counters of workers whose keys are not in present, after workerTTL.
+func (t *Traffic) Forget(present map[string]bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for key, at := range t.used {
-		if there[key] || time.Since(at) < rememberWorker {
+	for key, at := range t.lastUsed {
+		if present[key] || time.Since(at) < workerTTL {
 			continue
 		}
-		delete(t.used, key)
+		delete(t.lastUsed, key)
 		for name := range t.series[key] {
 			t.set.UnregisterMetric(name)
 		}
@@ -222,7 +222,7 @@ func (t *Traffic) Forget(there map[string]bool) {
 	}
 }
 
-// model is the count of a model that a worker serves. The caller holds t.mu.
+// model returns the counters of a model. The caller holds t.mu.
 func (t *Traffic) model(name string) *operations.ModelTraffic {
 	if t.models[name] == nil {
 		t.models[name] = &operations.ModelTraffic{Model: name}
@@ -230,21 +230,22 @@ func (t *Traffic) model(name string) *operations.ModelTraffic {
 	return t.models[name]
 }
 
-// now is the point that is going on. The caller holds t.mu.
-func (t *Traffic) now(at time.Time) *point {
-	begin := at.Truncate(pointEvery)
-	if n := len(t.points); n == 0 || t.points[n-1].Time.Before(begin) {
-		from := begin
+// currentPoint returns the point of the current interval, and adds empty points for
+// intervals without requests. The caller holds t.mu.
+func (t *Traffic) currentPoint(at time.Time) *point {
+	start := at.Truncate(pointInterval)
+	if n := len(t.points); n == 0 || t.points[n-1].Time.Before(start) {
+		from := start
 		if n > 0 {
-			from = t.points[n-1].Time.Add(pointEvery)
+			from = t.points[n-1].Time.Add(pointInterval)
 		}
-		if oldest := begin.Add(-(pointsKept - 1) * pointEvery); from.Before(oldest) {
+		if oldest := start.Add(-(maxPoints - 1) * pointInterval); from.Before(oldest) {
 			from = oldest
 		}
-		for ; !from.After(begin); from = from.Add(pointEvery) {
+		for ; !from.After(start); from = from.Add(pointInterval) {
 			t.points = append(t.points, point{TrafficPoint: operations.TrafficPoint{Time: from}})
 		}
-		t.points = slices.Clone(t.points[max(0, len(t.points)-pointsKept):])
+		t.points = slices.Clone(t.points[max(0, len(t.points)-maxPoints):])
 	}
 	return &t.points[len(t.points)-1]
 }
@@ -254,29 +255,29 @@ func (t *Traffic) Observe(s gateway.Sample) {
 	if s.Path == "" || strings.HasPrefix(s.Path, "/v1/models") {
 		return
 	}
-	level, words := slog.LevelInfo, []any{
+	level, attrs := slog.LevelInfo, []any{
 		"id", s.RequestID, "path", s.Path, "model", s.Model, "hive", s.Hive, "worker", s.Worker, "status", s.Status,
-		"first", s.FirstByte.Round(time.Millisecond / 10), "took", s.Duration.Round(time.Millisecond / 10), "tokens", s.CompletionTokens,
+		"first_byte", s.FirstByte.Round(time.Millisecond / 10), "duration", s.Duration.Round(time.Millisecond / 10), "tokens", s.CompletionTokens,
 	}
 	if s.Err != nil {
-		level, words = slog.LevelWarn, append(words, "error", s.Err)
+		level, attrs = slog.LevelWarn, append(attrs, "error", s.Err)
 	}
-	t.log.Log(context.Background(), level, "request", words...)
+	t.log.Log(context.Background(), level, "request", attrs...)
 	failed := s.Status >= http.StatusInternalServerError || s.Status == http.StatusTooManyRequests
-	t.count(s)
+	t.countMetrics(s)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	p := t.now(time.Now().UTC())
+	p := t.currentPoint(time.Now().UTC())
 	p.Requests++
 	p.Tokens += s.CompletionTokens
 	if failed {
 		p.Errors++
 	}
-	if s.FirstByte > 0 && s.Worker != "" && len(p.first) < sampled {
-		p.first = append(p.first, s.FirstByte.Seconds())
+	if s.FirstByte > 0 && s.Worker != "" && len(p.firstTokens) < maxSamples {
+		p.firstTokens = append(p.firstTokens, s.FirstByte.Seconds())
 	}
 	if s.Worker == "" {
-		return // the model is a stranger's word
+		return // the model name may be anything
 	}
 	m := t.model(s.Model)
 	m.Requests++
@@ -286,17 +287,17 @@ func (t *Traffic) Observe(s gateway.Sample) {
 	}
 }
 
-// Report is what there is to tell.
+// Report returns the counts and the time series.
 func (t *Traffic) Report(waiting int) operations.Traffic {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.now(time.Now().UTC())
+	t.currentPoint(time.Now().UTC())
 	r := operations.Traffic{
-		EverySeconds: pointEvery.Seconds(), Points: make([]operations.TrafficPoint, 0, len(t.points)), Models: []operations.ModelTraffic{}, Waiting: waiting,
+		EverySeconds: pointInterval.Seconds(), Points: make([]operations.TrafficPoint, 0, len(t.points)), Models: []operations.ModelTraffic{}, Waiting: waiting,
 	}
 	for _, p := range t.points {
-		if len(p.first) > 0 {
-			sorted := slices.Sorted(slices.Values(p.first))
+		if len(p.firstTokens) > 0 {
+			sorted := slices.Sorted(slices.Values(p.firstTokens))
 			p.FirstToken = sorted[len(sorted)/2]
 		}
 		r.Points = append(r.Points, p.TrafficPoint)
@@ -304,8 +305,8 @@ func (t *Traffic) Report(waiting int) operations.Traffic {
 	for _, name := range slices.Sorted(maps.Keys(t.models)) {
 		r.Models = append(r.Models, *t.models[name])
 	}
-	for _, one := range t.running {
-		r.InFlight += one.requests
+	for _, a := range t.active {
+		r.InFlight += a.requests
 	}
 	return r
 }

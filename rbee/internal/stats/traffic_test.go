@@ -16,23 +16,23 @@ func TestTraffic(t *testing.T) {
 	w := operations.WorkerProcess{ID: "w", Hive: "h", Model: "m"}
 	end, ok := tr.Begin(w)
 	if !ok {
-		t.Fatal("a worker that serves takes no requests")
+		t.Fatal("Begin() = false, want true")
 	}
 	if tr.Busy(w) != 1 || tr.Report(0).InFlight != 1 || tr.Idle(w, time.Now()) != 0 {
-		t.Error("a request that is under way is not seen")
+		t.Errorf("during a request Busy() = %d, InFlight = %d, Idle() = %v, want 1, 1, 0", tr.Busy(w), tr.Report(0).InFlight, tr.Idle(w, time.Now()))
 	}
 	end()
 	end()
 	if tr.Busy(w) != 0 || tr.Report(3).Waiting != 3 {
-		t.Error("a request that has ended is")
+		t.Errorf("after the request Busy() = %d, Waiting = %d, want 0, 3", tr.Busy(w), tr.Report(3).Waiting)
 	}
 	if idle := tr.Idle(w, time.Now().Add(-time.Hour)); idle > time.Minute {
-		t.Errorf("idle for %v, after a request just now", idle)
+		t.Errorf("Idle() = %v right after a request, want less than a minute", idle)
 	}
 	for i, status := range []int{200, 200, 502, 404} {
 		s := gateway.Sample{Path: "/v1/chat/completions", Model: "m", Worker: "w", Hive: "h", Status: status, Stream: i > 0, FirstByte: time.Duration(i+1) * time.Second, CompletionTokens: 10}
 		if status == 404 {
-			s.Model, s.Worker, s.Hive, s.FirstByte, s.CompletionTokens = "a stranger's \"word\"\n", "", "", 0, 0
+			s.Model, s.Worker, s.Hive, s.FirstByte, s.CompletionTokens = "unknown \"model\"\n", "", "", 0, 0
 		}
 		tr.Observe(s)
 	}
@@ -40,7 +40,7 @@ func TestTraffic(t *testing.T) {
 	r := tr.Report(0)
 	p := r.Points[len(r.Points)-1]
 	if p.Requests != 4 || p.Errors != 1 || p.Tokens != 30 || p.FirstToken != 2 || len(r.Models) != 1 || r.Models[0].Requests != 3 {
-		t.Errorf("%+v", r)
+		t.Errorf("Report() = %+v, want 4 requests, 1 error, 30 tokens, first token after 2 s, one model with 3 requests", r)
 	}
 	var b strings.Builder
 	tr.set.WritePrometheus(&b)
@@ -52,29 +52,29 @@ func TestTraffic(t *testing.T) {
 		`rbee_request_duration_seconds_count{model="m",hive="h",worker="w"} 3`,
 	} {
 		if !strings.Contains(b.String(), want+"\n") {
-			t.Errorf("%s is not in\n%s", want, b.String())
+			t.Errorf("metrics =\n%s, want %s", b.String(), want)
 		}
 	}
-	if strings.Contains(b.String(), "stranger") {
-		t.Error("a stranger's word is a label")
+	if strings.Contains(b.String(), "unknown") {
+		t.Errorf("metrics =\n%s, want no label with the unknown model", b.String())
 	}
-	if got := labels("a", "x\"\\\n\xff"); got != "{a=\"x\\\"\\\\\\n\uFFFD\"}" {
-		t.Errorf("%s", got)
+	if got, want := labels("a", "x\"\\\n\xff"), "{a=\"x\\\"\\\\\\n\uFFFD\"}"; got != want {
+		t.Errorf("labels() = %s, want %s", got, want)
 	}
-	// Time without requests is there as points of nothing, and only so many are kept.
-	tr.now(time.Now().Add(time.Hour))
-	if len(tr.points) != pointsKept {
-		t.Errorf("%d points", len(tr.points))
+	// Intervals without requests are empty points, and the number of points is limited.
+	tr.currentPoint(time.Now().Add(time.Hour))
+	if len(tr.points) != maxPoints {
+		t.Errorf("after an hour there are %d points, want %d", len(tr.points), maxPoints)
 	}
 	for i := 1; i < len(tr.points); i++ {
-		if tr.points[i].Time.Sub(tr.points[i-1].Time) != pointEvery {
-			t.Fatalf("a gap at %d", i)
+		if tr.points[i].Time.Sub(tr.points[i-1].Time) != pointInterval {
+			t.Fatalf("points %d and %d are %v apart, want %v", i-1, i, tr.points[i].Time.Sub(tr.points[i-1].Time), pointInterval)
 		}
 	}
 }
 
-// TestOthersRequests holds that requests which did not come through the queen count.
-func TestOthersRequests(t *testing.T) {
+// TestExternalRequests checks that requests of other programs count.
+func TestExternalRequests(t *testing.T) {
 	t.Parallel()
 	tr := New(slog.New(slog.DiscardHandler))
 	w := operations.WorkerProcess{ID: "w", Hive: "h", State: operations.WorkerReady}
@@ -82,14 +82,14 @@ func TestOthersRequests(t *testing.T) {
 	w.Requests = 3
 	tr.Record("h", []operations.WorkerProcess{w})
 	if n := tr.Busy(w); n != 3 {
-		t.Errorf("%d", n)
+		t.Errorf("Busy() = %d with 3 requests in the snapshot, want 3", n)
 	}
 	end()
 	if n := tr.Busy(w); n != 2 {
-		t.Errorf("%d after the own one has ended", n)
+		t.Errorf("Busy() = %d after the end of the queen's request, want 2", n)
 	}
 	tr.Record("h", nil)
 	if n := tr.Busy(w); n != 0 {
-		t.Errorf("%d of a worker that is gone", n)
+		t.Errorf("Busy() = %d of a removed worker, want 0", n)
 	}
 }

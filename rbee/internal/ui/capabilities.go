@@ -10,7 +10,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// capabilities is what a machine has: facts, accelerators, and who holds memory on them.
+// capabilities writes the resources of a machine, its accelerators and the
+// processes that use their memory.
 func (p *page) capabilities(r *operations.HiveCapabilitiesReport) {
 	t := facts(r.Alias)
 	t.fact("machine", r.Hostname)
@@ -27,7 +28,7 @@ func (p *page) capabilities(r *operations.HiveCapabilitiesReport) {
 	t.write(&p.text, p.style, "")
 	p.linef("")
 	if len(r.Devices) == 0 {
-		p.linef("No accelerator was found: workers run on the CPU.")
+		p.linef("No GPU found: workers run on the CPU.")
 		return
 	}
 	p.devices(r.Devices)
@@ -56,7 +57,7 @@ func cpuText(c operations.CPU) string {
 	return strings.TrimPrefix(text, ", ")
 }
 
-// freeText words a total of which some is free.
+// freeText formats a total size and its free part; 0 is unknown.
 func freeText(total, free uint64) string {
 	switch {
 	case total == 0 && free == 0:
@@ -84,7 +85,8 @@ func (p *page) devices(devices []gpu.Device) {
 	t.write(&p.text, p.style, "")
 }
 
-// deviceMemory is "used/total" of an accelerator's memory, as far as it is known.
+// deviceMemory formats the memory of an accelerator as used/total, or as the
+// total if the used part is unknown.
 func deviceMemory(d gpu.Device) string {
 	used := d.MemoryUsed
 	if used == nil && d.MemoryFree != nil && d.MemoryTotal >= *d.MemoryFree {
@@ -110,7 +112,7 @@ func deviceNote(d gpu.Device) string {
 		notes = append(notes, "memory shared with the CPU")
 	}
 	if d.MIG != nil && *d.MIG {
-		notes = append(notes, "MIG is on")
+		notes = append(notes, "MIG enabled")
 	}
 	if d.Architecture != "" {
 		notes = append(notes, d.Architecture)
@@ -125,20 +127,21 @@ func number(v *float64, unit string) string {
 	return fmt.Sprintf("%.0f%s", *v, unit)
 }
 
-// deviceProcesses lists who holds memory on accelerators.
+// deviceProcesses writes a table of the processes that use memory of accelerators.
 func (p *page) deviceProcesses(list []operations.DeviceProcess, devices []gpu.Device, indent string) {
 	t := table{header: []string{"PID", "USER", "NAME", "MEMORY", "DEVICE", "WORKER"}, right: map[string]bool{"PID": true, "MEMORY": true}}
 	for _, o := range list {
-		held := ""
+		memory := ""
 		if o.Memory != nil {
-			held = bytesize.Format(*o.Memory)
+			memory = bytesize.Format(*o.Memory)
 		}
-		t.add(fmt.Sprint(o.PID), o.User, o.Name, held, deviceName(o.DeviceUUID, devices), o.WorkerID)
+		t.add(fmt.Sprint(o.PID), o.User, o.Name, memory, deviceName(o.DeviceUUID, devices), o.WorkerID)
 	}
 	t.write(&p.text, p.style, indent)
 }
 
-// deviceName is what a person calls the device with this UUID: its vendor and index.
+// deviceName returns the vendor and index of the device with this UUID, such as
+// "nvidia 0", or the UUID if the device is unknown.
 func deviceName(uuid string, devices []gpu.Device) string {
 	for _, d := range devices {
 		if d.UUID == uuid && uuid != "" && d.Index >= 0 {

@@ -12,19 +12,19 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// Catalog lists the worker types that can be installed. It is the report of a
-// command that needs no operation.
+// Catalog lists the worker types that can be installed. It is the report of
+// `rbee catalog list`, which runs without an operation.
 type Catalog struct {
 	Recipes []Recipe `json:"recipes"`
 }
 
-// Recipe is what a recipe says, in short.
+// Recipe summarizes the recipe of a worker type.
 type Recipe struct {
 	Type        string         `json:"type"`
 	Description string         `json:"description"`
 	File        string         `json:"file"`
 	API         string         `json:"api"`
-	Versions    string         `json:"versions"` // where they come from, or the versions
+	Versions    string         `json:"versions"` // the versions, or where they are published
 	Note        string         `json:"note,omitempty"`
 	Sources     []RecipeSource `json:"sources"`
 	Needs       []string       `json:"needs,omitempty"`
@@ -32,7 +32,7 @@ type Recipe struct {
 	Ready       string         `json:"ready,omitempty"`
 }
 
-// RecipeSource is one way to install a worker.
+// RecipeSource is one source of a recipe: how to install a worker on some machines.
 type RecipeSource struct {
 	Name     string   `json:"name,omitempty"`
 	Version  string   `json:"version,omitempty"`
@@ -41,7 +41,7 @@ type RecipeSource struct {
 	Steps    []string `json:"steps"`
 }
 
-// CheckedRecipe says that a recipe is right.
+// CheckedRecipe is the report of `rbee catalog check` for a valid recipe.
 type CheckedRecipe struct {
 	Recipe Recipe `json:"recipe"`
 }
@@ -55,8 +55,8 @@ func (*Recipe) Outcome() operations.Outcome { return operations.OutcomeOK }
 // Outcome implements [operations.Report].
 func (*CheckedRecipe) Outcome() operations.Outcome { return operations.OutcomeOK }
 
-// AboutRecipe puts a recipe into words.
-func AboutRecipe(r *catalog.Recipe) Recipe {
+// NewRecipe returns the summary of a recipe.
+func NewRecipe(r *catalog.Recipe) Recipe {
 	out := Recipe{
 		Type: r.Type, Description: r.Description, File: r.File, API: r.API, Note: r.Note,
 		Sources: []RecipeSource{}, Start: append([]string{}, r.Start.Args...), Ready: r.Ready.Path,
@@ -79,7 +79,7 @@ func AboutRecipe(r *catalog.Recipe) Recipe {
 	}
 	switch v := r.Versions; {
 	case v == nil && len(versions) == 0 && len(r.Sources) > 0:
-		out.Versions = "rbee's own"
+		out.Versions = "built in"
 	case v == nil:
 		out.Versions = strings.Join(versions, ", ")
 	case v.GitHub != "":
@@ -99,7 +99,7 @@ func platform(system, arch, libc string) string {
 	return text
 }
 
-// conditions are what a source needs besides what every worker can need.
+// conditions describes the requirements that only sources have.
 func conditions(s *catalog.Source) []string {
 	var all []string
 	if s.ComputeMax != "" {
@@ -193,16 +193,16 @@ func (p *page) checkedRecipe(r *CheckedRecipe) {
 	p.okf("%s is a valid recipe for %s (%s)", r.Recipe.File, r.Recipe.Type, format.Count(len(r.Recipe.Sources), "source"))
 }
 
-func (p *page) rolledBack(r *operations.RollbackReport) {
+func (p *page) rollback(r *operations.RollbackReport) {
 	p.okf("Rolled back %s on %s: %s -> %s", r.Worker, r.Hive, r.From, r.To)
 	if r.Worker == operations.RollbackRbee {
-		p.hint("the next `rbee sync` with this rbee installs its own version again, unless the restored one is newer")
+		p.note("the next `rbee sync` with this rbee installs its own version again, unless the restored one is newer")
 		return
 	}
-	p.hint("it is kept at this version until `rbee sync --upgrade " + r.Worker + "` has worked on this hive or the config names another version; workers that run go on with the one before until they are started again")
+	p.note("pinned until you run `rbee sync --upgrade " + r.Worker + "` or change the version in the config; running workers keep their version until they are restarted")
 }
 
-func (p *page) bundled(r *operations.BundleReport) {
+func (p *page) bundle(r *operations.BundleReport) {
 	if len(r.Workers) > 0 {
 		t := table{header: []string{"WORKER", "VERSION", "VARIANT", "PLATFORM", "SIZE"}, right: map[string]bool{"SIZE": true}}
 		for _, w := range r.Workers {
@@ -215,11 +215,11 @@ func (p *page) bundled(r *operations.BundleReport) {
 		t.write(&p.text, p.style, "")
 		p.linef("")
 	}
-	p.blocked(r.Blocked)
-	p.okf("Wrote %s: %s, %s, rbee for %s (%s)", r.Path, bytesize.Format(r.Bytes), format.Count(r.Artifacts, "artifact"), strings.Join(r.Platforms, ", "), format.Seconds(r.DurationSeconds))
+	p.blockedWorkers(r.Blocked)
+	p.okf("Created %s: %s, %s, rbee for %s (%s)", r.Path, bytesize.Format(r.Bytes), format.Count(r.Artifacts, "artifact"), strings.Join(r.Platforms, ", "), format.Seconds(r.DurationSeconds))
 }
 
-// upgrades tells which versions move.
+// upgrades writes the versions that change.
 func (p *page) upgrades(list []operations.Upgrade) {
 	for _, u := range list {
 		p.linef("%s (%s): %s -> %s", u.Worker, u.Requested, u.From, u.To)

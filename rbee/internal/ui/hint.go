@@ -7,9 +7,9 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// Hint says what a person can do about an error, in one line. It is empty where
-// the error's own words say it already, and for nil. It depends on the error's
-// fields alone, never on its message.
+// Hint returns a line that states what to do about an error, or "" if the
+// message already does or e is nil. It depends only on the fields of the
+// error, never on its message.
 func Hint(e *operations.Error) string {
 	if e == nil {
 		return ""
@@ -20,130 +20,131 @@ func Hint(e *operations.Error) string {
 		operations.ReasonHostKeyUnknown, operations.ReasonHostKeyChanged, operations.ReasonProtocol, operations.ReasonSSHConfig, operations.ReasonProhibited:
 		return connectionHint(e)
 	case operations.ReasonDaemon:
-		return "`rbee start-hive " + cmp.Or(e.Hive, "HIVE") + "` starts it"
+		return "run `rbee start-hive " + cmp.Or(e.Hive, "HIVE") + "` to start it"
 	case operations.ReasonConnecting:
-		return "the queen is still connecting: `rbee top` shows how far it is"
+		return "wait until the queen has connected to the hive; run `rbee top` to see its state"
 	case operations.ReasonLost:
-		return "run the command again: nothing is left half-done"
+		return "run the command again; it is safe to repeat"
 	case operations.ReasonOtherProgram:
 		if e.Subject.Kind == operations.SubjectQueen {
-			return "check the address in --queen or $RBEE_QUEEN: `rbee serve` prints it"
+			return "check the address in --queen or $RBEE_QUEEN; `rbee serve` prints it"
 		}
 	case operations.ReasonOtherVersion:
 		if e.Subject.Kind == operations.SubjectQueen {
-			return "a queen of this version does; `rbee version` tells it"
+			return "use a queen of the same version as this rbee; run `rbee version` to print it"
 		}
-		return "`rbee sync" + hive + "` brings it this version"
+		return "run `rbee sync" + hive + "` to install this version of rbee"
 	case operations.ReasonStopping, operations.ReasonBusy, operations.ReasonRestarting, operations.ReasonWorkerNotReady:
 		return "run the command again in a moment"
 	case operations.ReasonCanceled:
-		return "run the same command again to go on: what is done stays done"
+		return "run the same command again to continue; finished parts are kept"
 	case operations.ReasonLocked:
-		return "wait until the other run is done, or wait longer with --lock-wait 5m"
+		return "wait for the other run, or use --lock-wait 5m"
 	case operations.ReasonStateChanged:
-		return "make the plan again: `rbee sync --dry-run` shows what it is now"
+		return "run the command again; `rbee sync --dry-run` prints the new plan"
 	case operations.ReasonNewerHive:
-		return "update this rbee, or replace the one of the hive with `rbee sync" + hive + " --downgrade`"
+		return "upgrade this rbee, or run `rbee sync" + hive + " --downgrade` to replace the newer one"
 	case operations.ReasonNewerFile:
-		return "update this rbee; a newer one can read the file"
+		return "upgrade this rbee; a newer version can read the file"
 	case operations.ReasonExists:
-		return "--force overwrites it"
+		return "use --force to overwrite it"
 
 	case operations.ReasonConfigMissing:
-		return "write a first config with `rbee init`, or name yours with --config"
+		return "run `rbee init` to create one, or pass --config FILE"
 	case operations.ReasonNoHives:
-		return "add one to the config; `rbee init` writes a first one"
+		return "add a hive to the config, or run `rbee init` to create a config"
 	case operations.ReasonUnknownHive:
-		return "`rbee list-hives` shows the hives that are known"
+		return "run `rbee list-hives` to list the hives"
 	case operations.ReasonUnknownWorker:
-		return "add " + cmp.Or(e.Subject.Name, "it") + " to a hive's workers in the config; `rbee status --verbose` shows what hives have"
+		return "add " + cmp.Or(e.Subject.Name, "it") + " to the workers of a hive in the config; run `rbee status --verbose` to list installed workers"
 	case operations.ReasonUnknownRecipe:
-		return "`rbee catalog list` shows the worker types that there are"
+		return "run `rbee catalog list` to list the worker types"
 	case operations.ReasonLockfileInvalid:
-		return "restore " + cmp.Or(e.Subject.Name, "it") + " from version control, or remove it: `rbee sync` writes a new one"
+		return "restore " + cmp.Or(e.Subject.Name, "it") + " from version control, or remove it and run `rbee sync` to create a new one"
 	case operations.ReasonRecordInvalid:
-		return "restore " + cmp.Or(e.Subject.Name, "it") + " from a backup, or remove it: `rbee sync` writes a new one, which lacks the hives that are not in the config"
+		return "restore " + cmp.Or(e.Subject.Name, "it") + " from a backup, or remove it and run `rbee sync`; the new record lacks the hives that are not in the config"
 	case operations.ReasonNoHome:
 		return "set HOME to your home directory"
 
 	case operations.ReasonNotInstalled:
-		return "`rbee sync" + hive + "` installs it"
+		return "run `rbee sync" + hive + "` to install it"
 	case operations.ReasonDiskFull, operations.ReasonPermissionDenied, operations.ReasonReadOnly:
 		return fileHint(e)
 	case operations.ReasonPortInUse:
-		if e.Subject.Kind == operations.SubjectQueen {
-			return "another program uses the port: choose another --addr"
+		switch e.Subject.Kind {
+		case operations.SubjectQueen:
+			return "choose another port with --addr"
+		case operations.SubjectWorker:
+			return "choose another port with --port"
+		default:
+			return "choose another hive_port in the config"
 		}
-		if e.Subject.Kind != operations.SubjectWorker {
-			return "another program uses the port: choose another hive_port in the config"
-		}
-		return "another program uses the port: choose another --port"
 
 	case operations.ReasonLookup, operations.ReasonDownload:
-		return "check that the server can be reached from there, then run the command again: what has arrived is kept"
+		return "check that the server is reachable, then run the command again; downloaded parts are kept"
 	case operations.ReasonOtherBuild:
-		return "make the plan again with this rbee, or apply it with the rbee that made it"
+		return "create the plan again with this rbee, or apply it with the rbee that created it"
 	case operations.ReasonNotLocked:
-		return "`rbee sync` looks it up"
+		return "run `rbee sync` to resolve the version"
 	case operations.ReasonChecksum:
-		return "run the command again; if the content stays wrong, do not trust its source"
+		return "run the command again; if it fails again, do not trust the source"
 	case operations.ReasonVerifyFailed:
-		return "the worker's own output says why: it cannot use this machine; its driver or a library may be missing or too old"
+		return "check the output of the worker: a driver or a library of the machine may be missing or too old"
 
 	case operations.ReasonWorkerNotInstalled:
-		return "name it in the config's workers, then `rbee sync" + hive + "` installs it"
+		return "add it to the workers of the hive in the config, then run `rbee sync" + hive + "`"
 	case operations.ReasonWorkerDamaged:
-		return "`rbee sync" + hive + "` installs it again"
+		return "run `rbee sync" + hive + "` to reinstall it"
 	case operations.ReasonWorkerNotFound:
-		return "`rbee list-workers --all` shows the workers there are"
+		return "run `rbee list-workers --all` to list all workers"
 	case operations.ReasonWorkerAmbiguous, operations.ReasonModelAmbiguous:
 		if e.Subject.Kind == operations.SubjectModel && e.Hive != "" {
 			return "" // the message lists the files to choose from
 		}
-		return "say which one: more of the id, or its hive with --hive"
+		return "pass more of the ID, or the hive with --hive"
 	case operations.ReasonWorkerFailed:
-		return "`rbee worker-logs " + cmp.Or(e.Subject.Name, "WORKER") + hive + "` shows what it wrote"
+		return "run `rbee worker-logs " + cmp.Or(e.Subject.Name, "WORKER") + hive + "` to see its log"
 	case operations.ReasonNoWorker:
-		return "`rbee spawn-worker" + hive + " --worker TYPE --model " + cmp.Or(e.Subject.Name, "MODEL") + "` starts one"
+		return "run `rbee spawn-worker" + hive + " --worker TYPE --model " + cmp.Or(e.Subject.Name, "MODEL") + "` to start one"
 	case operations.ReasonNoWorkflowWorker:
-		return "`rbee spawn-worker" + hive + " --worker comfyui --model " + cmp.Or(e.Subject.Name, "MODEL") + "` starts one"
+		return "run `rbee spawn-worker" + hive + " --worker comfyui --model " + cmp.Or(e.Subject.Name, "MODEL") + "` to start one"
 
 	case operations.ReasonNoRoom, operations.ReasonTooLarge:
-		return "`rbee hive-capabilities" + format.Prefixed(" ", e.Hive) + "` shows what holds the memory: stop a worker, or use more devices or a smaller --context"
+		return "stop a worker, or use more GPUs or a smaller --context; run `rbee hive-capabilities" + format.Prefixed(" ", e.Hive) + "` to see what uses the memory"
 	case operations.ReasonDeviceNotFound, operations.ReasonDeviceAmbiguous, operations.ReasonDeviceUnusable:
-		return "`rbee hive-capabilities" + format.Prefixed(" ", e.Hive) + "` shows the devices there are"
+		return "run `rbee hive-capabilities" + format.Prefixed(" ", e.Hive) + "` to list the devices"
 
 	case operations.ReasonModelNotFound:
-		return "`rbee download-model " + cmp.Or(e.Subject.Name, "MODEL") + hive + "` fetches it"
+		return "run `rbee download-model " + cmp.Or(e.Subject.Name, "MODEL") + hive + "` to download it"
 	case operations.ReasonModelIncomplete:
-		return "`rbee download-model " + cmp.Or(e.Subject.Name, "MODEL") + hive + "` goes on with it"
+		return "run `rbee download-model " + cmp.Or(e.Subject.Name, "MODEL") + hive + "` to continue the download"
 	case operations.ReasonModelGated:
-		return "accept the model's terms on its page, and set HF_TOKEN to a token that may read it"
+		return "accept the terms on the page of the model, and set HF_TOKEN to a token that can read it"
 	case operations.ReasonModelInUse:
-		return "`rbee list-workers" + hive + "` shows who uses it"
+		return "run `rbee list-workers" + hive + "` to see which workers use it"
 
 	case operations.ReasonKeysRequired, operations.ReasonMissingAPIKey, operations.ReasonInvalidAPIKey, operations.ReasonInsufficientScope:
 		return keyHint
 	case operations.ReasonKeysUnreadable:
-		return "the queen's log says why it cannot read its keys"
+		return "see the log of the queen for the cause"
 	case operations.ReasonHostRefused:
-		return "`rbee serve --host NAME` names what else the server is called"
+		return "run `rbee serve --host NAME` to allow the host name"
 	case operations.ReasonOriginRefused:
-		return "`rbee serve --origin URL` lets the pages of that address ask"
+		return "run `rbee serve --origin URL` to allow the web page"
 
 	case operations.ReasonFailed, operations.ReasonNotBegun, operations.ReasonUsage, operations.ReasonInvalidOperation, operations.ReasonRemovedOperation, operations.ReasonUnsupported,
 		operations.ReasonNotFound, operations.ReasonConfigInvalid, operations.ReasonInvalidRecipe, operations.ReasonUnknownSSHHosts,
 		operations.ReasonUnknownVersion, operations.ReasonUnfitMachine, operations.ReasonNoSolution, operations.ReasonNoBinary, operations.ReasonNoPreviousVersion,
 		operations.ReasonUnfitModel, operations.ReasonModelUnknown, operations.ReasonModelInvalid,
 		operations.ReasonUnsupportedMediaType, operations.ReasonBodyTooLarge:
-		return "" // the message names what is wrong and what would be right
+		return "" // the message states the problem and the solution
 	default:
 		return codeHint(e)
 	}
 	return ""
 }
 
-const keyHint = "`rbee key add NAME --scope admin` on the queen's machine makes a key, and `rbee key list` shows those that are good; put one into $RBEE_API_KEY"
+const keyHint = "run `rbee key add NAME --scope admin` on the machine of the queen and set $RBEE_API_KEY to the key; `rbee key list` lists the valid keys"
 
 // codeHint returns the hint of an error whose reason this rbee does not know.
 func codeHint(e *operations.Error) string {
@@ -161,57 +162,58 @@ func codeHint(e *operations.Error) string {
 	return Hint(&known)
 }
 
-// fileHint returns the hint of a file that cannot be read or written: on this machine, if
-// the error is about a file and no hive, else on the machine of a hive.
+// fileHint returns the hint of a file that cannot be read or written. The file
+// is on this machine if the error has a file and no hive, and on the machine of
+// a hive otherwise.
 func fileHint(e *operations.Error) string {
 	file := e.Subject.Kind == operations.SubjectFile
 	local := file && e.Hive == ""
 	switch {
 	case e.Reason == operations.ReasonDiskFull && local:
-		return "free some space on the disk of this machine, then run the command again"
+		return "free disk space on this machine, then run the command again"
 	case e.Reason == operations.ReasonDiskFull:
-		return "free some space on the machine's disk, then run the command again"
+		return "free disk space on the hive, then run the command again"
 	case local && e.Reason == operations.ReasonReadOnly:
 		return "mount the file system of " + e.Subject.Name + " read-write, or use a file in another directory"
 	case local:
-		return "check the owner and the permissions of " + e.Subject.Name + " and of its directory"
+		return "check the owner and the permissions of " + e.Subject.Name + " and its directory"
 	case file:
 		return "" // the message names the file
 	default:
-		return "rbee needs a home directory that its user may write to; RBEE_HOME on the machine moves it"
+		return "rbee needs a writable home directory on the hive; set RBEE_HOME there to use another directory"
 	}
 }
 
-// connectionHint returns the hint of a connection that failed: to a queen, or over
-// SSH to the machine of a hive.
+// connectionHint returns the hint of a failed connection to a queen, or over SSH
+// to the machine of a hive.
 func connectionHint(e *operations.Error) string {
 	if e.Subject.Kind == operations.SubjectQueen {
 		if e.Reason == operations.ReasonAuth {
 			return keyHint
 		}
-		return "`rbee serve` starts a queen; --queen or $RBEE_QUEEN says where one is"
+		return "run `rbee serve` to start a queen, or set --queen or $RBEE_QUEEN to the address of a running one"
 	}
 	if e.Code != operations.CodeUnreachable {
 		return "" // another connection of the hive, such as a download
 	}
 	switch e.Reason {
 	case operations.ReasonResolve:
-		return "check hostname in the config, or add the host to ~/.ssh/config or the DNS"
+		return "check hostname in the config, or add the host to ~/.ssh/config or DNS"
 	case operations.ReasonRefused:
-		return "nothing listens there: check ssh_port, and that sshd runs on the machine"
+		return "check ssh_port and that sshd is running on the machine"
 	case operations.ReasonAuth:
-		return "check ssh_user and ssh_key; `ssh-copy-id` puts your key on the machine, and `ssh -v` shows what it refuses"
+		return "check ssh_user and ssh_key; run `ssh-copy-id` to install your key, or `ssh -v` to see which keys are rejected"
 	case operations.ReasonHostKeyUnknown:
-		return "log in once with `ssh` and compare the fingerprint, or trust new hosts with --accept-new-host-keys"
+		return "log in once with `ssh` and compare the fingerprint, or use --accept-new-host-keys"
 	case operations.ReasonHostKeyChanged:
-		return "if the machine was set up anew, remove its old key with `ssh-keygen -R HOST`; if not, somebody may be listening in"
+		return "if the machine was reinstalled, run `ssh-keygen -R HOST`; if not, someone may be intercepting the connection"
 	case operations.ReasonProtocol:
-		return "check ssh_port: what answers there is no SSH server that rbee can speak with"
+		return "check ssh_port; the server at this port does not support SSH"
 	case operations.ReasonSSHConfig:
 		return "check ~/.ssh/config, the known_hosts files and ssh_key"
 	case operations.ReasonProhibited:
-		return "the SSH server on the way does not allow forwarding: set AllowTcpForwarding in its sshd_config"
+		return "set AllowTcpForwarding in the sshd_config of the server that rejects forwarding"
 	default:
-		return "check that the machine is on and that its address and network are right; --timeout gives it longer"
+		return "check that the machine is on and that its address is right; use --timeout to wait longer"
 	}
 }

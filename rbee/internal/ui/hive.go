@@ -16,7 +16,7 @@ func (p *page) validate(r *operations.ValidateReport) {
 		problem := operations.Problem{File: e.File, Line: e.Line, Column: e.Column, Message: e.Error, Hint: e.Hint}
 		hive := e.Hive
 		if e.File != "" {
-			hive = "" // the place says more than the alias
+			hive = "" // the position is more precise than the alias
 		}
 		p.fail(hive, problem.String())
 		if e.Hint == "" && e.Unreachable != "" {
@@ -30,7 +30,7 @@ func (p *page) validate(r *operations.ValidateReport) {
 		p.okf("Config valid (%s, %s)", format.Count(r.Hives, "hive"), format.Count(r.Workers, "worker"))
 		return
 	}
-	p.linef("%s%s, %s", p.style.fail(), format.Count(len(r.Errors), "error"), format.Count(len(r.Warnings), "warning"))
+	p.linef("%sValidation failed: %s, %s", p.style.fail(), format.Count(len(r.Errors), "error"), format.Count(len(r.Warnings), "warning"))
 }
 
 func (p *page) migrate(r *operations.MigrateReport) {
@@ -43,8 +43,8 @@ func (p *page) migrate(r *operations.MigrateReport) {
 
 func (p *page) hives(hives []operations.HiveSummary) {
 	if len(hives) == 0 {
-		p.linef("No hives are known.")
-		p.hint("write a first config with `rbee init`")
+		p.linef("No hives configured.")
+		p.hint("run `rbee init` to create a config")
 		return
 	}
 	t := table{header: []string{"HIVE", "HOST", "HIVE PORT", "WORKERS", "LABELS", "INSTALLED", "NOTE"}, right: map[string]bool{"HIVE PORT": true}}
@@ -61,12 +61,12 @@ func (p *page) hives(hives []operations.HiveSummary) {
 		if h.HivePort != 0 {
 			port = fmt.Sprint(h.HivePort)
 		}
-		t.add(h.Alias, address(h), port, wantedText(h.Workers), strings.Join(h.Labels, ", "), installed, note)
+		t.add(h.Alias, address(h), port, configuredText(h.Workers), strings.Join(h.Labels, ", "), installed, note)
 	}
 	t.write(&p.text, p.style, "")
 }
 
-// address is [user@]host[:port] of a hive.
+// address formats the SSH address of a hive as [user@]host[:port].
 func address(h operations.HiveSummary) string {
 	text := h.Hostname
 	if h.SSHPort != 0 && h.SSHPort != 22 {
@@ -81,7 +81,8 @@ func address(h operations.HiveSummary) string {
 	return text
 }
 
-func wantedText(workers []operations.WorkerSummary) string {
+// configuredText lists the workers of a hive in the config.
+func configuredText(workers []operations.WorkerSummary) string {
 	names := make([]string, len(workers))
 	for i, w := range workers {
 		names[i] = w.Type
@@ -97,7 +98,7 @@ func (p *page) hive(r *operations.HiveGetReport) {
 	d := r.Detail
 	t.fact("host", address(r.Hive))
 	t.fact("labels", strings.Join(r.Hive.Labels, ", "))
-	t.fact("wanted workers", wantedText(r.Hive.Workers))
+	t.fact("configured", configuredText(r.Hive.Workers))
 	if !r.Hive.InConfig {
 		t.fact("note", "not in config")
 	}
@@ -118,39 +119,39 @@ func (p *page) hive(r *operations.HiveGetReport) {
 }
 
 func (p *page) daemon(r *operations.HiveDaemonReport) {
-	where := ""
+	process := ""
 	if r.Daemon.Running {
-		where = fmt.Sprintf(" (port %d, pid %d)", r.Daemon.Port, r.Daemon.PID)
+		process = fmt.Sprintf(" (port %d, pid %d)", r.Daemon.Port, r.Daemon.PID)
 	}
 	switch r.Status {
 	case operations.DaemonStarted:
-		p.okf("Started %s%s", r.Alias, where)
+		p.okf("Started %s%s", r.Alias, process)
 	case operations.DaemonAlreadyRunning:
-		p.okf("%s already runs%s", r.Alias, where)
+		p.okf("%s is already running%s", r.Alias, process)
 	case operations.DaemonStopped:
 		p.okf("Stopped %s", r.Alias)
 	case operations.DaemonAlreadyStopped:
-		p.okf("%s was not running", r.Alias)
+		p.okf("%s is already stopped", r.Alias)
 	case operations.DaemonRunning:
-		p.okf("%s is running%s", r.Alias, where)
+		p.okf("%s is running%s", r.Alias, process)
 	case operations.DaemonNotInstalled:
 		p.warn(r.Alias, "Hive not installed")
-		p.hint("`rbee sync --hive " + r.Alias + "` installs it")
+		p.hint("run `rbee sync --hive " + r.Alias + "` to install it")
 	default:
 		text := "Hive not running"
 		if r.Daemon.Problem != "" {
 			text += ": " + r.Daemon.Problem
 		}
 		p.warn(r.Alias, text)
-		p.hint("`rbee start-hive " + r.Alias + "` starts it")
+		p.hint("run `rbee start-hive " + r.Alias + "` to start it")
 	}
 }
 
-// Written tells about a first config, and what to do next.
-func Written(w io.Writer, s Style, path string, hives []string) error {
+// InitResult writes the result of creating a config, with the next step as a hint.
+func InitResult(w io.Writer, s Style, path string, hives []string) error {
 	p := &page{style: s}
-	p.okf("Wrote %s (%s: %s)", path, format.Count(len(hives), "hive"), strings.Join(hives, ", "))
-	p.hint("next: `rbee validate`, then `rbee install`")
+	p.okf("Created %s (%s: %s)", path, format.Count(len(hives), "hive"), strings.Join(hives, ", "))
+	p.hint("add your machines to the file, then run `rbee validate`")
 	_, err := io.WriteString(w, p.text.String())
 	return err
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// JSON writes a report as one indented JSON document.
+// JSON writes v as one indented JSON document.
 func JSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
@@ -15,7 +15,7 @@ func JSON(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
-// errorDocument is the JSON of a command that has no report.
+// errorDocument is the JSON output of a command that failed without a report.
 type errorDocument struct {
 	Status string    `json:"status"` // always "error"
 	Error  errorBody `json:"error"`
@@ -27,8 +27,8 @@ type errorBody struct {
 }
 
 // JSONError writes an error as one indented JSON document:
-// {"status":"error","error":{"code":…,"message":…,"hint":…}}. An empty hint is
-// replaced by [Hint]'s.
+// {"status":"error","error":{"code":…,"message":…,"hint":…}}. If hint is empty,
+// it writes the result of [Hint].
 func JSONError(w io.Writer, e *operations.Error, hint string) error {
 	if hint == "" {
 		hint = Hint(e)

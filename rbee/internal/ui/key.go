@@ -6,13 +6,13 @@ import (
 	"time"
 )
 
-// KeyRow is a key, without its secret.
+// KeyRow is an API key without its secret.
 type KeyRow struct {
 	Name, ID, Scope string
 	CreatedAt       time.Time
 }
 
-// Keys writes keys as a table.
+// Keys writes API keys as a table.
 func Keys(w io.Writer, s Style, keys []KeyRow) error {
 	var b strings.Builder
 	t := table{header: []string{"NAME", "ID", "SCOPE", "CREATED"}}
@@ -20,7 +20,7 @@ func Keys(w io.Writer, s Style, keys []KeyRow) error {
 		t.add(k.Name, k.ID, k.Scope, k.CreatedAt.Local().Format(time.DateTime))
 	}
 	if len(keys) == 0 {
-		b.WriteString("There are no keys.\n")
+		b.WriteString("No API keys.\n")
 	} else {
 		t.write(&b, s, "")
 	}

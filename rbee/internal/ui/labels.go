@@ -8,17 +8,17 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// doing words a step while it is done.
-func doing(s operations.Step) string { return word(s, 0) }
+// gerund describes a running step: "installing worker echo 1.0".
+func gerund(s operations.Step) string { return describeStep(s, 0) }
 
-// done words a step after it was done.
-func done(s operations.Step) string { return word(s, 1) }
+// pastTense describes a finished step: "installed worker echo 1.0".
+func pastTense(s operations.Step) string { return describeStep(s, 1) }
 
-// todo words a step that could not be done, after "cannot".
-func todo(s operations.Step) string { return word(s, 2) }
+// infinitive describes a step after "cannot": "install worker echo 1.0".
+func infinitive(s operations.Step) string { return describeStep(s, 2) }
 
-// word gives a step in one of three tenses.
-func word(s operations.Step, tense int) string {
+// describeStep describes a step with form 0, 1 or 2 of its verb.
+func describeStep(s operations.Step, form int) string {
 	verbs := map[operations.Action][3]string{
 		operations.ActionInstallHive:    {"installing rbee", "installed rbee", "install rbee"},
 		operations.ActionUpdateHive:     {"updating rbee", "updated rbee", "update rbee"},
@@ -34,7 +34,7 @@ func word(s operations.Step, tense int) string {
 	}
 	text := strings.ReplaceAll(string(s.Action), "_", " ")
 	if v, ok := verbs[s.Action]; ok {
-		text = v[tense]
+		text = v[form]
 	}
 	if s.Worker != "" {
 		text += " " + s.Worker
@@ -49,20 +49,21 @@ func word(s operations.Step, tense int) string {
 	return oneLine(text)
 }
 
-// driftText words a difference as the workflows do: Extra worker 'comfyui'.
+// driftText describes a difference, such as "Extra worker 'comfyui'". The texts
+// are part of the specification of package operations.
 func driftText(d operations.Drift) string {
-	about := func(what string) string {
+	withWorker := func(text string) string {
 		if d.Worker != "" {
-			what = fmt.Sprintf("%s '%s'", what, d.Worker)
+			text = fmt.Sprintf("%s '%s'", text, d.Worker)
 		}
-		return what
+		return text
 	}
-	with := func(what string) string {
-		// The details are a sentence of their own, which may begin as this one.
-		if d.Details == "" || strings.HasPrefix(d.Details, what) {
-			return cmp.Or(d.Details, what)
+	withDetails := func(text string) string {
+		// The details are a sentence, which may start with the same text.
+		if d.Details == "" || strings.HasPrefix(d.Details, text) {
+			return cmp.Or(d.Details, text)
 		}
-		return what + ": " + d.Details
+		return text + ": " + d.Details
 	}
 	switch d.Issue {
 	case operations.IssueMissingHive:
@@ -70,20 +71,20 @@ func driftText(d operations.Drift) string {
 	case operations.IssueExtraHive:
 		return "Hive not in config"
 	case operations.IssueOutdatedHive:
-		return with("Outdated hive")
+		return withDetails("Outdated hive")
 	case operations.IssueNewerHive:
-		return with("Newer hive")
+		return withDetails("Newer hive")
 	case operations.IssueHiveNotRunning:
-		return with("Hive not running")
+		return withDetails("Hive not running")
 	case operations.IssueMissingWorker:
-		return about("Missing worker")
+		return withWorker("Missing worker")
 	case operations.IssueExtraWorker:
-		return about("Extra worker")
+		return withWorker("Extra worker")
 	case operations.IssueOutdatedWorker:
-		return with(about("Outdated worker"))
+		return withDetails(withWorker("Outdated worker"))
 	case operations.IssueCorruptWorker:
-		return with(about("Corrupt worker"))
+		return withDetails(withWorker("Corrupt worker"))
 	default:
-		return with(about(strings.ReplaceAll(string(d.Issue), "_", " ")))
+		return withDetails(withWorker(strings.ReplaceAll(string(d.Issue), "_", " ")))
 	}
 }

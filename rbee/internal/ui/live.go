@@ -14,51 +14,51 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// redraw is how often the lines are drawn: often enough to look alive.
-const redraw = 100 * time.Millisecond
+// redrawInterval is the time between two updates of the lines.
+const redrawInterval = 100 * time.Millisecond
 
-// LiveOptions says where and how a [Live] draws.
+// LiveOptions configure a [Live].
 type LiveOptions struct {
 	W     io.Writer // the terminal
 	Style Style
 
-	// Size tells the terminal's columns and rows; nil stands for 80 and 24.
+	// Size returns the columns and rows of the terminal; nil means 80 and 24.
 	Size func() (columns, rows int)
 
 	// Now is the clock; nil is [time.Now].
 	Now func() time.Time
 
-	// Tick, if not nil, takes the place of a timer: each value draws once.
+	// Tick, if not nil, replaces the timer: each value draws once.
 	Tick <-chan time.Time
 }
 
-// Live draws one line for each hive on a terminal and keeps it up to date: what
-// the hive is doing, bytes moved, and seconds. It never draws more lines than
-// the terminal has rows. All methods may be called from any goroutine.
+// Live draws one line per hive on a terminal and updates it: the state of the
+// hive, transferred bytes and elapsed time. It never draws more lines than the
+// terminal has rows. Its methods are safe for concurrent use.
 type Live struct {
 	o LiveOptions
 
 	mu        sync.Mutex
 	hives     map[string]*hiveLine
 	notes     []string // lines to write above the drawing
-	drawn     int      // lines on the terminal now
+	lineCount int      // lines on the terminal now
 	suspended int
 	closed    bool
 
-	stop  chan struct{}
-	ended chan struct{}
+	stop chan struct{} // closed by Close
+	done chan struct{} // closed when run has returned
 }
 
-// hiveLine is what is known of a hive.
+// hiveLine is the state of one hive.
 type hiveLine struct {
 	alias        string
 	phase        operations.Phase
-	state        string // shown in place of the phase
-	worker       string // that it starts; what it writes is shown
+	state        string // shown instead of the phase
+	worker       string // ID of the worker that is starting; its log is shown
 	text         string
 	bytes, total int64
 	meter        *meter // nil: speed is not shown
-	began, ended time.Time
+	start, end   time.Time
 }
 
 // NewLive starts to draw. Close must be called.
@@ -69,16 +69,16 @@ func NewLive(o LiveOptions) *Live {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	l := &Live{o: o, hives: map[string]*hiveLine{}, stop: make(chan struct{}), ended: make(chan struct{})}
+	l := &Live{o: o, hives: map[string]*hiveLine{}, stop: make(chan struct{}), done: make(chan struct{})}
 	go l.run()
 	return l
 }
 
 func (l *Live) run() {
-	defer close(l.ended)
+	defer close(l.done)
 	tick := l.o.Tick
 	if tick == nil {
-		t := time.NewTicker(redraw)
+		t := time.NewTicker(redrawInterval)
 		defer t.Stop()
 		tick = t.C
 	}
@@ -94,12 +94,12 @@ func (l *Live) run() {
 	}
 }
 
-// Handle takes an event over; it is drawn with the next tick.
+// Handle processes an event; the next tick draws it.
 func (l *Live) Handle(e operations.Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if h := l.hives[e.Hive]; h != nil && h.worker != "" && e.Type == operations.EventNote {
-		e.Type, e.Text = operations.EventLog, e.Message // what is noted while a worker loads is its log
+		e.Type, e.Text = operations.EventLog, e.Message // notes of a loading worker are its log
 	}
 	if e.Type == operations.EventNote {
 		l.notes = append(l.notes, oneLine(strings.TrimPrefix(e.Hive+": "+e.Message, ": ")))
@@ -110,23 +110,24 @@ func (l *Live) Handle(e operations.Event) {
 	}
 	h := l.hives[e.Hive]
 	if h == nil {
-		h = &hiveLine{alias: oneLine(e.Hive), began: l.o.Now()}
+		h = &hiveLine{alias: oneLine(e.Hive), start: l.o.Now()}
 		l.hives[e.Hive] = h
 	}
-	h.take(e, l.o.Now())
+	h.update(e, l.o.Now())
 }
 
-func (h *hiveLine) take(e operations.Event, now time.Time) {
+// update applies an event.
+func (h *hiveLine) update(e operations.Event, now time.Time) {
 	switch e.Type {
 	case operations.EventPhase:
-		*h = hiveLine{alias: h.alias, phase: e.Phase, text: oneLine(e.Message), began: h.began}
+		*h = hiveLine{alias: h.alias, phase: e.Phase, text: oneLine(e.Message), start: h.start}
 		if e.Error != nil {
 			h.text = oneLine(e.Error.Message)
 		}
 	case operations.EventStep:
 		h.bytes, h.total = 0, 0
 		if e.Step != nil && e.StepStatus == operations.StepStarted {
-			h.text = doing(*e.Step)
+			h.text = gerund(*e.Step)
 		} else {
 			h.text = stepLine(e, true)
 		}
@@ -149,18 +150,18 @@ func (h *hiveLine) take(e operations.Event, now time.Time) {
 			h.text, h.bytes, h.total = oneLine(h.worker+format.Prefixed(": ", e.Worker.Problem)), 0, 0
 		}
 	case operations.EventLog:
-		if said := lastLine(e.Text); said != "" {
-			h.text = strings.TrimPrefix(h.worker+": "+said, ": ")
+		if line := lastLine(e.Text); line != "" {
+			h.text = strings.TrimPrefix(h.worker+": "+line, ": ")
 		}
 	}
-	if !h.over() {
-		h.ended = time.Time{}
-	} else if h.ended.IsZero() {
-		h.ended = now
+	if !h.isFinished() {
+		h.end = time.Time{}
+	} else if h.end.IsZero() {
+		h.end = now
 	}
 }
 
-// lastLine is the last line of a text that is not empty.
+// lastLine returns the last line of text that is not empty, or "".
 func lastLine(text string) string {
 	lines := strings.Split(strings.ReplaceAll(text, "\r", "\n"), "\n")
 	for _, line := range slices.Backward(lines) {
@@ -171,7 +172,8 @@ func lastLine(text string) string {
 	return ""
 }
 
-func (h *hiveLine) over() bool {
+// isFinished reports whether the operation of the hive has ended.
+func (h *hiveLine) isFinished() bool {
 	switch operations.WorkerState(h.state) {
 	case operations.WorkerReady, operations.WorkerStopped, operations.WorkerFailed:
 		return true
@@ -186,8 +188,8 @@ func (h *hiveLine) over() bool {
 	return false
 }
 
-// frame lays the lines out: at most rows of them, each at most columns wide.
-// Busy hives come first when there is not room for all.
+// frame returns at most rows lines of at most columns columns. If not all hives
+// fit, busy ones come first.
 func (l *Live) frame(columns, rows int, now time.Time) []string {
 	hives := make([]*hiveLine, 0, len(l.hives))
 	for _, h := range l.hives {
@@ -196,7 +198,7 @@ func (l *Live) frame(columns, rows int, now time.Time) []string {
 	slices.SortFunc(hives, func(a, b *hiveLine) int { return strings.Compare(a.alias, b.alias) })
 	rest := ""
 	if rows = max(rows, 2); len(hives) > rows {
-		hives, rest = busiest(hives, rows-1)
+		hives, rest = selectBusy(hives, rows-1)
 	}
 	width := 0
 	for _, h := range hives {
@@ -213,34 +215,35 @@ func (l *Live) frame(columns, rows int, now time.Time) []string {
 	return lines
 }
 
-// busiest keeps n hives, busy ones before those that are over, and words the rest.
-func busiest(hives []*hiveLine, n int) (kept []*hiveLine, rest string) {
-	var over []*hiveLine
+// selectBusy returns n of the hives, busy ones before finished ones, and a text
+// that counts the rest.
+func selectBusy(hives []*hiveLine, n int) (kept []*hiveLine, rest string) {
+	var finished []*hiveLine
 	for _, h := range hives {
-		if h.over() {
-			over = append(over, h)
+		if h.isFinished() {
+			finished = append(finished, h)
 		} else {
 			kept = append(kept, h)
 		}
 	}
-	kept = append(kept, over...)[:n]
+	kept = append(kept, finished...)[:n]
 	left := len(hives) - n
 	rest = fmt.Sprintf("… and %d more", left)
-	if len(over) > 0 {
-		rest += fmt.Sprintf(" (%d of %d ended)", len(over), len(hives))
+	if len(finished) > 0 {
+		rest += fmt.Sprintf(" (%d of %d finished)", len(finished), len(hives))
 	}
 	return kept, rest
 }
 
 func (h *hiveLine) line(s Style, width, columns int, now time.Time) string {
 	end := now
-	if h.over() {
-		end = h.ended
+	if h.isFinished() {
+		end = h.end
 	}
 	text := h.text
 	if h.bytes > 0 || h.total > 0 {
-		parts := []string{moved(h.bytes, h.total)}
-		if h.meter != nil && !h.over() {
+		parts := []string{transferred(h.bytes, h.total)}
+		if h.meter != nil && !h.isFinished() {
 			parts = append(parts, h.meter.parts(now, h.total)...)
 		}
 		text = strings.TrimSpace(strings.Join(parts, "  ") + "  " + text)
@@ -248,14 +251,14 @@ func (h *hiveLine) line(s Style, width, columns int, now time.Time) string {
 	alias := cut(h.alias, width)
 	alias += strings.Repeat(" ", width-utf8.RuneCountInString(alias))
 	state := fmt.Sprintf("%-11s", cmp.Or(h.state, string(h.phase)))
-	took := fmt.Sprintf("%6s", format.Seconds(end.Sub(h.began).Seconds()))
-	room := columns - 1 - utf8.RuneCountInString(alias+"  "+state+"  "+took+"  ")
-	if room < 4 {
+	elapsed := fmt.Sprintf("%6s", format.Seconds(end.Sub(h.start).Seconds()))
+	available := columns - 1 - utf8.RuneCountInString(alias+"  "+state+"  "+elapsed+"  ")
+	if available < 4 {
 		return cut(alias+"  "+state, columns-1)
 	}
-	line := alias + "  " + s.paint(h.color(), state) + "  " + s.paint(format.Faint, took)
+	line := alias + "  " + s.paint(h.color(), state) + "  " + s.paint(format.Faint, elapsed)
 	if text != "" {
-		line += "  " + cut(text, room)
+		line += "  " + cut(text, available)
 	}
 	return line
 }
@@ -281,7 +284,7 @@ func (h *hiveLine) color() string {
 	return format.Bold
 }
 
-// draw replaces what is on the terminal by the current lines.
+// draw replaces the lines on the terminal with the current ones.
 func (l *Live) draw() {
 	if l.suspended > 0 || l.closed {
 		return
@@ -297,15 +300,15 @@ func (l *Live) draw() {
 	for _, line := range lines {
 		b.WriteString(line + "\n")
 	}
-	l.drawn = len(lines)
+	l.lineCount = len(lines)
 	_, _ = io.WriteString(l.o.W, b.String())
 }
 
-// erase takes the drawn lines away and leaves the cursor where they began.
+// erase removes the drawn lines and moves the cursor to their start.
 func (l *Live) erase(b *strings.Builder) {
-	if l.drawn > 0 {
-		fmt.Fprintf(b, "\r\x1b[%dA\x1b[J", l.drawn)
-		l.drawn = 0
+	if l.lineCount > 0 {
+		fmt.Fprintf(b, "\r\x1b[%dA\x1b[J", l.lineCount)
+		l.lineCount = 0
 	}
 }
 
@@ -324,8 +327,8 @@ func (l *Live) Suspend() (resume func()) {
 	})
 }
 
-// Close takes the lines off the terminal: the report says what they said. Notes
-// that were not written yet are.
+// Close removes the lines from the terminal, since the report has the same
+// information, and writes pending notes.
 func (l *Live) Close() {
 	l.mu.Lock()
 	if l.closed {
@@ -341,5 +344,5 @@ func (l *Live) Close() {
 	l.closed = true
 	l.mu.Unlock()
 	close(l.stop)
-	<-l.ended
+	<-l.done
 }

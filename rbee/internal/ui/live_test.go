@@ -11,7 +11,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// screen is a writer that tests read while Live writes.
+// screen collects the output of a Live.
 type screen struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -23,6 +23,7 @@ func (s *screen) Write(p []byte) (int, error) {
 	return s.text.Write(p)
 }
 
+// take returns the output since the last call.
 func (s *screen) take() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -54,7 +55,7 @@ func newTestLive(t *testing.T, columns, rows int) (*Live, *screen, *fakeClock) {
 	return l, s, c
 }
 
-// redrawn draws once and gives what that wrote.
+// redrawn draws once and returns the output.
 func redrawn(l *Live, s *screen) string {
 	l.mu.Lock()
 	l.draw()
@@ -62,17 +63,17 @@ func redrawn(l *Live, s *screen) string {
 	return s.take()
 }
 
-func TestLiveStory(t *testing.T) {
+func TestLiveDrawsOperation(t *testing.T) {
 	t.Parallel()
 	l, s, clock := newTestLive(t, 70, 24)
 	worker := step("gpu-1", operations.ActionInstallWorker, "echo")
 	phase := func(hive string, p operations.Phase) {
 		l.Handle(operations.Event{Type: operations.EventPhase, Hive: hive, Phase: p})
 	}
-	var story strings.Builder
+	var output strings.Builder
 	frame := func() {
 		clock.advance(1500 * time.Millisecond)
-		story.WriteString(strings.ReplaceAll(redrawn(l, s), "\x1b", "ESC") + "---\n")
+		output.WriteString(strings.ReplaceAll(redrawn(l, s), "\x1b", "ESC") + "---\n")
 	}
 	phase("gpu-1", operations.PhaseConnecting)
 	phase("longer-alias", operations.PhaseConnecting)
@@ -87,8 +88,8 @@ func TestLiveStory(t *testing.T) {
 	frame()
 	frame()
 	l.Close()
-	story.WriteString(strings.ReplaceAll(s.take(), "\x1b", "ESC"))
-	golden(t, "live", story.String())
+	output.WriteString(strings.ReplaceAll(s.take(), "\x1b", "ESC"))
+	golden(t, "live", output.String())
 }
 
 func TestLiveFitsTheTerminal(t *testing.T) {
@@ -104,19 +105,19 @@ func TestLiveFitsTheTerminal(t *testing.T) {
 		}
 		lines := l.frame(size[0], size[1]-1, clock.Now())
 		if limit := max(size[1]-1, 2); len(lines) > limit {
-			t.Errorf("%v: %d lines", size, len(lines))
+			t.Errorf("frame of size %v has %d lines, want at most %d", size, len(lines), limit)
 		}
 		for _, line := range lines {
 			if n := utf8.RuneCountInString(line); n > size[0] && size[0] > 2 {
-				t.Errorf("%v: a line of %d columns: %q", size, n, line)
+				t.Errorf("frame of size %v has a line of %d columns: %q", size, n, line)
 			}
 		}
 		if size[1] == 24 {
 			if !strings.Contains(lines[0], "applying") || !strings.Contains(lines[7], "applying") || strings.Contains(lines[8], "applying") {
-				t.Errorf("busy hives do not come first:\n%s", strings.Join(lines, "\n"))
+				t.Errorf("frame =\n%s\nwant busy hives first", strings.Join(lines, "\n"))
 			}
-			if last := lines[len(lines)-1]; last != "… and 28 more (42 of 50 ended)" {
-				t.Errorf("last line is %q", last)
+			if last := lines[len(lines)-1]; last != "… and 28 more (42 of 50 finished)" {
+				t.Errorf("last line = %q, want the number of other hives", last)
 			}
 		}
 	}
@@ -127,25 +128,25 @@ func TestLiveSuspendAndClose(t *testing.T) {
 	l, s, _ := newTestLive(t, 80, 24)
 	l.Handle(operations.Event{Type: operations.EventPhase, Hive: "a", Phase: operations.PhaseReading})
 	if redrawn(l, s) == "" {
-		t.Fatal("nothing was drawn")
+		t.Fatal("draw wrote nothing, want a line")
 	}
 	resume := l.Suspend()
-	if got := s.take(); got != "\r\x1b[1A\x1b[J" {
-		t.Errorf("suspending wrote %q", got)
+	if got, want := s.take(), "\r\x1b[1A\x1b[J"; got != want {
+		t.Errorf("Suspend wrote %q, want %q", got, want)
 	}
 	if got := redrawn(l, s); got != "" {
-		t.Errorf("drawn while suspended: %q", got)
+		t.Errorf("draw while suspended wrote %q, want nothing", got)
 	}
 	resume()
-	resume() // a second time changes nothing
+	resume() // the second call has no effect
 	if redrawn(l, s) == "" {
-		t.Error("nothing was drawn after resuming")
+		t.Error("draw after resume wrote nothing, want a line")
 	}
 	l.Close()
 	l.Close()
 	s.take()
 	if got := redrawn(l, s); got != "" {
-		t.Errorf("drawn after Close: %q", got)
+		t.Errorf("draw after Close wrote %q, want nothing", got)
 	}
 }
 
@@ -173,7 +174,7 @@ func TestPlain(t *testing.T) {
 			p.Handle(e)
 		}
 		if b.String() != want {
-			t.Errorf("verbose %t: got\n%s\nwant\n%s", verbose, b.String(), want)
+			t.Errorf("Plain with verbose %t wrote\n%s\nwant\n%s", verbose, b.String(), want)
 		}
 	}
 }

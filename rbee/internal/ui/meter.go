@@ -9,41 +9,41 @@ import (
 )
 
 const (
-	meterStep  = 250 * time.Millisecond // the shortest time over which speed is measured
-	meterSpan  = 5 * time.Second        // over which speed is smoothed
-	meterStall = 10 * time.Second       // of silence, after which it is told
+	measureInterval = 250 * time.Millisecond // minimum time between two measurements of the speed
+	smoothingSpan   = 5 * time.Second        // time constant of the smoothed speed
+	stallTimeout    = 10 * time.Second       // time without progress after which a transfer counts as stalled
 )
 
-// meter measures how fast bytes move. The zero value is ready.
+// meter measures the speed of a transfer. The zero value is ready to use.
 type meter struct {
-	at    time.Time // of the last measurement
+	at    time.Time // time of the last measurement
 	bytes int64
-	rate  float64 // bytes in a second, smoothed; 0 is not known yet
+	rate  float64 // smoothed bytes per second; 0 if unknown
 }
 
-// add takes over how many bytes have moved by now. The first number is where the
-// count begins: what an earlier run left did not move now.
+// add records the number of bytes transferred so far. The first number is the
+// start of the measurement: a resumed transfer starts above 0.
 func (m *meter) add(now time.Time, bytes int64) {
 	if m.at.IsZero() || bytes < m.bytes {
 		*m = meter{at: now, bytes: bytes}
 		return
 	}
-	passed := now.Sub(m.at)
-	if passed < meterStep {
+	elapsed := now.Sub(m.at)
+	if elapsed < measureInterval {
 		return
 	}
-	rate := float64(bytes-m.bytes) / passed.Seconds()
+	rate := float64(bytes-m.bytes) / elapsed.Seconds()
 	if m.rate > 0 {
-		weight := 1 - math.Exp(-passed.Seconds()/meterSpan.Seconds())
+		weight := 1 - math.Exp(-elapsed.Seconds()/smoothingSpan.Seconds())
 		rate = m.rate + weight*(rate-m.rate)
 	}
 	*m = meter{at: now, bytes: bytes, rate: rate}
 }
 
-// parts words the speed and, where total is known, the time that is left.
+// parts formats the speed and, if total is known, the remaining time.
 func (m *meter) parts(now time.Time, total int64) []string {
-	if silent := now.Sub(m.at); !m.at.IsZero() && silent >= meterStall {
-		return []string{"stalled for " + format.Age(silent)}
+	if idle := now.Sub(m.at); !m.at.IsZero() && idle >= stallTimeout {
+		return []string{"stalled for " + format.Age(idle)}
 	}
 	if m.rate < 1 {
 		return nil
@@ -55,11 +55,11 @@ func (m *meter) parts(now time.Time, total int64) []string {
 	return parts
 }
 
-// rate writes a speed in bytes a second.
+// rate formats a speed in bytes per second.
 func rate(bytes float64) string { return bytesize.Format(int64(min(bytes, 1<<62))) + "/s" }
 
-// moved words bytes of a total.
-func moved(bytes, total int64) string {
+// transferred formats the transferred bytes and the total; total 0 is unknown.
+func transferred(bytes, total int64) string {
 	if total > 0 {
 		return bytesize.Format(bytes) + "/" + bytesize.Format(total)
 	}

@@ -10,10 +10,10 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-func (p *page) downloaded(r *operations.ModelDownloadReport) {
+func (p *page) downloadModel(r *operations.ModelDownloadReport) {
 	m := r.Model
 	if r.Downloaded == 0 {
-		p.okf("%s is%s already (%s)", m.ID, cmp.Or(atHive(m.Hive), " there"), bytesize.Format(m.Bytes))
+		p.okf("Nothing to change: %s is already%s (%s)", m.ID, cmp.Or(atHive(m.Hive), " downloaded"), bytesize.Format(m.Bytes))
 		return
 	}
 	text := bytesize.Format(r.Downloaded) + " in " + format.Seconds(r.DurationSeconds)
@@ -24,7 +24,7 @@ func (p *page) downloaded(r *operations.ModelDownloadReport) {
 		text += ", " + bytesize.Format(r.Resumed) + " resumed"
 	}
 	if r.Present > 0 {
-		text += ", " + bytesize.Format(r.Present) + " there already"
+		text += ", " + bytesize.Format(r.Present) + " already present"
 	}
 	p.okf("Downloaded %s%s: %s", m.ID, format.Prefixed(" to ", m.Hive), text)
 }
@@ -45,8 +45,8 @@ func (p *page) models(r *operations.ModelListReport) {
 	case len(r.Models) > 0:
 		t.write(&p.text, p.style, "")
 	case len(r.Errors) == 0:
-		p.linef("No models are there.")
-		p.hint("`rbee download-model` fetches one")
+		p.linef("No models found.")
+		p.hint("run `rbee download-model MODEL` to download one")
 	}
 	p.errors(r.Errors)
 }
@@ -56,9 +56,9 @@ func modelNote(m operations.Model) string {
 	case m.Complete:
 		return ""
 	case m.PartialBytes > 0:
-		return "not complete: " + bytesize.Format(m.PartialBytes) + " of a download"
+		return "incomplete: " + bytesize.Format(m.PartialBytes) + " downloaded"
 	default:
-		return "not complete"
+		return "incomplete"
 	}
 }
 
@@ -93,7 +93,7 @@ func (p *page) model(m operations.Model) {
 	files.write(&p.text, p.style, "")
 }
 
-func (p *page) deleted(r *operations.ModelDeleteReport) {
+func (p *page) deleteModel(r *operations.ModelDeleteReport) {
 	kept := ""
 	if r.Kept > 0 {
 		kept = fmt.Sprintf(", %s kept for other models", bytesize.Format(r.Kept))

@@ -6,20 +6,20 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// MultiHive is what one command came to on several hives, each of which did an
-// operation of its own.
+// MultiHive is the report of a command that runs a separate operation on each of
+// several hives.
 type MultiHive struct {
 	Hives []HiveResult `json:"hives"` // sorted by alias
 }
 
-// HiveResult is one hive's report, or why it has none.
+// HiveResult is the report of one hive, or its error.
 type HiveResult struct {
 	Alias  string            `json:"alias"`
 	Report operations.Report `json:"report,omitempty"`
 	Error  *operations.Error `json:"error,omitempty"`
 }
 
-// Outcome implements [operations.Report]: the gravest outcome of all hives.
+// Outcome implements [operations.Report]. It returns the worst outcome of all hives.
 func (s *MultiHive) Outcome() operations.Outcome {
 	var seen []operations.Outcome
 	for _, h := range s.Hives {
@@ -54,9 +54,9 @@ func errorOutcome(code operations.Code) operations.Outcome {
 	}
 }
 
-// multiHive writes the reports that there are, then what failed.
+// multiHive writes the reports, then the errors.
 func (p *page) multiHive(s *MultiHive) error {
-	tables := false // which are set apart by an empty line
+	tables := false // a table was written; an empty line separates tables
 	for _, h := range s.Hives {
 		if h.Report == nil {
 			continue

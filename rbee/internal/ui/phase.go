@@ -9,7 +9,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// stepVerbs are the words for the parts of a step.
+// stepVerbs are the descriptions of the phases of a step.
 var stepVerbs = map[operations.StepPhase]string{
 	operations.StepPhaseFetch:       "fetching",
 	operations.StepPhaseSend:        "sending",
@@ -23,7 +23,7 @@ var stepVerbs = map[operations.StepPhase]string{
 	operations.StepPhaseRemove:      "removing",
 }
 
-// stepProgress words the progress of a step: "vllm: unpacking 120/199 packages".
+// stepProgress describes the progress of a step: "vllm: unpacking 120/199 packages".
 func stepProgress(e operations.Event) string {
 	verb, ok := stepVerbs[e.StepPhase]
 	if !ok {
@@ -36,12 +36,12 @@ func stepProgress(e operations.Event) string {
 	case e.Unit != "" && e.Count > 0:
 		text += " " + grouped(e.Count) + " " + oneLine(e.Unit)
 	case e.Bytes > 0 || e.Total > 0:
-		text += " " + moved(e.Bytes, e.Total)
+		text += " " + transferred(e.Bytes, e.Total)
 	}
 	return strings.TrimSuffix(text, ":")
 }
 
-// grouped writes a number with commas: 31,000.
+// grouped formats a number with thousands separators: 31,000.
 func grouped(n int64) string {
 	text := strconv.FormatInt(max(n, 0), 10)
 	for i := len(text) - 3; i > 0; i -= 3 {
@@ -50,15 +50,15 @@ func grouped(n int64) string {
 	return text
 }
 
-// plainStep is what was written about the step of a hive.
+// plainStep is the state of the last line about the step of a hive.
 type plainStep struct {
-	told   time.Time
+	at     time.Time // time of the line
 	phase  operations.StepPhase
 	tenths int64
 }
 
-// step words the progress of a step when another part begins, for each tenth of one, and
-// after plainLong, but not more often than every plainPause.
+// step describes the progress of a step when a new phase starts, for each tenth of
+// a phase, and after maxLineInterval, but at most once per minLineInterval.
 func (p *Plain) step(e operations.Event) string {
 	if e.StepPhase == "" {
 		return ""
@@ -68,7 +68,7 @@ func (p *Plain) step(e operations.Event) string {
 		if p.steps == nil {
 			p.steps = map[string]*plainStep{}
 		}
-		p.steps[e.Hive] = &plainStep{told: e.Time}
+		p.steps[e.Hive] = &plainStep{at: e.Time}
 		return ""
 	}
 	done, total := e.Bytes, e.Total
@@ -79,10 +79,10 @@ func (p *Plain) step(e operations.Event) string {
 	if total > 0 {
 		tenths = int64(float64(done) / float64(total) * 10)
 	}
-	since := e.Time.Sub(s.told)
-	if since < plainPause || e.StepPhase == s.phase && tenths == s.tenths && since < plainLong {
+	since := e.Time.Sub(s.at)
+	if since < minLineInterval || e.StepPhase == s.phase && tenths == s.tenths && since < maxLineInterval {
 		return ""
 	}
-	*s = plainStep{told: e.Time, phase: e.StepPhase, tenths: tenths}
+	*s = plainStep{at: e.Time, phase: e.StepPhase, tenths: tenths}
 	return stepProgress(e)
 }

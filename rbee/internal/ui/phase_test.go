@@ -28,13 +28,13 @@ func TestStepProgress(t *testing.T) {
 		}
 	}
 	if got := stepProgress(operations.Event{Step: &operations.Step{}, StepPhase: operations.StepPhaseSend, Bytes: 1024}); got != "rbee: sending 1.0 KiB" {
-		t.Errorf("without a worker: %q", got)
+		t.Errorf("stepProgress of a step without a worker = %q, want %q", got, "rbee: sending 1.0 KiB")
 	}
 }
 
-// A line is written for each part that lasts and for each tenth of it, at most every
-// other second, and at least every half minute.
-func TestPlainSteps(t *testing.T) {
+// TestPlainLimitsStepLines checks that a line is written for each phase of a step
+// and for each tenth of it, at least 2s and at most 30s apart.
+func TestPlainLimitsStepLines(t *testing.T) {
 	t.Parallel()
 	var out strings.Builder
 	p := &Plain{W: &out}
@@ -50,16 +50,16 @@ func TestPlainSteps(t *testing.T) {
 	at(1, operations.StepPhaseUnpack, 50, 100)
 	at(2, operations.StepPhaseUnpack, 51, 100)
 	at(3, operations.StepPhaseCheck, 0, 100)   // too soon
-	at(4, operations.StepPhaseCheck, 1, 100)   // another part
+	at(4, operations.StepPhaseCheck, 1, 100)   // another phase
 	at(7, operations.StepPhaseCheck, 9, 100)   // the same tenth
 	at(8, operations.StepPhaseCheck, 10, 100)  // the next tenth
-	at(38, operations.StepPhaseCheck, 11, 100) // long ago
+	at(38, operations.StepPhaseCheck, 11, 100) // after 30s
 	p.Handle(operations.Event{Type: operations.EventStep, Hive: "gpu-1", Step: &worker, StepStatus: operations.StepStarted})
 	at(50, operations.StepPhaseUnpack, 0, 100)
 	want := "gpu-1: vllm: unpacking 51/100 files\ngpu-1: vllm: checking 1/100 files\n" +
 		"gpu-1: vllm: checking 10/100 files\ngpu-1: vllm: checking 11/100 files\n"
 	if out.String() != want {
-		t.Errorf("got:\n%swant:\n%s", out.String(), want)
+		t.Errorf("Plain wrote\n%s\nwant\n%s", out.String(), want)
 	}
 }
 
@@ -70,6 +70,6 @@ func TestLiveShowsSteps(t *testing.T) {
 	l.Handle(operations.Event{Type: operations.EventProgress, Hive: "gpu-1", Step: &worker, Bytes: 3, Total: 4})
 	l.Handle(operations.Event{Type: operations.EventProgress, Hive: "gpu-1", Step: &worker, StepPhase: operations.StepPhaseUnpack, Count: 120, CountTotal: 199, Unit: "packages"})
 	if got := redrawn(l, s); !strings.Contains(got, "vllm: unpacking 120/199 packages\n") || strings.Contains(got, "3 B/4 B") {
-		t.Errorf("drawn: %q", got)
+		t.Errorf("draw wrote %q, want the phase of the step without bytes", got)
 	}
 }

@@ -15,11 +15,11 @@ import (
 type Progress interface {
 	Handle(operations.Event)
 
-	// Suspend takes the drawing off the terminal, so that something else can
-	// be written or asked there, until resume is called.
+	// Suspend removes the drawing from the terminal until resume is called, so
+	// that messages and prompts can be written.
 	Suspend() (resume func())
 
-	// Close ends the drawing. Handle must not be called after it.
+	// Close ends the drawing. Handle must not be called afterward.
 	Close()
 }
 
@@ -35,30 +35,29 @@ func (Silent) Suspend() func() { return func() {} }
 // Close does nothing.
 func (Silent) Close() {}
 
-// Plain writes one line of text for each event that tells something, for
-// outputs that are no terminal. Of bytes that move it tells now and then. The
-// zero value of Verbose leaves phases and what workers write out. The cause of a
-// failure is left to the report or the error that ends the operation, which show it
-// once. Its methods may be called from any goroutine.
+// Plain writes events as lines of text, for outputs that are not a terminal. It
+// reports the progress of transfers periodically. It leaves the cause of a failure
+// to the report or error that ends the operation, which shows it once. Its methods
+// are safe for concurrent use.
 type Plain struct {
 	W       io.Writer
-	Verbose bool // every phase too
+	Verbose bool // also write phases and the logs of workers
 
 	mu     sync.Mutex
 	models map[string]*plainModel // by hive
 	steps  map[string]*plainStep  // by hive
 }
 
-// plainModel is what was told of a download.
+// plainModel is the state of the last line about a download.
 type plainModel struct {
 	meter  meter
-	told   time.Time
+	at     time.Time // time of the line
 	tenths int64
 }
 
 const (
-	plainPause = 2 * time.Second  // the shortest time between two lines on a download
-	plainLong  = 30 * time.Second // the longest, while there is something to tell
+	minLineInterval = 2 * time.Second  // minimum time between two lines about a transfer
+	maxLineInterval = 30 * time.Second // maximum time between two lines about a running transfer
 )
 
 // Handle writes the event's line, if it has one.
@@ -90,7 +89,7 @@ func (p *Plain) line(e operations.Event) string {
 		delete(p.steps, e.Hive)
 		switch {
 		case e.StepStatus == operations.StepFailed && e.Step != nil && p.Verbose:
-			return "cannot " + todo(*e.Step)
+			return "cannot " + infinitive(*e.Step)
 		case e.StepStatus == operations.StepFailed:
 			return ""
 		}
@@ -118,12 +117,11 @@ func (p *Plain) line(e operations.Event) string {
 	return ""
 }
 
-// progress tells of a download for each tenth of it, and when nothing was told
-// for long.
+// progress describes a download for each tenth of it, and after maxLineInterval.
 func (p *Plain) progress(e operations.Event) string {
 	m := p.models[e.Hive]
 	if m == nil || e.Bytes < m.meter.bytes {
-		m = &plainModel{told: e.Time}
+		m = &plainModel{at: e.Time}
 		if p.models == nil {
 			p.models = map[string]*plainModel{}
 		}
@@ -134,15 +132,16 @@ func (p *Plain) progress(e operations.Event) string {
 	if e.Total > 0 {
 		tenths = int64(float64(e.Bytes) / float64(e.Total) * 10)
 	}
-	since := e.Time.Sub(m.told)
-	if since < plainPause || tenths == m.tenths && since < plainLong {
+	since := e.Time.Sub(m.at)
+	if since < minLineInterval || tenths == m.tenths && since < maxLineInterval {
 		return ""
 	}
-	m.told, m.tenths = e.Time, tenths
-	parts := append([]string{moved(e.Bytes, e.Total)}, m.meter.parts(e.Time, e.Total)...)
+	m.at, m.tenths = e.Time, tenths
+	parts := append([]string{transferred(e.Bytes, e.Total)}, m.meter.parts(e.Time, e.Total)...)
 	return strings.Join(parts, ", ") + format.Prefixed(": ", e.Message)
 }
 
+// stepLine describes the status of a step; it is empty for a start unless verbose.
 func stepLine(e operations.Event, verbose bool) string {
 	if e.Step == nil {
 		return ""
@@ -152,21 +151,21 @@ func stepLine(e operations.Event, verbose bool) string {
 		if !verbose {
 			return ""
 		}
-		return doing(*e.Step)
+		return gerund(*e.Step)
 	case operations.StepDone:
-		return done(*e.Step)
+		return pastTense(*e.Step)
 	case operations.StepFailed:
 		if e.Error != nil {
-			return "cannot " + todo(*e.Step) + ": " + e.Error.Message
+			return "cannot " + infinitive(*e.Step) + ": " + e.Error.Message
 		}
-		return "cannot " + todo(*e.Step)
+		return "cannot " + infinitive(*e.Step)
 	case operations.StepSkipped:
-		return "skipped: " + todo(*e.Step)
+		return "skipped: " + infinitive(*e.Step)
 	}
 	return ""
 }
 
-// Suspend does nothing: lines need no room.
+// Suspend does nothing.
 func (*Plain) Suspend() func() { return func() {} }
 
 // Close does nothing.

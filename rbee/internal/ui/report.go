@@ -8,8 +8,8 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// Report writes a report for a person, in one write. A report of a type that
-// has no words of its own is written as JSON.
+// Report writes a report as text, in one write. It writes an unknown type of
+// report as JSON.
 func Report(w io.Writer, s Style, report operations.Report) error {
 	p := &page{style: s}
 	if err := p.report(report); err != nil {
@@ -41,25 +41,25 @@ func (p *page) report(report operations.Report) error {
 	case *operations.HiveCapabilitiesReport:
 		p.capabilities(r)
 	case *operations.WorkerSpawnReport:
-		p.spawned(r)
+		p.spawn(r)
 	case *operations.WorkerListReport:
 		p.workers(r)
 	case *operations.WorkerGetReport:
 		p.worker(r.Worker)
 	case *operations.WorkerDeleteReport:
-		p.stopped(r)
+		p.stopWorker(r)
 	case *operations.ModelDownloadReport:
-		p.downloaded(r)
+		p.downloadModel(r)
 	case *operations.ModelListReport:
 		p.models(r)
 	case *operations.ModelGetReport:
 		p.model(r.Model)
 	case *operations.ModelDeleteReport:
-		p.deleted(r)
+		p.deleteModel(r)
 	case *operations.RollbackReport:
-		p.rolledBack(r)
+		p.rollback(r)
 	case *operations.BundleReport:
-		p.bundled(r)
+		p.bundle(r)
 	case *Catalog:
 		p.catalog(r)
 	case *Recipe:
@@ -74,8 +74,8 @@ func (p *page) report(report operations.Report) error {
 	return nil
 }
 
-// Failure writes an error for a person, and what to do about it below it. An
-// empty hint is replaced by [Hint]'s.
+// Failure writes an error as text, with a hint in the line below. If hint is
+// empty, it writes the result of [Hint].
 func Failure(w io.Writer, s Style, e *operations.Error, hint string) error {
 	if hint == "" {
 		hint = Hint(e)
@@ -104,8 +104,8 @@ func (p *page) okf(format string, args ...any) {
 	p.linef("%s%s", p.style.ok(), clean(fmt.Sprintf(format, args...)))
 }
 
-func (p *page) warn(hive, text string) { p.linef("%s%s", p.style.warn(), about(hive, text)) }
-func (p *page) fail(hive, text string) { p.linef("%s%s", p.style.fail(), about(hive, text)) }
+func (p *page) warn(hive, text string) { p.linef("%s%s", p.style.warn(), withHive(hive, text)) }
+func (p *page) fail(hive, text string) { p.linef("%s%s", p.style.fail(), withHive(hive, text)) }
 
 // warnings writes a line for each warning.
 func (p *page) warnings(list []operations.ValidateWarning) {
@@ -114,22 +114,27 @@ func (p *page) warnings(list []operations.ValidateWarning) {
 	}
 }
 
+// hint writes a line that states what to do, if text is not empty.
 func (p *page) hint(text string) {
 	if text != "" {
-		p.linef("   %s%s", p.style.arrow(), clean(text))
+		p.note("hint: " + text)
 	}
 }
 
-// failure writes an error of one hive with its hint.
+// note writes a line with details about the line above.
+func (p *page) note(text string) { p.linef("   %s", clean(text)) }
+
+// failure writes the error of a hive and its hint.
 func (p *page) failure(hive string, e *operations.Error) {
 	if e == nil {
-		e = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonFailed, Message: "failed, and said nothing"}
+		e = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonFailed, Message: "failed without an error message"}
 	}
 	p.fail(hive, e.Message)
 	p.hint(Hint(e))
 }
 
-func about(hive, text string) string {
+// withHive prefixes text with the alias of a hive, if there is one.
+func withHive(hive, text string) string {
 	if hive == "" {
 		return clean(text)
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// runtimeNow is the present of the golden files, the same in every time zone.
+// runtimeNow is the current time of the golden files, in the local time zone.
 var runtimeNow = time.Date(2026, 3, 4, 12, 0, 0, 0, time.Local)
 
 func before(d time.Duration) time.Time { return runtimeNow.Add(-d) }
@@ -20,9 +20,9 @@ func before(d time.Duration) time.Time { return runtimeNow.Add(-d) }
 func ptr[T any](v T) *T { return &v }
 
 var (
-	gpu0   = operations.WorkerDevice{Index: 0, Vendor: "nvidia", UUID: "GPU-aaaa", Name: "NVIDIA H100 80GB HBM3"}
-	gpu1   = operations.WorkerDevice{Index: 1, Vendor: "nvidia", UUID: "GPU-bbbb"}
-	silent = &operations.Error{Code: operations.CodeUnreachable, Reason: "daemon", Hive: "gpu-9", Message: "the hive daemon does not answer: connection refused"}
+	gpu0        = operations.WorkerDevice{Index: 0, Vendor: "nvidia", UUID: "GPU-aaaa", Name: "NVIDIA H100 80GB HBM3"}
+	gpu1        = operations.WorkerDevice{Index: 1, Vendor: "nvidia", UUID: "GPU-bbbb"}
+	daemonError = &operations.Error{Code: operations.CodeUnreachable, Reason: "daemon", Hive: "gpu-9", Message: "the hive daemon does not answer: connection refused"}
 )
 
 func readyWorker() operations.WorkerProcess {
@@ -38,7 +38,7 @@ func readyWorker() operations.WorkerProcess {
 func failedWorker() operations.WorkerProcess {
 	return operations.WorkerProcess{
 		ID: "vllm-3c4d", Hive: "gpu-1", Worker: "vllm", Model: "big", State: operations.WorkerFailed, Port: 43124, Devices: []operations.WorkerDevice{gpu0},
-		ExitStatus: ptr(1), Problem: "it ended before it was ready", CreatedAt: before(time.Minute), EndedAt: before(50 * time.Second),
+		ExitStatus: ptr(1), Problem: "exited before it was ready", CreatedAt: before(time.Minute), EndedAt: before(50 * time.Second),
 		LogTail: []string{"Traceback:", "  CUDA out of memory\x07"},
 	}
 }
@@ -60,34 +60,34 @@ func runtimeReports() map[string]operations.Report {
 	detail.MemoryEstimate = 5_500_000_000
 	detail.Files = []operations.ModelFile{{Path: "m.gguf", Bytes: 4_100_000_000, SHA256: strings.Repeat("a1", 32)}, {Path: "config.json", Bytes: 500, Missing: true}}
 	return map[string]operations.Report{
-		"capabilities":     capable(),
+		"capabilities":     capabilities(),
 		"capabilities_cpu": &operations.HiveCapabilitiesReport{Alias: "nas", OS: "linux", Arch: "arm64", CPU: operations.CPU{Threads: 1}, DiskFree: 5e9},
-		"several": &MultiHive{Hives: []HiveResult{
+		"multihive": &MultiHive{Hives: []HiveResult{
 			{Alias: "gpu-1", Report: &operations.HiveCapabilitiesReport{Alias: "gpu-1", OS: "linux", Arch: "amd64"}},
 			{Alias: "gpu-2", Report: &operations.HiveCapabilitiesReport{Alias: "gpu-2", OS: "linux", Arch: "amd64"}},
-			{Alias: "gpu-9", Error: silent},
+			{Alias: "gpu-9", Error: daemonError},
 		}},
 		"spawned":         &operations.WorkerSpawnReport{Worker: echo, Reason: "not shown", DurationSeconds: 0.12},
 		"spawned_detach":  &operations.WorkerSpawnReport{Worker: on(readyWorker(), operations.WorkerLoading), DurationSeconds: 0.5},
 		"spawned_failed":  &operations.WorkerSpawnReport{Worker: failedWorker(), DurationSeconds: 12},
-		"workers":         &operations.WorkerListReport{Workers: []operations.WorkerProcess{readyWorker(), restarting, on(echo, operations.WorkerStopped)}, Errors: []*operations.Error{silent}},
+		"workers":         &operations.WorkerListReport{Workers: []operations.WorkerProcess{readyWorker(), restarting, on(echo, operations.WorkerStopped)}, Errors: []*operations.Error{daemonError}},
 		"workers_none":    &operations.WorkerListReport{},
 		"worker":          &operations.WorkerGetReport{Worker: readyWorker()},
 		"worker_failed":   &operations.WorkerGetReport{Worker: restarting},
 		"stopped":         &operations.WorkerDeleteReport{Worker: on(echo, operations.WorkerStopped), Killed: true, DurationSeconds: 21},
 		"stopped_note":    stopNote(on(readyWorker(), operations.WorkerStopped)),
 		"stopped_problem": stopProblem(on(readyWorker(), operations.WorkerStopped)),
-		"stopped_not":     &operations.WorkerDeleteReport{Worker: on(echo, operations.WorkerDraining), Problem: "the kernel does not end process 123"},
+		"stop_failed":     &operations.WorkerDeleteReport{Worker: on(echo, operations.WorkerDraining), Problem: "process 123 did not exit after SIGKILL"},
 		"downloaded":      &operations.ModelDownloadReport{Model: model, Downloaded: 4_100_000_000, Resumed: 1_200_000_000, DurationSeconds: 35},
 		"downloaded_none": &operations.ModelDownloadReport{Model: model, Present: 4_100_000_000, DurationSeconds: 0.2},
-		"models":          &operations.ModelListReport{Models: []operations.Model{model, partial}, Errors: []*operations.Error{silent}},
+		"models":          &operations.ModelListReport{Models: []operations.Model{model, partial}, Errors: []*operations.Error{daemonError}},
 		"models_none":     &operations.ModelListReport{},
 		"model":           &operations.ModelGetReport{Model: detail},
 		"deleted":         &operations.ModelDeleteReport{Model: model, Freed: 4_000_000_000, Kept: 100_000_000},
 	}
 }
 
-func capable() *operations.HiveCapabilitiesReport {
+func capabilities() *operations.HiveCapabilitiesReport {
 	return &operations.HiveCapabilitiesReport{
 		Alias: "gpu-1", Hostname: "box", OS: "linux", Arch: "amd64", Kernel: "6.1.0", Libc: "glibc 2.36",
 		CPU: operations.CPU{Model: "AMD EPYC 9654", Threads: 64}, MemoryTotal: 128e9, MemoryAvailable: 100e9, DiskTotal: 2e12, DiskFree: 81e9,
@@ -108,13 +108,13 @@ func capable() *operations.HiveCapabilitiesReport {
 func stopNote(w operations.WorkerProcess) *operations.WorkerDeleteReport {
 	return &operations.WorkerDeleteReport{
 		Worker: w, DurationSeconds: 3,
-		Note: "1.5 GiB less of device 0 are free than before it came, and not all who hold memory there can be seen",
+		Note: "1.5 GiB of device 0 are still allocated by an unknown process",
 	}
 }
 
 func stopProblem(w operations.WorkerProcess) *operations.WorkerDeleteReport {
 	return &operations.WorkerDeleteReport{
-		Worker: w, Problem: "device memory did not come back within 30s", DurationSeconds: 51,
+		Worker: w, Problem: "its device memory was not freed within 30s", DurationSeconds: 51,
 		Holders: []operations.DeviceProcess{{DeviceUUID: "GPU-aaaa", PID: 99, Name: "python3", User: "eve", Memory: ptr[uint64](3e9)}},
 	}
 }
@@ -128,12 +128,12 @@ func TestRuntimeReports(t *testing.T) {
 		}
 		golden(t, name, b.String())
 		if strings.ContainsAny(b.String(), "\x1b\x07\t") {
-			t.Errorf("%s has control characters: %q", name, b.String())
+			t.Errorf("Report of %s has control characters: %q", name, b.String())
 		}
 	}
 }
 
-func TestVerboseTellsTheReason(t *testing.T) {
+func TestVerboseReportHasReason(t *testing.T) {
 	t.Parallel()
 	r := &operations.WorkerSpawnReport{Worker: readyWorker(), Reason: "needed: 18 GB\nfree: 80 GB"}
 	var b strings.Builder
@@ -141,7 +141,7 @@ func TestVerboseTellsTheReason(t *testing.T) {
 		t.Fatal(err)
 	}
 	if !strings.HasSuffix(b.String(), ")\n   needed: 18 GB\n   free: 80 GB\n") {
-		t.Errorf("got %q", b.String())
+		t.Errorf("Report = %q, want the reason at the end", b.String())
 	}
 }
 
@@ -162,7 +162,7 @@ func TestMultiHiveOutcome(t *testing.T) {
 		{[]HiveResult{{Report: &operations.WorkerSpawnReport{Worker: failedWorker()}}}, operations.OutcomeFailed},
 	} {
 		if got := (&MultiHive{c.hives}).Outcome(); got != c.want {
-			t.Errorf("%+v: %s, want %s", c.hives, got, c.want)
+			t.Errorf("Outcome of %+v = %s, want %s", c.hives, got, c.want)
 		}
 	}
 }
@@ -170,7 +170,7 @@ func TestMultiHiveOutcome(t *testing.T) {
 func TestMultiHiveJSON(t *testing.T) {
 	t.Parallel()
 	var b strings.Builder
-	if err := JSON(&b, runtimeReports()["several"]); err != nil {
+	if err := JSON(&b, runtimeReports()["multihive"]); err != nil {
 		t.Fatal(err)
 	}
 	var doc struct {
@@ -184,14 +184,15 @@ func TestMultiHiveJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	if len(doc.Hives) != 3 || doc.Hives[0].Report.Alias != "gpu-1" || doc.Hives[0].Error != nil || doc.Hives[2].Report != nil || doc.Hives[2].Error.Reason != "daemon" {
-		t.Errorf("got %s", b.String())
+		t.Errorf("JSON = %s, want two reports and an error", b.String())
 	}
 }
 
-// TestHintsIgnoreMessages gives errors whose messages speak of something else.
+// TestHintsIgnoreMessages checks that the message of an error does not change its
+// hint.
 func TestHintsIgnoreMessages(t *testing.T) {
 	t.Parallel()
-	const decoy = "model model-401: no space left on device, permission denied, worker not installed, no such hive, HF_TOKEN, cannot verify, exists already"
+	const decoy = "model model-401: no space left on device, permission denied, worker not installed, no such hive, HF_TOKEN, cannot verify, already exists"
 	for _, reason := range operations.Reasons() {
 		e := operations.Error{Code: operations.CodeUnreachable, Reason: reason, Hive: "a", Message: "odd"}
 		want := Hint(&e)
@@ -211,20 +212,20 @@ func TestRuntimeHints(t *testing.T) {
 		e    operations.Error
 		want string
 	}{
-		{*silent, "`rbee start-hive gpu-9` starts it"},
-		{operations.Error{Reason: operations.ReasonWorkerNotInstalled, Hive: "a", Subject: worker("vllm")}, "`rbee sync --hive a` installs it"},
-		{operations.Error{Reason: operations.ReasonWorkerDamaged, Hive: "a", Subject: worker("vllm")}, "`rbee sync --hive a` installs it again"},
-		{operations.Error{Reason: operations.ReasonModelNotFound, Hive: "a", Subject: model("org/repo")}, "`rbee download-model org/repo --hive a` fetches it"},
-		{operations.Error{Reason: operations.ReasonModelNotFound}, "`rbee download-model MODEL` fetches it"},
-		{operations.Error{Reason: operations.ReasonTooLarge, Hive: "a"}, "`rbee hive-capabilities a` shows"},
+		{*daemonError, "run `rbee start-hive gpu-9` to start it"},
+		{operations.Error{Reason: operations.ReasonWorkerNotInstalled, Hive: "a", Subject: worker("vllm")}, "then run `rbee sync --hive a`"},
+		{operations.Error{Reason: operations.ReasonWorkerDamaged, Hive: "a", Subject: worker("vllm")}, "run `rbee sync --hive a` to reinstall it"},
+		{operations.Error{Reason: operations.ReasonModelNotFound, Hive: "a", Subject: model("org/repo")}, "run `rbee download-model org/repo --hive a` to download it"},
+		{operations.Error{Reason: operations.ReasonModelNotFound}, "run `rbee download-model MODEL` to download it"},
+		{operations.Error{Reason: operations.ReasonTooLarge, Hive: "a"}, "run `rbee hive-capabilities a` to see"},
 		{operations.Error{Reason: operations.ReasonModelGated}, "HF_TOKEN"},
-		{operations.Error{Reason: operations.ReasonNoWorker, Subject: model("m")}, "`rbee spawn-worker --worker TYPE --model m` starts one"},
-		{operations.Error{Reason: operations.ReasonNoWorker, Hive: "a", Subject: model("m")}, "`rbee spawn-worker --hive a --worker TYPE --model m` starts one"},
+		{operations.Error{Reason: operations.ReasonNoWorker, Subject: model("m")}, "run `rbee spawn-worker --worker TYPE --model m` to start one"},
+		{operations.Error{Reason: operations.ReasonNoWorker, Hive: "a", Subject: model("m")}, "run `rbee spawn-worker --hive a --worker TYPE --model m` to start one"},
 		{operations.Error{Reason: operations.ReasonWorkerNotFound, Hive: "a", Subject: worker("x")}, "`rbee list-workers --all`"},
 		{operations.Error{Reason: operations.ReasonUnknownHive, Hive: "x"}, "`rbee list-hives`"},
 		{operations.Error{Reason: operations.ReasonUnknownWorker, Subject: worker("nosuch")}, "nosuch"},
-		{operations.Error{Reason: operations.ReasonVerifyFailed}, "its driver or a library"},
-		{operations.Error{Reason: operations.ReasonDiskFull}, "free some space"},
+		{operations.Error{Reason: operations.ReasonVerifyFailed}, "a driver or a library"},
+		{operations.Error{Reason: operations.ReasonDiskFull}, "free disk space"},
 	} {
 		if got := Hint(&c.e); !strings.Contains(got, c.want) {
 			t.Errorf("Hint(%s) = %q, want %q in it", c.e.Reason, got, c.want)
@@ -235,10 +236,10 @@ func TestRuntimeHints(t *testing.T) {
 func TestLiveRuntime(t *testing.T) {
 	t.Parallel()
 	l, s, clock := newTestLive(t, 90, 24)
-	var story strings.Builder
+	var output strings.Builder
 	frame := func() {
 		clock.advance(2 * time.Second)
-		story.WriteString(strings.ReplaceAll(redrawn(l, s), "\x1b", "ESC") + "---\n")
+		output.WriteString(strings.ReplaceAll(redrawn(l, s), "\x1b", "ESC") + "---\n")
 	}
 	worker := func(state operations.WorkerState, problem string) {
 		w := operations.WorkerProcess{ID: "vllm-1a2b", State: state, Problem: problem}
@@ -256,7 +257,7 @@ func TestLiveRuntime(t *testing.T) {
 	progress(1_200_000_000)
 	frame()
 	l.Handle(operations.Event{Type: operations.EventNote, Hive: "gpu-1", Message: "compiling graphs"})
-	l.Handle(operations.Event{Type: operations.EventNote, Hive: "gpu-2", Message: "a note of its own"})
+	l.Handle(operations.Event{Type: operations.EventNote, Hive: "gpu-2", Message: "a note"})
 	progress(1_300_000_000)
 	frame()
 	worker(operations.WorkerReady, "")
@@ -265,7 +266,7 @@ func TestLiveRuntime(t *testing.T) {
 	worker(operations.WorkerFailed, "exit status 1")
 	l.Handle(operations.Event{Type: operations.EventPhase, Hive: "gpu-2", Phase: operations.PhaseDone})
 	frame()
-	golden(t, "live_runtime", story.String())
+	golden(t, "live_runtime", output.String())
 }
 
 func TestPlainRuntime(t *testing.T) {
@@ -278,15 +279,15 @@ func TestPlainRuntime(t *testing.T) {
 		p.Handle(operations.Event{Time: at, Type: operations.EventProgress, Hive: "a", Bytes: bytes, Total: 1000_000_000, Message: "m.gguf"})
 	}
 	progress(0, 100e6)
-	progress(time.Second, 210e6)           // a tenth, too soon
-	progress(1500*time.Millisecond, 220e6) // told
+	progress(time.Second, 210e6)           // another tenth, too soon
+	progress(1500*time.Millisecond, 220e6) // a line
 	progress(5*time.Second, 290e6)         // the same tenth
-	progress(24*time.Second, 291e6)        // nothing was told for long
+	progress(24*time.Second, 291e6)        // 30s after the last line
 	progress(12*time.Second, 291e6)
-	progress(0, 10e6) // the count begins anew
+	progress(0, 10e6) // a new transfer
 	w := operations.WorkerProcess{ID: "echo-1", State: operations.WorkerFailed, Problem: "exit\nstatus 1"}
 	p.Handle(operations.Event{Type: operations.EventWorker, Hive: "a", Worker: &w})
-	p.Handle(operations.Event{Type: operations.EventLog, Hive: "a", Text: "secret of the verbose"})
+	p.Handle(operations.Event{Type: operations.EventLog, Hive: "a", Text: "only in verbose mode"})
 	p.Handle(operations.Event{Type: operations.EventToken, Hive: "a", Text: "no"})
 	p.Verbose = true
 	p.Handle(operations.Event{Type: operations.EventLog, Hive: "a", Text: "x\nlast\n"})
@@ -299,7 +300,7 @@ func TestMeter(t *testing.T) {
 	at := runtimeNow
 	m.add(at, 5000) // resumed
 	if got := m.parts(at, 10_000); got != nil {
-		t.Errorf("a speed before anything moved: %q", got)
+		t.Errorf("parts before the second measurement = %q, want nil", got)
 	}
 	for range 10 {
 		at = at.Add(time.Second)
@@ -307,16 +308,16 @@ func TestMeter(t *testing.T) {
 		m.add(at.Add(time.Millisecond), m.bytes+900_000) // too soon to count
 	}
 	if m.rate < 999 || m.rate > 1001 {
-		t.Errorf("a steady kilobyte a second is %g", m.rate)
+		t.Errorf("rate of 1000 bytes per second = %g, want 999 to 1001", m.rate)
 	}
 	at = at.Add(time.Second)
 	m.add(at, m.bytes+10_000)
 	if m.rate < 1500 || m.rate > 5000 {
-		t.Errorf("one fast second among slow ones makes %g", m.rate)
+		t.Errorf("rate after one fast second = %g, want 1500 to 5000", m.rate)
 	}
 	m.add(at.Add(time.Second), 0)
 	if m.rate != 0 || m.bytes != 0 {
-		t.Errorf("a count that began anew is %+v", m)
+		t.Errorf("meter after a new transfer = %+v, want rate and bytes 0", m)
 	}
 }
 
@@ -338,37 +339,37 @@ func TestText(t *testing.T) {
 		for _, p := range c.pieces {
 			text.Write(p)
 		}
-		if text.Written() != (c.pieces != nil) {
-			t.Errorf("%q: written is %t", c.pieces, text.Written())
+		if text.HasText() != (c.pieces != nil) {
+			t.Errorf("HasText after %q = %t, want %t", c.pieces, text.HasText(), c.pieces != nil)
 		}
 		text.EndLine()
 		if b.String() != c.want {
-			t.Errorf("terminal %t, %q: got %q, want %q", c.terminal, c.pieces, b.String(), c.want)
+			t.Errorf("Text with terminal %t and pieces %q wrote %q, want %q", c.terminal, c.pieces, b.String(), c.want)
 		}
 	}
-	text := NewText(broken{}, false)
+	text := NewText(failingWriter{}, false)
 	text.Write("a")
 	text.Write("b")
 	if text.Err() == nil {
-		t.Error("the error of writing is lost")
+		t.Error("Err = nil after a failed write, want the error")
 	}
 }
 
-type broken struct{}
+type failingWriter struct{}
 
-func (broken) Write([]byte) (int, error) { return 0, errors.New("gone") }
+func (failingWriter) Write([]byte) (int, error) { return 0, errors.New("closed") }
 
-func TestAnswered(t *testing.T) {
+func TestAnswerStats(t *testing.T) {
 	t.Parallel()
 	for want, r := range map[string]operations.InferReport{
-		"41 tokens, 12 prompt tokens, first after 200ms, 20.0 tokens/s, 2.2s in all, echo-1 on a\n": {
+		"41 tokens, 12 prompt tokens, first after 200ms, 20.0 tokens/s, 2.2s total, echo-1 on a\n": {
 			CompletionTokens: 41, PromptTokens: 12, FirstTokenSeconds: 0.2, DurationSeconds: 2.2, WorkerID: "echo-1", Hive: "a"},
-		"1 token, first after 1.5s, 0.7 tokens/s, 1.5s in all\n": {CompletionTokens: 1, FirstTokenSeconds: 1.5, DurationSeconds: 1.5},
-		"0.0s in all\n": {},
+		"1 token, first after 1.5s, 0.7 tokens/s, 1.5s total\n": {CompletionTokens: 1, FirstTokenSeconds: 1.5, DurationSeconds: 1.5},
+		"0.0s total\n": {},
 	} {
 		var b strings.Builder
-		if err := Answered(&b, Style{}, &r); err != nil || b.String() != want {
-			t.Errorf("got %q, want %q (%v)", b.String(), want, err)
+		if err := AnswerStats(&b, Style{}, &r); err != nil || b.String() != want {
+			t.Errorf("AnswerStats wrote %q and returned %v, want %q", b.String(), err, want)
 		}
 	}
 }
@@ -379,7 +380,7 @@ func TestAge(t *testing.T) {
 		-time.Second: "0s", 1400 * time.Millisecond: "1s", 59 * time.Second: "59s", 5 * time.Minute: "5m", 90 * time.Minute: "1h30m", 47 * time.Hour: "47h00m", 50 * time.Hour: "2d",
 	} {
 		if got := format.Age(d); got != want {
-			t.Errorf("%v: %s, want %s", d, got, want)
+			t.Errorf("Age(%v) = %q, want %q", d, got, want)
 		}
 	}
 }

@@ -15,7 +15,7 @@ func (p *page) status(r *operations.StatusReport) {
 		p.linef("")
 	}
 	extra := false
-	differs := false
+	fixable := false
 	for _, d := range r.Drift {
 		if d.Issue == operations.IssueUnreachable {
 			p.unreachable(d)
@@ -23,21 +23,21 @@ func (p *page) status(r *operations.StatusReport) {
 		}
 		p.warn(d.Hive, driftText(d))
 		switch d.Issue {
-		case operations.IssueNewerHive: // sync leaves it as it is
+		case operations.IssueNewerHive: // sync does not change it
 			p.hint(Hint(&operations.Error{Reason: operations.ReasonNewerHive, Hive: d.Hive}))
 		case operations.IssueExtraHive, operations.IssueExtraWorker:
 			extra = true
 		default:
-			differs = true
+			fixable = true
 		}
 	}
 	switch {
-	case extra && differs:
-		p.hint("`rbee sync` installs what is missing or outdated, and with --remove-extra removes what is extra")
+	case extra && fixable:
+		p.hint("run `rbee sync` to fix missing and outdated items; --remove-extra also removes items that are not in the config")
 	case extra:
-		p.hint("`rbee sync --remove-extra` removes it; add it to the config to keep it")
-	case differs:
-		p.hint("`rbee sync` mends it, `rbee sync --dry-run` shows how")
+		p.hint("run `rbee sync --remove-extra` to remove it, or add it to the config")
+	case fixable:
+		p.hint("run `rbee sync` to fix it (`--dry-run` prints the plan)")
 	case len(r.Drift) == 0:
 		p.okf("All components match config (%s, %s)", format.Count(r.Summary.TotalHives, "hive"), format.Seconds(r.Summary.DurationSeconds))
 	}
@@ -52,7 +52,7 @@ func (p *page) unreachable(d operations.Drift) {
 	p.failure(d.Hive, e)
 }
 
-// details is the table of `status --verbose`: a line for each hive, with its workers.
+// details writes the table of `rbee status --verbose`, with one line per hive.
 func (p *page) details(hives []operations.HiveDetail) {
 	t := table{header: []string{"HIVE", "RBEE", "DAEMON", "PLATFORM", "DISK FREE", "WORKERS"}, right: map[string]bool{"DISK FREE": true}}
 	for _, h := range hives {

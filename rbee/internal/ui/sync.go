@@ -9,8 +9,9 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// manyHives is from how many changed hives on they are counted, not named.
-const manyHives = 12
+// maxNamedHives is the number of changed hives from which on they are counted
+// instead of named.
+const maxNamedHives = 12
 
 func (p *page) sync(r *operations.SyncReport) {
 	if r.DryRun {
@@ -18,10 +19,10 @@ func (p *page) sync(r *operations.SyncReport) {
 		return
 	}
 	p.upgrades(r.Plan.Upgrades)
-	p.installed(r)
-	p.changed(r)
+	p.installedHives(r)
+	p.changedHives(r)
 	p.hiveFailures(r.Hives)
-	p.blocked(r.Plan.Blocked)
+	p.blockedWorkers(r.Plan.Blocked)
 	sum := r.Summary
 	if p.text.Len() == 0 {
 		p.okf("Nothing to change: %s, %s already installed (%s)",
@@ -30,8 +31,8 @@ func (p *page) sync(r *operations.SyncReport) {
 	p.warnings(r.Warnings)
 }
 
-// installed tells about the hives that are new.
-func (p *page) installed(r *operations.SyncReport) {
+// installedHives writes the hives on which rbee was installed.
+func (p *page) installedHives(r *operations.SyncReport) {
 	var hives []operations.HiveReport
 	workers := 0
 	for _, h := range r.Hives {
@@ -40,25 +41,25 @@ func (p *page) installed(r *operations.SyncReport) {
 			workers += len(workersOf(h.Steps, operations.ActionInstallWorker, operations.ActionUpdateWorker))
 		}
 	}
-	took := format.Seconds(r.Summary.DurationSeconds)
+	duration := format.Seconds(r.Summary.DurationSeconds)
 	switch len(hives) {
 	case 0:
 	case 1:
-		p.okf("Installed %s (%s, %s)", hives[0].Alias, format.Count(workers, "worker"), took)
+		p.okf("Installed %s (%s, %s)", hives[0].Alias, format.Count(workers, "worker"), duration)
 	default:
-		p.okf("Installed %s, %s (%s)", format.Count(len(hives), "hive"), format.Count(workers, "worker"), took)
+		p.okf("Installed %s, %s (%s)", format.Count(len(hives), "hive"), format.Count(workers, "worker"), duration)
 	}
 }
 
-// changed tells what was changed on hives that were there before.
-func (p *page) changed(r *operations.SyncReport) {
+// changedHives writes the changes on hives that already had rbee.
+func (p *page) changedHives(r *operations.SyncReport) {
 	var hives []operations.HiveReport
 	for _, h := range r.Hives {
 		if h.Status != operations.HiveInstalled && len(h.Steps) > 0 {
 			hives = append(hives, h)
 		}
 	}
-	if len(hives) < manyHives {
+	if len(hives) < maxNamedHives {
 		for _, h := range hives {
 			p.changes(h)
 		}
@@ -104,7 +105,7 @@ func (p *page) changes(h operations.HiveReport) {
 	}
 }
 
-// workersOf lists the workers of the steps with one of the actions.
+// workersOf returns the workers of the steps with any of the actions.
 func workersOf(steps []operations.Step, actions ...operations.Action) []string {
 	var workers []string
 	for _, s := range steps {
@@ -117,53 +118,54 @@ func workersOf(steps []operations.Step, actions ...operations.Action) []string {
 	return workers
 }
 
-// hiveFailures tells about every hive that was not brought to its end. Where
-// one cause failed several steps, it is told once, with the first of them; steps
-// that were not begun because of it are told only where there is nothing else to tell.
+// hiveFailures writes the errors of the hives that failed. A cause of several
+// failed steps is written once, with the first of them. Steps that were not
+// started because of it are written only if the hive has no other error.
 func (p *page) hiveFailures(hives []operations.HiveReport) {
 	for _, h := range hives {
-		told := map[string]bool{}
+		written := map[string]bool{} // by message
 		for _, f := range h.Failed {
 			e := f.Error
 			if e == nil {
-				e = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotBegun, Message: "not done"}
+				e = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotBegun, Message: "not started"}
 			}
-			if e.Reason == operations.ReasonNotBegun && (h.Error != nil && h.Error.Reason != operations.ReasonNotBegun || len(told) > 0) {
+			if e.Reason == operations.ReasonNotBegun && (h.Error != nil && h.Error.Reason != operations.ReasonNotBegun || len(written) > 0) {
 				continue
 			}
-			if !told[e.Message] {
-				p.fail(h.Alias, fmt.Sprintf("cannot %s: %s", todo(f.Step), e.Message))
+			if !written[e.Message] {
+				p.fail(h.Alias, fmt.Sprintf("cannot %s: %s", infinitive(f.Step), e.Message))
 				p.hint(Hint(e))
 				p.detail(e.Detail)
 			}
-			told[e.Message] = true
+			written[e.Message] = true
 		}
 		switch h.Status {
 		case operations.HiveFailed, operations.HiveUnreachable, operations.HiveLocked, operations.HiveCanceled:
-			if e := orStatus(h); !told[e.Message] && (h.Error != nil || len(h.Failed) == 0) {
+			if e := hiveError(h); !written[e.Message] && (h.Error != nil || len(h.Failed) == 0) {
 				p.failure(h.Alias, e)
 			}
 		}
 	}
 }
 
-// orStatus is the error of a hive, made from its status where it has none.
-func orStatus(h operations.HiveReport) *operations.Error {
+// hiveError returns the error of a hive, or one made from its status.
+func hiveError(h operations.HiveReport) *operations.Error {
 	switch {
 	case h.Error != nil:
 		return h.Error
 	case h.Status == operations.HiveCanceled:
-		return &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: "stopped before it was done"}
+		return &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: "canceled before it was complete"}
 	default:
 		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonFailed, Message: string(h.Status)}
 	}
 }
 
-func (p *page) blocked(blocked []operations.Blocked) {
+// blockedWorkers writes the workers that cannot be installed on a hive.
+func (p *page) blockedWorkers(blocked []operations.Blocked) {
 	for _, b := range blocked {
 		text := b.Reason
 		if b.Worker != "" {
-			text = fmt.Sprintf("Worker '%s': %s", b.Worker, b.Reason)
+			text = fmt.Sprintf("cannot install worker '%s': %s", b.Worker, b.Reason)
 		}
 		p.fail(b.Hive, text)
 		p.hint(Hint(b.Error))
@@ -171,7 +173,7 @@ func (p *page) blocked(blocked []operations.Blocked) {
 	}
 }
 
-// detail shows the complete output of a program that failed, where more is asked for.
+// detail writes the complete output of a failed program, if the style is verbose.
 func (p *page) detail(text string) {
 	if !p.style.Verbose || text == "" {
 		return
@@ -181,7 +183,7 @@ func (p *page) detail(text string) {
 	}
 }
 
-// plan shows a dry run: the steps as a table, and what they come to.
+// plan writes the result of a dry run: the steps as a table, and their sum.
 func (p *page) plan(r *operations.SyncReport) {
 	p.upgrades(r.Plan.Upgrades)
 	if len(r.Plan.Steps) > 0 {
@@ -207,7 +209,7 @@ func (p *page) plan(r *operations.SyncReport) {
 			format.Count(len(r.Plan.Steps), "change"), format.Count(len(hives), "hive"), transfers(total-downloads, downloads))
 	}
 	p.hiveFailures(r.Hives)
-	p.blocked(r.Plan.Blocked)
+	p.blockedWorkers(r.Plan.Blocked)
 	if p.text.Len() == 0 {
 		p.okf("Nothing to change: %s, %s already installed (%s)", format.Count(r.Summary.HivesAlreadyInstalled, "hive"),
 			format.Count(r.Summary.WorkersAlreadyInstalled, "worker"), format.Seconds(r.Summary.DurationSeconds))
@@ -215,20 +217,20 @@ func (p *page) plan(r *operations.SyncReport) {
 	p.warnings(r.Warnings)
 }
 
-// transfers words what this machine sends, and what hives download themselves: ", send
-// 17 MiB, download 3.0 GiB".
+// transfers formats the bytes that this machine sends and the bytes that the hives
+// download: ", 17 MiB to send, 3.0 GiB to download".
 func transfers(send, download int64) string {
 	text := ""
 	if send > 0 {
-		text += ", send " + bytesize.Format(send)
+		text += ", " + bytesize.Format(send) + " to send"
 	}
 	if download > 0 {
-		text += ", download " + bytesize.Format(download)
+		text += ", " + bytesize.Format(download) + " to download"
 	}
 	return text
 }
 
-// variants says why the variants of a plan were chosen.
+// variants writes why the variants of a plan were chosen.
 func (p *page) variants(steps []operations.Step) {
 	explained := false
 	for _, s := range steps {
@@ -242,7 +244,7 @@ func (p *page) variants(steps []operations.Step) {
 	}
 }
 
-// versions writes a change of version.
+// versions formats a change of version.
 func versions(from, to string) string {
 	if from == "" || from == to {
 		return to

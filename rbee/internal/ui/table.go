@@ -8,8 +8,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// table lines rows up under a header. Columns named in right are set flush
-// right; columns that are empty in every row are left out.
+// table aligns rows under a header. The columns in right are aligned to the right.
+// Columns that are empty in every row are left out.
 type table struct {
 	header []string
 	right  map[string]bool
@@ -24,24 +24,24 @@ func (t *table) add(cells ...string) {
 	t.rows = append(t.rows, row)
 }
 
-// facts is a table of two columns without a header of their own: names and values.
+// facts returns a table of names and values, with title as its header.
 func facts(title string) *table { return &table{header: []string{oneLine(title), ""}} }
 
-// fact adds a line, unless there is nothing to say.
+// fact adds a line, unless value is empty.
 func (t *table) fact(name, value string) {
 	if value != "" {
 		t.add(name, value)
 	}
 }
 
-// moment adds when something was, and how long ago.
+// moment adds a line with a time and its age, unless the time is zero.
 func (t *table) moment(name string, at, now time.Time) {
 	if !at.IsZero() {
 		t.add(name, at.Local().Format(time.DateTime)+" ("+format.Age(now.Sub(at))+" ago)")
 	}
 }
 
-// write draws the table with an indent before each line.
+// write writes the table with indent before each line.
 func (t *table) write(b *strings.Builder, s Style, indent string) {
 	widths := t.widths()
 	t.line(b, t.header, widths, indent, func(text string) string { return s.paint(format.Bold, text) })
@@ -50,7 +50,7 @@ func (t *table) write(b *strings.Builder, s Style, indent string) {
 	}
 }
 
-// widths are in runes; 0 marks a column without content.
+// widths returns the widths of the columns in runes; 0 is a column without content.
 func (t *table) widths() []int {
 	widths := make([]int, len(t.header))
 	for _, row := range t.rows {
@@ -68,21 +68,21 @@ func (t *table) widths() []int {
 
 func (t *table) line(b *strings.Builder, cells []string, widths []int, indent string, paint func(string) string) {
 	b.WriteString(indent)
-	pending := 0 // spaces that are written only when more text follows
+	pending := 0 // spaces to write before more text
 	for i, cell := range cells {
 		if widths[i] == 0 {
 			continue
 		}
-		room := widths[i] - utf8.RuneCountInString(cell)
+		padding := widths[i] - utf8.RuneCountInString(cell)
 		if t.right[t.header[i]] {
-			pending, room = pending+room, 0
+			pending, padding = pending+padding, 0
 		}
 		if cell != "" {
 			b.WriteString(strings.Repeat(" ", pending))
 			b.WriteString(paint(cell))
 			pending = 0
 		}
-		pending += room + 2
+		pending += padding + 2
 	}
 	b.WriteByte('\n')
 }

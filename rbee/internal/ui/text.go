@@ -10,25 +10,26 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// Text passes on what a model or a worker writes, piece by piece. It must not be
-// used by several goroutines at once.
+// Text writes the output of a model or a worker, piece by piece. It is not safe
+// for concurrent use.
 type Text struct {
 	w        io.Writer
 	terminal bool
-	cr, open bool // the last character was a carriage return, or not the end of a line
+	cr       bool // the last character was a carriage return
+	open     bool // the last line is not terminated
 	written  bool
 	err      error
 }
 
-// NewText writes to w. For a terminal, control characters that could do more
-// than end a line or move to the next tab stop are taken out, and a carriage
-// return, which could write over what stands there, ends the line.
+// NewText returns a Text that writes to w. For a terminal, it removes control
+// characters except line feeds and tabs, and replaces carriage returns, which
+// could overwrite a line, with line feeds.
 func NewText(w io.Writer, terminal bool) *Text { return &Text{w: w, terminal: terminal} }
 
-// Write passes a piece on. After an error it does nothing.
+// Write writes a piece. After an error it does nothing.
 func (t *Text) Write(piece string) {
 	if t.terminal {
-		piece = t.harmless(piece)
+		piece = t.sanitize(piece)
 	}
 	if piece == "" || t.err != nil {
 		return
@@ -37,11 +38,12 @@ func (t *Text) Write(piece string) {
 	t.written, t.open = true, !strings.HasSuffix(piece, "\n")
 }
 
-func (t *Text) harmless(piece string) string {
+// sanitize removes control characters.
+func (t *Text) sanitize(piece string) string {
 	var b strings.Builder
 	for _, r := range piece {
 		switch {
-		case r == '\n' && t.cr: // the return before it has ended the line
+		case r == '\n' && t.cr: // the carriage return has already ended the line
 		case r == '\n', r == '\r':
 			b.WriteByte('\n')
 		case r == '\t', !format.IsHidden(r):
@@ -52,7 +54,8 @@ func (t *Text) harmless(piece string) string {
 	return b.String()
 }
 
-// printable is one line of foreign text as it stands, without what is hidden.
+// printable returns a line of external text without hidden characters, with its
+// spaces unchanged.
 func printable(line string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -65,22 +68,21 @@ func printable(line string) string {
 	}, line)
 }
 
-// Written reports whether anything was written.
-func (t *Text) Written() bool { return t.written }
+// HasText reports whether anything was written.
+func (t *Text) HasText() bool { return t.written }
 
-// EndLine ends a line that is open.
+// EndLine terminates the last line, if it is not terminated.
 func (t *Text) EndLine() {
 	if t.open {
 		t.Write("\n")
 	}
 }
 
-// Err is the first error of writing.
+// Err returns the first write error, or nil.
 func (t *Text) Err() error { return t.err }
 
-// Answered writes one line about an answer: its tokens, how long they took and
-// where they came from.
-func Answered(w io.Writer, s Style, r *operations.InferReport) error {
+// AnswerStats writes one line about an answer: token counts, times, speed and worker.
+func AnswerStats(w io.Writer, s Style, r *operations.InferReport) error {
 	var parts []string
 	if r.CompletionTokens > 0 {
 		parts = append(parts, format.Count(r.CompletionTokens, "token"))
@@ -94,7 +96,7 @@ func Answered(w io.Writer, s Style, r *operations.InferReport) error {
 	if speed := tokenRate(r); speed != "" {
 		parts = append(parts, speed)
 	}
-	parts = append(parts, format.Seconds(r.DurationSeconds)+" in all")
+	parts = append(parts, format.Seconds(r.DurationSeconds)+" total")
 	if r.WorkerID != "" {
 		parts = append(parts, r.WorkerID+atHive(r.Hive))
 	}
@@ -102,38 +104,37 @@ func Answered(w io.Writer, s Style, r *operations.InferReport) error {
 	return err
 }
 
-// tokenRate is how fast tokens came once the first was there.
+// tokenRate formats the number of tokens per second after the first token.
 func tokenRate(r *operations.InferReport) string {
-	n, took := float64(r.CompletionTokens), r.DurationSeconds
-	if n > 1 && r.FirstTokenSeconds > 0 && r.FirstTokenSeconds < took {
-		n, took = n-1, took-r.FirstTokenSeconds
+	n, seconds := float64(r.CompletionTokens), r.DurationSeconds
+	if n > 1 && r.FirstTokenSeconds > 0 && r.FirstTokenSeconds < seconds {
+		n, seconds = n-1, seconds-r.FirstTokenSeconds
 	}
-	if n == 0 || took <= 0 {
+	if n == 0 || seconds <= 0 {
 		return ""
 	}
-	return fmt.Sprintf("%.1f tokens/s", n/took)
+	return fmt.Sprintf("%.1f tokens/s", n/seconds)
 }
 
-// NothingMade writes that a workflow has made nothing that could be saved.
-func NothingMade(w io.Writer, s Style) error {
+// EmptyWorkflow writes the warning that a workflow created no files.
+func EmptyWorkflow(w io.Writer, s Style) error {
 	p := &page{style: s}
-	p.warn("", "the workflow ran and made nothing that can be saved")
-	p.hint("it needs a node such as SaveImage at its end; and what was made before with the same seed is not made again")
+	p.warn("", "the workflow created no files")
+	p.hint("add a node such as SaveImage at its end, or change the seed: ComfyUI does not repeat a run with the same seed")
 	_, err := io.WriteString(w, p.text.String())
 	return err
 }
 
-// CutShort writes that an answer was ended by its limit of tokens.
-func CutShort(w io.Writer, s Style, limit int) error {
+// TruncatedAnswer writes the warning that an answer reached its limit of tokens.
+func TruncatedAnswer(w io.Writer, s Style, limit int) error {
 	p := &page{style: s}
-	p.warn("", "the answer ends after "+format.Count(limit, "token")+", its limit")
-	p.hint("--max-tokens allows more")
+	p.warn("", "answer cut at "+format.Count(limit, "token"))
+	p.hint("use --max-tokens to allow more")
 	_, err := io.WriteString(w, p.text.String())
 	return err
 }
 
-// Warning tells of something that is not as it may be wished, and what to do about
-// it; hint may be empty.
+// Warning writes a warning and, if hint is not empty, a hint.
 func Warning(w io.Writer, s Style, text, hint string) error {
 	p := &page{style: s}
 	p.warn("", text)

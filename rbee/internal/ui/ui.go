@@ -1,14 +1,13 @@
-// Package ui draws what operations do and what they end with.
+// Package ui writes the progress and the results of operations.
 //
-// There are three layers. [Live] and [Plain] draw events while an operation
-// runs, on a terminal or into a log, and [Text] passes on what models and
-// workers write. [Report] and [Failure] write the result for a person. [JSON]
-// and [JSONError] write it for a program. Nothing here
-// reads flags, decides on exit codes or looks at the environment: the caller
-// says in a [Style] what the output can show.
+// It has three layers. [Live] and [Plain] write events while an operation runs,
+// to a terminal or a log, and [Text] writes the output of models and workers.
+// [Report] and [Failure] write the result as text. [JSON] and [JSONError] write it
+// as JSON. Nothing here reads flags or the environment or chooses exit codes: the
+// caller describes the output in a [Style].
 //
-// Text that comes from machines passes through one place that takes control
-// characters out, so that no machine can write to the user's terminal.
+// Text from other machines passes through one function that removes control
+// characters, so that a machine cannot control the user's terminal.
 package ui
 
 import (
@@ -20,12 +19,12 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// Style says what an output can show. The zero value is symbols without color.
+// Style describes an output. The zero value is symbols without color.
 type Style struct {
-	Color   bool      // escape codes for color may be used
-	ASCII   bool      // words instead of symbols, for outputs that are not UTF-8
-	Verbose bool      // reasons too, where a report has them
-	Now     time.Time // what ages are counted from; zero is the present
+	Color   bool      // use escape codes for color
+	ASCII   bool      // use words instead of symbols, for outputs that are not UTF-8
+	Verbose bool      // include reasons
+	Now     time.Time // current time for ages; zero is [time.Now]
 }
 
 func (s Style) now() time.Time {
@@ -53,9 +52,6 @@ func (s Style) ok() string   { return s.symbol("✅ ", "ok: ", format.Green) }
 func (s Style) warn() string { return s.symbol("⚠️  ", "warning: ", format.Yellow) }
 func (s Style) fail() string { return s.symbol("❌ ", "error: ", format.Red) }
 
-// arrow leads a line that says what to do.
-func (s Style) arrow() string { return s.symbol("→ ", "-> ", "") }
-
 // clean makes text safe for a terminal: control characters become spaces, and
 // lines after the first are indented.
 func clean(text string) string {
@@ -69,12 +65,12 @@ func clean(text string) string {
 	return strings.ReplaceAll(text, "\n", "\n   ")
 }
 
-// oneLine is clean on a single line.
+// oneLine makes text safe for a terminal and joins its lines.
 func oneLine(text string) string {
 	return strings.Join(strings.Fields(clean(text)), " ")
 }
 
-// cut shortens text to width runes.
+// cut shortens text to width runes; a width of 0 or less means unlimited.
 func cut(text string, width int) string {
 	if width <= 0 || utf8.RuneCountInString(text) <= width {
 		return text

@@ -15,7 +15,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-var update = flag.Bool("update", false, "write golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
 // golden compares text with testdata/<name>.golden.
 func golden(t *testing.T, name, got string) {
@@ -35,7 +35,7 @@ func golden(t *testing.T, name, got string) {
 		t.Fatal(err)
 	}
 	if got != string(want) {
-		t.Errorf("%s differs\n got:\n%s\nwant:\n%s", path, got, want)
+		t.Errorf("output differs from %s\n got:\n%s\nwant:\n%s", path, got, want)
 	}
 }
 
@@ -83,11 +83,11 @@ func reports() map[string]operations.Report {
 				{Alias: "gpu-3", Status: operations.HiveLocked, Error: &operations.Error{Code: operations.CodeLocked, Message: "locked by pid 7 since 12:00:00"}},
 				{Alias: "gpu-4", Status: operations.HiveCanceled},
 			},
-			Plan: operations.Plan{Blocked: []operations.Blocked{{Hive: "gpu-5", Worker: "comfyui", Reason: "no way to install it yet"}}},
+			Plan: operations.Plan{Blocked: []operations.Blocked{{Hive: "gpu-5", Worker: "comfyui", Reason: "no source for linux/arm64"}}},
 		},
 		"dry_run": &operations.SyncReport{DryRun: true, Plan: operations.Plan{Steps: []operations.Step{
 			step("gpu-1", operations.ActionInstallHive, ""),
-			{Hive: "gpu-1", Action: operations.ActionUpdateWorker, Worker: "vllm", From: "0.9", Version: "1.0", Reason: "another version", Bytes: 14_500_000_000, DownloadBytes: 14_400_000_000},
+			{Hive: "gpu-1", Action: operations.ActionUpdateWorker, Worker: "vllm", From: "0.9", Version: "1.0", Reason: "other version", Bytes: 14_500_000_000, DownloadBytes: 14_400_000_000},
 			{Hive: "long-alias-2", Action: operations.ActionStartHive, Reason: "auto_start"},
 		}}},
 		"status_in_sync": &operations.StatusReport{Summary: operations.StatusSummary{TotalHives: 3, DurationSeconds: 0.31}},
@@ -116,7 +116,7 @@ func reports() map[string]operations.Report {
 			{Hive: "gpu-2", Error: "no answer", Unreachable: "timeout"},
 		}},
 		"migrate": &operations.MigrateReport{OutputPath: "/home/me/.config/rbee/hives.conf", Summary: operations.MigrateSummary{Hives: 2, Workers: 3},
-			Warnings: []operations.ValidateWarning{{Hive: "gpu-9", Warning: "left out: unreachable"}}},
+			Warnings: []operations.ValidateWarning{{Hive: "gpu-9", Warning: "skipped: unreachable"}}},
 		"uninstall": &operations.UninstallReport{Hives: []operations.HiveReport{
 			{Alias: "a", Status: operations.HiveUninstalled}, {Alias: "b", Status: operations.HiveUninstalled},
 		}, Summary: operations.UninstallSummary{WorkersRemoved: 3, DurationSeconds: 1.5}, Purged: []string{"/home/me/.config/rbee/hives.conf"}},
@@ -158,8 +158,8 @@ func TestStyles(t *testing.T) {
 		style Style
 		want  string
 	}{
-		{Style{}, "⚠️  gpu-server-1: Extra worker 'comfyui'\n   → "},
-		{Style{ASCII: true}, "warning: gpu-server-1: Extra worker 'comfyui'\n   -> "},
+		{Style{}, "⚠️  gpu-server-1: Extra worker 'comfyui'\n   hint: "},
+		{Style{ASCII: true}, "warning: gpu-server-1: Extra worker 'comfyui'\n   hint: "},
 		{Style{ASCII: true, Color: true}, "\x1b[33mwarning: \x1b[0mgpu-server-1: "},
 	} {
 		var b strings.Builder
@@ -167,13 +167,13 @@ func TestStyles(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !strings.HasPrefix(b.String(), c.want) {
-			t.Errorf("%+v: %q, want it to begin with %q", c.style, b.String(), c.want)
+			t.Errorf("Report with style %+v = %q, want prefix %q", c.style, b.String(), c.want)
 		}
 	}
 }
 
-// TestMachinesCannotWriteToTheTerminal gives control characters in every text that a machine may choose.
-func TestMachinesCannotWriteToTheTerminal(t *testing.T) {
+// TestReportRemovesControlCharacters checks every text that a machine can choose.
+func TestReportRemovesControlCharacters(t *testing.T) {
 	t.Parallel()
 	const evil = "x\x1b[2J\x07\u009b31m\ry"
 	e := &operations.Error{Code: operations.CodeFailed, Message: evil}
@@ -188,21 +188,21 @@ func TestMachinesCannotWriteToTheTerminal(t *testing.T) {
 			t.Fatal(err)
 		}
 		if strings.ContainsAny(b.String(), "\x1b\x07\u009b\r") {
-			t.Errorf("control characters got through: %q", b.String())
+			t.Errorf("Report = %q, want no control characters", b.String())
 		}
 	}
 }
 
 func TestFailureAndJSONError(t *testing.T) {
 	t.Parallel()
-	e := &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonConfigMissing, Message: "there is no config", Err: fs.ErrNotExist, Problems: []operations.Problem{{File: "f", Line: 1, Message: "bad"}}}
+	e := &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonConfigMissing, Message: "no config", Err: fs.ErrNotExist, Problems: []operations.Problem{{File: "f", Line: 1, Message: "bad"}}}
 	var b strings.Builder
 	if err := Failure(&b, Style{}, e, ""); err != nil {
 		t.Fatal(err)
 	}
-	want := "❌ there is no config\n   f:1: bad\n   → write a first config with `rbee init`, or name yours with --config\n"
+	want := "❌ no config\n   f:1: bad\n   hint: run `rbee init` to create one, or pass --config FILE\n"
 	if b.String() != want {
-		t.Errorf("got %q, want %q", b.String(), want)
+		t.Errorf("Failure wrote %q, want %q", b.String(), want)
 	}
 	b.Reset()
 	if err := JSONError(&b, e, "do this"); err != nil {
@@ -219,25 +219,25 @@ func TestFailureAndJSONError(t *testing.T) {
 		t.Fatal(err)
 	}
 	if doc.Status != "error" || doc.Error.Code != "not_found" || doc.Error.Hint != "do this" || len(doc.Error.Problems) != 1 {
-		t.Errorf("got %s", b.String())
+		t.Errorf("JSONError wrote %s, want the error, its problem and the given hint", b.String())
 	}
 }
 
-func TestEveryReasonHasAHint(t *testing.T) {
+func TestConnectionReasonsHaveDifferentHints(t *testing.T) {
 	t.Parallel()
 	seen := map[string]operations.Reason{}
 	for _, reason := range []operations.Reason{"resolve", "refused", "timeout", "auth", "host_key_unknown", "host_key_changed", "protocol", "lost", "config", "daemon"} {
 		hint := Hint(&operations.Error{Code: operations.CodeUnreachable, Reason: reason})
 		if hint == "" || seen[hint] != "" {
-			t.Errorf("reason %s: hint %q (also of %q)", reason, hint, seen[hint])
+			t.Errorf("Hint of reason %s = %q, want a hint that no other reason has (reason %q has it)", reason, hint, seen[hint])
 		}
 		seen[hint] = reason
 	}
 	if got := Hint(nil); got != "" {
-		t.Errorf("nil has the hint %q", got)
+		t.Errorf("Hint(nil) = %q, want none", got)
 	}
 	if got := Hint(&operations.Error{Code: operations.CodeFailed, Err: errors.New("x"), Message: "odd"}); got != "" {
-		t.Errorf("an unknown failure has the hint %q", got)
+		t.Errorf("Hint of an unknown failure = %q, want none", got)
 	}
 }
 
@@ -245,7 +245,7 @@ func TestSeconds(t *testing.T) {
 	t.Parallel()
 	for s, want := range map[float64]string{-1: "0.0s", 0.04: "0.0s", 0.42: "0.4s", 9.96: "10s", 30.2: "30s", 125: "2m5s"} {
 		if got := format.Seconds(s); got != want {
-			t.Errorf("seconds(%g) = %q, want %q", s, got, want)
+			t.Errorf("Seconds(%g) = %q, want %q", s, got, want)
 		}
 	}
 }

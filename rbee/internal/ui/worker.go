@@ -12,42 +12,42 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-func (p *page) spawned(r *operations.WorkerSpawnReport) {
+func (p *page) spawn(r *operations.WorkerSpawnReport) {
 	w := r.Worker
 	switch {
 	case r.Outcome() != operations.OutcomeOK:
 		p.fail(w.Hive, w.ID+" "+string(w.State)+format.Prefixed(": ", format.WorkerProblem(w)))
 		p.logTail(w.LogTail)
-		p.hint("`rbee worker-logs " + w.ID + onHive(w.Hive) + "` shows the whole log")
+		p.hint("run `rbee worker-logs " + w.ID + onHive(w.Hive) + "` for the complete log")
 	case w.State == operations.WorkerReady:
-		p.okf("Spawned %s%s: %s serves %s at port %d (pid %d, %s, ready after %s)",
+		p.okf("Spawned %s%s: %s serves %s on port %d (pid %d, %s, ready after %s)",
 			w.ID, atHive(w.Hive), w.Worker, w.Model, w.Port, w.PID, devicesText(w.Devices), format.Seconds(r.DurationSeconds))
 	default:
-		p.okf("Started %s%s: %s is %s %s at port %d (pid %d, %s)",
+		p.okf("Started %s%s: %s is %s %s on port %d (pid %d, %s)",
 			w.ID, atHive(w.Hive), w.Worker, w.State, w.Model, w.Port, w.PID, devicesText(w.Devices))
-		p.hint("`rbee get-worker " + w.ID + onHive(w.Hive) + "` tells when it is ready")
+		p.hint("run `rbee get-worker " + w.ID + onHive(w.Hive) + "` to see whether it is ready")
 	}
 	if p.style.Verbose && r.Reason != "" {
 		p.linef("   %s", clean(r.Reason))
 	}
 }
 
-// logTail shows the last lines of a log, each as far as it can be shown.
+// logTail writes the last lines of a log without hidden characters.
 func (p *page) logTail(lines []string) {
 	if len(lines) == 0 {
 		return
 	}
-	p.linef("   the last lines of its log:")
+	p.linef("   last lines of its log:")
 	for _, line := range lines {
 		p.linef("%s", strings.TrimRight("     "+printable(line), " "))
 	}
 }
 
-// atHive and onHive add a hive to a sentence and to a command.
+// atHive formats a hive for a sentence, onHive for a command line.
 func atHive(alias string) string { return format.Prefixed(" on ", alias) }
 func onHive(alias string) string { return format.Prefixed(" --hive ", alias) }
 
-// devicesText words what a worker runs on: "GPU 0", "GPUs 0,1" or "CPU".
+// devicesText formats the devices of a worker: "GPU 0", "GPUs 0,1" or "CPU".
 func devicesText(devices []operations.WorkerDevice) string {
 	switch len(devices) {
 	case 0:
@@ -68,7 +68,7 @@ func (p *page) workers(r *operations.WorkerListReport) {
 	for _, w := range r.Workers {
 		devices, requests := format.DeviceIndices(w.Devices), ""
 		if w.PID > 0 && devices == "" {
-			devices = "cpu"
+			devices = "CPU"
 		}
 		if w.State == operations.WorkerReady || w.Requests > 0 {
 			requests = fmt.Sprint(w.Requests)
@@ -79,19 +79,20 @@ func (p *page) workers(r *operations.WorkerListReport) {
 	case len(r.Workers) > 0:
 		t.write(&p.text, p.style, "")
 	case len(r.Errors) == 0:
-		p.linef("No workers run.")
-		p.hint("`rbee spawn-worker` starts one")
+		p.linef("No workers running.")
+		p.hint("run `rbee spawn-worker` to start one")
 	}
 	p.errors(r.Errors)
 }
 
-// errors tells about hives that could not be asked.
+// errors writes the errors of hives that did not answer.
 func (p *page) errors(errs []*operations.Error) {
 	for _, e := range errs {
 		p.failure(e.Hive, e)
 	}
 }
 
+// positive formats n, or returns "" if n is not positive.
 func positive(n int) string {
 	if n <= 0 {
 		return ""
@@ -99,7 +100,7 @@ func positive(n int) string {
 	return fmt.Sprint(n)
 }
 
-// workerNote is what is worth saying of a worker beside its state.
+// workerNote returns the details of a worker's state for a table.
 func workerNote(w operations.WorkerProcess, now time.Time) string {
 	var notes []string
 	switch w.State {
@@ -107,7 +108,7 @@ func workerNote(w operations.WorkerProcess, now time.Time) string {
 		if !w.RestartAt.IsZero() {
 			notes = append(notes, format.Restart(w.RestartAt, now))
 		} else if !w.EndedAt.IsZero() {
-			notes = append(notes, "ended "+format.Age(now.Sub(w.EndedAt))+" ago")
+			notes = append(notes, "exited "+format.Age(now.Sub(w.EndedAt))+" ago")
 		}
 	}
 	if w.Restarts > 0 {
@@ -128,7 +129,7 @@ func (p *page) worker(w operations.WorkerProcess) {
 	t.fact("state", string(w.State))
 	t.fact("problem", format.WorkerProblem(w))
 	if !w.RestartAt.IsZero() {
-		t.fact("next try", format.Restart(w.RestartAt, now))
+		t.fact("next attempt", format.Restart(w.RestartAt, now))
 	}
 	t.fact("restarts", positive(w.Restarts))
 	t.fact("pid", positive(w.PID))
@@ -138,10 +139,10 @@ func (p *page) worker(w operations.WorkerProcess) {
 		t.fact("expected memory", bytesize.Format(w.MemoryEstimate))
 	}
 	t.fact("requests", positive(w.Requests))
-	t.moment("asked for", w.CreatedAt, now)
+	t.moment("created", w.CreatedAt, now)
 	t.moment("started", w.StartedAt, now)
 	t.moment("ready", w.ReadyAt, now)
-	t.moment("ended", w.EndedAt, now)
+	t.moment("exited", w.EndedAt, now)
 	t.fact("command", commandText(w.Argv))
 	t.fact("environment", strings.Join(w.EnvNames, ", "))
 	t.fact("log", w.LogPath)
@@ -160,7 +161,7 @@ func deviceList(devices []operations.WorkerDevice) string {
 	return strings.Join(list, ", ")
 }
 
-// commandText shows a command such that its words can be told apart.
+// commandText formats a command line, with words quoted where necessary.
 func commandText(argv []string) string {
 	words := make([]string, len(argv))
 	for i, word := range argv {
@@ -172,15 +173,15 @@ func commandText(argv []string) string {
 	return strings.Join(words, " ")
 }
 
-func (p *page) stopped(r *operations.WorkerDeleteReport) {
+func (p *page) stopWorker(r *operations.WorkerDeleteReport) {
 	w := r.Worker
 	switch {
 	case r.Outcome() == operations.OutcomeOK:
-		how := ""
+		killed := ""
 		if r.Killed {
-			how = "killed, "
+			killed = "killed, "
 		}
-		p.okf("Stopped %s%s (%s%s)", w.ID, atHive(w.Hive), how, format.Seconds(r.DurationSeconds))
+		p.okf("Stopped %s%s (%s%s)", w.ID, atHive(w.Hive), killed, format.Seconds(r.DurationSeconds))
 		if r.Note != "" {
 			p.linef("   %s", r.Note)
 		}
@@ -190,7 +191,7 @@ func (p *page) stopped(r *operations.WorkerDeleteReport) {
 		p.fail(w.Hive, w.ID+" is "+string(w.State)+", not stopped"+format.Prefixed(": ", cmp.Or(r.Problem, w.Problem)))
 	}
 	if len(r.Holders) > 0 {
-		p.linef("   what still holds memory on its devices:")
+		p.linef("   processes that use memory on its devices:")
 		var devices []gpu.Device
 		for _, d := range w.Devices {
 			devices = append(devices, gpu.Device{Index: d.Index, Vendor: gpu.Vendor(d.Vendor), UUID: d.UUID})

@@ -5,16 +5,16 @@ import (
 	"strings"
 )
 
-// ErrReader remembers why reading failed.
+// ErrReader records the error of the underlying reader.
 type ErrReader struct {
 	r   io.Reader
 	err error
 }
 
-// NewErrReader returns a reader of r.
+// NewErrReader returns an ErrReader that reads from r.
 func NewErrReader(r io.Reader) *ErrReader { return &ErrReader{r: r} }
 
-// Err returns the error, other than io.EOF, that ended reading.
+// Err returns the read error other than io.EOF, or nil.
 func (e *ErrReader) Err() error { return e.err }
 
 func (e *ErrReader) Read(p []byte) (int, error) {
@@ -25,13 +25,13 @@ func (e *ErrReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// OpenReader gives a text and then, instead of its end, nothing until it is closed.
+// OpenReader reads a text. After the end of the text, reads block until Close is called.
 type OpenReader struct {
 	text   *strings.Reader
 	closed chan struct{}
 }
 
-// NewOpenReader returns a reader of text.
+// NewOpenReader returns an OpenReader that reads text.
 func NewOpenReader(text string) *OpenReader {
 	return &OpenReader{text: strings.NewReader(text), closed: make(chan struct{})}
 }
@@ -44,7 +44,7 @@ func (o *OpenReader) Read(p []byte) (int, error) {
 	return 0, io.EOF
 }
 
-// Close ends the text. It must be called once.
+// Close makes blocked and future reads return io.EOF. It must be called only once.
 func (o *OpenReader) Close() error {
 	close(o.closed)
 	return nil

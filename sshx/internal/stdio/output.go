@@ -1,4 +1,4 @@
-// Package stdio has the readers and writers that stand between a command and its caller.
+// Package stdio provides readers and writers for the standard streams of a command.
 package stdio
 
 import (
@@ -8,10 +8,10 @@ import (
 	"sync"
 )
 
-// TailSize is how much of standard error an ExitError keeps.
+// TailSize is the size of a [Tail] in bytes.
 const TailSize = 4 << 10
 
-// Tail keeps the end of what is written to it.
+// Tail is a writer that keeps the last [TailSize] bytes.
 type Tail struct {
 	mu  sync.Mutex
 	buf []byte
@@ -33,7 +33,7 @@ func (t *Tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	s := string(t.buf)
-	if t.cut { // not in the middle of a line
+	if t.cut { // start with a complete line
 		if _, rest, ok := strings.Cut(s, "\n"); ok {
 			s = rest
 		}
@@ -41,16 +41,16 @@ func (t *Tail) String() string {
 	return strings.ToValidUTF8(s, "\uFFFD")
 }
 
-// Gate passes output on to the caller's writer until it is shut: after that the writer is never called again. When the
-// writer fails, the rest is thrown away and failed is told.
+// Gate passes output to a writer until it is closed. After that, it does not call the writer. If the writer returns an error,
+// Gate calls onError and discards further output.
 type Gate struct {
-	mu     sync.Mutex
-	w      io.Writer // nil: nowhere
-	failed func(error)
+	mu      sync.Mutex
+	w       io.Writer // nil discards the output
+	onError func(error)
 }
 
-// NewGate returns an open gate to w. A nil w discards the output.
-func NewGate(w io.Writer, failed func(error)) *Gate { return &Gate{w: w, failed: failed} }
+// NewGate returns an open Gate to w. A nil w discards the output.
+func NewGate(w io.Writer, onError func(error)) *Gate { return &Gate{w: w, onError: onError} }
 
 func (g *Gate) Write(p []byte) (int, error) {
 	g.mu.Lock()
@@ -58,37 +58,37 @@ func (g *Gate) Write(p []byte) (int, error) {
 	if g.w != nil {
 		if _, err := g.w.Write(p); err != nil {
 			g.w = nil
-			g.failed(err)
+			g.onError(err)
 		}
 	}
 	return len(p), nil
 }
 
-// Close detaches the caller's writer.
+// Close detaches the writer.
 func (g *Gate) Close() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.w = nil
 }
 
-// StartMark is a line that a wrapper prints before the command's own output. What comes before it was printed by the
-// start-up files of the login shell and is nobody's output.
+// StartMark is a line that is printed before the output of a command. Output before it is from the start-up files of the login
+// shell.
 const StartMark = "sshx-0b7f1c-start"
 
-// PrintMark is the shell code for it. The empty line ends a line of noise that has no end of its own.
+// PrintMark is the shell command that prints StartMark. The empty line terminates an incomplete line before it.
 const PrintMark = "echo; echo " + StartMark
 
-// noiseKept is how much of the noise is kept, to explain why a command did not start.
-const noiseKept = 1 << 10
+// maxPreamble limits how many bytes of output before the mark are kept for error messages.
+const maxPreamble = 1 << 10
 
-// MarkFilter passes on what comes after the line [StartMark].
+// MarkFilter passes on the output after the line [StartMark].
 type MarkFilter struct {
-	w     io.Writer
-	seen  bool
-	noise []byte // until the mark is seen: what came so far, cut at the front
+	w        io.Writer
+	seen     bool
+	preamble []byte // the last output before the mark
 }
 
-// NewMarkFilter returns a filter that writes to w. A nil w discards the output.
+// NewMarkFilter returns a MarkFilter that writes to w. A nil w discards the output.
 func NewMarkFilter(w io.Writer) *MarkFilter {
 	if w == nil {
 		w = io.Discard
@@ -99,8 +99,8 @@ func NewMarkFilter(w io.Writer) *MarkFilter {
 // Seen reports whether the mark has been written.
 func (a *MarkFilter) Seen() bool { return a.seen }
 
-// Noise returns the end of what was written before the mark; it is empty once the mark has been written.
-func (a *MarkFilter) Noise() []byte { return a.noise }
+// Preamble returns the last output before the mark. It is empty after the mark has been written.
+func (a *MarkFilter) Preamble() []byte { return a.preamble }
 
 var markLine = []byte("\n" + StartMark + "\n")
 
@@ -109,16 +109,16 @@ func (a *MarkFilter) Write(p []byte) (int, error) {
 		return a.w.Write(p)
 	}
 	n := len(p)
-	a.noise = append(a.noise, p...)
-	i := bytes.Index(a.noise, markLine)
+	a.preamble = append(a.preamble, p...)
+	i := bytes.Index(a.preamble, markLine)
 	if i < 0 {
-		if extra := len(a.noise) - noiseKept - len(markLine); extra > 0 {
-			a.noise = append(a.noise[:0], a.noise[extra:]...)
+		if extra := len(a.preamble) - maxPreamble - len(markLine); extra > 0 {
+			a.preamble = append(a.preamble[:0], a.preamble[extra:]...)
 		}
 		return n, nil
 	}
-	rest := a.noise[i+len(markLine):]
-	a.seen, a.noise = true, nil
+	rest := a.preamble[i+len(markLine):]
+	a.seen, a.preamble = true, nil
 	if len(rest) > 0 {
 		if _, err := a.w.Write(rest); err != nil {
 			return 0, err

@@ -1,4 +1,4 @@
-// Package tcp sets what TCP on Linux can do for SSH.
+// Package tcp sets TCP socket options for SSH.
 package tcp
 
 import (
@@ -6,20 +6,20 @@ import (
 	"syscall"
 )
 
-// QuickAck makes the kernel acknowledge received bytes at once, until it changes its mind: it has to be asked again
-// after every read (tcp(7), TCP_QUICKACK). Without it every login stalls for 40 ms, because sshd's Nagle algorithm
-// waits for an acknowledgement that our kernel delays.
+// QuickAck disables delayed acknowledgments (TCP_QUICKACK in tcp(7)). The kernel may enable them again, so QuickAck must be
+// called after every read. Without it, every login is delayed by 40 ms, because sshd's Nagle algorithm waits for a delayed
+// acknowledgment.
 func QuickAck(raw syscall.RawConn) {
 	if raw == nil {
 		return
 	}
-	// An error only costs speed.
+	// Errors are ignored: they only affect performance.
 	_ = raw.Control(func(fd uintptr) {
 		_ = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_QUICKACK, 1)
 	})
 }
 
-// Raw gives the socket behind c, or nil when c is no TCP connection.
+// Raw returns the socket of c, or nil if c is not a TCP connection.
 func Raw(c net.Conn) syscall.RawConn {
 	tcp, ok := c.(*net.TCPConn)
 	if !ok {

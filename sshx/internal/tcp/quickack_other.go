@@ -1,6 +1,6 @@
 //go:build !linux
 
-// Package tcp sets what TCP on Linux can do for SSH.
+// Package tcp sets TCP socket options for SSH.
 package tcp
 
 import (
@@ -8,8 +8,8 @@ import (
 	"syscall"
 )
 
-// QuickAck does nothing: only Linux has TCP_QUICKACK.
+// QuickAck does nothing. Only Linux has TCP_QUICKACK.
 func QuickAck(syscall.RawConn) {}
 
-// Raw gives nil.
+// Raw returns nil.
 func Raw(net.Conn) syscall.RawConn { return nil }

@@ -1,5 +1,5 @@
-// Package conform is the one set of tests for everything that runs commands and takes files the way sshx does: the
-// in-process host, real OpenSSH, this machine without SSH, and whatever else has the five methods.
+// Package conform provides conformance tests for implementations of [Host], such as sshx.Client (with an in-process host or
+// with OpenSSH) and sshx.Local.
 package conform
 
 import (
@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// Host has the five methods of sshx.Client and sshx.Local.
+// Host has the methods of sshx.Client and sshx.Local.
 type Host interface {
 	Run(ctx context.Context, argv []string, stdin io.Reader, stdout, stderr io.Writer) error
 	Script(ctx context.Context, script string, stdout, stderr io.Writer) error
@@ -19,31 +19,31 @@ type Host interface {
 	Close() error
 }
 
-// Machine is one freshly made machine.
+// Machine is a new machine for one test.
 type Machine struct {
 	Host     Host
-	Home     string               // its home directory, which the test can see; without symbolic links in its path
-	CutAfter func(received int64) // cuts the line after so many bytes more; nil: there is no line to cut
+	Home     string               // home directory, accessible to the test; without symbolic links in its path
+	CutAfter func(received int64) // closes the connection after this many more received bytes; nil without a connection
 }
 
-// Options say what a test wants of its machine.
+// Options are the options of a Machine.
 type Options struct {
-	Path  string // PATH for commands; "": a usual one
-	Shell string // login shell, where there is a login; "": /bin/sh
+	Path  string // PATH for commands; empty means a default
+	Shell string // login shell, if the machine has a login; empty means /bin/sh
 }
 
-// Open makes a machine for one test, and removes it with t.Cleanup.
+// Open creates a machine for one test, and removes it with t.Cleanup.
 type Open func(t *testing.T, o Options) Machine
 
-// Test runs all tests.
+// Test runs all conformance tests with machines created by open.
 func Test(t *testing.T, open Open) {
 	for name, test := range map[string]func(*testing.T, Open){
 		"run": testRun, "quoting": testQuoting, "streams": testStreams, "stderr tail": testStderrTail, "writer fails": testWriterFails,
 		"reader fails": testReaderFails, "cancel": testCancel, "deadline": testDeadline, "script": testScript,
-		"script ends": testScriptEnds, "dial": testDial, "half close": testHalfClose, "concurrent": testConcurrent,
-		"put": testPut, "put paths": testPutPaths, "put over a running program": testPutRunning, "put wrong sum": testPutWrongSum,
-		"put broken source": testPutBroken, "put cancel": testPutCancel, "put cut": testPutCut, "put without tools": testPutTools,
-		"put with each sum tool": testPutSumTools, "put without room": testPutFull, "put many": testPutMany,
+		"script canceled": testScriptCancel, "dial": testDial, "half close": testHalfClose, "concurrent": testConcurrent,
+		"put": testPut, "put paths": testPutPaths, "put replaces running program": testPutRunning, "put wrong checksum": testPutWrongChecksum,
+		"put broken source": testPutBroken, "put cancel": testPutCancel, "put connection lost": testPutCut, "put without tools": testPutTools,
+		"put checksum tools": testPutChecksumTools, "put disk full": testPutFull, "put concurrent": testPutConcurrent,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

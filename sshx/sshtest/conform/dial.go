@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// echoServer sends back what it gets. It stays silent with whoever sends nothing.
+// echoServer starts a server that sends received data back. It returns its address.
 func echoServer(t *testing.T) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -46,26 +46,26 @@ func testDial(t *testing.T, open Open) {
 	}
 	got := make([]byte, 5)
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != "hello" {
-		t.Fatalf("%q, %v", got, err)
+		t.Fatalf("read %q, error %v from the echo server, want %q", got, err, "hello")
 	}
-	// Deadlines work, and leave the connection usable.
+	// The connection is usable after a deadline.
 	if err := c.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Read(got); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("read after the deadline: %v", err)
+		t.Errorf("Read() after the deadline returned %v, want %v", err, os.ErrDeadlineExceeded)
 	}
 	c.SetReadDeadline(time.Time{})
 	io.WriteString(c, "again")
 	if _, err := io.ReadFull(c, got); err != nil || string(got) != "again" {
-		t.Errorf("%q, %v", got, err)
+		t.Errorf("read %q, error %v from the echo server, want %q", got, err, "again")
 	}
 	c.Close()
 	if _, err := c.Read(got); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("read after close: %v", err)
+		t.Errorf("Read() after Close returned %v, want %v", err, net.ErrClosed)
 	}
 	if _, err := c.Write(got); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("write after close: %v", err)
+		t.Errorf("Write() after Close returned %v, want %v", err, net.ErrClosed)
 	}
 
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -92,6 +92,6 @@ func testHalfClose(t *testing.T, open Open) {
 	}()
 	got, err := io.ReadAll(c)
 	if err != nil || !bytes.Equal(got, data) {
-		t.Errorf("%d bytes came back as %d, %v", len(data), len(got), err)
+		t.Errorf("read %d bytes, error %v from the echo server, want the %d bytes sent", len(got), err, len(data))
 	}
 }

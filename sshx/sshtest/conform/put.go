@@ -31,7 +31,7 @@ func put(ctx context.Context, m Machine, path string, mode os.FileMode, data []b
 	return m.Host.Put(ctx, path, mode, bytes.NewReader(compress(data)), sha256.Sum256(data))
 }
 
-// wantFile checks a file's content and mode, and that no temporary file lies beside it.
+// wantFile checks the content and mode of a file, and that its directory has no temporary files.
 func wantFile(t *testing.T, path string, mode os.FileMode, data []byte) {
 	t.Helper()
 	info, err := os.Stat(path)
@@ -40,7 +40,7 @@ func wantFile(t *testing.T, path string, mode os.FileMode, data []byte) {
 	}
 	got, err := os.ReadFile(path)
 	if err != nil || !bytes.Equal(got, data) {
-		t.Errorf("%s: %d bytes instead of %d, or other ones (%v)", path, len(got), len(data), err)
+		t.Errorf("%s has unexpected content: %d bytes, error %v, want %d bytes", path, len(got), err, len(data))
 	}
 	if info.Mode() != mode {
 		t.Errorf("%s has mode %v, want %v", path, info.Mode(), mode)
@@ -49,13 +49,13 @@ func wantFile(t *testing.T, path string, mode os.FileMode, data []byte) {
 }
 
 func tempFiles(dir string) []string {
-	found, _ := filepath.Glob(filepath.Join(dir, ".*.tmp"))
-	return found
+	files, _ := filepath.Glob(filepath.Join(dir, ".*.tmp"))
+	return files
 }
 
 func wantNoTemp(t *testing.T, dir string) {
 	t.Helper()
-	eventually(t, "the end of temporary files in "+dir, func() bool { return len(tempFiles(dir)) == 0 })
+	eventually(t, "no temporary files in "+dir, func() bool { return len(tempFiles(dir)) == 0 })
 }
 
 func testPut(t *testing.T, open Open) {
@@ -83,9 +83,9 @@ func testPut(t *testing.T, open Open) {
 	}
 	info, err := os.Stat(filepath.Join(m.Home, "new/deep"))
 	if err != nil || info.Mode().Perm() != 0o700 {
-		t.Errorf("new folder: %v, %v", info.Mode(), err)
+		t.Errorf("new directory has mode %v, error %v, want mode 0700", info.Mode(), err)
 	}
-	// A link is replaced, what it points to is left alone; a folder is never written into.
+	// Put replaces a symbolic link, not its target. It does not replace a directory.
 	if err := os.Symlink("absolute", filepath.Join(m.Home, "link")); err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func testPut(t *testing.T, open Open) {
 	wantFile(t, filepath.Join(m.Home, "absolute"), 0o400, []byte("x"))
 	err = put(t.Context(), m, "new/deep", 0o600, []byte("x"))
 	if err == nil || !strings.Contains(err.Error(), "directory") {
-		t.Errorf("put over a folder: %v", err)
+		t.Errorf("Put() over a directory returned %v, want an error about a directory", err)
 	}
 	for _, path := range []string{"", "/", "a/", "a/..", "a/.", "a\x00b"} {
 		wantCode(t, put(t.Context(), m, path, 0o600, nil), "failed")
@@ -105,7 +105,7 @@ func testPut(t *testing.T, open Open) {
 		t.Fatal(err)
 	}
 	if err := put(t.Context(), m, "file/below", 0o600, []byte("x")); err == nil {
-		t.Error("put below a file worked")
+		t.Error("Put() below a file returned no error, want one")
 	}
 }
 
@@ -114,18 +114,18 @@ func testPutPaths(t *testing.T, open Open) {
 	for i, name := range []string{"it's", `a\\b\`, "$(id)`id`", "~", "!!", "a;b &|<>", "*?[a]{b,c}", "-rf", "a\nb", " ", "é\t", "#x"} {
 		dir := fmt.Sprintf("d%d", i)
 		if err := put(t.Context(), m, dir+"/"+name+"/"+name, 0o600, []byte(name)); err != nil {
-			t.Errorf("%q: %v", name, err)
+			t.Errorf("Put(%q): %v", name, err)
 			continue
 		}
 		wantFile(t, filepath.Join(m.Home, dir)+"/"+name+"/"+name, 0o600, []byte(name))
 	}
 	long := strings.Repeat("n", 255)
 	if err := put(t.Context(), m, long, 0o600, nil); err != nil {
-		t.Errorf("name of 255 bytes: %v", err)
+		t.Errorf("Put() with a name of 255 bytes: %v", err)
 	}
 }
 
-// testPutRunning replaces a program while it runs, which writing in place could not.
+// testPutRunning replaces a running program, which is not possible by writing to the file.
 func testPutRunning(t *testing.T, open Open) {
 	m := open(t, Options{})
 	sleep, err := exec.LookPath("sleep")
@@ -152,12 +152,12 @@ func testPutRunning(t *testing.T, open Open) {
 	wantFile(t, filepath.Join(m.Home, "prog"), 0o755, script)
 	var out bytes.Buffer
 	if err := m.Host.Run(t.Context(), []string{"./prog"}, nil, &out, nil); err != nil || out.String() != "new\n" {
-		t.Errorf("%q, %v", out.String(), err)
+		t.Errorf("new program printed %q, error %v, want %q", out.String(), err, "new\n")
 	}
 }
 
-// withOld makes a machine with a file that must stay as it is.
-func withOld(t *testing.T, m Machine) (check func()) {
+// createOld creates the file dir/file. check verifies that it has not changed.
+func createOld(t *testing.T, m Machine) (check func()) {
 	t.Helper()
 	if err := put(t.Context(), m, "dir/file", 0o640, []byte("old")); err != nil {
 		t.Fatal(err)
@@ -168,69 +168,69 @@ func withOld(t *testing.T, m Machine) (check func()) {
 	}
 }
 
-func testPutWrongSum(t *testing.T, open Open) {
+func testPutWrongChecksum(t *testing.T, open Open) {
 	m := open(t, Options{})
-	check := withOld(t, m)
+	check := createOld(t, m)
 	err := m.Host.Put(t.Context(), "dir/file", 0o755, bytes.NewReader(compress([]byte("new"))), [32]byte{1})
 	if err == nil || !strings.Contains(err.Error(), "sha256") {
-		t.Errorf("error %v", err)
+		t.Errorf("Put() with a wrong checksum returned %v, want an error about sha256", err)
 	}
 	check()
 }
 
 func testPutBroken(t *testing.T, open Open) {
 	m := open(t, Options{})
-	check := withOld(t, m)
+	check := createOld(t, m)
 	data := pattern(1 << 20)
 	gz := compress(data)
 	sum := sha256.Sum256(data)
 	err := m.Host.Put(t.Context(), "dir/file", 0o755, io.MultiReader(bytes.NewReader(gz[:len(gz)/2]), brokenReader{}), sum)
 	if !errors.Is(err, errBroken) {
-		t.Errorf("error %v", err)
+		t.Errorf("Put() with a failing reader returned %v, want %v", err, errBroken)
 	}
 	check()
 	if err := m.Host.Put(t.Context(), "dir/file", 0o755, bytes.NewReader(gz[:len(gz)/2]), sum); err == nil {
-		t.Error("half a file was taken")
+		t.Error("Put() of truncated data returned no error, want one")
 	}
 	check()
 	if err := m.Host.Put(t.Context(), "dir/file", 0o755, strings.NewReader("no gzip"), sum); err == nil {
-		t.Error("something that is not compressed was taken")
+		t.Error("Put() of uncompressed data returned no error, want one")
 	}
 	check()
 }
 
-// endless gives the first half of a file and then nothing, until its context ends.
-type endless struct {
+// blockingReader reads data and then blocks until its context ends.
+type blockingReader struct {
 	ctx     context.Context
 	data    io.Reader
-	reached chan struct{}
+	blocked chan struct{} // closed when all data was read
 	once    sync.Once
 }
 
-func (e *endless) Read(p []byte) (int, error) {
-	if n, err := e.data.Read(p); err == nil {
+func (r *blockingReader) Read(p []byte) (int, error) {
+	if n, err := r.data.Read(p); err == nil {
 		return n, nil
 	}
-	e.once.Do(func() { close(e.reached) })
-	<-e.ctx.Done()
-	return 0, e.ctx.Err()
+	r.once.Do(func() { close(r.blocked) })
+	<-r.ctx.Done()
+	return 0, r.ctx.Err()
 }
 
 func testPutCancel(t *testing.T, open Open) {
 	m := open(t, Options{})
-	check := withOld(t, m)
+	check := createOld(t, m)
 	data := pattern(1 << 20)
 	gz := compress(data)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	src := &endless{ctx: ctx, data: bytes.NewReader(gz[:len(gz)/2]), reached: make(chan struct{})}
+	src := &blockingReader{ctx: ctx, data: bytes.NewReader(gz[:len(gz)/2]), blocked: make(chan struct{})}
 	done := make(chan error, 1)
 	go func() { done <- m.Host.Put(ctx, "dir/file", 0o755, src, sha256.Sum256(data)) }()
-	<-src.reached
+	<-src.blocked
 	eventually(t, "a temporary file", func() bool { return len(tempFiles(filepath.Join(m.Home, "dir"))) == 1 })
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v", err)
+		t.Errorf("Put() with a canceled context returned %v, want %v", err, context.Canceled)
 	}
 	check()
 }
@@ -238,32 +238,32 @@ func testPutCancel(t *testing.T, open Open) {
 func testPutCut(t *testing.T, open Open) {
 	m := open(t, Options{})
 	if m.CutAfter == nil {
-		return // there is no line
+		return // no connection
 	}
-	check := withOld(t, m)
+	check := createOld(t, m)
 	m.CutAfter(1 << 20)
 	err := put(t.Context(), m, "dir/file", 0o755, pattern(3<<20))
 	wantCode(t, err, "lost")
 	check()
 	wantCode(t, m.Host.Run(t.Context(), []string{"true"}, nil, nil, nil), "lost")
-	// The machine's own process ends later, and removes what it has written by then.
+	// The process on the machine exits later and then removes the temporary file.
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if left, err := os.ReadDir(filepath.Join(m.Home, "dir")); err == nil && len(left) == 1 {
+		if files, err := os.ReadDir(filepath.Join(m.Home, "dir")); err == nil && len(files) == 1 {
 			return
 		}
 	}
-	t.Error("the machine still has what came before the line was cut")
+	t.Error("the temporary file still exists after the connection was lost, want it removed")
 }
 
 func testPutTools(t *testing.T, open Open) {
-	for name, extra := range map[string][]string{"no gzip": {"sha256sum"}, "no sum": {"gzip"}, "neither": nil} {
+	for name, extra := range map[string][]string{"no gzip": {"sha256sum"}, "no checksum tool": {"gzip"}, "no gzip, no checksum tool": nil} {
 		t.Run(name, func(t *testing.T) {
 			path, err := sshtest.Tools(t.TempDir(), extra...)
 			if err != nil {
 				t.Fatal(err)
 			}
 			m := open(t, Options{Path: path})
-			check := withOld(t, m)
+			check := createOld(t, m)
 			for _, size := range []int{0, 1, 300_005} {
 				data := pattern(size)
 				if err := put(t.Context(), m, "dir/new", 0o750, data); err != nil {
@@ -273,35 +273,35 @@ func testPutTools(t *testing.T, open Open) {
 			}
 			err = m.Host.Put(t.Context(), "dir/file", 0o755, bytes.NewReader(compress([]byte("new"))), [32]byte{1})
 			if err == nil || !strings.Contains(err.Error(), "sha256") {
-				t.Errorf("wrong sum: %v", err)
+				t.Errorf("Put() with a wrong checksum returned %v, want an error about sha256", err)
 			}
 			check()
 		})
 	}
 }
 
-func testPutSumTools(t *testing.T, open Open) {
+func testPutChecksumTools(t *testing.T, open Open) {
 	for name, extra := range map[string][]string{"sha256sum": nil, "openssl": nil, "shasum": {"perl"}} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := exec.LookPath(name); err != nil {
-				return // this machine does not have it
+				return // not installed
 			}
 			path, err := sshtest.Tools(t.TempDir(), append(extra, name, "gzip")...)
 			if err != nil {
 				t.Fatal(err)
 			}
 			m := open(t, Options{Path: path})
-			check := withOld(t, m)
+			check := createOld(t, m)
 			err = m.Host.Put(t.Context(), "dir/file", 0o755, bytes.NewReader(compress([]byte("new"))), [32]byte{1})
 			if err == nil || !strings.Contains(err.Error(), "sha256") {
-				t.Errorf("wrong sum: %v", err)
+				t.Errorf("Put() with a wrong checksum returned %v, want an error about sha256", err)
 			}
 			check()
 		})
 	}
 }
 
-// testPutFull runs out of room in the middle: by a limit on the size of files, which any user can set.
+// testPutFull simulates a full disk with a limit on the size of files.
 func testPutFull(t *testing.T, open Open) {
 	shell := filepath.Join(t.TempDir(), "limited")
 	text := "#!/bin/sh\ntrap '' XFSZ\nulimit -f 600\nexec /bin/sh \"$@\"\n"
@@ -310,31 +310,31 @@ func testPutFull(t *testing.T, open Open) {
 	}
 	m := open(t, Options{Shell: shell})
 	if m.CutAfter == nil {
-		return // no login, so no login shell
+		return // no login shell
 	}
-	check := withOld(t, m)
+	check := createOld(t, m)
 	err := put(t.Context(), m, "dir/file", 0o755, pattern(1<<20))
 	wantCode(t, err, "failed")
 	if !strings.Contains(strings.ToLower(err.Error()), "file too large") {
-		t.Errorf("error %q does not carry the tool's words", err)
+		t.Errorf("Put() returned error %q, want the message of the tool", err)
 	}
 	check()
 }
 
-func testPutMany(t *testing.T, open Open) {
+func testPutConcurrent(t *testing.T, open Open) {
 	m := open(t, Options{})
 	var all sync.WaitGroup
 	for i := range 12 {
 		all.Go(func() {
 			if err := put(t.Context(), m, "same/file", 0o644, bytes.Repeat([]byte{byte(i)}, 100000)); err != nil {
-				t.Error(err)
+				t.Errorf("concurrent Put(): %v", err)
 			}
 		})
 	}
 	all.Wait()
 	got, err := os.ReadFile(filepath.Join(m.Home, "same/file"))
 	if err != nil || len(got) != 100000 || len(bytes.Trim(got, string(got[:1]))) != 0 {
-		t.Errorf("the file is a mixture: %d bytes, %v", len(got), err)
+		t.Errorf("file has %d bytes, error %v after concurrent Put() calls, want the content of one call", len(got), err)
 	}
 	wantNoTemp(t, filepath.Join(m.Home, "same"))
 }

@@ -16,14 +16,14 @@ import (
 	"time"
 )
 
-// exitError is how sshx.ExitError is seen by who does not import it.
+// exitError is implemented by sshx.ExitError.
 type exitError interface {
 	error
 	ExitStatus() int
 }
 
-// coded is how sshx.Error is seen by who does not import it.
-type coded interface {
+// codeError is implemented by sshx.Error.
+type codeError interface {
 	error
 	ErrorCode() string
 }
@@ -38,21 +38,21 @@ func wantExit(t *testing.T, err error, status int) {
 
 func wantCode(t *testing.T, err error, code string) {
 	t.Helper()
-	var c coded
+	var c codeError
 	if !errors.As(err, &c) || c.ErrorCode() != code {
 		t.Fatalf("error %v, want code %q", err, code)
 	}
 }
 
-// patience is how long a test waits for something that takes no time.
-const patience = 20 * time.Second
+// waitTimeout limits how long a test waits for a condition.
+const waitTimeout = 20 * time.Second
 
-// eventually waits until ok says true.
+// eventually waits until ok returns true.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(waitTimeout); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("%s did not come true", what)
+			t.Fatalf("timeout waiting for: %s", what)
 		}
 	}
 }
@@ -65,7 +65,7 @@ func testRun(t *testing.T, open Open) {
 		t.Fatal(err)
 	}
 	if out.String() != m.Home+"\n" || errs.String() != "oops\n" {
-		t.Errorf("stdout %q, stderr %q", out.String(), errs.String())
+		t.Errorf("Run() wrote stdout %q, stderr %q, want %q and %q", out.String(), errs.String(), m.Home+"\n", "oops\n")
 	}
 	for _, status := range []int{1, 3, 126, 127, 255} {
 		wantExit(t, m.Host.Run(ctx, []string{"sh", "-c", fmt.Sprint("exit ", status)}, nil, nil, nil), status)
@@ -75,15 +75,15 @@ func testRun(t *testing.T, open Open) {
 	for _, argv := range [][]string{nil, {""}, {"echo", "a\x00b"}} {
 		wantCode(t, m.Host.Run(ctx, argv, nil, nil, nil), "failed")
 	}
-	// No input is the end of input, not this process's own.
+	// A nil stdin is empty. It is not the standard input of this process.
 	out.Reset()
 	if err := m.Host.Run(ctx, []string{"cat"}, nil, &out, nil); err != nil || out.Len() != 0 {
-		t.Errorf("cat without input: %v, %q", err, out.String())
+		t.Errorf("Run(cat) with nil stdin printed %q, error %v, want no output", out.String(), err)
 	}
 }
 
-// Hostile are arguments that one shell or another would take apart.
-var hostile = []string{
+// specialArgs contains arguments with special characters of different shells.
+var specialArgs = []string{
 	"", " ", "  two  spaces ", "'", "''", `"`, `\`, `\\`, `'\''`, `a\`, "`id`", "$(id)", "$HOME", "${HOME}", "~", "~root", "!", "!!", "!x",
 	"a;b", "a&b", "a|b", "a>b", "<a", "*", "?", "[a-z]", "{a,b}", "#x", "a#b", "-n", "--", "=ls", "a=b", "%1", "^a^b", "(a)", "é", "\t", "a\nb",
 	"\n", "\r\n", "\x01\x7f", "it's \"quoted\" \\ and !", "if", "for", "-e", "\xff\xfe",
@@ -92,19 +92,19 @@ var hostile = []string{
 func testQuoting(t *testing.T, open Open) {
 	m := open(t, Options{})
 	var out bytes.Buffer
-	argv := append([]string{"printf", `%s\0`}, hostile...)
+	argv := append([]string{"printf", `%s\0`}, specialArgs...)
 	if err := m.Host.Run(t.Context(), argv, nil, &out, nil); err != nil {
 		t.Fatal(err)
 	}
 	got := strings.Split(strings.TrimSuffix(out.String(), "\x00"), "\x00")
-	for i, want := range hostile {
+	for i, want := range specialArgs {
 		if i >= len(got) || got[i] != want {
-			t.Fatalf("argument %d is %q, want %q", i, got[min(i, len(got)-1)], want)
+			t.Fatalf("Run() passed argument %d as %q, want %q", i, got[min(i, len(got)-1)], want)
 		}
 	}
 }
 
-// pattern is size bytes that look like nothing.
+// pattern returns size pseudo-random bytes.
 func pattern(size int) []byte {
 	b := make([]byte, size)
 	x := uint32(1)
@@ -117,30 +117,30 @@ func pattern(size int) []byte {
 
 func testStreams(t *testing.T, open Open) {
 	m := open(t, Options{})
-	data := pattern(3<<20 + 7) // more than SSH's windows hold
+	data := pattern(3<<20 + 7) // larger than the window size of SSH
 	var out, errs bytes.Buffer
 	if err := m.Host.Run(t.Context(), []string{"sh", "-c", "tee /dev/stderr"}, bytes.NewReader(data), &out, &errs); err != nil {
 		t.Fatal(err)
 	}
 	if !bytes.Equal(out.Bytes(), data) || !bytes.Equal(errs.Bytes(), data) {
-		t.Errorf("%d bytes came back as %d and %d other ones", len(data), out.Len(), errs.Len())
+		t.Errorf("tee wrote %d bytes to stdout and %d to stderr, want the %d bytes of stdin", out.Len(), errs.Len(), len(data))
 	}
-	// A program that reads nothing does not get stuck on its input.
+	// Run does not block if the program does not read its input.
 	if err := m.Host.Run(t.Context(), []string{"true"}, bytes.NewReader(data), nil, nil); err != nil {
-		t.Errorf("program that ignores its input: %v", err)
+		t.Errorf("Run(true) with unread input: %v", err)
 	}
 }
 
 func testStderrTail(t *testing.T, open Open) {
 	m := open(t, Options{})
-	err := m.Host.Run(t.Context(), []string{"sh", "-c", "i=0; while test $i -lt 2000; do echo line $i >&2; i=$((i+1)); done; echo the reason >&2; exit 9"}, nil, nil, nil)
+	err := m.Host.Run(t.Context(), []string{"sh", "-c", "i=0; while test $i -lt 2000; do echo line $i >&2; i=$((i+1)); done; echo last line >&2; exit 9"}, nil, nil, nil)
 	wantExit(t, err, 9)
-	if !strings.Contains(err.Error(), "the reason") || len(err.Error()) > 1000 {
-		t.Errorf("error %q does not end in the last line of stderr", err)
+	if !strings.Contains(err.Error(), "last line") || len(err.Error()) > 1000 {
+		t.Errorf("Run() returned error %q, want an error with only the last line of stderr", err)
 	}
 }
 
-var errBroken = errors.New("broken on purpose")
+var errBroken = errors.New("simulated error")
 
 type brokenWriter struct{}
 
@@ -150,16 +150,16 @@ func testWriterFails(t *testing.T, open Open) {
 	m := open(t, Options{})
 	err := m.Host.Run(t.Context(), []string{"sh", "-c", "while :; do echo y; done"}, nil, brokenWriter{}, nil)
 	if !errors.Is(err, errBroken) {
-		t.Errorf("error %v", err)
+		t.Errorf("Run() with a failing writer returned %v, want %v", err, errBroken)
 	}
 }
 
 func testReaderFails(t *testing.T, open Open) {
 	m := open(t, Options{})
 	in := io.MultiReader(strings.NewReader("some"), brokenReader{})
-	err := m.Host.Run(t.Context(), []string{"sh", "-c", "cat >/dev/null; echo end > took-it-for-the-end; sleep 30"}, in, nil, nil)
+	err := m.Host.Run(t.Context(), []string{"sh", "-c", "cat >/dev/null; echo end > eof; sleep 30"}, in, nil, nil)
 	if !errors.Is(err, errBroken) {
-		t.Errorf("error %v", err)
+		t.Errorf("Run() with a failing reader returned %v, want %v", err, errBroken)
 	}
 }
 
@@ -167,7 +167,7 @@ type brokenReader struct{}
 
 func (brokenReader) Read([]byte) (int, error) { return 0, errBroken }
 
-// lines gives a writer whose lines come out of a channel.
+// lines returns a writer, and a channel that receives the lines written to it.
 func lines(t *testing.T) (io.Writer, <-chan string) {
 	r, w := io.Pipe()
 	out := make(chan string, 100)
@@ -191,31 +191,31 @@ func testCancel(t *testing.T, open Open) {
 	defer keepOpen.Close()
 	done := make(chan error, 1)
 	go func() {
-		// A program that watches its input, and says so when it ends.
+		// A program that creates a file after EOF on its input.
 		done <- m.Host.Run(ctx, []string{"sh", "-c", "echo ready; cat; echo over > over"}, stdin, w, nil)
 	}()
 	if got := <-out; got != "ready" {
-		t.Fatalf("got %q", got)
+		t.Fatalf("Run() printed %q, want ready", got)
 	}
 	cancel()
 	select {
 	case err := <-done:
 		if !errors.Is(err, context.Canceled) {
-			t.Errorf("error %v", err)
+			t.Errorf("canceled Run() returned %v, want %v", err, context.Canceled)
 		}
 		wantCode(t, err, "canceled")
-	case <-time.After(patience):
+	case <-time.After(waitTimeout):
 		t.Fatal("Run did not return after its context was canceled")
 	}
-	// The host is still good for more, and a canceled context starts nothing.
+	// The host is still usable. A canceled context does not start a program.
 	if err := m.Host.Run(t.Context(), []string{"true"}, nil, nil, nil); err != nil {
-		t.Errorf("after a canceled run: %v", err)
+		t.Errorf("Run() after a canceled Run(): %v", err)
 	}
 	if err := m.Host.Run(ctx, []string{"touch", "started"}, nil, nil, nil); !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v", err)
+		t.Errorf("Run() with a canceled context returned %v, want %v", err, context.Canceled)
 	}
 	if _, err := os.Stat(filepath.Join(m.Home, "started")); err == nil {
-		t.Error("a canceled context has started a program")
+		t.Error("Run() with a canceled context started the program")
 	}
 }
 
@@ -225,7 +225,7 @@ func testDeadline(t *testing.T, open Open) {
 	defer cancel()
 	err := m.Host.Script(ctx, "sleep 60", nil, nil)
 	if !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("error %v", err)
+		t.Errorf("Script() with an expired deadline returned %v, want %v", err, context.DeadlineExceeded)
 	}
 	wantCode(t, err, "timeout")
 }
@@ -255,47 +255,48 @@ func testScript(t *testing.T, open Open) {
 		err := m.Host.Script(t.Context(), c.script, &out, nil)
 		name := c.script[:min(len(c.script), 60)]
 		if out.String() != c.out {
-			t.Errorf("%q printed %q, want %q", name, out.String(), c.out)
+			t.Errorf("Script(%q) printed %q, want %q", name, out.String(), c.out)
 		}
 		var exit exitError
 		switch {
 		case c.status == 0 && err != nil:
-			t.Errorf("%q: %v", name, err)
+			t.Errorf("Script(%q): %v", name, err)
 		case c.status != 0 && (!errors.As(err, &exit) || exit.ExitStatus() != c.status):
-			t.Errorf("%q: %v, want status %d", name, err, c.status)
+			t.Errorf("Script(%q) returned %v, want exit status %d", name, err, c.status)
 		}
 	}
 	if err := m.Host.Script(t.Context(), "if", nil, nil); err == nil {
-		t.Error("a syntax error went unnoticed")
+		t.Error("Script() with a syntax error returned no error, want one")
 	}
 }
 
-// testScriptEnds sees that a script does not outlive the call that ran it, and that what it started to stay does.
-func testScriptEnds(t *testing.T, open Open) {
+// testScriptCancel checks that a script gets SIGHUP when its context ends, and that a background job keeps running after a
+// script has exited.
+func testScriptCancel(t *testing.T, open Open) {
 	m := open(t, Options{})
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	w, out := lines(t)
 	done := make(chan error, 1)
 	go func() {
-		done <- m.Host.Script(ctx, "trap 'echo hup > ended; exit 1' HUP\necho ready\nwhile :; do sleep 0.05; done", w, nil)
+		done <- m.Host.Script(ctx, "trap 'echo hup > hup; exit 1' HUP\necho ready\nwhile :; do sleep 0.05; done", w, nil)
 	}()
 	if got := <-out; got != "ready" {
-		t.Fatalf("got %q", got)
+		t.Fatalf("Script() printed %q, want ready", got)
 	}
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Errorf("error %v", err)
+		t.Errorf("canceled Script() returned %v, want %v", err, context.Canceled)
 	}
-	eventually(t, "the script's end", func() bool {
-		_, err := os.Stat(filepath.Join(m.Home, "ended"))
+	eventually(t, "SIGHUP trap of the script", func() bool {
+		_, err := os.Stat(filepath.Join(m.Home, "hup"))
 		return err == nil
 	})
-	// A job that the script leaves behind lives on after a normal end.
+	// A background job keeps running after the script has exited normally.
 	if err := m.Host.Script(t.Context(), "(sleep 0.3; echo done > later) >/dev/null 2>&1 &", nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the background job's work", func() bool {
+	eventually(t, "output of the background job", func() bool {
 		_, err := os.Stat(filepath.Join(m.Home, "later"))
 		return err == nil
 	})
@@ -304,17 +305,17 @@ func testScriptEnds(t *testing.T, open Open) {
 func testConcurrent(t *testing.T, open Open) {
 	m := open(t, Options{})
 	var all sync.WaitGroup
-	for i := range 25 { // more than the sessions that sshd allows at once
+	for i := range 25 { // more than the session limit of sshd
 		all.Go(func() {
 			data := pattern(10000 + i)
 			want := fmt.Sprintf("%x", sha256.Sum256(data))
 			var out bytes.Buffer
 			if err := m.Host.Run(t.Context(), []string{"cat"}, bytes.NewReader(data), &out, nil); err != nil {
-				t.Error(err)
+				t.Errorf("concurrent Run(cat) %d: %v", i, err)
 				return
 			}
 			if got := fmt.Sprintf("%x", sha256.Sum256(out.Bytes())); got != want {
-				t.Errorf("run %d: %d bytes came back as %d other ones", i, len(data), out.Len())
+				t.Errorf("concurrent Run(cat) %d printed %d bytes, want the %d bytes of stdin", i, out.Len(), len(data))
 			}
 		})
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 )
 
-// countedFile counts the bytes that are read from a file.
+// countedFile adds the bytes that are read from a file to ph.
 type countedFile struct {
 	*os.File
 	ph *progress.Phase

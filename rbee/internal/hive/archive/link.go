@@ -9,15 +9,15 @@ import (
 	"strings"
 )
 
-// ErrOutside is a link that leads out of the directory that it may lead around in.
-var ErrOutside = errors.New("leads outside")
+// ErrOutside is the error of a link with a target outside its directory.
+var ErrOutside = errors.New("the target is outside the directory")
 
-// CheckLink refuses a link of a directory that leads out of it, or whose way goes
-// through another link. Where every link of a directory passes, what its way says
-// is where it leads, and following any number of them stays inside. A way through
-// what is not there yet passes: whoever puts something there checks again.
+// CheckLink returns an error if the symbolic link name below root has a target outside
+// root, or a target path that crosses another link. If all links below root pass, the text
+// of each target shows where the link points, and no chain of links leaves root. A missing
+// element of the target path is not an error: the caller checks again after creating it.
 func CheckLink(root *os.Root, name, target string) error {
-	fail := func(err error) error { return fmt.Errorf("%q: the link to %q %w", name, target, err) }
+	fail := func(err error) error { return fmt.Errorf("invalid link %q to %q: %w", name, target, err) }
 	if path.IsAbs(target) {
 		return fail(ErrOutside)
 	}
@@ -36,7 +36,7 @@ func CheckLink(root *os.Root, name, target string) error {
 		case err != nil:
 			return fail(err)
 		case info.Mode().Type() == fs.ModeSymlink:
-			return fail(fmt.Errorf("leads through another link, %q", at))
+			return fail(fmt.Errorf("the target path crosses another link, %q", at))
 		}
 	}
 	return nil

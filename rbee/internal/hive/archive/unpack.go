@@ -1,4 +1,4 @@
-// Package archive unpacks archives so that nothing is written outside of a directory.
+// Package archive unpacks archives and never writes outside the target directory.
 package archive
 
 import (
@@ -28,14 +28,13 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 )
 
-// maxEntries bounds the names in an archive, which cost inodes but no bytes.
+// maxEntries limits the entries of an archive: empty files use inodes but no bytes.
 const maxEntries = 1 << 20
 
-// Unpack puts the files of an archive into dir, an existing directory, and lists
-// them. The first strip directories of each name are left out, as many as it has.
-// An archive that reaches for anything outside dir is refused, as is one
-// with devices or with more than limit bytes. What was unpacked before an error
-// stays for the caller to remove.
+// Unpack unpacks an archive into the existing directory dir and returns its files. It
+// removes up to strip leading directories from each name. It fails if a name or a link
+// points outside dir, if an entry is not a file, directory or link, or if the files have
+// more than limit bytes. After an error, the caller removes the files unpacked so far.
 func Unpack(ctx context.Context, archive string, format wire.Format, strip int, dir string, limit int64) ([]installed.File, error) {
 	f, err := os.Open(archive)
 	if err != nil {
@@ -47,8 +46,8 @@ func Unpack(ctx context.Context, archive string, format wire.Format, strip int, 
 		return nil, err
 	}
 	defer root.Close()
-	u := &unpacker{root: root, strip: strip, left: limit, files: map[string]installed.File{}, buffer: make([]byte, 512<<10)}
-	packed := countedFile{f, progress.Of(ctx)}
+	u := &unpacker{root: root, strip: strip, remaining: limit, files: map[string]installed.File{}, buffer: make([]byte, 512<<10)}
+	packed := countedFile{f, progress.FromContext(ctx)}
 	switch format {
 	case wire.FormatTarGz:
 		var r *gzip.Reader
@@ -72,14 +71,14 @@ func Unpack(ctx context.Context, archive string, format wire.Format, strip int, 
 	return slices.Collect(maps.Values(u.files)), err
 }
 
-// unpacker writes through an os.Root, which no name and no link leaves.
+// unpacker writes files through an os.Root, so that no name or link leaves the directory.
 type unpacker struct {
-	root    *os.Root
-	strip   int
-	left    int64 // bytes that may still be written
-	entries int
-	files   map[string]installed.File
-	buffer  []byte
+	root      *os.Root
+	strip     int
+	remaining int64 // bytes that may still be written
+	entries   int
+	files     map[string]installed.File
+	buffer    []byte
 }
 
 func (u *unpacker) tar(ctx context.Context, r io.Reader) error {
@@ -94,7 +93,7 @@ func (u *unpacker) tar(ctx context.Context, r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		name, err := u.next(ctx, header.Name, header.Typeflag == tar.TypeDir)
+		name, err := u.nextName(ctx, header.Name, header.Typeflag == tar.TypeDir)
 		if err != nil {
 			return err
 		}
@@ -112,7 +111,7 @@ func (u *unpacker) tar(ctx context.Context, r io.Reader) error {
 		case tar.TypeLink:
 			err = u.hardlink(name, header.Linkname)
 		default:
-			err = fmt.Errorf("an entry of type %q, which is no file, directory or link", header.Typeflag)
+			err = fmt.Errorf("invalid entry type %q: want a file, directory or link", header.Typeflag)
 		}
 		if err != nil {
 			return fmt.Errorf("%q: %w", header.Name, err)
@@ -130,11 +129,11 @@ func (u *unpacker) zip(ctx context.Context, f *os.File) error {
 		return err
 	}
 	for _, entry := range z.File {
-		name, err := u.next(ctx, entry.Name, entry.Mode().IsDir())
+		name, err := u.nextName(ctx, entry.Name, entry.Mode().IsDir())
 		if err == nil && name != "" {
 			err = u.zipEntry(name, entry)
 		}
-		progress.Of(ctx).Add(int64(min(entry.CompressedSize64, 1<<62)))
+		progress.FromContext(ctx).Add(int64(min(entry.CompressedSize64, 1<<62)))
 		if err != nil {
 			return fmt.Errorf("%q: %w", entry.Name, err)
 		}
@@ -148,7 +147,7 @@ func (u *unpacker) zipEntry(name string, entry *zip.File) error {
 	case mode.IsDir():
 		return u.dir(name)
 	case mode.Type() != 0 && mode.Type() != fs.ModeSymlink:
-		return fmt.Errorf("an entry of type %s, which is no file, directory or link", mode.Type())
+		return fmt.Errorf("invalid entry type %s: want a file, directory or link", mode.Type())
 	}
 	r, err := entry.Open()
 	if err != nil {
@@ -165,9 +164,9 @@ func (u *unpacker) zipEntry(name string, entry *zip.File) error {
 	return u.symlink(name, string(target))
 }
 
-// next counts an entry and makes its name a clean one; empty for a directory that
-// is left out.
-func (u *unpacker) next(ctx context.Context, name string, dir bool) (string, error) {
+// nextName counts an entry and returns its cleaned, stripped name. The name is empty for
+// a directory that strip removes.
+func (u *unpacker) nextName(ctx context.Context, name string, dir bool) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
@@ -181,11 +180,11 @@ func (u *unpacker) next(ctx context.Context, name string, dir bool) (string, err
 	if dir && strings.Count(clean, "/") < u.strip {
 		return "", nil
 	}
-	return u.stripped(clean), nil
+	return u.stripDirs(clean), nil
 }
 
-// stripped is a clean name of a file without its first directories.
-func (u *unpacker) stripped(clean string) string {
+// stripDirs returns a cleaned file name without its first u.strip directories.
+func (u *unpacker) stripDirs(clean string) string {
 	for range u.strip {
 		_, rest, ok := strings.Cut(clean, "/")
 		if !ok {
@@ -199,7 +198,7 @@ func (u *unpacker) stripped(clean string) string {
 func cleanName(name string) (string, error) {
 	clean := path.Clean(name)
 	if name == "" || !filepath.IsLocal(clean) || strings.ContainsRune(name, 0) {
-		return "", fmt.Errorf("the archive names a file outside of it: %q", name)
+		return "", fmt.Errorf("invalid path %q: want a path inside the archive", name)
 	}
 	return clean, nil
 }
@@ -208,25 +207,25 @@ func (u *unpacker) dir(name string) error {
 	if name == "." {
 		return nil
 	}
-	if err := u.realParents(name); err != nil {
+	if err := u.mkParents(name); err != nil {
 		return err
 	}
 	if info, err := u.root.Lstat(name); err == nil && !info.IsDir() {
-		if err := u.drop(name); err != nil {
+		if err := u.remove(name); err != nil {
 			return err
 		}
 	}
 	return u.root.MkdirAll(name, 0o755)
 }
 
-// realParents makes the directories above name and refuses links among them: what
-// lies behind a link is unpacked under its own name or not at all.
-func (u *unpacker) realParents(name string) error {
+// mkParents creates the parent directories of name. It fails if any of them is a link, so
+// that no file is unpacked through a link.
+func (u *unpacker) mkParents(name string) error {
 	parent := path.Dir(name)
 	if parent == "." {
 		return nil
 	}
-	if err := u.realParents(parent); err != nil {
+	if err := u.mkParents(parent); err != nil {
 		return err
 	}
 	info, err := u.root.Lstat(parent)
@@ -236,24 +235,24 @@ func (u *unpacker) realParents(name string) error {
 	case err != nil:
 		return err
 	case !info.IsDir():
-		return fmt.Errorf("%q is no directory", parent)
+		return fmt.Errorf("%q is not a directory", parent)
 	}
 	return nil
 }
 
-// makeRoom prepares the place of a new file or link; as with tar, the last of
-// several entries of one name stays.
-func (u *unpacker) makeRoom(name string) error {
+// preparePath creates the parent directories of a new file or link, and removes an earlier
+// entry of the same name: as in tar, the last one wins.
+func (u *unpacker) preparePath(name string) error {
 	if name == "." {
-		return errors.New("the archive's own root is no file")
+		return errors.New("invalid entry: the root of the archive is not a directory")
 	}
-	if err := u.realParents(name); err != nil {
+	if err := u.mkParents(name); err != nil {
 		return err
 	}
-	return u.drop(name)
+	return u.remove(name)
 }
 
-func (u *unpacker) drop(name string) error {
+func (u *unpacker) remove(name string) error {
 	delete(u.files, name)
 	if err := u.root.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -262,7 +261,7 @@ func (u *unpacker) drop(name string) error {
 }
 
 func (u *unpacker) file(name string, r io.Reader, program bool) (err error) {
-	if err := u.makeRoom(name); err != nil {
+	if err := u.preparePath(name); err != nil {
 		return err
 	}
 	perm, mode := fs.FileMode(0o644), installed.ModeData
@@ -275,23 +274,23 @@ func (u *unpacker) file(name string, r io.Reader, program bool) (err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	hash := sha256.New()
-	n, err := io.CopyBuffer(io.MultiWriter(f, hash), io.LimitReader(r, u.left+1), u.buffer)
+	n, err := io.CopyBuffer(io.MultiWriter(f, hash), io.LimitReader(r, u.remaining+1), u.buffer)
 	if err != nil {
 		return err
 	}
-	if u.left -= n; u.left < 0 {
-		return errors.New("the archive holds more than the disk has room for")
+	if u.remaining -= n; u.remaining < 0 {
+		return errors.New("the unpacked files need more than the free disk space")
 	}
 	u.files[name] = installed.File{Path: name, Size: n, SHA256: hex.EncodeToString(hash.Sum(nil)), Mode: mode}
-	return f.Chmod(perm) // the umask does not count
+	return f.Chmod(perm) // whatever the umask
 }
 
 func (u *unpacker) symlink(name, target string) error {
-	if err := u.makeRoom(name); err != nil {
+	if err := u.preparePath(name); err != nil {
 		return err
 	}
 	if target == "" || path.IsAbs(target) || !filepath.IsLocal(path.Join(path.Dir(name), target)) {
-		return fmt.Errorf("the link to %q leads out of the archive", target)
+		return fmt.Errorf("invalid link to %q: want a path inside the archive", target)
 	}
 	u.files[name] = installed.File{Path: name, Link: target}
 	return u.root.Symlink(target, name)
@@ -302,15 +301,15 @@ func (u *unpacker) hardlink(name, target string) error {
 	if err != nil {
 		return err
 	}
-	target = u.stripped(target)
+	target = u.stripDirs(target)
 	old, ok := u.files[target]
 	if !ok || old.Link != "" {
-		return fmt.Errorf("a hard link to %q, which is no file of the archive", target)
+		return fmt.Errorf("invalid hard link to %q: want an earlier file of the archive", target)
 	}
 	if target == name {
 		return nil
 	}
-	if err := u.makeRoom(name); err != nil {
+	if err := u.preparePath(name); err != nil {
 		return err
 	}
 	old.Path = name
@@ -318,8 +317,8 @@ func (u *unpacker) hardlink(name, target string) error {
 	return u.root.Link(target, name)
 }
 
-// checkLinks looks at all links of the archive: those that looked right one by one
-// can still lead out together.
+// checkLinks checks all links of the archive. Links that are valid one by one can still
+// point outside in combination.
 func (u *unpacker) checkLinks() error {
 	for name, f := range u.files {
 		if f.Link == "" {

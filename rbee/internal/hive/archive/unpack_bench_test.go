@@ -18,8 +18,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// engineTar is like an engine's release: some large libraries, which are machine
-// code and so half compressible, and many small files; 300 MB in all.
+// engineTar returns a tar archive that resembles the release of an engine: a few large
+// libraries, which compress to about half, and many small files; 300 MB in total.
 func engineTar(b *testing.B) []byte {
 	b.Helper()
 	random := rand.New(rand.NewPCG(1, 2))
@@ -60,8 +60,8 @@ func engineTar(b *testing.B) []byte {
 	return out.Bytes()
 }
 
-// BenchmarkUnpack compares unpacking an archive, with the checksum of each file,
-// with tar on the same archive in turn. RBEE_BENCH_DIR names another place.
+// BenchmarkUnpack compares Unpack, which also computes the checksum of each file, with
+// tar on the same archive. RBEE_BENCH_DIR sets the directory to use.
 func BenchmarkUnpack(b *testing.B) {
 	if _, err := exec.LookPath("tar"); err != nil {
 		b.Skip(err)

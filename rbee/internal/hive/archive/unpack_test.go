@@ -18,7 +18,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 )
 
-// archiveOf returns a .tar.gz archive with some entries; each file holds "hi".
+// archiveOf returns a .tar.gz archive with the given entries. Each file contains "hi".
 func archiveOf(t testing.TB, headers ...tar.Header) []byte {
 	t.Helper()
 	var out bytes.Buffer
@@ -52,14 +52,14 @@ func TestUnpackStaysInside(t *testing.T) {
 		entries []tar.Header
 		want    string
 	}{
-		"fine":         {[]tar.Header{file("run"), link("a/l", "../run"), {Name: "h", Linkname: "run", Typeflag: tar.TypeLink}}, ""},
-		"climbs":       {[]tar.Header{file("../x")}, "outside"},
-		"absolute":     {[]tar.Header{file("/x")}, "outside"},
-		"link":         {[]tar.Header{link("l", "../..")}, "leads out"},
-		"through link": {[]tar.Header{{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755}, link("l", "d"), file("l/x")}, "no directory"},
-		"two links":    {[]tar.Header{link("a/b/c/x", "../../.."), link("y", "a/b/c/x/../../w")}, "leads through another link"},
+		"valid":        {[]tar.Header{file("run"), link("a/l", "../run"), {Name: "h", Linkname: "run", Typeflag: tar.TypeLink}}, ""},
+		"parent path":  {[]tar.Header{file("../x")}, "invalid path"},
+		"absolute":     {[]tar.Header{file("/x")}, "invalid path"},
+		"link":         {[]tar.Header{link("l", "../..")}, "invalid link"},
+		"through link": {[]tar.Header{{Name: "d/", Typeflag: tar.TypeDir, Mode: 0o755}, link("l", "d"), file("l/x")}, "not a directory"},
+		"two links":    {[]tar.Header{link("a/b/c/x", "../../.."), link("y", "a/b/c/x/../../w")}, "crosses another link"},
 		"to a link":    {[]tar.Header{file("lib/a.so.1.2"), link("lib/a.so.1", "a.so.1.2"), link("lib/a.so", "./a.so.1"), link("current", "lib")}, ""},
-		"hard link":    {[]tar.Header{{Name: "h", Linkname: "../x", Typeflag: tar.TypeLink}}, "outside"},
+		"hard link":    {[]tar.Header{{Name: "h", Linkname: "../x", Typeflag: tar.TypeLink}}, "invalid path"},
 		"device":       {[]tar.Header{{Name: "d", Typeflag: tar.TypeChar}}, "type"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -71,10 +71,10 @@ func TestUnpackStaysInside(t *testing.T) {
 			}
 			_, err := Unpack(t.Context(), archive, wire.FormatTarGz, 0, filepath.Join(dir, "in"), 1000)
 			if (tt.want == "") != (err == nil) || (err != nil && !strings.Contains(err.Error(), tt.want)) {
-				t.Errorf("got %v, want %q", err, tt.want)
+				t.Errorf("Unpack() = %v, want %q", err, tt.want)
 			}
-			if left, _ := os.ReadDir(dir); len(left) != 2 {
-				t.Errorf("wrote outside: %v", left)
+			if entries, _ := os.ReadDir(dir); len(entries) != 2 {
+				t.Errorf("Unpack() wrote outside its directory: %v", entries)
 			}
 		})
 	}
@@ -94,13 +94,13 @@ func FuzzUnpack(f *testing.F) {
 			t.Fatal(err)
 		}
 		_, _ = Unpack(t.Context(), archive, format, 0, filepath.Join(dir, "in"), 1<<16)
-		if left, _ := os.ReadDir(dir); len(left) != 2 {
-			t.Fatalf("wrote outside: %v", left)
+		if entries, _ := os.ReadDir(dir); len(entries) != 2 {
+			t.Fatalf("Unpack() wrote outside its directory: %v", entries)
 		}
 	})
 }
 
-func TestArchiveReportsUnpacking(t *testing.T) {
+func TestUnpackReportsProgress(t *testing.T) {
 	t.Parallel()
 	headers := []tar.Header{{Name: "run", Typeflag: tar.TypeReg}}
 	for i := range 100 {
@@ -118,18 +118,18 @@ func TestArchiveReportsUnpacking(t *testing.T) {
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Unpack(progress.With(t.Context(), ph), path, wire.FormatTarGz, 0, t.TempDir(), 1<<20); err != nil {
+	if _, err := Unpack(progress.NewContext(t.Context(), ph), path, wire.FormatTarGz, 0, t.TempDir(), 1<<20); err != nil {
 		t.Fatal(err)
 	}
-	sent := func() int64 {
+	reported := func() int64 {
 		mu.Lock()
 		defer mu.Unlock()
 		return last.Bytes
 	}
-	for end := time.Now().Add(time.Minute); sent() != int64(len(data)) && time.Now().Before(end); runtime.Gosched() {
-		ph.Add(0) // which sends what was counted, once a report is due
+	for end := time.Now().Add(time.Minute); reported() != int64(len(data)) && time.Now().Before(end); runtime.Gosched() {
+		ph.Add(0) // sends the count once a report is due
 	}
 	if last.Bytes != int64(len(data)) {
-		t.Errorf("%d bytes are counted, want %d", last.Bytes, len(data))
+		t.Errorf("Unpack() reported %d bytes, want %d", last.Bytes, len(data))
 	}
 }

@@ -1,4 +1,4 @@
-// Package control finds, starts and stops the daemon of this machine.
+// Package control finds, starts and stops the hive daemon of this machine.
 package control
 
 import (
@@ -10,10 +10,10 @@ import (
 type Daemon struct {
 	Home *home.Dir
 
-	// Supervisor is what is to keep the daemon running, one of the names of managers
-	// in package service. Empty picks what works on this machine.
+	// Supervisor is the name of the service manager that runs the daemon, as defined in
+	// package service. Empty selects the manager that works on this machine.
 	Supervisor string
 
-	// Command runs a program of the system; nil means that of package service.
+	// Command runs a system program; nil means the default of package service.
 	Command service.Command
 }

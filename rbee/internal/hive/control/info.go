@@ -17,7 +17,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// Info is what the daemon says of itself at GET /v1/info.
+// Info is the response of the daemon to GET /v1/info.
 type Info struct {
 	Alias   string        `json:"alias"`
 	Version string        `json:"version"`
@@ -46,7 +46,7 @@ func (dm *Daemon) Token() (string, error) {
 	data, err := os.ReadFile(dm.Home.Path(home.TokenFile))
 	token := strings.TrimSpace(string(data))
 	if err == nil && len(token) != 64 {
-		err = errors.New("it is not whole")
+		err = errors.New("incomplete file")
 	}
 	if err != nil {
 		return "", fmt.Errorf("reading the daemon's token: %w", err)
@@ -54,8 +54,8 @@ func (dm *Daemon) Token() (string, error) {
 	return token, nil
 }
 
-// ask gets the daemon's own word, with the token.
-func (dm *Daemon) ask(ctx context.Context, port int) (*Info, error) {
+// fetchInfo requests /v1/info from the daemon.
+func (dm *Daemon) fetchInfo(ctx context.Context, port int) (*Info, error) {
 	token, err := dm.Token()
 	if err != nil {
 		return nil, err
@@ -73,7 +73,7 @@ func (dm *Daemon) ask(ctx context.Context, port int) (*Info, error) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("port %d answers %s", port, resp.Status)
+		return nil, fmt.Errorf("GET /v1/info on port %d: %s", port, resp.Status)
 	}
 	var info Info
 	return &info, json.NewDecoder(resp.Body).Decode(&info)

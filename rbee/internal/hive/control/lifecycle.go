@@ -18,12 +18,12 @@ import (
 )
 
 const (
-	answerTimeout = 15 * time.Second // for a new daemon to answer
-	StopTimeout   = 10 * time.Second // from SIGTERM to SIGKILL
-	pollEvery     = 50 * time.Millisecond
+	startTimeout = 15 * time.Second // until a new daemon answers
+	StopTimeout  = 10 * time.Second // between SIGTERM and SIGKILL
+	pollInterval = 50 * time.Millisecond
 )
 
-// State tells how the daemon is.
+// State returns the state of the daemon.
 func (dm *Daemon) State(ctx context.Context) wire.Daemon {
 	var rec Record
 	var newer *wire.NewerSchemaError
@@ -36,24 +36,24 @@ func (dm *Daemon) State(ctx context.Context) wire.Daemon {
 		PID: rec.PID, Port: rec.Port, Version: rec.Version, SHA256: rec.SHA256,
 		Since: rec.Since, Supervisor: rec.Supervisor,
 	}
-	switch info, err := dm.ask(ctx, rec.Port); {
+	switch info, err := dm.fetchInfo(ctx, rec.Port); {
 	case err != nil:
 		d.Problem = err.Error()
 	case info.PID != rec.PID:
-		d.Problem = fmt.Sprintf("port %d is answered by process %d", rec.Port, info.PID)
+		d.Problem = fmt.Sprintf("process %d listens on port %d", info.PID, rec.Port)
 	default:
 		d.Running = true
 	}
 	return d
 }
 
-// dying is how long a process that was killed may keep its port: it has it until the
-// last of its threads is gone, which is after it counts as ended.
-const dying = time.Second
+// portReleaseTimeout is how long a killed process may still hold its port. The kernel
+// closes the port with the last thread, after the process is reported as exited.
+const portReleaseTimeout = time.Second
 
-// portIsFree makes sure that the daemon can have its port.
-func portIsFree(ctx context.Context, port int) error {
-	for end := time.Now().Add(dying); ; {
+// waitForPort waits until the daemon can listen on its port.
+func waitForPort(ctx context.Context, port int) error {
+	for end := time.Now().Add(portReleaseTimeout); ; {
 		ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", Loopback(port))
 		switch {
 		case err == nil:
@@ -63,7 +63,7 @@ func portIsFree(ctx context.Context, port int) error {
 		case time.Now().After(end):
 			return &operations.Error{
 				Code: operations.CodeFailed, Reason: operations.ReasonPortInUse, Subject: operations.SubjectPort.Named(strconv.Itoa(port)),
-				Message: fmt.Sprintf("port %d is held by another process: end it, or give the hive another hive_port", port), Err: err,
+				Message: fmt.Sprintf("port %d is used by another process: stop it, or set another hive_port", port), Err: err,
 			}
 		}
 		select {
@@ -74,8 +74,9 @@ func portIsFree(ctx context.Context, port int) error {
 	}
 }
 
-// Start makes the daemon run with the installed binary and the stored settings. The
-// caller holds the lock of the home.
+// Start starts the daemon with the installed binary and the stored settings, and stops one
+// that runs with others. It returns after the daemon answers. The caller holds the lock of
+// the home.
 func (dm *Daemon) Start(ctx context.Context) (note string, err error) {
 	sum, _, err := fetch.HashFile(dm.Home.Path(wire.Binary))
 	if err != nil {
@@ -99,7 +100,7 @@ func (dm *Daemon) Start(ctx context.Context) (note string, err error) {
 	if _, err := dm.Stop(ctx); err != nil {
 		return "", err
 	}
-	if err := portIsFree(ctx, port); err != nil {
+	if err := waitForPort(ctx, port); err != nil {
 		return "", err
 	}
 	if err := os.MkdirAll(dm.Home.Path(wire.LogsDir), 0o700); err != nil {
@@ -111,21 +112,22 @@ func (dm *Daemon) Start(ctx context.Context) (note string, err error) {
 	}
 	exited, err := sup.Start(ctx, auto)
 	if err == nil {
-		err = dm.await(ctx, sum, port, exited)
+		err = dm.waitReady(ctx, sum, port, exited)
 	}
 	if err != nil {
 		_, stopErr := dm.Stop(context.WithoutCancel(ctx))
 		if tail := dm.Home.LogTail(logged); tail != "" {
-			err = fmt.Errorf("%w; its log ends:\n%s", err, tail)
+			err = fmt.Errorf("%w; last log lines:\n%s", err, tail)
 		}
 		return "", errors.Join(fmt.Errorf("starting the daemon: %w", err), stopErr)
 	}
 	return "started", nil
 }
 
-// await waits until the new daemon answers.
-func (dm *Daemon) await(ctx context.Context, sum string, port int, exited <-chan struct{}) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, answerTimeout, fmt.Errorf("it did not answer on port %d within %s", port, answerTimeout))
+// waitReady waits until the new daemon answers. exited, if not nil, is closed when the
+// process exits.
+func (dm *Daemon) waitReady(ctx context.Context, sum string, port int, exited <-chan struct{}) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("no answer on port %d within %s", port, startTimeout))
 	defer cancel()
 	for {
 		if d := dm.State(ctx); d.Running && d.SHA256 == sum && d.Port == port {
@@ -135,24 +137,25 @@ func (dm *Daemon) await(ctx context.Context, sum string, port int, exited <-chan
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-exited:
-			return errors.New("it ended at once")
-		case <-time.After(pollEvery):
+			return errors.New("it exited immediately")
+		case <-time.After(pollInterval):
 		}
 	}
 }
 
-// Stop ends the daemon, whoever supervises it. The caller holds the lock of the home.
+// Stop stops the daemon, whatever its service manager. The caller holds the lock of the
+// home.
 func (dm *Daemon) Stop(ctx context.Context) (note string, err error) {
 	var rec Record
 	err = statefile.Read(dm.Home.Path(home.DaemonFile), &rec)
 	if newer := (*wire.NewerSchemaError)(nil); errors.As(err, &newer) {
 		return "", fmt.Errorf("stopping the daemon: %w", err)
 	}
-	known := err == nil && rec.Alive()
+	running := err == nil && rec.Alive()
 	if err := dm.Service().Stop(ctx); err != nil {
 		return "", err
 	}
-	if !known {
+	if !running {
 		return "was not running", nil
 	}
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
@@ -166,9 +169,9 @@ func (dm *Daemon) Stop(ctx context.Context) (note string, err error) {
 			select {
 			case <-ctx.Done():
 				return "", context.Cause(ctx)
-			case <-time.After(pollEvery):
+			case <-time.After(pollInterval):
 			}
 		}
 	}
-	return "", fmt.Errorf("the daemon, process %d, does not end", rec.PID)
+	return "", fmt.Errorf("cannot stop the daemon: process %d did not exit within %s of SIGKILL", rec.PID, StopTimeout)
 }

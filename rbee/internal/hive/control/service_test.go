@@ -11,15 +11,15 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
-// newDaemon returns the daemon of a new home.
+// newDaemon returns the daemon of an empty home.
 func newDaemon(t *testing.T) *Daemon {
 	t.Helper()
 	user := t.TempDir()
 	return &Daemon{Home: &home.Dir{Root: filepath.Join(user, ".local/share/rbee"), User: user}, Supervisor: service.Detached}
 }
 
-// The daemon of a service manager looks for models where commands do that need no
-// daemon, and no secret is in the service's file.
+// TestServiceEnvironment checks that a service file has the variables that locate models,
+// and no secrets.
 func TestServiceEnvironment(t *testing.T) {
 	for name, value := range map[string]string{
 		"HF_HOME": "/big disk/hf", "HF_HUB_CACHE": "/hub", "HF_ENDPOINT": "https://mirror", "HF_TOKEN_PATH": "/secrets/token",
@@ -39,18 +39,22 @@ func TestServiceEnvironment(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if info, err := os.Stat(filepath.Join(h.Home.User, file)); err != nil || info.Mode().Perm() != 0o600 {
-			t.Errorf("%s: the file is %v, %v", supervisor, info, err)
+		info, err := os.Stat(filepath.Join(h.Home.User, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != 0o600 {
+			t.Errorf("%s: %s has mode %v, want 0600", supervisor, file, info.Mode())
 		}
 		text := string(data)
 		for _, want := range []string{"HF_HOME", "/big disk/hf", "HF_HUB_CACHE", "HF_ENDPOINT", "https://mirror", "HF_TOKEN_PATH", "/secrets/token", "HTTPS_PROXY", "http://proxy:3128", "ca_ES.UTF-8@valencia"} {
 			if !strings.Contains(text, want) {
-				t.Errorf("%s: no %s in\n%s", supervisor, want, text)
+				t.Errorf("%s: %s does not contain %q:\n%s", supervisor, file, want, text)
 			}
 		}
-		for _, never := range []string{"me:secret", "HF_TOKEN=", "HF_TOKEN<", "NO_PROXY", "ExecStart=x"} {
-			if strings.Contains(text, never) {
-				t.Errorf("%s: %s in\n%s", supervisor, never, text)
+		for _, forbidden := range []string{"me:secret", "HF_TOKEN=", "HF_TOKEN<", "NO_PROXY", "ExecStart=x"} {
+			if strings.Contains(text, forbidden) {
+				t.Errorf("%s: %s contains %q:\n%s", supervisor, file, forbidden, text)
 			}
 		}
 	}
@@ -58,23 +62,25 @@ func TestServiceEnvironment(t *testing.T) {
 
 func TestServiceName(t *testing.T) {
 	t.Parallel()
-	usual := &Daemon{Home: &home.Dir{Root: "/home/a/.local/share/rbee"}}
-	one, two := &Daemon{Home: &home.Dir{Root: "/srv/one"}}, &Daemon{Home: &home.Dir{Root: "/srv/two"}}
-	if got := usual.serviceName("rbee-hive", "/home/a"); got != "rbee-hive" {
-		t.Errorf("usual home: %q", got)
+	serviceName := func(root string) string {
+		return (&Daemon{Home: &home.Dir{Root: root}}).serviceName("rbee-hive", "/home/a")
 	}
-	a, b := one.serviceName("rbee-hive", "/home/a"), two.serviceName("rbee-hive", "/home/a")
+	if got := serviceName("/home/a/.local/share/rbee"); got != "rbee-hive" {
+		t.Errorf("serviceName() of the default home = %q, want rbee-hive", got)
+	}
+	a, b := serviceName("/srv/one"), serviceName("/srv/two")
 	if a == b || !strings.HasPrefix(a, "rbee-hive-") || len(a) != len("rbee-hive-")+8 {
-		t.Errorf("other homes: %q, %q", a, b)
+		t.Errorf("serviceName() of two other homes = %q and %q, want rbee-hive- with different hashes of 8 digits", a, b)
 	}
 }
 
-// A home directory that is not the account's own is none of the manager's.
+// TestOtherHomeIsDetached checks that a daemon is detached, without a query to the service
+// manager, if its user home is not the home directory of the account.
 func TestOtherHomeIsDetached(t *testing.T) {
 	t.Parallel()
-	h, ran := newDaemon(t), 0
-	h.Supervisor, h.Command = "", func(context.Context, ...string) (string, error) { ran++; return "", nil }
-	if got := h.supervisor(t.Context()).Name(); got != service.Detached || ran != 0 {
-		t.Errorf("picked %q after %d commands", got, ran)
+	h, commands := newDaemon(t), 0
+	h.Supervisor, h.Command = "", func(context.Context, ...string) (string, error) { commands++; return "", nil }
+	if got := h.supervisor(t.Context()).Name(); got != service.Detached || commands != 0 {
+		t.Errorf("supervisor() = %q after %d commands, want %q after none", got, commands, service.Detached)
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/models"
 )
 
-// TestModelSum holds that a file is read for its checksum only when somebody asks,
-// and no longer than they wait.
+// TestModelSum checks that the checksum of a file is computed only on request, and that
+// the context cancels the computation.
 func TestModelSum(t *testing.T) {
 	t.Parallel()
 	store := &models.Store{Dir: t.TempDir()}
@@ -29,23 +29,23 @@ func TestModelSum(t *testing.T) {
 	if err := os.Symlink(blob, filepath.Join(snapshot, "link-Q4_K_M.gguf")); err != nil {
 		t.Fatal(err)
 	}
-	named, err := findModel(t.Context(), store, "org/plain:Q4_K_M", 0)
-	if err != nil || named.SHA256 != strings.Repeat("b", 64) || named.Sum != nil {
-		t.Errorf("named by it: %+v, %v", named, err)
+	linked, err := findModel(t.Context(), store, "org/plain:Q4_K_M", 0)
+	if err != nil || linked.SHA256 != strings.Repeat("b", 64) || linked.Sum != nil {
+		t.Errorf("findModel() of a link to a blob = %+v, %v, want the SHA-256 in the name of the blob", linked, err)
 	}
 	plain, err := findModel(t.Context(), store, "org/plain:Q8_0", 0)
 	if err != nil || plain.SHA256 != "" || plain.Sum == nil {
-		t.Fatalf("plain: %+v, %v", plain, err)
+		t.Fatalf("findModel() of a plain file = %+v, %v, want no SHA-256 and a Sum function", plain, err)
 	}
 	if sum, err := plain.Sum(t.Context()); err != nil || sum != hubtest.Sum(content) {
-		t.Errorf("%s, %v", sum, err)
+		t.Errorf("Sum() = %s, %v, want %s", sum, err, hubtest.Sum(content))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if sum, err := plain.Sum(ctx); !errors.Is(err, context.Canceled) {
-		t.Errorf("canceled: %s, %v", sum, err)
+		t.Errorf("Sum() with a canceled context = %s, %v, want context.Canceled", sum, err)
 	}
 	if known, compute, err := modelSum(snapshot); known != "" || compute != nil || err != nil {
-		t.Errorf("a directory: %s, %v", known, err)
+		t.Errorf("modelSum() of a directory = %q, %v, want nothing", known, err)
 	}
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/models"
 )
 
-// TestModelTellsItsContext holds that an engine can be given the length of context
-// that its memory was estimated with.
-func TestModelTellsItsContext(t *testing.T) {
+// TestFindModelContext checks that findModel returns the context length that it used for
+// the memory estimate.
+func TestFindModelContext(t *testing.T) {
 	t.Parallel()
 	store := &models.Store{Dir: t.TempDir()}
 	repo, commit := filepath.Join(store.Dir, "models--bees--honey"), strings.Repeat("a", 40)
@@ -28,10 +28,10 @@ func TestModelTellsItsContext(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for asked, want := range map[int]int{0: 8192, 4096: 4096} {
-		m, err := findModel(t.Context(), store, "bees/honey", asked)
+	for length, want := range map[int]int{0: 8192, 4096: 4096} {
+		m, err := findModel(t.Context(), store, "bees/honey", length)
 		if err != nil || m.Context != want || m.Cache != int64(want)*4*2*64*2*2 || m.Estimate <= m.Cache {
-			t.Errorf("%d tokens: %+v, %v", asked, m, err)
+			t.Errorf("findModel() with %d tokens = %+v, %v, want a context of %d", length, m, err, want)
 		}
 	}
 }

@@ -17,35 +17,36 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
-// proxyPath is where workers are asked through the hive:
-// /v1/workers/{id}/proxy/{path of the engine}. A worker that drains takes no new
-// requests, and one that ends waits for those under way: for that the hive must
-// know of them.
+// proxyPath is the path under which the hive forwards requests to a worker:
+// /v1/workers/{id}/proxy/{path of the engine}. All requests go through the hive, which
+// rejects new requests to a draining worker and lets running ones finish before it stops
+// the worker.
 const proxyPath = "/v1/workers/{id}/proxy/{path...}"
 
-// hiveSays marks an answer as the hive's own, and not the engine's.
-const hiveSays = "X-Rbee-Error"
+// errorHeader marks an error response of the hive itself, as opposed to the engine.
+const errorHeader = "X-Rbee-Error"
 
-// engineIdle is how long a connection to an engine is kept for the next request. It is
-// less than the shortest of what engines keep one, the 5 s of uvicorn and llama.cpp's
-// server: a request that meets a connection which is just being closed fails.
-const engineIdle = 3 * time.Second
+// engineIdleTimeout is how long an idle connection to an engine is reused. It is less than
+// the shortest keep-alive timeout of an engine, 5 s in uvicorn and the llama.cpp server: a
+// request on a connection that the engine is closing fails.
+const engineIdleTimeout = 3 * time.Second
 
-// statusLeft stands for the status of an answer that nobody waits for any more.
-const statusLeft = 499
+// statusClientClosed is the logged status of a request whose client closed the connection.
+const statusClientClosed = 499
 
-// proxy passes requests on to workers, byte for byte, streams as they come. Each has a
-// line in the log once it has ended, with the id that the queen and the engine know.
+// proxy returns a handler that forwards requests to workers unchanged and flushes streamed
+// responses immediately. It logs each request when it ends, with the request ID that the
+// queen and the engine use.
 func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 	transport := &http.Transport{
 		DialContext:        (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
-		DisableCompression: true, MaxIdleConnsPerHost: 256, IdleConnTimeout: engineIdle,
+		DisableCompression: true, MaxIdleConnsPerHost: 256, IdleConnTimeout: engineIdleTimeout,
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.PathValue("id")
-		port, end, err := m.Begin(id)
+		port, done, err := m.Begin(id)
 		if err != nil {
-			w.Header().Set(hiveSays, string(operations.CodeOf(err)))
+			w.Header().Set(errorHeader, string(operations.CodeOf(err)))
 			status := http.StatusServiceUnavailable
 			if operations.CodeOf(err) == operations.CodeNotFound {
 				status = http.StatusNotFound
@@ -53,16 +54,16 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 			httpjson.WriteError(w, status, err)
 			return
 		}
-		defer end()
-		begun, status, whole := time.Now(), statusLeft, false
+		defer done()
+		start, status, complete := time.Now(), statusClientClosed, false
 		defer func() {
 			log.Info("request", "worker", id, "request", r.Header.Get(client.RequestIDHeader), "path", r.PathValue("path"),
-				"status", status, "whole", whole, "took", time.Since(begun).Round(time.Millisecond/10))
+				"status", status, "complete", complete, "took", time.Since(start).Round(time.Millisecond/10))
 		}()
-		// An answer may take as long as it takes: generating is slow. And one that
-		// begins before the request was read to its end, if only by the bit that says
-		// so, must not have net/http close the request's body under the transport's
-		// hands, which then gives up the engine's connection.
+		// Remove the read deadline, because generation may take long. Enable full duplex,
+		// because a response may start before the request body is read to EOF. Otherwise
+		// net/http closes the body while the transport still reads it, and the transport
+		// drops the connection to the engine.
 		control := http.NewResponseController(w)
 		_ = errors.Join(control.SetReadDeadline(time.Time{}), control.EnableFullDuplex())
 		target := &url.URL{Scheme: "http", Host: net.JoinHostPort("127.0.0.1", strconv.Itoa(port))}
@@ -72,7 +73,7 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 			Rewrite: func(p *httputil.ProxyRequest) {
 				p.SetURL(target)
 				p.Out.URL.Path, p.Out.URL.RawPath = enginePath(r)
-				p.Out.Header.Del("Authorization") // the hive's own
+				p.Out.Header.Del("Authorization") // the token of the hive
 			},
 			ModifyResponse: func(resp *http.Response) error {
 				status = resp.StatusCode
@@ -80,22 +81,22 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 			},
 			ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 				if r.Context().Err() != nil {
-					return // nobody is there to hear of it
+					return // the client has disconnected
 				}
-				log.Warn("a worker did not answer", "worker", id, "request", r.Header.Get(client.RequestIDHeader), "error", err)
-				w.Header().Set(hiveSays, string(operations.CodeFailed))
+				log.Warn("worker request failed", "worker", id, "request", r.Header.Get(client.RequestIDHeader), "error", err)
+				w.Header().Set(errorHeader, string(operations.CodeFailed))
 				status = http.StatusBadGateway
 				httpjson.WriteError(w, status, &operations.Error{
 					Code: operations.CodeFailed, Reason: operations.ReasonWorkerFailed, Subject: operations.SubjectWorker.Named(id), Message: "worker " + id + " did not answer: " + err.Error(), Err: err,
 				})
 			},
 		}).ServeHTTP(w, r)
-		whole = true // else it has panicked: the answer broke off
+		complete = true // ReverseProxy panics if the response is interrupted
 	})
 }
 
-// enginePath is the part of the path that is the engine's, and its escaped form
-// where that says more.
+// enginePath returns the path of a request at the engine. raw is its escaped form, if that
+// differs from path.
 func enginePath(r *http.Request) (path, raw string) {
 	path = "/" + r.PathValue("path")
 	if _, after, ok := strings.Cut(r.URL.EscapedPath(), "/proxy/"); ok && "/"+after != path {

@@ -26,8 +26,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
-// Runtime does the runtime operations on this machine. It is the Runner of the
-// daemon's jobs.
+// Runtime runs the runtime operations on this machine. It is the [operations.Runner] of
+// the jobs of the daemon.
 type Runtime struct {
 	machine machine.Machine
 	Workers *workers.Manager
@@ -36,11 +36,11 @@ type Runtime struct {
 
 var _ operations.Runner = (*Runtime)(nil)
 
-// NewRuntime makes the runner; no worker is taken over yet.
+// NewRuntime returns a Runtime. It does not adopt running workers; Workers.Start does.
 func (sv *Server) NewRuntime(log *slog.Logger) (*Runtime, error) {
 	dir, err := models.DefaultDir(sv.Home.Getenv)
 	if err != nil {
-		return nil, fmt.Errorf("finding the place of models: %w", err)
+		return nil, fmt.Errorf("cannot find the models directory: %w", err)
 	}
 	rt := &Runtime{
 		machine: sv.Inspector.Machine(),
@@ -55,51 +55,51 @@ func (sv *Server) NewRuntime(log *slog.Logger) (*Runtime, error) {
 func (sv *Server) workerOptions(store *models.Store, log *slog.Logger) workers.Options {
 	m := sv.Inspector.Machine()
 	return workers.Options{
-		Dir: sv.Home.Path(home.WorkerRecords), Logs: sv.Home.Path(home.WorkerLogs), Engine: sv.Engine, Verify: sv.Verifier.BeforeStart, Log: log,
+		Dir: sv.Home.Path(home.WorkerRecords), Logs: sv.Home.Path(home.WorkerLogs), Engine: sv.Engine, Verify: sv.Verifier.VerifyBeforeStart, Log: log,
 		Model: func(ctx context.Context, model string, length int) (engine.Model, error) {
 			return findModel(ctx, store, model, length)
 		},
 		Devices: m.Devices, Processes: m.Processes,
-		Scopes: os.Getenv(service.ManagerVariable) == service.Systemd && haveScopes(),
+		Scopes: os.Getenv(service.ManagerVariable) == service.Systemd && hasSystemdRun(),
 	}
 }
 
-func haveScopes() bool {
+func hasSystemdRun() bool {
 	_, err := exec.LookPath("systemd-run")
 	return err == nil
 }
 
-// Engine finds an installed worker type.
+// Engine returns the engine of an installed worker type.
 func (sv *Server) Engine(ctx context.Context, typ string) (engine.Engine, error) {
 	for {
 		build := sv.Store.EntryBuild(typ)
-		e, err := sv.EngineFrom(ctx, typ, build)
+		e, err := sv.EngineOfBuild(ctx, typ, build)
 		if err == nil || sv.Store.EntryBuild(typ) == build {
 			return e, err
 		}
-		// It was not there any more, for another has been installed meanwhile.
+		// Another build was installed and this one removed in the meantime.
 	}
 }
 
-// EngineFrom is what the entry point leads to. One that was put there by hand, with
-// no build, is started as the recipe says that is built into this rbee.
-func (sv *Server) EngineFrom(ctx context.Context, typ, build string) (engine.Engine, error) {
+// EngineOfBuild returns the engine of one build of a worker type. An empty build means an
+// entry point that rbee did not create; it is started as in the builtin recipe.
+func (sv *Server) EngineOfBuild(ctx context.Context, typ, build string) (engine.Engine, error) {
 	fail := func(code operations.Code, reason operations.Reason, format string, args ...any) (engine.Engine, error) {
 		return engine.Engine{}, &operations.Error{Code: code, Reason: reason, Subject: operations.SubjectWorker.Named(typ), Message: fmt.Sprintf(format, args...)}
 	}
 	if !wire.ValidName(typ) {
-		return fail(operations.CodeBadOperation, operations.ReasonInvalidOperation, "%q is no name for a worker type", typ)
+		return fail(operations.CodeBadOperation, operations.ReasonInvalidOperation, "invalid worker type %q", typ)
 	}
-	w := sv.Store.WorkerFrom(ctx, typ, build, false)
+	w := sv.Store.WorkerBuild(ctx, typ, build, false)
 	switch {
 	case w == nil:
-		return fail(operations.CodeNotFound, operations.ReasonWorkerNotInstalled, "worker type %s is not installed there", typ)
+		return fail(operations.CodeNotFound, operations.ReasonWorkerNotInstalled, "worker type %s is not installed", typ)
 	case w.Corrupt != "":
 		return fail(operations.CodeFailed, operations.ReasonWorkerDamaged, "worker type %s is damaged: %s", typ, w.Corrupt)
 	}
 	e := engine.Engine{Version: w.Version, Entry: sv.Store.EntryPath(typ), Verify: w.Verify}
 	if w.Version != "" {
-		// The entry point itself may lead to another version tomorrow.
+		// Use the path of the build: the entry point may link to another build later.
 		dir := sv.Store.BuildDir(typ, build)
 		program, err := os.Readlink(filepath.Join(dir, installed.EntryName))
 		if err != nil {
@@ -114,12 +114,13 @@ func (sv *Server) EngineFrom(ctx context.Context, typ, build string) (engine.Eng
 	case known:
 		e.Launch = *recipe.Launch(nil)
 	default:
-		return fail(operations.CodeFailed, operations.ReasonUnknownRecipe, "no recipe says how worker type %s is started: it was put there by hand", typ)
+		return fail(operations.CodeFailed, operations.ReasonUnknownRecipe, "cannot start worker type %s: it was not installed by rbee and has no recipe", typ)
 	}
 	return e, nil
 }
 
-// findModel is a model as an engine gets it, with what it takes.
+// findModel returns a model for an engine, with its memory estimate. length is the context
+// length in tokens; 0 means the default.
 func findModel(ctx context.Context, store *models.Store, name string, length int) (engine.Model, error) {
 	ref, err := model.ParseRef(name)
 	if err != nil {
@@ -135,7 +136,7 @@ func findModel(ctx context.Context, store *models.Store, name string, length int
 	}
 	estimate, err := model.EstimateMemory(*m, length)
 	if err != nil {
-		found.Explain = "what it takes is not known: " + err.Error()
+		found.Explain = "unknown memory estimate: " + err.Error()
 		return found, nil
 	}
 	found.Estimate, found.Explain = estimate.Total(), estimate.Explain()
@@ -143,8 +144,8 @@ func findModel(ctx context.Context, store *models.Store, name string, length int
 	return found, nil
 }
 
-// modelSum is the SHA-256 of a model's file, where the cache of the hub names the
-// file by it; else how to compute it. A directory has neither.
+// modelSum returns the SHA-256 of a model file if the hub cache uses it as the file name;
+// otherwise it returns a function that computes it. For a directory it returns neither.
 func modelSum(path string) (known string, compute func(context.Context) (string, error), err error) {
 	resolved, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -189,19 +190,19 @@ func (rt *Runtime) Run(ctx context.Context, op operations.Operation, events oper
 		return result(rt.capabilities(ctx))
 	default:
 		return nil, &operations.Error{
-			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("a hive does not do %s: that is for the queen", op.Kind()),
+			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("cannot run %s on a hive: send it to the queen", op.Kind()),
 		}
 	}
 }
 
-// capabilities asks for everything at once: the vendors' tools are slow.
+// capabilities runs the queries concurrently, because the vendor tools are slow.
 func (rt *Runtime) capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
 	var holders []operations.DeviceProcess
-	var all sync.WaitGroup
+	var wg sync.WaitGroup
 	at := time.Now()
-	all.Go(func() { holders = rt.Workers.Holders(ctx) })
+	wg.Go(func() { holders = rt.Workers.Holders(ctx) })
 	r, err := rt.machine.Capabilities(ctx)
-	all.Wait()
+	wg.Wait()
 	if err != nil {
 		return nil, err
 	}
@@ -210,8 +211,8 @@ func (rt *Runtime) capabilities(ctx context.Context) (*operations.HiveCapabiliti
 	return r, nil
 }
 
-// result keeps a nil pointer from becoming a report, and a canceled operation
-// from being a failed one.
+// result converts a typed report to a [operations.Report]. A nil pointer becomes nil, and
+// the error of a canceled operation gets the code [operations.CodeCanceled].
 func result[R interface {
 	comparable
 	operations.Report
@@ -252,7 +253,7 @@ func (rt *Runtime) listModels(ctx context.Context) (*operations.ModelListReport,
 	if err != nil {
 		return nil, err
 	}
-	users := rt.users(ctx)
+	users := rt.modelUsers(ctx)
 	r := &operations.ModelListReport{Models: []operations.Model{}}
 	for _, m := range list {
 		m.UsedBy = users[m.ID]
@@ -261,8 +262,8 @@ func (rt *Runtime) listModels(ctx context.Context) (*operations.ModelListReport,
 	return r, nil
 }
 
-// users are the workers that serve each model, by its id.
-func (rt *Runtime) users(ctx context.Context) map[string][]string {
+// modelUsers returns the IDs of the workers that use each model, by model ID.
+func (rt *Runtime) modelUsers(ctx context.Context) map[string][]string {
 	users := map[string][]string{}
 	for _, w := range rt.Workers.List(false) {
 		if w.State == operations.WorkerFailed && w.RestartAt.IsZero() {
@@ -270,7 +271,7 @@ func (rt *Runtime) users(ctx context.Context) map[string][]string {
 		}
 		ref, err := model.ParseRef(w.Model)
 		if err != nil {
-			continue // no model on disk, but a name
+			continue // a name without a model on disk
 		}
 		if m, err := rt.models.Find(ctx, ref); err == nil {
 			users[m.ID] = append(users[m.ID], w.ID)
@@ -284,7 +285,7 @@ func (rt *Runtime) getModel(ctx context.Context, id string) (*operations.ModelGe
 	if err != nil {
 		return nil, err
 	}
-	m.UsedBy = rt.users(ctx)[m.ID]
+	m.UsedBy = rt.modelUsers(ctx)[m.ID]
 	if estimate, err := model.EstimateMemory(*m, 0); err == nil {
 		m.MemoryEstimate = estimate.Total()
 	}
@@ -296,7 +297,7 @@ func (rt *Runtime) deleteModel(ctx context.Context, id string) (*operations.Mode
 	if err != nil {
 		return nil, err
 	}
-	if by := rt.users(ctx)[m.ID]; len(by) > 0 {
+	if by := rt.modelUsers(ctx)[m.ID]; len(by) > 0 {
 		return nil, &operations.Error{
 			Code: operations.CodeFailed, Reason: operations.ReasonModelInUse, Subject: operations.SubjectModel.Named(m.ID), Message: fmt.Sprintf("model %s is used by worker %s: stop it first", m.ID, by[0]),
 		}

@@ -29,19 +29,19 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// jobBytes bounds the events that jobs keep, and the reports: the machine's memory is
-// there for models.
-const jobBytes = 8 << 20
+// maxJobBytes limits the memory for job events and, separately, for job reports: the
+// memory of the machine is for models.
+const maxJobBytes = 8 << 20
 
-// Options are the daemon's. The zero value works.
+// Options are the options of [Server.Serve]. The zero value uses the defaults.
 type Options struct {
-	Port int          // 0: that of the settings, or 8600
-	Log  *slog.Logger // nil: text on stderr
+	Port int          // 0 means the port in the settings, or 8600
+	Log  *slog.Logger // nil means text on stderr
 }
 
-// Serve is the daemon in the foreground, on loopback alone. It returns nil once
-// ctx has ended and requests in flight are answered (5 s at most), and an error
-// when another daemon of this home runs or the port is taken.
+// Serve runs the daemon in the foreground. It listens only on loopback. When ctx ends, it
+// waits up to 5 s for running requests and returns nil. It fails if another daemon of this
+// home is running or the port is in use.
 func (sv *Server) Serve(ctx context.Context, o Options) error {
 	if err := sv.Home.Check(); err != nil {
 		return err
@@ -60,19 +60,22 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 	}
 	lock, err := filelock.Try(sv.Home.Path(home.DaemonLock), 0o700)
 	if errors.Is(err, filelock.ErrHeld) {
-		return fmt.Errorf("another daemon of %s runs already", sv.Home.Root)
+		return fmt.Errorf("another daemon of %s is already running", sv.Home.Root)
 	}
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
 	if err := sv.Home.RotateLog(); err != nil {
-		o.Log.Warn("the log stays as it is", "error", err)
+		o.Log.Warn("log rotation failed", "error", err)
 	}
-	rotating, stop := context.WithCancel(context.WithoutCancel(ctx))
-	rotated := make(chan struct{})
-	go func() { defer close(rotated); sv.Home.RotateLogs(rotating, home.LogEvery, o.Log) }()
-	defer func() { stop(); <-rotated }()
+	rotateCtx, stopRotation := context.WithCancel(context.WithoutCancel(ctx))
+	rotationDone := make(chan struct{})
+	go func() {
+		defer close(rotationDone)
+		sv.Home.RotateLogs(rotateCtx, home.LogCheckInterval, o.Log)
+	}()
+	defer func() { stopRotation(); <-rotationDone }()
 	rt, err := sv.NewRuntime(o.Log)
 	if err != nil {
 		return err
@@ -85,12 +88,12 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 	if err != nil {
 		return errors.Join(err, ln.Close())
 	}
-	// Workers are taken over before anybody can ask for them.
+	// Adopt running workers before the first request.
 	if err := rt.Workers.Start(); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	defer rt.Workers.Close()
-	work := jobs.New(rt, jobs.Options{Log: o.Log, MaxBytes: jobBytes, KeepBytes: jobBytes})
+	work := jobs.New(rt, jobs.Options{Log: o.Log, MaxBytes: maxJobBytes, KeepBytes: maxJobBytes})
 	rec, err := sv.newRecord(o.Port)
 	if err == nil {
 		err = statefile.Write(sv.Home.Path(home.DaemonFile), rec)
@@ -99,8 +102,8 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 		return errors.Join(err, ln.Close())
 	}
 	defer os.Remove(sv.Home.Path(home.DaemonFile))
-	o.Log.Info("hive daemon listens", "address", ln.Addr().String(), "version", sv.Store.Version)
-	watch := sv.watcher(rec, rt)
+	o.Log.Info("hive daemon listening", "address", ln.Addr().String(), "version", sv.Store.Version)
+	watch := sv.newWatcher(rec, rt)
 	srv := &http.Server{
 		Handler: sv.handler(rec, token, work, proxy(rt.Workers, o.Log), watch), ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
@@ -113,14 +116,14 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 		return err
 	case <-ctx.Done():
 	}
-	o.Log.Info("hive daemon stops")
+	o.Log.Info("hive daemon stopping")
 	close(watch.stop)
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	// Before jobs are canceled: one that waits for a worker to load would end it.
+	// Close the workers before the jobs: a canceled spawn job stops a loading worker.
 	rt.Workers.Close()
 	if err := work.Close(grace); err != nil {
-		o.Log.Warn("jobs are cut off", "error", err)
+		o.Log.Warn("jobs interrupted", "error", err)
 	}
 	if srv.Shutdown(grace) != nil {
 		_ = srv.Close()
@@ -131,21 +134,22 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 func (sv *Server) newRecord(port int) (*control.Record, error) {
 	self, err := proc.Identify(os.Getpid())
 	if err != nil {
-		return nil, fmt.Errorf("finding this process's start time: %w", err)
+		return nil, fmt.Errorf("cannot find the start time of this process: %w", err)
 	}
 	sum, _, err := fetch.HashFile(sv.Store.Exe)
 	if err != nil {
 		return nil, err
 	}
-	by := os.Getenv(service.ManagerVariable)
-	if by == "" {
-		by = service.Detached
+	supervisor := os.Getenv(service.ManagerVariable)
+	if supervisor == "" {
+		supervisor = service.Detached
 	}
-	return &control.Record{ID: self, Port: port, Version: sv.Store.Version, SHA256: sum, Since: time.Now().UTC().Truncate(time.Second), Supervisor: by}, nil
+	return &control.Record{ID: self, Port: port, Version: sv.Store.Version, SHA256: sum, Since: time.Now().UTC().Truncate(time.Second), Supervisor: supervisor}, nil
 }
 
-// newToken makes a token for this daemon's life. An old one may have been sent to
-// somebody who took the port while no daemon ran.
+// newToken creates the token of this daemon process and stores it. It does not reuse the
+// old token: a client may have sent that to another program that listened on the port
+// while the daemon was not running.
 func (sv *Server) newToken() (string, error) {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails
@@ -155,25 +159,25 @@ func (sv *Server) newToken() (string, error) {
 
 func (sv *Server) handler(rec *control.Record, token string, work, workers, watch http.Handler) http.Handler {
 	mux := http.NewServeMux()
-	guarded := func(next http.Handler) http.Handler {
+	requireToken := func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-			if !ok || subtle.ConstantTimeCompare([]byte(given), []byte(token)) != 1 {
-				httpjson.WriteError(w, http.StatusUnauthorized, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonAuth, Message: "the token is missing or wrong"})
+			got, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+			if !ok || subtle.ConstantTimeCompare([]byte(got), []byte(token)) != 1 {
+				httpjson.WriteError(w, http.StatusUnauthorized, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonAuth, Message: "missing or invalid token"})
 				return
 			}
 			next.ServeHTTP(w, r)
 		})
 	}
-	mux.Handle("/v1/jobs", guarded(work))
-	mux.Handle("/v1/jobs/", guarded(work))
-	mux.Handle(proxyPath, guarded(workers))
-	mux.Handle("GET "+operations.WatchPath, guarded(watch))
+	mux.Handle("/v1/jobs", requireToken(work))
+	mux.Handle("/v1/jobs/", requireToken(work))
+	mux.Handle(proxyPath, requireToken(workers))
+	mux.Handle("GET "+operations.WatchPath, requireToken(watch))
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
 		httpjson.Write(w, http.StatusOK, map[string]string{"status": "ok"})
 	})
-	mux.Handle("GET "+wire.StatePath, guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // a deep look takes its time
+	mux.Handle("GET "+wire.StatePath, requireToken(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // a deep inspection takes long
 		q := r.URL.Query()
 		state, err := sv.Inspector.Inspect(r.Context(), inspect.Options{Deep: q.Has("deep"), Devices: q.Has("devices")})
 		if err != nil {
@@ -182,7 +186,7 @@ func (sv *Server) handler(rec *control.Record, token string, work, workers, watc
 		}
 		httpjson.Write(w, http.StatusOK, state)
 	})))
-	mux.Handle("GET /v1/info", guarded(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	mux.Handle("GET /v1/info", requireToken(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		workers, err := sv.Store.Workers(r.Context(), false)
 		if err != nil {
 			httpjson.WriteError(w, http.StatusInternalServerError, err)
@@ -195,16 +199,17 @@ func (sv *Server) handler(rec *control.Record, token string, work, workers, watc
 		httpjson.Write(w, http.StatusOK, info)
 	})))
 	mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) {
-		httpjson.WriteError(w, http.StatusNotFound, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotFound, Message: "there is nothing here"})
+		httpjson.WriteError(w, http.StatusNotFound, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotFound, Message: "unknown path"})
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// A web page can make a browser ask this port under a name of its own.
+		// Prevent DNS rebinding: a web page could reach this port under a host name of its
+		// own that resolves to 127.0.0.1.
 		host := r.Host
 		if name, _, err := net.SplitHostPort(host); err == nil {
 			host = name
 		}
 		if ip := net.ParseIP(strings.Trim(host, "[]")); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			httpjson.WriteError(w, http.StatusForbidden, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonHostRefused, Message: "the Host header names no loopback address"})
+			httpjson.WriteError(w, http.StatusForbidden, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonHostRefused, Message: "invalid Host header: want a loopback address"})
 			return
 		}
 		mux.ServeHTTP(w, r)

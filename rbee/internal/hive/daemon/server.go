@@ -1,4 +1,4 @@
-// Package daemon is the hive daemon: an HTTP server on loopback that does runtime
+// Package daemon implements the hive daemon: an HTTP server on loopback that runs runtime
 // operations as jobs.
 package daemon
 
@@ -18,6 +18,6 @@ type Server struct {
 	Inspector *inspect.Inspector
 	Verifier  *verify.Verifier
 
-	// HTTP downloads models; nil means the usual client of package models.
+	// HTTP downloads models; nil means the default client of package models.
 	HTTP *http.Client
 }

@@ -24,7 +24,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
-// newServer returns the daemon of a new home, in which nothing is installed.
+// newServer returns the daemon of an empty home.
 func newServer(t *testing.T) *Server {
 	t.Helper()
 	exe, err := os.Executable()
@@ -41,8 +41,8 @@ func newServer(t *testing.T) *Server {
 	}
 }
 
-// freePortOf returns a port on which nothing listens.
-func freePortOf(t *testing.T) int {
+// freePort returns a port on which nothing listens.
+func freePort(t *testing.T) int {
 	t.Helper()
 	port, err := freeport.Find(nil)
 	if err != nil {
@@ -51,32 +51,32 @@ func freePortOf(t *testing.T) int {
 	return port
 }
 
-func TestSecondDaemonIsRefused(t *testing.T) {
+func TestSecondDaemonFails(t *testing.T) {
 	t.Parallel()
 	h := newServer(t)
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	done := make(chan error, 1)
-	go func() { done <- h.Serve(ctx, Options{Port: freePortOf(t), Log: quiet}) }()
+	go func() { done <- h.Serve(ctx, Options{Port: freePort(t), Log: quiet}) }()
 	for end := time.Now().Add(time.Minute); !h.Inspector.Daemon.State(ctx).Running; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("the daemon answers: it did not happen")
+			t.Fatal("the daemon did not answer within a minute")
 		}
 	}
-	err := h.Serve(ctx, Options{Port: freePortOf(t), Log: quiet})
+	err := h.Serve(ctx, Options{Port: freePort(t), Log: quiet})
 	if err == nil || !strings.Contains(err.Error(), "another daemon of "+h.Home.Root) {
-		t.Errorf("the second: %v", err)
+		t.Errorf("Serve() of a second daemon = %v, want an error about another daemon of %s", err, h.Home.Root)
 	}
-	if !h.Inspector.Daemon.State(ctx).Running {
-		t.Error("the second one disturbed the first")
+	if s := h.Inspector.Daemon.State(ctx); !s.Running {
+		t.Errorf("State() after the second Serve() = %+v, want the first daemon running", s)
 	}
 	cancel()
 	if err := <-done; err != nil {
-		t.Errorf("the first ended with %v", err)
+		t.Errorf("Serve() of the first daemon = %v, want no error", err)
 	}
 	if _, err := os.Stat(h.Home.Path(home.DaemonFile)); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("its record is left: %v", err)
+		t.Errorf("after Serve(), Stat(%s) = %v, want ErrNotExist", home.DaemonFile, err)
 	}
 }
 
@@ -89,22 +89,22 @@ func TestHandler(t *testing.T) {
 		method, path, host, auth string
 		want                     int
 	}{
-		"health":             {"GET", "/health", "127.0.0.1:8600", "", 200},
-		"health, IPv6":       {"GET", "/health", "[::1]:8600", "", 200},
-		"health, localhost":  {"GET", "/health", "localhost:8600", "", 200},
-		"health, no port":    {"GET", "/health", "127.0.0.1", "", 200},
-		"info":               {"GET", "/v1/info", "127.0.0.1:8600", "Bearer " + token, 200},
-		"no token":           {"GET", "/v1/info", "127.0.0.1:8600", "", 401},
-		"empty token":        {"GET", "/v1/info", "127.0.0.1:8600", "Bearer ", 401},
-		"wrong token":        {"GET", "/v1/info", "127.0.0.1:8600", "Bearer " + strings.Repeat("ba", 32), 401},
-		"half a token":       {"GET", "/v1/info", "127.0.0.1:8600", "Bearer " + token[:32], 401},
-		"other scheme":       {"GET", "/v1/info", "127.0.0.1:8600", "Basic " + token, 401},
-		"a web page's name":  {"GET", "/v1/info", "evil.example:8600", "Bearer " + token, 403},
-		"health for a page":  {"GET", "/health", "evil.example:8600", "", 403},
-		"looks like local":   {"GET", "/health", "127.0.0.1.evil.example", "", 403},
-		"another address":    {"GET", "/health", "192.0.2.1:8600", "", 403},
-		"nothing there":      {"GET", "/v1/other", "127.0.0.1", "Bearer " + token, 404},
-		"nothing to be sent": {"POST", "/v1/info", "127.0.0.1", "Bearer " + token, 404},
+		"health":                 {"GET", "/health", "127.0.0.1:8600", "", 200},
+		"health, IPv6":           {"GET", "/health", "[::1]:8600", "", 200},
+		"health, localhost":      {"GET", "/health", "localhost:8600", "", 200},
+		"health, no port":        {"GET", "/health", "127.0.0.1", "", 200},
+		"info":                   {"GET", "/v1/info", "127.0.0.1:8600", "Bearer " + token, 200},
+		"no token":               {"GET", "/v1/info", "127.0.0.1:8600", "", 401},
+		"empty token":            {"GET", "/v1/info", "127.0.0.1:8600", "Bearer ", 401},
+		"wrong token":            {"GET", "/v1/info", "127.0.0.1:8600", "Bearer " + strings.Repeat("ba", 32), 401},
+		"half a token":           {"GET", "/v1/info", "127.0.0.1:8600", "Bearer " + token[:32], 401},
+		"other scheme":           {"GET", "/v1/info", "127.0.0.1:8600", "Basic " + token, 401},
+		"other host":             {"GET", "/v1/info", "evil.example:8600", "Bearer " + token, 403},
+		"health, other host":     {"GET", "/health", "evil.example:8600", "", 403},
+		"host with an address":   {"GET", "/health", "127.0.0.1.evil.example", "", 403},
+		"not a loopback address": {"GET", "/health", "192.0.2.1:8600", "", 403},
+		"unknown path":           {"GET", "/v1/other", "127.0.0.1", "Bearer " + token, 404},
+		"other method":           {"POST", "/v1/info", "127.0.0.1", "Bearer " + token, 404},
 	} {
 		req := httptest.NewRequest(tt.method, tt.path, http.NoBody)
 		req.Host = tt.host
@@ -114,20 +114,20 @@ func TestHandler(t *testing.T) {
 		resp := httptest.NewRecorder()
 		srv.ServeHTTP(resp, req)
 		if resp.Code != tt.want || strings.Contains(resp.Body.String(), token) {
-			t.Errorf("%s: got %d %s, want %d", name, resp.Code, resp.Body, tt.want)
+			t.Errorf("%s: %s %s = %d %s, want %d", name, tt.method, tt.path, resp.Code, resp.Body, tt.want)
 		}
 	}
 }
 
-func TestEngineThatIsNotThere(t *testing.T) {
+func TestEngineErrors(t *testing.T) {
 	t.Parallel()
 	h := newServer(t)
 	for typ, want := range map[string]operations.Code{"nothing": operations.CodeNotFound, "../x": operations.CodeBadOperation} {
 		if _, err := h.Engine(t.Context(), typ); operations.CodeOf(err) != want {
-			t.Errorf("%s: %v", typ, err)
+			t.Errorf("Engine(%q) = %v, want code %s", typ, err, want)
 		}
 	}
-	// Put there by hand: a recipe of rbee's own says how it is started, or none does.
+	// Programs that rbee did not install, with and without a builtin recipe.
 	if err := os.MkdirAll(h.Home.Path(wire.WorkersDir), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -137,9 +137,9 @@ func TestEngineThatIsNotThere(t *testing.T) {
 		}
 	}
 	if e, err := h.Engine(t.Context(), "vllm"); err != nil || e.Entry != h.Store.EntryPath("vllm") || len(e.Launch.Args) == 0 {
-		t.Errorf("%+v, %v", e, err)
+		t.Errorf("Engine(vllm) = %+v, %v, want the entry point with the arguments of the builtin recipe", e, err)
 	}
-	if _, err := h.Engine(t.Context(), "mine"); err == nil || !strings.Contains(err.Error(), "by hand") {
-		t.Errorf("%v", err)
+	if _, err := h.Engine(t.Context(), "mine"); err == nil || !strings.Contains(err.Error(), "has no recipe") {
+		t.Errorf("Engine(mine) = %v, want an error about a missing recipe", err)
 	}
 }

@@ -14,70 +14,72 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
 )
 
-// How often the parts of a snapshot are looked at, while somebody watches.
+// Intervals at which the parts of a snapshot are updated while a client is connected.
 const (
-	watchEvery     = 500 * time.Millisecond // workers, which are in memory
-	watchModels    = 5 * time.Second        // a look at the disk
-	watchMachine   = 10 * time.Second       // the vendors' tools, where there are accelerators
-	watchNoDevices = 5 * time.Minute        // the same where there were none
-	watchBeat      = 5 * time.Second        // a sign of life
+	snapshotInterval  = 500 * time.Millisecond // snapshots, and the workers, which are in memory
+	modelsInterval    = 5 * time.Second        // models and worker types on disk
+	machineInterval   = 10 * time.Second       // hardware of a machine with accelerators, from vendor tools
+	noDevicesInterval = 5 * time.Minute        // hardware of a machine without accelerators
+	keepAliveInterval = 5 * time.Second        // comments in an idle stream
 )
 
-// watcher tells those who watch of this machine. What costs something to find out
-// is found out once for all of them, and not at all while nobody watches.
+// watcher streams snapshots of this machine to clients. All clients share the results of
+// slow queries, which run only while a client is connected.
 type watcher struct {
-	server *Server
-	rec    *control.Record
-	rt     *Runtime
-	slots  chan struct{} // one for whoever looks at the machine
-	stop   chan struct{} // closed when the daemon stops
+	server      *Server
+	rec         *control.Record
+	rt          *Runtime
+	refreshSlot chan struct{} // semaphore of size 1: held while refreshing
+	stop        chan struct{} // closed when the daemon stops
 
-	mu        sync.Mutex
-	machine   operations.HiveCapabilitiesReport
-	holders   []operations.DeviceProcess // of its memory; read only while a worker is loading
-	machineAt time.Time
-	readAt    time.Time // when the reading of machine began
-	triedAt   time.Time // to look at the machine
-	models    []operations.Model
-	modelsAt  time.Time
-	installed []operations.InstalledType
+	mu             sync.Mutex
+	machine        operations.HiveCapabilitiesReport
+	holders        []operations.DeviceProcess // processes with device memory; read only while a worker is loading
+	machineAt      time.Time
+	machineReadAt  time.Time // start of the query that returned machine
+	machineTriedAt time.Time // end of the last query, successful or not
+	models         []operations.Model
+	modelsAt       time.Time
+	installed      []operations.InstalledType
 }
 
-func (sv *Server) watcher(rec *control.Record, rt *Runtime) *watcher {
-	return &watcher{server: sv, rec: rec, rt: rt, slots: make(chan struct{}, 1), stop: make(chan struct{}), models: []operations.Model{}, installed: []operations.InstalledType{}}
+func (sv *Server) newWatcher(rec *control.Record, rt *Runtime) *watcher {
+	return &watcher{server: sv, rec: rec, rt: rt, refreshSlot: make(chan struct{}, 1), stop: make(chan struct{}), models: []operations.Model{}, installed: []operations.InstalledType{}}
 }
 
-// ServeHTTP streams snapshots until the client leaves.
+// ServeHTTP streams snapshots until the client disconnects. It sends a snapshot when it
+// differs from the last one.
 func (w *watcher) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(out)
 	_ = control.SetReadDeadline(time.Time{})
 	events := sse.NewWriter(out, 30*time.Second)
-	tick := time.NewTicker(watchEvery)
+	tick := time.NewTicker(snapshotInterval)
 	defer tick.Stop()
-	var before []byte
+	var last []byte
 	var sent time.Time
 	for {
-		now, err := w.snapshot(r.Context())
+		snapshot, err := w.snapshot(r.Context())
 		if err != nil {
-			return // a snapshot is always JSON, and a client that left needs none
+			return // the client has disconnected
 		}
-		// The time alone is no news.
-		at := now.Time
-		now.Time = time.Time{}
-		now.Machine.MemoryAvailable, now.Machine.DiskFree, now.Machine.ModelsFree = coarse(now.Machine.MemoryAvailable), coarse(now.Machine.DiskFree), coarse(now.Machine.ModelsFree)
-		data, err := json.Marshal(now)
+		// A new time alone does not make a new snapshot.
+		at := snapshot.Time
+		snapshot.Time = time.Time{}
+		m := &snapshot.Machine
+		m.MemoryAvailable, m.DiskFree, m.ModelsFree = roundDown(m.MemoryAvailable), roundDown(m.DiskFree), roundDown(m.ModelsFree)
+		data, err := json.Marshal(snapshot)
 		if err != nil {
 			return
 		}
 		switch {
-		case !bytes.Equal(data, before):
-			before = data
-			now.Time = at
-			if data, err = json.Marshal(now); err != nil || events.Send(sse.Event{Data: data}) != nil {
+		case !bytes.Equal(data, last):
+			last = data
+			snapshot.Time = at
+			if data, err = json.Marshal(snapshot); err != nil || events.Send(sse.Event{Data: data}) != nil {
 				return
 			}
 			sent = time.Now()
-		case time.Since(sent) >= watchBeat:
+		case time.Since(sent) >= keepAliveInterval:
 			if events.Send(sse.Event{Comment: true, Data: []byte("still here")}) != nil {
 				return
 			}
@@ -93,17 +95,18 @@ func (w *watcher) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// coarse leaves out of a number of bytes what changes all the time.
-func coarse(n uint64) uint64 { return n &^ (64<<20 - 1) }
+// roundDown rounds a number of bytes down to a multiple of 64 MiB, to hide constant small
+// changes.
+func roundDown(n uint64) uint64 { return n &^ (64<<20 - 1) }
 
-// snapshot is what there is to tell now.
+// snapshot returns the current snapshot. It fails only if ctx ends.
 func (w *watcher) snapshot(ctx context.Context) (operations.HiveSnapshot, error) {
-	w.look(ctx)
+	w.refresh(ctx)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	machine := w.machine
 	machine.Devices = slices.Clone(machine.Devices)
-	w.rt.Workers.Reserve(machine.Devices, w.holders, w.readAt)
+	w.rt.Workers.Reserve(machine.Devices, w.holders, w.machineReadAt)
 	return operations.HiveSnapshot{
 		Time: time.Now().UTC(), Version: w.rec.Version, Since: w.rec.Since,
 		Machine: machine, MachineAt: w.machineAt, Installed: w.installed,
@@ -111,40 +114,41 @@ func (w *watcher) snapshot(ctx context.Context) (operations.HiveSnapshot, error)
 	}, ctx.Err()
 }
 
-// look brings up to date what is due. Only one looks at a time, and only the very
-// first waits for it: a tool of a vendor may be slow.
-func (w *watcher) look(ctx context.Context) {
+// refresh updates in the background the parts of the snapshot that are due. Only one
+// refresh runs at a time. The first call waits for the models; no call waits for the
+// machine, because vendor tools may be slow.
+func (w *watcher) refresh(ctx context.Context) {
 	w.mu.Lock()
 	first := w.modelsAt.IsZero()
-	machineDue := time.Since(w.triedAt) > watchMachine && len(w.machine.Devices) > 0 || time.Since(w.triedAt) > watchNoDevices
-	modelsDue := time.Since(w.modelsAt) > watchModels
+	machineDue := time.Since(w.machineTriedAt) > machineInterval && len(w.machine.Devices) > 0 || time.Since(w.machineTriedAt) > noDevicesInterval
+	modelsDue := time.Since(w.modelsAt) > modelsInterval
 	w.mu.Unlock()
 	if !machineDue && !modelsDue {
 		return
 	}
 	select {
-	case w.slots <- struct{}{}:
+	case w.refreshSlot <- struct{}{}:
 	default:
 		return
 	}
 	ctx = context.WithoutCancel(ctx)
 	work := func() {
-		defer func() { <-w.slots }()
+		defer func() { <-w.refreshSlot }()
 		if modelsDue {
-			w.lookAtDisk(ctx)
+			w.refreshDisk(ctx)
 		}
 		if machineDue {
-			w.lookAtMachine(ctx)
+			w.refreshMachine(ctx)
 		}
 	}
 	if first {
-		w.lookAtDisk(ctx)
+		w.refreshDisk(ctx)
 		modelsDue = false
 	}
 	go work()
 }
 
-func (w *watcher) lookAtDisk(ctx context.Context) {
+func (w *watcher) refreshDisk(ctx context.Context) {
 	models, err := w.rt.listModels(ctx)
 	types, typesErr := w.server.Store.Workers(ctx, false)
 	installed := []operations.InstalledType{}
@@ -166,23 +170,23 @@ func (w *watcher) lookAtDisk(ctx context.Context) {
 	}
 }
 
-func (w *watcher) lookAtMachine(ctx context.Context) {
+func (w *watcher) refreshMachine(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	began := time.Now()
+	start := time.Now()
 	var holders []operations.DeviceProcess
-	var all sync.WaitGroup
+	var wg sync.WaitGroup
 	if w.rt.Workers.IsLoading() {
-		all.Go(func() { holders = w.rt.Workers.Holders(ctx) })
+		wg.Go(func() { holders = w.rt.Workers.Holders(ctx) })
 	}
 	report, err := w.server.Inspector.Resources(ctx)
-	all.Wait()
+	wg.Wait()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.triedAt = time.Now()
+	w.machineTriedAt = time.Now()
 	if err != nil {
-		return // what was known stays, with its age
+		return // keep the previous values and their time
 	}
-	w.holders, w.readAt = holders, began
+	w.holders, w.machineReadAt = holders, start
 	w.machine, w.machineAt = *report, time.Now().UTC().Truncate(time.Second)
 }

@@ -16,17 +16,18 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
-// Random returns a word for a name that nothing else has.
-func Random() string {
+// RandomSuffix returns 16 random hex digits, for unique file names.
+func RandomSuffix() string {
 	var b [8]byte
 	_, _ = rand.Read(b[:]) // never fails
 	return hex.EncodeToString(b[:])
 }
 
-// SyncFile brings a file's content to disk.
+// SyncFile flushes the content of a file to disk.
 func SyncFile(path string) error { return atomicfile.SyncDir(path) }
 
-// LinkOrCopy gives a file a second name, or a copy where that is impossible.
+// LinkOrCopy creates to as a hard link to from, or as an executable copy if the
+// filesystem cannot link it.
 func LinkOrCopy(from, to string) error {
 	if os.Link(from, to) == nil {
 		return nil
@@ -34,7 +35,8 @@ func LinkOrCopy(from, to string) error {
 	return CopyFile(from, to, 0o755)
 }
 
-// CopyFile copies a file to a new one with a mode, and flushes it to disk.
+// CopyFile copies from to the new file to, with the given mode, and flushes it to disk.
+// It fails if to exists.
 func CopyFile(from, to string, mode fs.FileMode) (err error) {
 	src, err := os.Open(from)
 	if err != nil {
@@ -52,7 +54,7 @@ func CopyFile(from, to string, mode fs.FileMode) (err error) {
 	return err
 }
 
-// ReplaceWithCopy makes to, atomically, a copy of a file with a mode.
+// ReplaceWithCopy atomically replaces to with a copy of from that has the given mode.
 func ReplaceWithCopy(from, to string, mode fs.FileMode) error {
 	src, err := os.Open(from)
 	if err != nil {
@@ -65,8 +67,8 @@ func ReplaceWithCopy(from, to string, mode fs.FileMode) error {
 	})
 }
 
-// DiskFree returns the space in bytes that this user can still fill at path or, if
-// that does not exist, where it would be made; 0 if not known.
+// DiskFree returns the disk space in bytes that is available to this user at path; 0 if
+// it is unknown. If path does not exist, DiskFree uses its nearest existing parent.
 func DiskFree(path string) uint64 {
 	st, ok := Statfs(path)
 	if !ok {
@@ -75,7 +77,8 @@ func DiskFree(path string) uint64 {
 	return uint64(st.Bavail) * uint64(st.Bsize)
 }
 
-// Statfs returns the state of the file system that holds path or would hold it.
+// Statfs returns the statistics of the filesystem of path or, if path does not exist, of
+// its nearest existing parent.
 func Statfs(path string) (st unix.Statfs_t, ok bool) {
 	for {
 		err := unix.Statfs(path, &st)
@@ -90,15 +93,16 @@ func Statfs(path string) (st unix.Statfs_t, ok bool) {
 	}
 }
 
-// ExplainFull says of an error that came from a full disk how full it is. needed
-// is in bytes; 0 if not known.
-func ExplainFull(err error, path string, needed int64) error {
+// WrapDiskFull adds the free and the needed disk space to an error that a full disk or an
+// exceeded quota caused. It returns other errors unchanged. needed is in bytes; 0 if it is
+// unknown.
+func WrapDiskFull(err error, path string, needed int64) error {
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err
 	}
-	want := ""
+	atLeast := ""
 	if needed > 0 {
-		want = ", at least " + bytesize.Format(needed) + " needed"
+		atLeast = ", at least " + bytesize.Format(needed) + " needed"
 	}
-	return fmt.Errorf("the disk is full: %s free at %s%s: %w", bytesize.Format(DiskFree(path)), path, want, err)
+	return fmt.Errorf("disk full: %s free at %s%s: %w", bytesize.Format(DiskFree(path)), path, atLeast, err)
 }

@@ -1,5 +1,5 @@
-// Package home is rbee's directory on this machine: its paths, its lock, the
-// daemon's log and the settings; and what rbee does with files there.
+// Package home provides access to the rbee directory of this machine: its paths, lock,
+// daemon log and settings, and helpers for the files in it.
 package home
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Names below the home that package wire has no use for.
+// Paths below the home that package wire does not define.
 const (
 	TokenFile      = wire.RunDir + "/token"
 	SettingsFile   = wire.RunDir + "/settings.json"
@@ -23,13 +23,13 @@ const (
 	LogFile        = wire.LogsDir + "/hive.log"
 	OldLogFile     = wire.LogsDir + "/hive.log.1"
 
-	// TempPrefix begins the name of everything that is being made beside what
-	// it will replace. It matches wire.UploadGlob.
+	// TempPrefix is the prefix of the names of temporary files, which are created in the
+	// directory of the file that they replace. It matches wire.UploadGlob.
 	TempPrefix = ".rbee-"
 )
 
-// Dir is rbee's directory on this machine. Set its fields before the first call and
-// leave them alone afterwards; its methods may then be called from several goroutines.
+// Dir is the rbee directory of this machine. Set its fields before the first call and do
+// not change them after it. Its methods are safe for concurrent use.
 type Dir struct {
 	// Root is the absolute path of the directory. Required. See [Default].
 	Root string
@@ -38,26 +38,26 @@ type Dir struct {
 	User string
 }
 
-// Path returns a place in the home, given with slashes.
+// Path returns the absolute path of a slash-separated path below the home.
 func (d *Dir) Path(name string) string {
 	return filepath.Join(d.Root, filepath.FromSlash(name))
 }
 
-// Check refuses homes in which a file of somebody else could be taken for
-// one of rbee's.
+// Check returns an error if rbee cannot use the home safely: its path is not absolute, it
+// has control characters, or the user's home directory is the home or is below it.
 func (d *Dir) Check() error {
 	if !filepath.IsAbs(d.Root) {
-		return fmt.Errorf("rbee's directory %q is no absolute path", d.Root)
+		return fmt.Errorf("invalid rbee directory %q: want an absolute path", d.Root)
 	}
 	if strings.ContainsFunc(d.Root, unicode.IsControl) {
-		return fmt.Errorf("rbee's directory %q holds control characters, which no service file can name", d.Root)
+		return fmt.Errorf("invalid rbee directory %q: it contains control characters, which service files cannot hold", d.Root)
 	}
 	user, err := d.UserHome()
 	if err != nil {
-		return nil // without a home directory there is none to protect
+		return nil // no home directory to protect
 	}
 	if rel, err := filepath.Rel(d.Root, user); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
-		return fmt.Errorf("rbee's directory %s is or holds the home directory %s: set RBEE_HOME to a directory of its own", d.Root, user)
+		return fmt.Errorf("invalid rbee directory %q: it is or contains the home directory %s: set RBEE_HOME to a separate directory", d.Root, user)
 	}
 	return nil
 }
@@ -70,19 +70,19 @@ func (d *Dir) UserHome() (string, error) {
 	return os.UserHomeDir()
 }
 
-// Default returns rbee's directory on this machine: RBEE_HOME, or
-// ~/.local/share/rbee. env is os.Getenv or the like. XDG_DATA_HOME does not
-// count: the other side must find the directory without the user's profile.
+// Default returns the path of the rbee directory: RBEE_HOME, or ~/.local/share/rbee. env
+// returns environment variables, as os.Getenv does. XDG_DATA_HOME has no effect, because
+// the client must find the directory over SSH without the user's profile.
 func Default(env func(string) string) (string, error) {
 	if home := env("RBEE_HOME"); home != "" {
 		if !filepath.IsAbs(home) {
-			return "", fmt.Errorf("RBEE_HOME is %q, want an absolute path", home)
+			return "", fmt.Errorf("invalid RBEE_HOME %q: want an absolute path", home)
 		}
 		return filepath.Clean(home), nil
 	}
 	user := env("HOME")
 	if !filepath.IsAbs(user) {
-		return "", errors.New("neither RBEE_HOME nor HOME names a directory")
+		return "", errors.New("cannot find the rbee directory: RBEE_HOME is not set, and HOME is not an absolute path")
 	}
 	return filepath.Join(user, ".local", "share", "rbee"), nil
 }

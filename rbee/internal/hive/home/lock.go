@@ -15,17 +15,17 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// lockSettle is how long a lock is tried even if nobody wants to wait.
-const lockSettle = 50 * time.Millisecond
+// minLockWait is the shortest time that Lock waits, even if the caller asks for less.
+const minLockWait = 50 * time.Millisecond
 
-// holder is what the one who holds the lock writes into its file.
-type holder struct {
+// lockInfo is the content of the lock file: it identifies the owner of the lock.
+type lockInfo struct {
 	Owner string    `json:"owner"`
 	Since time.Time `json:"since"`
 	PID   int       `json:"pid"`
 }
 
-// LockedError carries who has the lock that was not had in time.
+// LockedError reports that another run holds the lock.
 type LockedError struct{ By wire.Waiting }
 
 // Error implements error.
@@ -33,24 +33,24 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("locked by %s since %s", e.By.Holder, e.By.Since.Format(time.RFC3339))
 }
 
-// ErrorCode returns the reason as text, for [operations.ReasonOf].
+// ErrorCode returns the reason as a string, for [operations.ReasonOf].
 func (e *LockedError) ErrorCode() string { return string(operations.ReasonLocked) }
 
-// Lock takes the home's lock for owner, waiting no longer than wait. waiting, if
-// not nil, is called once when another has it. The kernel frees the lock when
-// the process ends, however it ends. The error is an *[LockedError] when time is up.
+// Lock acquires the lock of the home for owner, and waits for it at most for wait. If
+// another process holds the lock, Lock calls waiting once, unless that is nil. The kernel
+// releases the lock when the process exits. After wait, the error is a *[LockedError].
 func (d *Dir) Lock(ctx context.Context, owner string, wait time.Duration, waiting func(wire.Waiting)) (io.Closer, error) {
-	// A process that is just being made by one that let go of the lock holds it
-	// for another moment, until it becomes a program of its own.
+	// A child process that the previous owner is starting holds the lock too, from fork
+	// until exec, so wait for at least minLockWait.
 	path := d.Path(wire.LockFile)
-	l, err := filelock.Wait(ctx, path, 0o755, max(wait, lockSettle), func() {
+	l, err := filelock.Wait(ctx, path, 0o755, max(wait, minLockWait), func() {
 		if waiting != nil {
-			waiting(d.holder()) // who has surely written by now who it is
+			waiting(d.lockHolder()) // by now, the owner has written its name
 		}
 	})
 	switch {
 	case errors.Is(err, filelock.ErrHeld):
-		return nil, &LockedError{d.holder()}
+		return nil, &LockedError{d.lockHolder()}
 	case err != nil && ctx.Err() != nil:
 		return nil, fmt.Errorf("waiting for the lock: %w", err)
 	case err != nil:
@@ -59,20 +59,21 @@ func (d *Dir) Lock(ctx context.Context, owner string, wait time.Duration, waitin
 	return l, writeHolder(path, owner)
 }
 
-// writeHolder writes who has the lock into its file, in place: the file is what is locked.
+// writeHolder writes the owner of the lock into the lock file. It overwrites the file in
+// place, because the file itself is locked.
 func writeHolder(path, owner string) error {
-	body, err := json.Marshal(holder{owner, time.Now().UTC(), os.Getpid()})
+	body, err := json.Marshal(lockInfo{owner, time.Now().UTC(), os.Getpid()})
 	if err != nil {
 		return err
 	}
 	return os.WriteFile(path, append(body, '\n'), 0o600)
 }
 
-// holder is who has the lock, as far as it can be read.
-func (d *Dir) holder() wire.Waiting {
-	var by holder
+// lockHolder returns the owner of the lock, as far as the lock file is readable.
+func (d *Dir) lockHolder() wire.Waiting {
+	var by lockInfo
 	if err := atomicfile.ReadJSON(d.Path(wire.LockFile), &by); err != nil || by.Owner == "" {
-		by.Owner = "a process that did not say who it is"
+		by.Owner = "an unknown process"
 		if by.PID != 0 {
 			by.Owner = fmt.Sprintf("process %d", by.PID)
 		}

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	MaxLog   = 10 << 20    // the size in bytes beyond which a daemon begins a new log
-	LogEvery = time.Minute // between two looks at its size
+	MaxLogSize       = 10 << 20    // in bytes; RotateLog rotates a larger log
+	LogCheckInterval = time.Minute // between two checks of the size of the log
 )
 
-// RotateLogs begins a new log whenever the old one has become large, until ctx ends.
-func (d *Dir) RotateLogs(ctx context.Context, every time.Duration, log *slog.Logger) {
-	tick := time.NewTicker(every)
+// RotateLogs calls [Dir.RotateLog] at each interval, until ctx ends.
+func (d *Dir) RotateLogs(ctx context.Context, interval time.Duration, log *slog.Logger) {
+	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for {
 		select {
@@ -29,41 +29,41 @@ func (d *Dir) RotateLogs(ctx context.Context, every time.Duration, log *slog.Log
 			return
 		}
 		if err := d.RotateLog(); err != nil {
-			log.Warn("the log stays as it is", "error", err)
+			log.Warn("log rotation failed", "error", err)
 		}
 	}
 }
 
-// RotateLog moves what a large log holds to hive.log.1. The file itself stays:
-// whoever started this process opened it, to append, as its output. Lines that are
-// written in the moment between are lost.
+// RotateLog copies a log larger than [MaxLogSize] to hive.log.1 and truncates it. It does
+// not rename the log, because the service manager has opened it, in append mode, as the
+// output of the daemon. Lines written between the copy and the truncation are lost.
 func (d *Dir) RotateLog() error {
 	log, old := d.Path(LogFile), d.Path(OldLogFile)
 	info, err := os.Stat(log)
-	if errors.Is(err, fs.ErrNotExist) || (err == nil && info.Size() <= MaxLog) {
+	if errors.Is(err, fs.ErrNotExist) || (err == nil && info.Size() <= MaxLogSize) {
 		return nil
 	}
 	if err == nil {
-		atomicfile.RemoveTemp(old) // of a daemon that was killed here
+		atomicfile.RemoveTemp(old) // of a daemon that was killed during the copy
 		err = ReplaceWithCopy(log, old, 0o600)
 	}
 	if err == nil {
 		err = os.Truncate(log, 0)
 	}
 	if err != nil {
-		return fmt.Errorf("beginning a new log: %w", err)
+		return fmt.Errorf("rotating the log: %w", err)
 	}
 	return nil
 }
 
-// LogTail is the end of what the log has gained since it had size bytes.
+// LogTail returns the last 10 lines that were added to the log since it had size bytes.
 func (d *Dir) LogTail(size int64) string {
 	data, err := os.ReadFile(d.Path(LogFile))
 	if err != nil {
 		return ""
 	}
 	if int64(len(data)) < size {
-		size = 0 // a new log was begun
+		size = 0 // the log was rotated
 	}
 	lines := strings.Split(strings.TrimSpace(string(data[size:])), "\n")
 	return strings.Join(lines[max(0, len(lines)-10):], "\n")

@@ -12,28 +12,31 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// A daemon that runs for long does not fill the disk with its log.
-func TestLogRotatesWhileItRuns(t *testing.T) {
+func TestRotateLogs(t *testing.T) {
 	t.Parallel()
 	h := &Dir{Root: t.TempDir()}
-	grown := bytes.Repeat([]byte("a line\n"), MaxLog/7+1)
-	if err := errors.Join(os.Mkdir(h.Path(wire.LogsDir), 0o700), os.WriteFile(h.Path(LogFile), grown, 0o600)); err != nil {
+	content := bytes.Repeat([]byte("a line\n"), MaxLogSize/7+1)
+	if err := errors.Join(os.Mkdir(h.Path(wire.LogsDir), 0o700), os.WriteFile(h.Path(LogFile), content, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan struct{})
-	go func() { defer close(ended); h.RotateLogs(ctx, time.Millisecond, slog.New(slog.DiscardHandler)) }()
+	done := make(chan struct{})
+	go func() { defer close(done); h.RotateLogs(ctx, time.Millisecond, slog.New(slog.DiscardHandler)) }()
 	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		if info, err := os.Stat(h.Path(LogFile)); err == nil && info.Size() < MaxLog {
+		if info, err := os.Stat(h.Path(LogFile)); err == nil && info.Size() < MaxLogSize {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatal("a new log: it did not happen")
+			t.Fatalf("RotateLogs() did not rotate %s within a minute", LogFile)
 		}
 	}
 	cancel()
-	<-ended
-	if kept, err := os.Stat(h.Path(OldLogFile)); err != nil || kept.Size() < MaxLog {
-		t.Errorf("the old one: %+v, %v", kept, err)
+	<-done
+	old, err := os.Stat(h.Path(OldLogFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if old.Size() < MaxLogSize {
+		t.Errorf("after RotateLogs(), %s has %d bytes, want at least %d", OldLogFile, old.Size(), MaxLogSize)
 	}
 }

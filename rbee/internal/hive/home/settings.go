@@ -8,7 +8,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// Settings returns what the hive was last told. It fails if it was never told.
+// Settings returns the stored settings of the hive. A missing file is an error.
 func (d *Dir) Settings() (*wire.Settings, error) {
 	var s wire.Settings
 	if err := statefile.Read(d.Path(SettingsFile), &s); err != nil {
@@ -17,11 +17,11 @@ func (d *Dir) Settings() (*wire.Settings, error) {
 	return &s, nil
 }
 
-// defaultPort is the port of a hive that was told none.
+// defaultPort is the port of a hive whose settings have no port.
 const defaultPort = 8600
 
-// Port returns where the daemon is to listen. It fails if a newer rbee wrote the settings
-// so that this one cannot read them.
+// Port returns the port on which the daemon listens. It fails if the settings need a newer
+// rbee.
 func (d *Dir) Port() (int, error) {
 	s, err := d.Settings()
 	var newer *wire.NewerSchemaError
@@ -34,7 +34,8 @@ func (d *Dir) Port() (int, error) {
 	return defaultPort, nil
 }
 
-// Getenv returns a variable of this process's environment, with HOME as [Dir.UserHome].
+// Getenv returns an environment variable of this process. For HOME it returns
+// [Dir.UserHome].
 func (d *Dir) Getenv(name string) string {
 	if name == "HOME" {
 		home, _ := d.UserHome()
@@ -43,7 +44,7 @@ func (d *Dir) Getenv(name string) string {
 	return os.Getenv(name)
 }
 
-// Places of the workers below the home.
+// Paths of worker records and logs below the home.
 const (
 	WorkerRecords = wire.RunDir + "/workers"
 	WorkerLogs    = wire.LogsDir + "/workers"

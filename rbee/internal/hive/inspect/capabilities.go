@@ -12,25 +12,25 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
-// Machine is what this machine has.
+// Machine returns the machine with the paths and the detector of this hive.
 func (in *Inspector) Machine() machine.Machine {
 	m := machine.Machine{Home: in.Home.Root, Detector: in.Detector}
 	if m.Detector == nil {
-		m.Detector = &in.detector
+		m.Detector = &in.defaultDetector
 	}
-	m.ModelsPath, _ = models.DefaultDir(in.Home.Getenv) // without a home directory there is none
+	m.ModelsPath, _ = models.DefaultDir(in.Home.Getenv) // empty without a home directory
 	return m
 }
 
-// Capabilities tells what this machine has, and who holds its accelerators' memory.
-// It needs no daemon: which of them are workers is read from the workers' records.
+// Capabilities returns the hardware of this machine and the processes that hold memory on
+// its accelerators. It needs no daemon: it reads the worker IDs from the worker records.
 func (in *Inspector) Capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
 	var holders []operations.DeviceProcess
-	var all sync.WaitGroup
+	var wg sync.WaitGroup
 	at := time.Now()
-	all.Go(func() { holders = in.holders(ctx) })
+	wg.Go(func() { holders = in.holders(ctx) })
 	r, err := in.Resources(ctx)
-	all.Wait()
+	wg.Wait()
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +39,8 @@ func (in *Inspector) Capabilities(ctx context.Context) (*operations.HiveCapabili
 	return r, nil
 }
 
-// Resources is what this machine has, without who uses it.
+// Resources returns the same as [Inspector.Capabilities], but without processes and
+// reservations.
 func (in *Inspector) Resources(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
 	m := in.Machine()
 	name, version := libc(ctx)
@@ -56,19 +57,19 @@ func (in *Inspector) Resources(ctx context.Context) (*operations.HiveCapabilitie
 	return r, nil
 }
 
-// holders are the processes that hold memory on the accelerators, those of workers
-// with their ids. A tool that fails shows in its devices.
+// holders returns the processes that hold memory on the accelerators, with the IDs of
+// workers. It ignores errors of vendor tools, which the devices report.
 func (in *Inspector) holders(ctx context.Context) []operations.DeviceProcess {
 	list, _ := in.Machine().Processes(ctx)
 	if len(list) == 0 {
 		return nil
 	}
-	whose, err := workers.Whose(in.Home.Path(home.WorkerRecords))
+	workerIDs, err := workers.Whose(in.Home.Path(home.WorkerRecords))
 	if err != nil {
-		return list // they hold the memory, whosever they are
+		return list // without worker IDs
 	}
 	for i := range list {
-		list[i].WorkerID = whose[list[i].PID]
+		list[i].WorkerID = workerIDs[list[i].PID]
 	}
 	return list
 }

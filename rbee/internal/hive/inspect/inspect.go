@@ -15,16 +15,15 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/machine"
 )
 
-// Options say how closely to look. The zero value is the quick look.
+// Options are the options of [Inspector.Inspect]. The zero value is a quick inspection.
 type Options struct {
-	Deep    bool // read every installed file again, compare it with its record, and run verify commands
-	Devices bool // ask for the accelerators too
+	Deep    bool // read every installed file, compare it with its record, and run verify commands
+	Devices bool // include the accelerators
 }
 
-// Inspect tells what is on this machine. It changes nothing and takes no lock,
-// so what it sees during a change is the old or the new. It fails only when ctx
-// ends or the home is unusable; everything that is wrong with what is installed
-// is part of the state.
+// Inspect returns the state of this machine. It changes nothing and takes no lock. During
+// a change, it returns the old or the new state. It fails only if ctx ends or the home is
+// unusable; it reports damage to installed files in the state.
 func (in *Inspector) Inspect(ctx context.Context, o Options) (*wire.State, error) {
 	if err := in.Home.Check(); err != nil {
 		return nil, err
@@ -38,8 +37,8 @@ func (in *Inspector) Inspect(ctx context.Context, o Options) (*wire.State, error
 		DiskFree:    home.DiskFree(in.Home.Root),
 	}
 	s.Libc, s.LibcVersion = libc(ctx)
-	s.Noexec, s.Commands = noexec(in.Home.Root), probedCommands()
-	if s.Libraries = probedLibraries("/", s.Libc, os.Getenv("LD_LIBRARY_PATH")); s.Libraries != nil {
+	s.Noexec, s.Commands = noexec(in.Home.Root), findCommands()
+	if s.Libraries = findLibraries("/", s.Libc, os.Getenv("LD_LIBRARY_PATH")); s.Libraries != nil {
 		s.ROCm = rocmVersion("/")
 	}
 	s.Hostname, _ = os.Hostname()
@@ -52,14 +51,14 @@ func (in *Inspector) Inspect(ctx context.Context, o Options) (*wire.State, error
 	var err error
 	newer := (*wire.NewerSchemaError)(nil)
 	if s.Settings, err = in.Home.Settings(); errors.As(err, &newer) && s.Broken == "" {
-		s.Broken = newer.Error() // a newer rbee can do without replacing them
+		s.Broken = newer.Error() // only a newer rbee can read the settings
 	}
 	s.Daemon = in.Daemon.State(ctx)
 	if s.Workers, err = in.Store.Workers(ctx, o.Deep); err != nil {
 		return nil, err
 	}
 	if o.Deep {
-		in.Verifier.All(ctx, s.Workers)
+		in.Verifier.VerifyWorkers(ctx, s.Workers)
 	}
 	if o.Devices {
 		if found, err := in.Machine().Devices(ctx); err == nil {
@@ -73,9 +72,9 @@ func (in *Inspector) Inspect(ctx context.Context, o Options) (*wire.State, error
 	return s, nil
 }
 
-// probedCommands are the programs on this machine's PATH that engines may need. The
-// CUDA toolkit is also found where it is usually installed.
-func probedCommands() []string {
+// findCommands returns the elements of [wire.ProbedCommands] that are on the PATH. It also
+// finds nvcc in the default directory of the CUDA toolkit.
+func findCommands() []string {
 	found := []string{}
 	for _, c := range wire.ProbedCommands {
 		if _, err := exec.LookPath(c); err == nil || c == "nvcc" && machine.CUDAHome() != "" {

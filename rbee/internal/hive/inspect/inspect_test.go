@@ -20,7 +20,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
-// newInspector returns the inspector of a new home, in which nothing is installed.
+// newInspector returns the inspector of an empty home.
 func newInspector(t *testing.T) *Inspector {
 	t.Helper()
 	user := t.TempDir()
@@ -29,28 +29,28 @@ func newInspector(t *testing.T) *Inspector {
 	return &Inspector{Home: dir, Store: store, Daemon: &control.Daemon{Home: dir, Supervisor: service.Detached}, Verifier: &verify.Verifier{Home: dir, Store: store}}
 }
 
-func TestInspectChecksTheHome(t *testing.T) {
+func TestInspectInvalidHome(t *testing.T) {
 	t.Parallel()
 	i := newInspector(t)
 	i.Home.Root = "/a\nExecStart=x"
 	if _, err := i.Inspect(t.Context(), Options{}); err == nil || !strings.Contains(err.Error(), "control") {
-		t.Errorf("home with a line break: %v", err)
+		t.Errorf("Inspect() with a line break in the home = %v, want an error about control characters", err)
 	}
 }
 
-// TestCapabilities holds that they need nothing but this machine.
+// TestCapabilities checks that Capabilities works in an empty home without a daemon.
 func TestCapabilities(t *testing.T) {
 	t.Parallel()
 	h := newInspector(t)
 	r, err := h.Capabilities(t.Context())
 	if err != nil || r.OS == "" || r.CPU.Threads < 1 || r.DiskFree == 0 || r.ModelsPath != filepath.Join(h.Home.User, ".cache/huggingface/hub") {
-		t.Errorf("%+v, %v", r, err)
+		t.Errorf("Capabilities() = %+v, %v, want OS, CPU, disk and the default models path", r, err)
 	}
 }
 
-// TestWhoHoldsMemory holds that the processes which hold an accelerator's memory are
-// known to be a worker's from its record alone: no daemon runs here.
-func TestWhoHoldsMemory(t *testing.T) {
+// TestCapabilitiesProcesses checks that Capabilities finds the workers among the processes
+// of an accelerator from the worker records alone, without a daemon.
+func TestCapabilitiesProcesses(t *testing.T) {
 	t.Parallel()
 	h := newInspector(t)
 	h.Detector = &gpu.Detector{Sys: t.TempDir(), Run: func(_ context.Context, name string, args ...string) (gpu.Result, error) {
@@ -60,14 +60,14 @@ func TestWhoHoldsMemory(t *testing.T) {
 		if !slices.Contains(args, "PIDS") {
 			return gpu.Result{}, nil
 		}
-		return gpu.Result{Stdout: fmt.Appendf(nil, "GPU 00000000:41:00.0\n  Process ID : %d\n  Name : mine\n  Process ID : 1\n  Name : stranger\n", os.Getpid())}, nil
+		return gpu.Result{Stdout: fmt.Appendf(nil, "GPU 00000000:41:00.0\n  Process ID : %d\n  Name : mine\n  Process ID : 1\n  Name : other\n", os.Getpid())}, nil
 	}}
 	self, err := proc.Identify(os.Getpid())
 	if err != nil {
 		t.Fatal(err)
 	}
 	record := map[string]any{"id": "fake-1", "mark": "m", "process": self}
-	for _, want := range []string{"mine, stranger", "mine fake-1, stranger"} {
+	for _, want := range []string{"mine, other", "mine fake-1, other"} {
 		r, err := h.Capabilities(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -78,7 +78,7 @@ func TestWhoHoldsMemory(t *testing.T) {
 		}
 		slices.Sort(got)
 		if strings.Join(got, ", ") != want {
-			t.Errorf("%q, want %s", got, want)
+			t.Errorf("Capabilities() returned processes %q, want %s", got, want)
 		}
 		if err := os.MkdirAll(h.Home.Path(home.WorkerRecords), 0o700); err != nil {
 			t.Fatal(err)
@@ -89,16 +89,16 @@ func TestWhoHoldsMemory(t *testing.T) {
 	}
 }
 
-// TestOneDetector holds that every look is by the same detector, which remembers
-// tools that hang.
-func TestOneDetector(t *testing.T) {
+// TestMachineReusesDetector checks that Machine always returns the same detector, because
+// the detector remembers tools that hang.
+func TestMachineReusesDetector(t *testing.T) {
 	t.Parallel()
 	h := newInspector(t)
 	if d := h.Machine().Detector; d == nil || d != h.Machine().Detector {
-		t.Error("each look makes a detector of its own")
+		t.Errorf("Machine() returned detector %p and then another one, want one detector that is not nil", d)
 	}
 	h.Detector = new(gpu.Detector)
-	if h.Machine().Detector != h.Detector {
-		t.Error("the given one is not used")
+	if got := h.Machine().Detector; got != h.Detector {
+		t.Errorf("Machine() has detector %p, want %p, the detector of the Inspector", got, h.Detector)
 	}
 }

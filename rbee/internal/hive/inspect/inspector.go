@@ -1,5 +1,5 @@
-// Package inspect reads the state of this machine: what is installed, whether the daemon
-// runs, and what the machine has.
+// Package inspect reads the state of this machine: installed components, the daemon, and
+// the hardware.
 package inspect
 
 import (
@@ -17,7 +17,7 @@ type Inspector struct {
 	Daemon   *control.Daemon
 	Verifier *verify.Verifier
 
-	// Detector finds the machine's accelerators; nil is the usual one, of its own.
-	Detector *gpu.Detector
-	detector gpu.Detector // the usual one, which must be the same at each look
+	// Detector finds the accelerators of the machine; nil means a default detector.
+	Detector        *gpu.Detector
+	defaultDetector gpu.Detector // reused by all calls
 }

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// libc names the C library that this machine's own programs use, and its
-// version. It reads files; only musl, which says its version nowhere else, is run.
+// libc returns the name and the version of the C library that the programs of this machine
+// use. It reads the version from files, except for musl, whose loader it runs.
 func libc(ctx context.Context) (name, version string) {
 	loader := interpreter("/bin/sh")
 	if strings.Contains(filepath.Base(loader), "ld-musl-") {
@@ -35,7 +35,8 @@ func libc(ctx context.Context) (name, version string) {
 	return "", ""
 }
 
-// interpreter is the dynamic loader that an ELF program names; empty if none.
+// interpreter returns the path of the dynamic loader of an ELF program; empty if it has
+// none.
 func interpreter(program string) string {
 	f, err := elf.Open(program)
 	if err != nil {
@@ -55,26 +56,26 @@ func interpreter(program string) string {
 }
 
 var (
-	libcName  = regexp.MustCompile(`^libc-(\d+\.\d+[\d.]*)\.so$`)
-	muslWords = regexp.MustCompile(`(?m)^Version (\d+\.\d+[\d.]*)`)
-	digits    = regexp.MustCompile(`^\d+\.\d+`)
+	libcName        = regexp.MustCompile(`^libc-(\d+\.\d+[\d.]*)\.so$`)
+	muslVersionLine = regexp.MustCompile(`(?m)^Version (\d+\.\d+[\d.]*)`)
+	digits          = regexp.MustCompile(`^\d+\.\d+`)
 )
 
-// glibcVersion takes the version from the file's real name (before 2.34) or from
-// the banner inside it: "GNU C Library (…) stable release version 2.36."
+// glibcVersion returns the version of glibc, from the target of the link libc.so.6 (before
+// 2.34) or from the banner in the file: "GNU C Library (…) stable release version 2.36."
 func glibcVersion(path string) string {
 	if resolved, err := filepath.EvalSymlinks(path); err == nil {
 		if m := libcName.FindStringSubmatch(filepath.Base(resolved)); m != nil {
 			return m[1]
 		}
 	}
-	return string(digits.Find(bannerOf(path)))
+	return string(digits.Find(readBanner(path)))
 }
 
-// bannerOf is what follows "release version " in a file's banner. The file is
-// read in pieces, each begun with the end of the one before: it is some
-// megabytes, and a process this short should not wake the garbage collector.
-func bannerOf(path string) []byte {
+// readBanner returns the bytes that follow "release version " in the banner of a file. It
+// reads the file in overlapping chunks to keep memory use low: the file has a few MiB, and
+// this process exits soon.
+func readBanner(path string) []byte {
 	const overlap = 512
 	f, err := os.Open(path)
 	if err != nil {
@@ -82,19 +83,19 @@ func bannerOf(path string) []byte {
 	}
 	defer f.Close()
 	buf := make([]byte, 64<<10)
-	for kept := 0; ; {
-		n, err := f.Read(buf[kept:])
-		piece := buf[:kept+n]
-		if _, banner, ok := bytes.Cut(piece, []byte("GNU C Library ")); ok {
-			_, rest, whole := bytes.Cut(banner, []byte("release version "))
-			if whole && len(rest) >= 16 || err != nil {
+	for carried := 0; ; {
+		n, err := f.Read(buf[carried:])
+		chunk := buf[:carried+n]
+		if _, banner, ok := bytes.Cut(chunk, []byte("GNU C Library ")); ok {
+			_, rest, complete := bytes.Cut(banner, []byte("release version "))
+			if complete && len(rest) >= 16 || err != nil {
 				return rest[:min(len(rest), 16)]
 			}
 		}
 		if err != nil {
 			return nil
 		}
-		kept = copy(buf, piece[max(0, len(piece)-overlap):])
+		carried = copy(buf, chunk[max(0, len(chunk)-overlap):])
 	}
 }
 
@@ -102,13 +103,13 @@ func muslVersion(ctx context.Context, loader string) string {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
 	out, _ := exec.CommandContext(ctx, loader).CombinedOutput()
-	if m := muslWords.FindSubmatch(out); m != nil {
+	if m := muslVersionLine.FindSubmatch(out); m != nil {
 		return string(m[1])
 	}
 	return ""
 }
 
-// noexec is the path if programs on its disk may not be run; else empty.
+// noexec returns path if its filesystem is mounted noexec; otherwise it returns "".
 func noexec(path string) string {
 	if st, ok := home.Statfs(path); !ok || st.Flags&unix.ST_NOEXEC == 0 {
 		return ""

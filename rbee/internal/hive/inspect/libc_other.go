@@ -4,9 +4,8 @@ package inspect
 
 import "context"
 
-// libc has a meaning on Linux only.
+// libc returns empty strings: the C library matters only on Linux.
 func libc(context.Context) (name, version string) { return "", "" }
 
-// noexec is the path if programs on its disk may not be run; else empty. It is only
-// known on Linux.
+// noexec returns "": mount options are checked only on Linux.
 func noexec(string) string { return "" }

@@ -12,19 +12,19 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// loaderDirs are the directories in which the dynamic loader of a glibc system looks
-// without configuration, on any distribution.
+// loaderDirs are the default directories of the dynamic loader of glibc, on all
+// distributions.
 var loaderDirs = []string{
 	"/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib/aarch64-linux-gnu", "/usr/lib/aarch64-linux-gnu",
 	"/lib64", "/usr/lib64", "/lib", "/usr/lib", "/usr/local/lib",
 }
 
-// probedLibraries returns those of [wire.ProbedLibraries] that the dynamic loader
-// finds, in that order: in LD_LIBRARY_PATH, in the directories of /etc/ld.so.conf.d,
-// or in the usual ones. It starts no program. It returns nil on systems other than
-// Linux, and where no C library was recognized, because then nobody knows where the
-// loader looks. root is a directory in place of /; tests set it.
-func probedLibraries(root, libc, libraryPath string) []string {
+// findLibraries returns the elements of [wire.ProbedLibraries] that the dynamic loader finds
+// in LD_LIBRARY_PATH, in the directories of /etc/ld.so.conf.d, or in its default directories.
+// The result has the order of wire.ProbedLibraries. It starts no program. It returns nil on
+// systems other than Linux, and if the C library is unknown, because then the directories
+// of the loader are unknown. root replaces / in tests.
+func findLibraries(root, libc, libraryPath string) []string {
 	if runtime.GOOS != "linux" || libc == "" {
 		return nil
 	}
@@ -49,7 +49,8 @@ func probedLibraries(root, libc, libraryPath string) []string {
 	return found
 }
 
-// configuredDirs are the directories that the files of /etc/ld.so.conf.d name.
+// configuredDirs returns the directories listed in /etc/ld.so.conf and in the files of
+// /etc/ld.so.conf.d.
 func configuredDirs(root string) []string {
 	files, _ := filepath.Glob(filepath.Join(root, "/etc/ld.so.conf.d/*.conf"))
 	var dirs []string
@@ -68,36 +69,35 @@ func configuredDirs(root string) []string {
 	return dirs
 }
 
-// rocmVersion returns the version of the ROCm installation, such as "7.2.1": that of
-// /opt/rocm, or else the newest one below /opt. It returns "" if there is none. root
-// is a directory in place of /; tests set it.
+// rocmVersion returns the version of the ROCm installation, such as "7.2.1". It prefers
+// /opt/rocm to the newest version below /opt, and returns "" if ROCm is not installed.
+// root replaces / in tests.
 func rocmVersion(root string) string {
 	if data, err := os.ReadFile(filepath.Join(root, "/opt/rocm/.info/version")); err == nil {
-		if v := numbersOf(strings.TrimSpace(string(data))); v != "" {
+		if v := numericPrefix(strings.TrimSpace(string(data))); v != "" {
 			return v
 		}
 	}
 	dirs, _ := filepath.Glob(filepath.Join(root, "/opt/rocm-*"))
 	best := ""
 	for _, dir := range dirs {
-		if v := numbersOf(strings.TrimPrefix(filepath.Base(dir), "rocm-")); newerNumbers(v, best) {
+		if v := numericPrefix(strings.TrimPrefix(filepath.Base(dir), "rocm-")); isNewerVersion(v, best) {
 			best = v
 		}
 	}
 	return best
 }
 
-// numbersOf returns the numbers with dots that a version begins with: "7.2.1" of
-// "7.2.1-43".
-func numbersOf(s string) string {
+// numericPrefix returns the leading dotted numbers of a version: "7.2.1" for "7.2.1-43".
+func numericPrefix(s string) string {
 	if i := strings.IndexFunc(s, func(r rune) bool { return r != '.' && (r < '0' || r > '9') }); i >= 0 {
 		s = s[:i]
 	}
 	return strings.Trim(s, ".")
 }
 
-// newerNumbers reports whether version a, made of numbers, is newer than b.
-func newerNumbers(a, b string) bool {
+// isNewerVersion reports whether the dotted numeric version a is newer than b.
+func isNewerVersion(a, b string) bool {
 	for a != "" || b != "" {
 		var x, y string
 		x, a, _ = strings.Cut(a, ".")

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// rootWith makes files below a new directory, which stands for /.
+// rootWith creates files below a new directory, which replaces /.
 func rootWith(t *testing.T, files map[string]string) string {
 	t.Helper()
 	root := t.TempDir()
@@ -24,12 +24,12 @@ func rootWith(t *testing.T, files map[string]string) string {
 	return root
 }
 
-func TestProbedLibraries(t *testing.T) {
+func TestFindLibraries(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
-		t.Skip("libraries are looked for on Linux only")
+		t.Skip("findLibraries is for Linux only")
 	}
-	own := filepath.Join(rootWith(t, map[string]string{"libze_loader.so.1": ""}), "/")
+	libDir := filepath.Join(rootWith(t, map[string]string{"libze_loader.so.1": ""}), "/")
 	for _, tt := range []struct {
 		name        string
 		files       map[string]string
@@ -44,14 +44,14 @@ func TestProbedLibraries(t *testing.T) {
 		{"Fedora", map[string]string{"/usr/lib64/libvulkan.so.1": "", "/lib64/libcrypto.so.3": ""}, "glibc", "", []string{"libcrypto.so.3", "libvulkan.so.1"}},
 		{"arm64", map[string]string{"/usr/lib/aarch64-linux-gnu/libgomp.so.1": ""}, "glibc", "", []string{"libgomp.so.1"}},
 		{"configured", map[string]string{"/etc/ld.so.conf.d/a.conf": "# comment\n/opt/vk/lib\n", "/opt/vk/lib/libvulkan.so.1": ""}, "glibc", "", []string{"libvulkan.so.1"}},
-		{"LD_LIBRARY_PATH", nil, "glibc", ":relative:" + own, []string{"libze_loader.so.1"}},
+		{"LD_LIBRARY_PATH", nil, "glibc", ":relative:" + libDir, []string{"libze_loader.so.1"}},
 		{"musl", map[string]string{"/usr/lib/libssl.so.3": ""}, "musl", "", []string{"libssl.so.3"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			got := probedLibraries(rootWith(t, tt.files), tt.libc, tt.libraryPath)
+			got := findLibraries(rootWith(t, tt.files), tt.libc, tt.libraryPath)
 			if !slices.Equal(got, tt.want) || (got == nil) != (tt.want == nil) {
-				t.Errorf("probedLibraries() = %#v, want %#v", got, tt.want)
+				t.Errorf("findLibraries() = %#v, want %#v", got, tt.want)
 			}
 		})
 	}

@@ -21,38 +21,37 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// errGone is why a run ends when nobody is there any more to hear of it.
-var errGone = errors.New("canceled: the other side closed the connection")
+// errDisconnected is the cause of the cancellation when the client closes stdin.
+var errDisconnected = errors.New("canceled: the client closed the connection")
 
-// errNoSelf is why the steps after a failed install of rbee are not begun.
-var errNoSelf = errors.New("rbee could not be installed")
+// errSelfNotInstalled is the error of the steps after a failed install of rbee.
+var errSelfNotInstalled = errors.New("cannot install rbee")
 
-// session is one request being applied.
-type session struct {
+// stepRunner runs the steps of one request.
+type stepRunner struct {
 	*Installer
-	in  io.Reader // after the request: blobs
+	in  io.Reader // the blobs that follow the request
 	out *wire.Writer
 
 	heartbeat progress.Heartbeat
 
-	// giveUp ends the run where the other side fell silent.
-	giveUp context.CancelCauseFunc
+	// cancel cancels the run, for example when the client stops sending.
+	cancel context.CancelCauseFunc
 }
 
-// Apply reads one request from stdin, does its steps and writes messages to
-// stdout, the last of them a Result. The end of stdin cancels: the step under way
-// stops and cleans up. The error is nil when a result was sent, even one that
-// tells of failures; it is not nil when the request could not be read, the run
-// was canceled, or stdout failed. A read from stdin may still be pending when
-// Apply returns.
+// Apply reads one request from stdin, runs its steps and writes messages to stdout; the
+// last message is a Result. EOF on stdin cancels the run: the current step stops and cleans
+// up. Failed steps are reported in the Result. Apply itself fails if it cannot read the
+// request, if the run is canceled, or if it cannot write to stdout. A read from stdin may
+// still be pending when Apply returns.
 //
-// When the running binary is an upload (bin/.rbee-*), it is gone afterwards: in
-// place as bin/rbee, or removed.
+// If the running binary is an upload (bin/.rbee-*), Apply moves it to bin/rbee or removes
+// it.
 func (in *Installer) Apply(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer in.removeUpload()
-	s := &session{Installer: in, in: bufio.NewReaderSize(watch(ctx, cancel, stdin), 64<<10), out: wire.NewWriter(stdout), giveUp: cancel}
+	s := &stepRunner{Installer: in, in: bufio.NewReaderSize(cancelOnEOF(ctx, cancel, stdin), 64<<10), out: wire.NewWriter(stdout), cancel: cancel}
 	req, err := wire.ReadRequest(s.in)
 	if err == nil {
 		err = in.checkRequest(req)
@@ -60,14 +59,14 @@ func (in *Installer) Apply(ctx context.Context, stdin io.Reader, stdout io.Write
 	if err != nil {
 		return errors.Join(err, s.out.Write(wire.Message{Result: &wire.Result{Error: err.Error(), Cause: wire.CauseOf(err)}}))
 	}
-	result := s.do(ctx, req)
-	cause := context.Cause(ctx)
+	result := s.applyRequest(ctx, req)
+	cause := context.Cause(ctx) // nil unless canceled
 	return errors.Join(cause, s.out.Write(wire.Message{Result: result}))
 }
 
-// watch hands stdin on and cancels when it ends. Its reader fails as soon as ctx
-// ends, which a read from stdin would not.
-func watch(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader) io.Reader {
+// cancelOnEOF returns a reader of the content of stdin, and calls cancel at EOF. Unlike a
+// read from stdin, a read from the returned reader fails as soon as ctx ends.
+func cancelOnEOF(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader) io.Reader {
 	r, w := io.Pipe()
 	context.AfterFunc(ctx, func() { _ = r.CloseWithError(context.Cause(ctx)) })
 	go func() {
@@ -76,7 +75,7 @@ func watch(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader)
 			err = io.ErrUnexpectedEOF
 		}
 		_ = w.CloseWithError(err)
-		cancel(errGone)
+		cancel(errDisconnected)
 	}()
 	return r
 }
@@ -85,7 +84,7 @@ func (in *Installer) checkRequest(req *wire.Request) error {
 	if !req.Compatible() {
 		return &operations.Error{
 			Code: operations.CodeUnsupported, Reason: req.IncompatibleReason(),
-			Message: fmt.Sprintf("the request speaks schema %d, rbee %s here speaks %d", req.Schema, in.Store.Version, wire.Schema),
+			Message: fmt.Sprintf("incompatible request: it has schema %d, rbee %s on the hive has schema %d", req.Schema, in.Store.Version, wire.Schema),
 		}
 	}
 	if req.Settings != nil {
@@ -96,12 +95,13 @@ func (in *Installer) checkRequest(req *wire.Request) error {
 	return in.Home.Check()
 }
 
-// do takes the lock, does the steps and tells how the machine is afterwards.
-func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
+// applyRequest acquires the lock, runs the steps and returns their results and the new
+// state of the machine.
+func (s *stepRunner) applyRequest(ctx context.Context, req *wire.Request) *wire.Result {
 	result := &wire.Result{Errors: make([]string, len(req.Steps))}
-	notBegun := func(from int, why error) {
+	skipSteps := func(from int, cause error) {
 		for i := from; i < len(req.Steps); i++ {
-			result.Fail(i, "not begun: "+why.Error(), &operations.Error{Reason: operations.ReasonNotBegun})
+			result.Fail(i, "not started: "+cause.Error(), &operations.Error{Reason: operations.ReasonNotBegun})
 		}
 	}
 	waited := false
@@ -112,29 +112,29 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 	var locked *home.LockedError
 	if errors.As(err, &locked) {
 		result.Locked = &locked.By
-		notBegun(0, err)
+		skipSteps(0, err)
 		return result
 	}
 	if err == nil {
 		defer lock.Close()
-		if waited && s.goneMeanwhile() {
-			err = errors.New("rbee was removed from this machine while this run waited for its lock")
+		if waited && s.wasUninstalled() {
+			err = errors.New("rbee was uninstalled while this run waited for the lock")
 		} else {
 			err = s.prepare(req)
 		}
 	}
 	if err != nil {
 		result.Error, result.Cause = err.Error(), wire.CauseOf(err)
-		notBegun(0, err)
+		skipSteps(0, err)
 		return result
 	}
 	removed := false
 	for i, step := range req.Steps {
 		if ctx.Err() != nil {
-			notBegun(i, context.Cause(ctx))
+			skipSteps(i, context.Cause(ctx))
 			break
 		}
-		err := s.step(ctx, i, step)
+		err := s.runStep(ctx, i, step)
 		removed = step.Action == wire.ActionRemoveSelf && err == nil
 		if err == nil {
 			continue
@@ -147,12 +147,12 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 			result.Details[i] = run.Output
 		}
 		if step.Action == wire.ActionInstallSelf {
-			notBegun(i+1, errNoSelf)
+			skipSteps(i+1, errSelfNotInstalled)
 			break
 		}
 	}
 	if !removed {
-		// The state is true even when the run was canceled.
+		// Report the state even if the run was canceled.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 		defer cancel()
 		if result.State, err = s.Inspector.Inspect(ctx, inspect.Options{}); err != nil {
@@ -162,9 +162,9 @@ func (s *session) do(ctx context.Context, req *wire.Request) *wire.Result {
 	return result
 }
 
-// goneMeanwhile reports whether the run that was waited for was an uninstall. It
-// takes back the lock file and the directory that waiting made anew.
-func (s *session) goneMeanwhile() bool {
+// wasUninstalled reports whether rbee was uninstalled while this run waited for the lock.
+// If so, it removes the lock file and the directory that waiting created again.
+func (s *stepRunner) wasUninstalled() bool {
 	if s.isUpload() {
 		return false
 	}
@@ -172,26 +172,26 @@ func (s *session) goneMeanwhile() bool {
 		return false
 	}
 	_ = os.Remove(s.Home.Path(wire.LockFile))
-	_ = os.Remove(s.Home.Root) // only where it is empty
+	_ = os.Remove(s.Home.Root) // fails unless it is empty
 	return true
 }
 
-// prepare removes what killed runs left, and stores settings.
-func (s *session) prepare(req *wire.Request) error {
-	if err := s.clean(s.removing(0)); err != nil {
-		return fmt.Errorf("cleaning up after an earlier run: %w", err)
+// prepare removes leftovers of killed runs, and stores the settings of the request.
+func (s *stepRunner) prepare(req *wire.Request) error {
+	if err := s.clean(s.removePhase(0)); err != nil {
+		return fmt.Errorf("cannot clean up after an earlier run: %w", err)
 	}
 	if req.Settings == nil {
 		return s.upgradeRecords()
 	}
 	if err := statefile.Write(s.Home.Path(home.SettingsFile), req.Settings); err != nil {
-		return fmt.Errorf("storing the settings: %w", home.ExplainFull(err, s.Home.Root, 4096))
+		return fmt.Errorf("cannot store the settings: %w", home.WrapDiskFull(err, s.Home.Root, 4096))
 	}
 	return s.upgradeRecords()
 }
 
-// upgradeRecords rewrites the settings and the record of rbee that an earlier rbee
-// wrote. What cannot be read is left to the steps.
+// upgradeRecords rewrites the settings and the record of rbee if an older rbee wrote them.
+// It ignores unreadable files, which the steps report.
 func (in *Installer) upgradeRecords() error {
 	for path, v := range map[string]any{home.SettingsFile: new(wire.Settings), wire.BinaryInfo: new(wire.Installed)} {
 		path = in.Home.Path(path)
@@ -199,25 +199,25 @@ func (in *Installer) upgradeRecords() error {
 			continue
 		}
 		if err := statefile.Write(path, v); err != nil {
-			return fmt.Errorf("cannot rewrite %s: %w", path, home.ExplainFull(err, in.Home.Root, 4096))
+			return fmt.Errorf("cannot rewrite %s: %w", path, home.WrapDiskFull(err, in.Home.Root, 4096))
 		}
 	}
 	return nil
 }
 
-// clean removes what earlier runs did not finish. Only the lock's holder may.
+// clean removes leftovers of earlier runs. The caller holds the lock.
 func (in *Installer) clean(ph *progress.Phase) error {
 	uploads, err := filepath.Glob(in.Home.Path(wire.UploadGlob))
 	if err != nil {
 		return err
 	}
 	for _, name := range []string{wire.BinaryInfo, wire.PrevInfo, home.SettingsFile, home.SupervisorFile} {
-		atomicfile.RemoveTemp(in.Home.Path(name)) // only the lock's holder writes these
+		atomicfile.RemoveTemp(in.Home.Path(name)) // written only with the lock held
 	}
 	in.upgradeManifests()
 	own, _ := os.Stat(in.Store.Exe)
 	for _, path := range uploads {
-		// A young one may be on its way: uploads come before the lock.
+		// Keep recent uploads: a client may upload before it takes the lock.
 		info, err := os.Lstat(path)
 		if err != nil || os.SameFile(info, own) || time.Since(info.ModTime()) < time.Hour {
 			continue
@@ -229,24 +229,24 @@ func (in *Installer) clean(ph *progress.Phase) error {
 	return errors.Join(in.cleanDownloads(), in.cleanWorkers(ph), in.Verifier.Clean())
 }
 
-// step does one step between its two notes.
-func (s *session) step(ctx context.Context, index int, step wire.Step) error {
+// runStep runs one step, and sends a note at its start and its end.
+func (s *stepRunner) runStep(ctx context.Context, index int, step wire.Step) error {
 	s.send(wire.Message{Step: &wire.StepNote{Index: index}})
-	stop := s.beat(index, step.Action)
-	note, err := s.act(ctx, index, step)
+	stop := s.startHeartbeat(index, step.Action)
+	note, err := s.runAction(ctx, index, step)
 	stop()
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	end := &wire.StepNote{Index: index, Done: true, Note: note}
+	done := &wire.StepNote{Index: index, Done: true, Note: note}
 	if err != nil {
-		end.Error, end.Cause = err.Error(), wire.CauseOf(err)
+		done.Error, done.Cause = err.Error(), wire.CauseOf(err)
 	}
-	s.send(wire.Message{Step: end})
+	s.send(wire.Message{Step: done})
 	return err
 }
 
-func (s *session) act(ctx context.Context, index int, step wire.Step) (note string, err error) {
+func (s *stepRunner) runAction(ctx context.Context, index int, step wire.Step) (note string, err error) {
 	if err := step.Validate(); err != nil {
 		return "", err
 	}
@@ -259,9 +259,9 @@ func (s *session) act(ctx context.Context, index int, step wire.Step) (note stri
 	case wire.ActionInstallWorker:
 		return s.installWorker(ctx, index, step.Worker)
 	case wire.ActionRemoveWorker:
-		return s.removeWorker(ctx, step.Worker, s.removing(index))
+		return s.removeWorker(ctx, step.Worker, s.removePhase(index))
 	case wire.ActionRollback:
-		return s.rollback(s.checking(ctx, index), step.Worker, s.removing(index))
+		return s.rollback(s.checkContext(ctx, index), step.Worker, s.removePhase(index))
 	case wire.ActionRollbackSelf:
 		return s.rollbackSelf()
 	case wire.ActionStart:
@@ -269,35 +269,35 @@ func (s *session) act(ctx context.Context, index int, step wire.Step) (note stri
 	case wire.ActionStop:
 		return s.Daemon.Stop(ctx)
 	case wire.ActionRemoveSelf:
-		return s.remove(ctx, s.removing(index))
+		return s.uninstall(ctx, s.removePhase(index))
 	default:
 		return "", fmt.Errorf("unknown action %q", step.Action)
 	}
 }
 
-// send writes a message. Where nobody reads any more stdin ends too, and that is
-// what cancels.
-func (s *session) send(m wire.Message) {
-	s.heartbeat.Note(m)
+// send writes a message. It ignores errors: when the client disconnects, stdin ends too,
+// which cancels the run.
+func (s *stepRunner) send(m wire.Message) {
+	s.heartbeat.RecordSent(m)
 	_ = s.out.Write(m)
 }
 
-// checkExpected refuses a step that was planned for something else than what is installed
-// now, under the lock.
-func (s *session) checkExpected(ctx context.Context, step *wire.Step) error {
+// checkExpected returns an error if the installed component has changed since the step was
+// planned. The caller holds the lock.
+func (s *stepRunner) checkExpected(ctx context.Context, step *wire.Step) error {
 	if step.Expect == nil {
 		return nil
 	}
-	have, target := "", ""
+	current, target := "", ""
 	switch step.Action {
 	case wire.ActionInstallSelf:
 		if rec, _ := s.Store.Binary(false); rec != nil {
-			have = rec.SHA256
+			current = rec.SHA256
 		}
 		target = step.Install.SHA256
 	case wire.ActionInstallWorker, wire.ActionRemoveWorker, wire.ActionRollback:
 		if w := s.Store.Worker(ctx, step.Worker.Type, false); w != nil {
-			have = w.SHA256
+			current = w.SHA256
 		}
 		if step.Action == wire.ActionInstallWorker {
 			sum, err := s.digest(step.Worker)
@@ -309,5 +309,5 @@ func (s *session) checkExpected(ctx context.Context, step *wire.Step) error {
 	default:
 		return nil
 	}
-	return step.CheckExpected(have, target)
+	return step.CheckExpected(current, target)
 }

@@ -18,13 +18,13 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// zipEntry is a file of a zip archive; a link's body is its target.
+// zipEntry is an entry of a zip archive. The body of a link is its target.
 type zipEntry struct {
 	name, body string
 	mode       fs.FileMode
 }
 
-func zipped(t testing.TB, entries ...zipEntry) []byte {
+func zipArchive(t testing.TB, entries ...zipEntry) []byte {
 	t.Helper()
 	var out bytes.Buffer
 	z := zip.NewWriter(&out)
@@ -45,7 +45,7 @@ func zipped(t testing.TB, entries ...zipEntry) []byte {
 	return out.Bytes()
 }
 
-// tarZst packs what tarGz packs, with zstd.
+// tarZst returns the same tar archive as tarGz, compressed with zstd.
 func tarZst(t testing.TB, headers ...tar.Header) []byte {
 	t.Helper()
 	r, err := gzip.NewReader(bytes.NewReader(tarGz(t, headers...)))
@@ -63,8 +63,8 @@ func tarZst(t testing.TB, headers ...tar.Header) []byte {
 	return out.Bytes()
 }
 
-// An archive of each kind, pushed, becomes a worker whose files are all there.
-func TestArchivesAreInstalled(t *testing.T) {
+// TestInstallArchives installs a worker from an archive of each format, sent by the client.
+func TestInstallArchives(t *testing.T) {
 	t.Parallel()
 	headers := []tar.Header{
 		{Name: "./", Typeflag: tar.TypeDir, Mode: 0o755},
@@ -74,7 +74,7 @@ func TestArchivesAreInstalled(t *testing.T) {
 	for format, data := range map[wire.Format][]byte{
 		wire.FormatTarGz:  tarGz(t, headers...),
 		wire.FormatTarZst: tarZst(t, headers...),
-		wire.FormatZip: zipped(t, zipEntry{"bin/", "", fs.ModeDir | 0o755},
+		wire.FormatZip: zipArchive(t, zipEntry{"bin/", "", fs.ModeDir | 0o755},
 			zipEntry{"bin/prog", "hi", 0o644}, zipEntry{"run", "bin/prog", fs.ModeSymlink | 0o777}),
 	} {
 		t.Run(string(format), func(t *testing.T) {
@@ -82,46 +82,46 @@ func TestArchivesAreInstalled(t *testing.T) {
 			h := newHive(t)
 			res := apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", format, data)}}, data)
 			if res.Errors[0] != "" {
-				t.Fatal(res.Errors)
+				t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 			}
 			if w := h.Worker(t.Context(), "w", true); w.Corrupt != "" || w.Bytes != 2 {
-				t.Errorf("%+v", w)
+				t.Errorf("Worker() = %+v, want an intact worker of 2 bytes", w)
 			}
-			// The entry point leads to the program, which a zip of another system
-			// need not have marked as one.
+			// The program is executable even if the archive has another mode, as a zip
+			// from another system may have.
 			path := h.EntryPath("w")
 			body, err := os.ReadFile(path)
 			info, statErr := os.Stat(path)
 			if err := errors.Join(err, statErr); err != nil || string(body) != "hi" || info.Mode().Perm() != 0o755 {
-				t.Errorf("%q, %v, %v", body, info, err)
+				t.Errorf("the program contains %q with mode %v, %v, want hi with mode 0755", body, info, err)
 			}
-			if left, _ := os.ReadDir(h.BuildDir("w", "1")); len(left) != 4 {
-				t.Errorf("beside manifest, list of files, entry and payload: %v", left)
+			if entries, _ := os.ReadDir(h.BuildDir("w", "1")); len(entries) != 4 {
+				t.Errorf("the build contains %v, want the manifest, the list of files, the entry and the payload", entries)
 			}
 		})
 	}
 }
 
-// Archives of every kind that reach for what is outside are refused, and a
-// worker that was there before stays.
-func TestArchivesThatClimb(t *testing.T) {
+// TestInvalidArchives checks that invalid archives of each format fail the install, for
+// example with paths outside the archive, and that the installed worker is kept.
+func TestInvalidArchives(t *testing.T) {
 	t.Parallel()
 	link := fs.ModeSymlink | 0o777
 	zips := map[string]struct {
 		entries []zipEntry
 		want    string
 	}{
-		"by name":         {[]zipEntry{{"../../../../x", "x", 0o644}}, "outside"},
-		"by name within":  {[]zipEntry{{"a/../../x", "x", 0o644}}, "outside"},
-		"absolute":        {[]zipEntry{{"/x", "x", 0o644}}, "outside"},
-		"directory":       {[]zipEntry{{"../d/", "", fs.ModeDir | 0o755}}, "outside"},
-		"link":            {[]zipEntry{{"run", "../../x", link}}, "leads out"},
-		"absolute link":   {[]zipEntry{{"run", "/etc/passwd", link}}, "leads out"},
-		"two links":       {[]zipEntry{{"a/b/c/x", "../../..", link}, {"run", "a/b/c/x/../../w", link}}, "leads through another link"},
-		"through a link":  {[]zipEntry{{"d/", "", fs.ModeDir | 0o755}, {"l", "d", link}, {"l/x", "x", 0o644}}, "no directory"},
-		"device":          {[]zipEntry{{"run", "", fs.ModeDevice | 0o644}}, "no file, directory or link"},
-		"without program": {[]zipEntry{{"other", "x", 0o644}}, `no program "run"`},
-		"directory as it": {[]zipEntry{{"run/", "", fs.ModeDir | 0o755}}, "no file of the artifact"},
+		"parent path":       {[]zipEntry{{"../../../../x", "x", 0o644}}, "invalid path"},
+		"inner parent path": {[]zipEntry{{"a/../../x", "x", 0o644}}, "invalid path"},
+		"absolute path":     {[]zipEntry{{"/x", "x", 0o644}}, "invalid path"},
+		"directory":         {[]zipEntry{{"../d/", "", fs.ModeDir | 0o755}}, "invalid path"},
+		"link":              {[]zipEntry{{"run", "../../x", link}}, "invalid link"},
+		"absolute link":     {[]zipEntry{{"run", "/etc/passwd", link}}, "invalid link"},
+		"two links":         {[]zipEntry{{"a/b/c/x", "../../..", link}, {"run", "a/b/c/x/../../w", link}}, "crosses another link"},
+		"through a link":    {[]zipEntry{{"d/", "", fs.ModeDir | 0o755}, {"l", "d", link}, {"l/x", "x", 0o644}}, "not a directory"},
+		"device":            {[]zipEntry{{"run", "", fs.ModeDevice | 0o644}}, "want a file, directory or link"},
+		"missing program":   {[]zipEntry{{"other", "x", 0o644}}, `no program "run"`},
+		"directory program": {[]zipEntry{{"run/", "", fs.ModeDir | 0o755}}, "not a file of the artifact"},
 	}
 	type archive struct {
 		format wire.Format
@@ -129,21 +129,24 @@ func TestArchivesThatClimb(t *testing.T) {
 		want   string
 	}
 	archives := map[string]archive{
-		"no archive, zip":     {wire.FormatZip, []byte("plain"), "not a valid zip"},
-		"no archive, tar.zst": {wire.FormatTarZst, []byte("plain"), "unpacking"},
-		"no archive, tar.gz":  {wire.FormatTarGz, []byte("plain"), "unpacking"},
+		"not an archive, zip":     {wire.FormatZip, []byte("plain"), "not a valid zip"},
+		"not an archive, tar.zst": {wire.FormatTarZst, []byte("plain"), "unpacking"},
+		"not an archive, tar.gz":  {wire.FormatTarGz, []byte("plain"), "unpacking"},
 	}
 	for name, z := range zips {
-		archives["zip "+name] = archive{wire.FormatZip, zipped(t, z.entries...), z.want}
+		archives["zip "+name] = archive{wire.FormatZip, zipArchive(t, z.entries...), z.want}
 	}
-	for name, header := range map[string]tar.Header{
-		"outside":       {Name: "../x", Typeflag: tar.TypeReg},
-		"leads out":     {Name: "run", Linkname: "../../x", Typeflag: tar.TypeSymlink},
-		"a hard link":   {Name: "run", Linkname: "missing", Typeflag: tar.TypeLink},
-		"file outside ": {Name: "run", Linkname: "../../../../rbee", Typeflag: tar.TypeLink},
+	for name, c := range map[string]struct {
+		header tar.Header
+		want   string
+	}{
+		"parent path":       {tar.Header{Name: "../x", Typeflag: tar.TypeReg}, "invalid path"},
+		"link":              {tar.Header{Name: "run", Linkname: "../../x", Typeflag: tar.TypeSymlink}, "invalid link"},
+		"missing hard link": {tar.Header{Name: "run", Linkname: "missing", Typeflag: tar.TypeLink}, "invalid hard link"},
+		"outer hard link":   {tar.Header{Name: "run", Linkname: "../../../../rbee", Typeflag: tar.TypeLink}, "invalid path"},
 	} {
-		archives["tar.gz "+name] = archive{wire.FormatTarGz, tarGz(t, header), name}
-		archives["tar.zst "+name] = archive{wire.FormatTarZst, tarZst(t, header), name}
+		archives["tar.gz "+name] = archive{wire.FormatTarGz, tarGz(t, c.header), c.want}
+		archives["tar.zst "+name] = archive{wire.FormatTarZst, tarZst(t, c.header), c.want}
 	}
 	for name, a := range archives {
 		t.Run(name, func(t *testing.T) {
@@ -151,20 +154,20 @@ func TestArchivesThatClimb(t *testing.T) {
 			h := newHive(t)
 			old := []byte("old")
 			apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", old)}}, old)
-			before := tree(t, h.User)
+			before := treeText(t, h.User)
 			res := apply(t, h, &wire.Request{Steps: []wire.Step{worker("2", a.format, a.data)}}, a.data)
-			if !strings.Contains(res.Errors[0], strings.TrimSpace(a.want)) {
-				t.Errorf("got %q, want %q", res.Errors[0], a.want)
+			if !strings.Contains(res.Errors[0], a.want) {
+				t.Errorf("install = %q, want %q", res.Errors[0], a.want)
 			}
-			if after := tree(t, h.User); after != before {
-				t.Errorf("before:\n%safter:\n%s", before, after)
+			if after := treeText(t, h.User); after != before {
+				t.Errorf("the failed install changed files from\n%sto\n%s", before, after)
 			}
 		})
 	}
 }
 
-// tree lists everything below a directory, a file a line.
-func tree(t *testing.T, dir string) string {
+// treeText returns the paths of all files below a directory, one per line.
+func treeText(t *testing.T, dir string) string {
 	t.Helper()
 	var list strings.Builder
 	err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {

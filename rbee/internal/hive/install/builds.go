@@ -13,9 +13,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
-// freeBuild is where new content of a version is put: the first build that is not
-// there.
-func (in *Installer) freeBuild(typ, version string) (string, error) {
+// newBuildName returns the first unused name for a build of a version.
+func (in *Installer) newBuildName(typ, version string) (string, error) {
 	build := version
 	for n := 2; ; n++ {
 		_, err := os.Lstat(in.Store.BuildDir(typ, build))
@@ -29,15 +28,15 @@ func (in *Installer) freeBuild(typ, version string) (string, error) {
 	}
 }
 
-// buildsInUse tells from which builds of a type processes run or are being started;
-// of one that failed and will be tried again, it is the build of the last try.
+// buildsInUse returns a function that reports whether worker processes use a build of a
+// type. They include processes that are starting, and failed ones that will be restarted.
 func (in *Installer) buildsInUse(typ string) (inUse func(build string) bool, err error) {
 	programs, err := workers.Programs(in.Home.Path(home.WorkerRecords), typ)
 	if err != nil {
-		return nil, fmt.Errorf("finding the workers that run: %w", err)
+		return nil, fmt.Errorf("cannot find the running workers: %w", err)
 	}
 	return func(build string) bool {
-		// The home may have had another name when the worker was started.
+		// Compare only the path below the home, which may have been renamed.
 		part := "/" + wire.WorkersDir + "/" + typ + "/" + build + "/" + installed.PayloadDir + "/"
 		for _, program := range programs {
 			if strings.Contains(program, part) {
@@ -48,6 +47,8 @@ func (in *Installer) buildsInUse(typ string) (inUse func(build string) bool, err
 	}, nil
 }
 
-const stagingPrefix = ".staging-"
-
-const oldPrefix = ".old-" // a tool that is making room for its successor
+// Prefixes of temporary directories.
+const (
+	stagingPrefix = ".staging-" // a build or tool that is being created or removed
+	oldPrefix     = ".old-"     // a tool that is being replaced
+)

@@ -14,12 +14,12 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// until waits for what a test cannot go on without.
-func until(t *testing.T, what string, ok func() bool) {
+// waitUntil waits at most a minute until a condition is true.
+func waitUntil(t *testing.T, condition string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !ok(); {
 		if time.Now().After(end) {
-			t.Fatalf("%s: it did not happen", what)
+			t.Fatalf("not within a minute: %s", condition)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -34,7 +34,7 @@ func unusedPort(t *testing.T) int {
 	return port
 }
 
-func TestStartTwiceAndOtherPort(t *testing.T) {
+func TestStartAgainAndPortChange(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	t.Cleanup(func() { _, _ = h.Stop(context.Background()) })
@@ -44,7 +44,7 @@ func TestStartTwiceAndOtherPort(t *testing.T) {
 			Settings: &wire.Settings{Alias: "a", HivePort: port}, Steps: append(steps, wire.Step{Action: wire.ActionStart}),
 		}, nil)
 		if strings.Join(res.Errors, "") != "" || !res.State.Daemon.Running || res.State.Daemon.Port != port {
-			t.Fatalf("%q, %+v", res.Errors, res.State)
+			t.Fatalf("start = %q, state %+v, want a daemon on port %d", res.Errors, res.State, port)
 		}
 		h.Exe = h.Path(wire.Binary)
 		return res.State.Daemon
@@ -52,24 +52,24 @@ func TestStartTwiceAndOtherPort(t *testing.T) {
 	one, two := unusedPort(t), unusedPort(t)
 	first := start(one, self(t, h))
 	if again := start(one); again.PID != first.PID || !again.Since.Equal(first.Since) {
-		t.Errorf("the second start replaced %+v by %+v", first, again)
+		t.Errorf("the second start replaced %+v with %+v, want the same process", first, again)
 	}
 	moved := start(two)
 	if moved.PID == first.PID {
-		t.Errorf("the port changed, the process did not: %+v", moved)
+		t.Errorf("start on another port = %+v, want another process", moved)
 	}
 	if _, err := proc.Identify(first.PID); err == nil {
-		t.Errorf("the daemon before still runs")
+		t.Errorf("process %d is still running, want it stopped after the start on another port", first.PID)
 	}
 }
 
-// A log over the limit is put aside when a daemon starts, and its starter's
-// descriptor still leads to the new one.
+// TestLogRotation checks that a daemon rotates a large log at its start, and that its output
+// goes to the new log.
 func TestLogRotation(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	t.Cleanup(func() { _, _ = h.Stop(context.Background()) })
-	old := append(bytes.Repeat([]byte("old line\n"), home.MaxLog/9), "last old line\n"...)
+	old := append(bytes.Repeat([]byte("old line\n"), home.MaxLogSize/9), "last old line\n"...)
 	err := errors.Join(os.Mkdir(h.Path(wire.LogsDir), 0o700), os.WriteFile(h.Path(home.LogFile), old, 0o600),
 		os.WriteFile(h.Path(home.OldLogFile), []byte("older"), 0o600))
 	if err != nil {
@@ -79,23 +79,23 @@ func TestLogRotation(t *testing.T) {
 		Settings: &wire.Settings{HivePort: unusedPort(t)}, Steps: []wire.Step{self(t, h), {Action: wire.ActionStart}},
 	}, nil)
 	if strings.Join(res.Errors, "") != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	kept, err := os.ReadFile(h.Path(home.OldLogFile))
 	if err != nil || !bytes.Equal(kept, old) {
-		t.Errorf("hive.log.1 has %d bytes, want %d; %v", len(kept), len(old), err)
+		t.Errorf("hive.log.1 has %d bytes, want %d (%v)", len(kept), len(old), err)
 	}
-	fresh, err := os.ReadFile(h.Path(home.LogFile))
-	if err != nil || !bytes.HasPrefix(fresh, []byte("time=")) || !bytes.Contains(fresh, []byte("listens")) {
-		t.Errorf("hive.log: %.100q, %v", fresh, err)
+	current, err := os.ReadFile(h.Path(home.LogFile))
+	if err != nil || !bytes.HasPrefix(current, []byte("time=")) || !bytes.Contains(current, []byte("listening")) {
+		t.Errorf("hive.log contains %.100q, %v, want the output of the daemon", current, err)
 	}
-	if tail := h.LogTail(int64(len(old))); !strings.Contains(tail, "listens") {
-		t.Errorf("the tail after a rotation: %q", tail)
+	if tail := h.LogTail(int64(len(old))); !strings.Contains(tail, "listening") {
+		t.Errorf("LogTail() after a rotation = %q, want the output of the daemon", tail)
 	}
 	if err := h.RotateLog(); err != nil {
 		t.Fatal(err)
 	}
-	if again, _ := os.ReadFile(h.Path(home.OldLogFile)); !bytes.Equal(again, old) {
-		t.Error("a small log was rotated")
+	if kept, _ := os.ReadFile(h.Path(home.OldLogFile)); !bytes.Equal(kept, old) {
+		t.Error("RotateLog() rotated a small log, want it unchanged")
 	}
 }

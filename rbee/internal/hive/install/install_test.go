@@ -40,7 +40,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
-// TestMain lets the test binary be rbee: installed as bin/rbee it is the daemon.
+// TestMain makes the test binary behave as rbee, so that the tests can install it as
+// bin/rbee and run it as the daemon.
 func TestMain(m *testing.M) {
 	origintest.Main()
 	if len(os.Args) > 3 && os.Args[1] == "engine" {
@@ -55,7 +56,7 @@ func TestMain(m *testing.M) {
 		if os.Args[2] == "serve" {
 			err = h.Serve(ctx, daemon.Options{})
 		} else {
-			h.reached = func(point string) {
+			h.onTestPoint = func(point string) {
 				if point == os.Getenv("RBEE_TEST_KILL") {
 					_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
 				}
@@ -71,7 +72,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Hive is a hive with its parts connected as the program does it.
+// Hive is a hive with its components connected as in the program.
 type Hive struct {
 	*home.Dir
 	*installed.Store
@@ -82,7 +83,7 @@ type Hive struct {
 	*daemon.Server
 }
 
-// connect returns the hive of a directory, whose daemon is a detached process.
+// connect returns the hive of a home. Its daemon runs as a detached process.
 func connect(root, user, exe string) *Hive {
 	dir := &home.Dir{Root: root, User: user}
 	store := &installed.Store{Home: dir, Version: "1.0", Exe: exe}
@@ -96,7 +97,7 @@ func connect(root, user, exe string) *Hive {
 	}
 }
 
-// newHive is a home that lacks everything, with the test binary as upload.
+// newHive returns the hive of an empty home, with the test binary as the upload.
 func newHive(t *testing.T) *Hive {
 	t.Helper()
 	user := t.TempDir()
@@ -115,11 +116,11 @@ func newHive(t *testing.T) *Hive {
 	return h
 }
 
-// apply does steps and answers every Need with blob.
+// apply applies a request and answers each Need with blob.
 func apply(t *testing.T, h *Hive, req *wire.Request, blob []byte) *wire.Result {
 	t.Helper()
 	req.Schema, req.Owner = wire.Schema, "tester"
-	// A process that another test forks holds the lock until it runs its program.
+	// A process that another test forks holds the lock until it calls exec.
 	req.LockWait = cmp.Or(req.LockWait, 30*time.Second)
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
@@ -156,9 +157,9 @@ func self(t *testing.T, h *Hive) wire.Step {
 	return wire.Step{Action: wire.ActionInstallSelf, Install: &wire.Installed{Version: "1.0", SHA256: sum, Size: size}}
 }
 
-// worker is a step that installs version of a worker w from data: packed in a
-// format, or the program itself if that is empty; without data, a server inside
-// rbee.
+// worker returns a step that installs a version of worker w from data, an archive of the
+// given format. An empty format means that data is the program. Without data, the worker is
+// built into rbee.
 func worker(version string, format wire.Format, data []byte) wire.Step {
 	install := &wire.WorkerInstall{Type: "w", Version: version, Steps: []wire.InstallStep{{Kind: wire.StepBuiltin, Builtin: "echo"}}}
 	if data != nil {
@@ -209,8 +210,9 @@ func freePort(t testing.TB) (int, net.Listener) {
 	return port, ln
 }
 
-// From nothing to a running daemon with a worker, and back to nothing.
-func TestLife(t *testing.T) {
+// TestInstallStartUninstall installs rbee and a worker, starts the daemon, and uninstalls
+// everything.
+func TestInstallStartUninstall(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	port, ln := freePort(t)
@@ -225,54 +227,54 @@ func TestLife(t *testing.T) {
 	if strings.Join(res.Errors, "") != "" || s == nil || s.Rbee == nil || s.Rbee.Version != "1.0" || s.Broken != "" ||
 		!s.Daemon.Running || s.Daemon.Port != port || len(s.Workers) != 1 || s.Workers[0].Corrupt != "" {
 		body, _ := json.Marshal(res)
-		t.Fatalf("%s", body)
+		t.Fatalf("install and start = %s, want a running daemon and one intact worker", body)
 	}
 	h.Exe = h.Path(wire.Binary)
 	if note, err := h.Start(t.Context()); note != "already running" || err != nil {
-		t.Errorf("second start: %q, %v", note, err)
+		t.Errorf("the second Start() = %q, %v, want already running", note, err)
 	}
 	resp, err := http.Get("http://" + control.Loopback(port) + "/v1/info")
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
-		t.Errorf("without a token: %v, %v", resp, err)
+		t.Errorf("GET /v1/info without a token = %v, %v, want status 401", resp, err)
 	}
 	if err := os.WriteFile(h.Path("mine"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	res = apply(t, h, &wire.Request{Steps: []wire.Step{{Action: wire.ActionRemoveSelf}}}, nil)
-	left, _ := filepath.Glob(h.Path("*"))
-	if res.Errors[0] != "" || len(left) != 1 || filepath.Base(left[0]) != "mine" {
-		t.Errorf("%v; left %v", res.Errors, left)
+	remaining, _ := filepath.Glob(h.Path("*"))
+	if res.Errors[0] != "" || len(remaining) != 1 || filepath.Base(remaining[0]) != "mine" {
+		t.Errorf("uninstall = %q, remaining files %v, want only the file that rbee did not create", res.Errors, remaining)
 	}
 	if c, err := net.Dial("tcp", control.Loopback(port)); err == nil {
 		c.Close()
-		t.Error("the daemon still listens")
+		t.Errorf("port %d accepts connections after the uninstall", port)
 	}
 }
 
-func TestWrongSumsLeaveTheOld(t *testing.T) {
+func TestChecksumMismatchKeepsInstalled(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	one, two := []byte("#!/bin/sh\n"), []byte("#!/bin/sh\n#2\n")
 	step := worker("2", "", two)
 	step.Worker.Steps[0].Artifact.SHA256 = strings.Repeat("0", 64)
-	bad := self(t, h)
-	bad.Install.SHA256 = strings.Repeat("0", 64)
+	badSelf := self(t, h)
+	badSelf.Install.SHA256 = strings.Repeat("0", 64)
 	apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", one)}}, one)
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, two)
 	if !strings.Contains(res.Errors[0], "SHA-256") || res.Causes[0].Reason != operations.ReasonChecksum || res.State.Workers[0].Version != "1" || res.State.Workers[0].Corrupt != "" {
-		t.Errorf("%v %+v", res.Errors, res.State.Workers)
+		t.Errorf("install of a worker = %q, %+v, want a checksum error and version 1 intact", res.Errors, res.State.Workers)
 	}
-	res = apply(t, h, &wire.Request{Steps: []wire.Step{bad, step}}, two)
-	if res.Errors[0] == "" || !strings.HasPrefix(res.Errors[1], "not begun") || res.State.Rbee != nil {
-		t.Errorf("%v", res.Errors)
+	res = apply(t, h, &wire.Request{Steps: []wire.Step{badSelf, step}}, two)
+	if res.Errors[0] == "" || !strings.HasPrefix(res.Errors[1], "not started") || res.State.Rbee != nil {
+		t.Errorf("install of rbee = %q, rbee %+v, want an error, the next step not started, and no rbee", res.Errors, res.State.Rbee)
 	}
 }
 
-// A run that is killed leaves the old worker or the new one, whole, and the
-// next run tidies up.
-func TestKilled(t *testing.T) {
+// TestKilledInstallWorker checks that a killed run leaves the complete old or new worker, and
+// that the next run removes its leftovers.
+func TestKilledInstallWorker(t *testing.T) {
 	t.Parallel()
-	for _, point := range []string{"staged", "complete", "put", "linked"} {
+	for _, point := range []string{"staged", "complete", "renamed", "linked"} {
 		for _, version := range []string{"1", "2"} {
 			t.Run(point+" "+version, func(t *testing.T) {
 				t.Parallel()
@@ -282,16 +284,16 @@ func TestKilled(t *testing.T) {
 				step.Worker.Force = true
 				killAt(t, h, h.Path(wire.Binary), point, step)
 				if w := h.Worker(t.Context(), "w", true); w == nil || w.Corrupt != "" {
-					t.Fatalf("after the kill: %+v", w)
+					t.Fatalf("Worker() after the kill = %+v, want an intact worker", w)
 				}
 				apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil)
-				dirs, _ := os.ReadDir(h.Path("workers/w"))
-				want, previous := 1, "" // the version itself
+				entries, _ := os.ReadDir(h.Path("workers/w"))
+				want, previous := 1, "" // the build
 				if version == "2" {
-					want, previous = 3, "1" // the one before, and the link to it
+					want, previous = 3, "1" // with the previous build, and the link to it
 				}
-				if w := h.Worker(t.Context(), "w", true); w.Version != version || w.Corrupt != "" || w.Previous != previous || len(dirs) != want {
-					t.Errorf("afterwards: %+v, %v", w, dirs)
+				if w := h.Worker(t.Context(), "w", true); w.Version != version || w.Corrupt != "" || w.Previous != previous || len(entries) != want {
+					t.Errorf("after the next run, Worker() = %+v, entries %v, want version %s, previous %q and %d entries", w, entries, version, previous, want)
 				}
 			})
 		}
@@ -308,30 +310,32 @@ func TestDownload(t *testing.T) {
 	step.Worker.Steps[0].Artifact.URL = srv.URL + "/w?token=secret"
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil)
 	if res.Errors[0] != "" || len(res.State.Workers) != 1 || res.State.Workers[0].Corrupt != "" {
-		t.Fatalf("%+v", res)
+		t.Fatalf("install from a URL = %+v, want an intact worker", res)
 	}
 	huge := worker("4", "", data)
 	huge.Worker.Steps[0].Artifact.Size = 1 << 60
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{huge}}, nil); !strings.Contains(res.Errors[0], "not enough disk") || res.Causes[0].Reason != operations.ReasonDiskFull {
-		t.Errorf("%v", res.Errors)
+		t.Errorf("install of 1 EiB = %q, want not enough disk space", res.Errors)
 	}
 }
 
 func TestLockHeld(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	lock, err := h.Lock(t.Context(), "somebody", 0, nil)
+	lock, err := h.Lock(t.Context(), "owner", 0, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer lock.Close()
 	res := apply(t, h, &wire.Request{LockWait: 150 * time.Millisecond, Steps: []wire.Step{{Action: wire.ActionStop}}}, nil)
-	if res.Locked == nil || res.Locked.Holder != "somebody" || !strings.HasPrefix(res.Errors[0], "not begun") {
-		t.Errorf("%+v", res)
+	if res.Locked == nil || res.Locked.Holder != "owner" || !strings.HasPrefix(res.Errors[0], "not started") {
+		t.Errorf("Apply() while the lock is held sent %+v, want Locked with the owner, and the step not started", res)
 	}
 }
 
-func TestStrangerSurvivesAndPortTaken(t *testing.T) {
+// TestStaleRecordAndPortInUse checks that stopping the daemon does not kill another process
+// with the PID in a stale record, and that starting it reports a port that is in use.
+func TestStaleRecordAndPortInUse(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	cmd := exec.Command("sleep", "60")
@@ -346,20 +350,20 @@ func TestStrangerSurvivesAndPortTaken(t *testing.T) {
 		t.Fatal(err)
 	}
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h), {Action: wire.ActionStop}, {Action: wire.ActionStart}}}, nil)
-	if res.Errors[1] != "" || !strings.Contains(res.Errors[2], "held by another process") {
-		t.Errorf("%v", res.Errors)
+	if res.Errors[1] != "" || !strings.Contains(res.Errors[2], "used by another process") {
+		t.Errorf("stop and start = %q, want success and a port in use", res.Errors[1:])
 	}
 	if _, err := proc.Identify(cmd.Process.Pid); err != nil {
-		t.Errorf("the stranger: %v", err)
+		t.Errorf("Identify() of the other process = %v, want it running", err)
 	}
 }
 
-// Start starts the daemon as a request's step does, under the lock.
+// Start starts the daemon with the lock held, as a step of a request does.
 func (h *Hive) Start(ctx context.Context) (note string, err error) {
 	return h.withLock(ctx, h.Daemon.Start)
 }
 
-// Stop stops the daemon as a request's step does, under the lock.
+// Stop stops the daemon with the lock held, as a step of a request does.
 func (h *Hive) Stop(ctx context.Context) (note string, err error) {
 	return h.withLock(ctx, h.Daemon.Stop)
 }

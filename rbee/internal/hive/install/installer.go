@@ -1,8 +1,8 @@
 // Package install applies the steps of a request: it installs, replaces and removes
 // workers and rbee itself.
 //
-// A new thing is built beside the old one and takes its place with one rename or one
-// exchange; package hive says more.
+// It builds a new version next to the old one, which it replaces with one rename or one
+// exchange; see package hive.
 package install
 
 import (
@@ -24,19 +24,19 @@ type Installer struct {
 	Inspector *inspect.Inspector
 	Verifier  *verify.Verifier
 
-	// HTTP downloads workers; nil means a client of rbee's own that takes
-	// proxies from the environment.
+	// HTTP downloads workers; nil means a default client that uses the proxies of the
+	// environment.
 	HTTP *http.Client
 
-	// stall is how long a transfer may bring no byte; 0 means stallTimeout.
+	// stall is how long a transfer may receive no data; 0 means defaultStallTimeout.
 	stall time.Duration
 
-	// reached, if not nil, is told of each point at which tests end the process.
-	reached func(point string)
+	// onTestPoint, if not nil, is called at the points at which tests kill the process.
+	onTestPoint func(point string)
 }
 
-func (in *Installer) reach(point string) {
-	if in.reached != nil {
-		in.reached(point)
+func (in *Installer) testPoint(point string) {
+	if in.onTestPoint != nil {
+		in.onTestPoint(point)
 	}
 }

@@ -28,56 +28,56 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 )
 
-// stage is one version of a worker while it is made, beside its place.
+// stage is a version of a worker that is being created in a staging directory.
 type stage struct {
-	*session
-	index    int    // of the request's step
-	dir      string // becomes workers/<type>/<version>
-	payload  string
-	manifest *installed.Manifest
-	total    int64    // bytes that are sent or downloaded, as far as it is known
-	used     []string // artifacts in the download directory
-	cut      bool     // an artifact did not arrive
-	bytecode fileTotals
-	wheels   map[string]*unpackedWheel // that this install has unpacked, by SHA-256
+	*stepRunner
+	index      int    // of the step in the request
+	dir        string // staging directory, renamed to workers/<type>/<build> at the end
+	payload    string
+	manifest   *installed.Manifest
+	total      int64    // bytes to receive or download, as far as known
+	downloads  []string // paths of artifacts in the download directory
+	incomplete bool     // a download failed
+	bytecode   fileTotals
+	wheels     map[string]*unpackedWheel // unpacked by this install, by SHA-256
 
-	mu   sync.Mutex
-	got  int64
-	told time.Time
+	mu         sync.Mutex
+	received   int64
+	reportedAt time.Time
 }
 
-// arrived counts bytes, and tells of them now and then.
-func (st *stage) arrived(n int64) {
+// addReceived counts received bytes, and reports them at most every progress.MinInterval.
+func (st *stage) addReceived(n int64) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	st.got += n
-	if time.Since(st.told) < progress.Every && st.got != st.total {
+	st.received += n
+	if time.Since(st.reportedAt) < progress.MinInterval && st.received != st.total {
 		return
 	}
-	st.told = time.Now()
-	st.send(wire.Message{Progress: &wire.Progress{Index: st.index, Phase: wire.PhaseDownload, Bytes: st.got, Total: st.total}})
+	st.reportedAt = time.Now()
+	st.send(wire.Message{Progress: &wire.Progress{Index: st.index, Phase: wire.PhaseDownload, Bytes: st.received, Total: st.total}})
 }
 
-// fill makes everything that a version consists of.
-func (st *stage) fill(ctx context.Context) error {
+// build creates all files of the version.
+func (st *stage) build(ctx context.Context) error {
 	m := st.manifest
-	if err := errors.Join(os.Chmod(st.dir, 0o755), os.Mkdir(st.payload, 0o755)); err != nil { //nolint:gosec // programs are for everybody
+	if err := errors.Join(os.Chmod(st.dir, 0o755), os.Mkdir(st.payload, 0o755)); err != nil { //nolint:gosec // world-readable programs
 		return err
 	}
 	st.total -= st.cache().unpackedBytes(m.Steps)
 	if err := st.checkSpace(); err != nil {
-		return placed(&m.Steps[0], err)
+		return withPosition(&m.Steps[0], err)
 	}
 	for i := range m.Steps {
-		if err := st.step(ctx, &m.Steps[i]); err != nil {
+		if err := st.installStep(ctx, &m.Steps[i]); err != nil {
 			if ctx.Err() != nil {
 				return err
 			}
-			return placed(&m.Steps[i], err)
+			return withPosition(&m.Steps[i], err)
 		}
 	}
-	if err := st.openEntry(); err != nil {
-		return placed(&m.Steps[0], err)
+	if err := st.makeEntryExecutable(); err != nil {
+		return withPosition(&m.Steps[0], err)
 	}
 	if err := os.Symlink(installed.PayloadDir+"/"+m.Entry, filepath.Join(st.dir, installed.EntryName)); err != nil {
 		return err
@@ -94,18 +94,18 @@ func (st *stage) fill(ctx context.Context) error {
 	if err := st.sync(); err != nil {
 		return err
 	}
-	st.reach("staged")
+	st.testPoint("staged")
 	if err := writeManifest(st.dir, m); err != nil {
 		return err
 	}
-	st.keepWheels()
-	st.reach("complete")
+	st.commitWheels()
+	st.testPoint("complete")
 	return nil
 }
 
-// placed says where in the recipe that is which went wrong. What concerns all steps
-// has the place of the first.
-func placed(step *wire.InstallStep, err error) error {
+// withPosition prepends the position of a step in the recipe to an error. Errors that
+// concern all steps use the position of the first one.
+func withPosition(step *wire.InstallStep, err error) error {
 	if step.At == "" {
 		return err
 	}
@@ -115,20 +115,20 @@ func placed(step *wire.InstallStep, err error) error {
 func (st *stage) checkSpace() error {
 	needed := uint64(max(st.total, 0))
 	if len(st.manifest.Steps) > 1 || st.manifest.Steps[0].Kind != wire.StepFile {
-		needed *= 2 // what is packed and, at the very least, as much again
+		needed *= 2 // the archive, and at least the same for its unpacked files
 	}
 	if free := home.DiskFree(st.Home.Root); free > 0 && free < needed {
 		return &operations.Error{
 			Code: operations.CodeFailed, Reason: operations.ReasonDiskFull,
-			Message: fmt.Sprintf("not enough disk: %s free at %s, at least %s needed", bytesize.Format(free), st.Home.Root, bytesize.Format(needed)),
+			Message: fmt.Sprintf("not enough disk space: %s free at %s, at least %s needed", bytesize.Format(free), st.Home.Root, bytesize.Format(needed)),
 		}
 	}
 	return nil
 }
 
-// step does one step. Afterwards no link leads out of the payload, so the next one
-// can trust what is there.
-func (st *stage) step(ctx context.Context, step *wire.InstallStep) (err error) {
+// installStep runs one install step and then checks that no link points outside the
+// payload, so that the next step can trust existing paths.
+func (st *stage) installStep(ctx context.Context, step *wire.InstallStep) (err error) {
 	switch step.Kind {
 	case wire.StepBuiltin:
 		err = st.builtin(step)
@@ -163,18 +163,18 @@ func (st *stage) builtin(step *wire.InstallStep) error {
 	return nil
 }
 
-// file puts an artifact into the payload as it is. A worker's only file is its
-// program.
+// file moves an artifact into the payload. It is the program if no earlier step or option
+// set an entry.
 func (st *stage) file(ctx context.Context, step *wire.InstallStep) error {
 	m := st.manifest
-	paths, err := st.get(ctx, step.Artifact)
+	paths, err := st.fetchArtifacts(ctx, step.Artifact)
 	if err != nil {
 		return err
 	}
-	st.reach("received")
+	st.testPoint("received")
 	into := cmp.Or(step.Into, wire.EntryPrefix+m.Type)
 	m.Entry = cmp.Or(m.Entry, into)
-	target, err := st.inside(into)
+	target, err := st.payloadPath(into)
 	if err != nil {
 		return err
 	}
@@ -190,14 +190,14 @@ func (st *stage) file(ctx context.Context, step *wire.InstallStep) error {
 		return err
 	}
 	m.Size += info.Size()
-	st.list(installed.File{Path: into, Size: info.Size(), SHA256: strings.ToLower(step.Artifact.SHA256), Mode: mode})
+	st.addFiles(installed.File{Path: into, Size: info.Size(), SHA256: strings.ToLower(step.Artifact.SHA256), Mode: mode})
 	return nil
 }
 
-// inside is a path in the payload for something new, with the directories above
-// it. Neither they nor what may be there already are links, so nothing that is
-// written there goes elsewhere.
-func (st *stage) inside(name string) (string, error) {
+// payloadPath returns the path for a new file or directory in the payload, and creates its
+// parent directories. It fails if the path or a parent directory is a link, so that no step
+// writes outside the payload.
+func (st *stage) payloadPath(name string) (string, error) {
 	root, err := os.OpenRoot(st.payload)
 	if err != nil {
 		return "", err
@@ -211,7 +211,7 @@ func (st *stage) inside(name string) (string, error) {
 	for part := range strings.SplitSeq(filepath.Dir(name), string(filepath.Separator)) {
 		path = filepath.Join(path, part)
 		if info, err := os.Lstat(path); err != nil || !info.IsDir() {
-			return "", fmt.Errorf("%q in the payload is no directory", part)
+			return "", fmt.Errorf("%q in the payload is not a directory", part)
 		}
 	}
 	path = filepath.Join(st.payload, name)
@@ -221,28 +221,28 @@ func (st *stage) inside(name string) (string, error) {
 	return path, nil
 }
 
-// list notes files of the payload; the last one of a path counts.
-func (st *stage) list(files ...installed.File) {
+// addFiles adds files to the manifest, and replaces entries with the same path.
+func (st *stage) addFiles(files ...installed.File) {
 	m := st.manifest
-	listed := map[string]bool{}
+	added := map[string]bool{}
 	for _, f := range files {
-		listed[f.Path] = true
+		added[f.Path] = true
 	}
-	m.Files = append(slices.DeleteFunc(m.Files, func(f installed.File) bool { return listed[f.Path] }), files...)
+	m.Files = append(slices.DeleteFunc(m.Files, func(f installed.File) bool { return added[f.Path] }), files...)
 }
 
 func (st *stage) archive(ctx context.Context, step *wire.InstallStep) error {
-	paths, err := st.get(ctx, step.Artifact)
+	paths, err := st.fetchArtifacts(ctx, step.Artifact)
 	if err != nil {
 		return err
 	}
-	st.reach("received")
+	st.testPoint("received")
 	dir := st.payload
 	if step.Into != "" {
-		if dir, err = st.inside(step.Into); err != nil {
+		if dir, err = st.payloadPath(step.Into); err != nil {
 			return err
 		}
-		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // programs are for everybody
+		if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) { //nolint:gosec // world-readable programs
 			return err
 		}
 	}
@@ -254,12 +254,12 @@ func (st *stage) archive(ctx context.Context, step *wire.InstallStep) error {
 		files[i].Path = strings.TrimPrefix(step.Into+"/"+files[i].Path, "/")
 	}
 	st.manifest.Size += step.Artifact.Size
-	st.list(files...)
+	st.addFiles(files...)
 	return nil
 }
 
-// python makes a virtual environment from wheels. Nothing is resolved, built or
-// asked for elsewhere.
+// python creates a virtual environment from wheels. It does not resolve or build packages,
+// and downloads only the listed artifacts.
 func (st *stage) python(ctx context.Context, step *wire.InstallStep) error {
 	p := step.Python
 	uv, err := st.tool(ctx, &p.UV)
@@ -275,31 +275,31 @@ func (st *stage) python(ctx context.Context, step *wire.InstallStep) error {
 		wheels[i] = &p.Wheels[i]
 		st.manifest.Size += p.Wheels[i].Size
 	}
-	venv, err := st.inside(step.Into)
+	venv, err := st.payloadPath(step.Into)
 	if err != nil {
 		return err
 	}
 	return st.environment(ctx, uv, python, venv, step.Into, wheels)
 }
 
-// run runs uv. It ends when ctx does, with all that it started.
-func (st *stage) run(ctx context.Context, program string, args ...string) error {
+// runUV runs uv. When ctx ends, it kills uv and its child processes.
+func (st *stage) runUV(ctx context.Context, program string, args ...string) error {
 	return uv.Run(ctx, uv.Command{
 		Program: program, Args: args, Dir: st.dir,
 		Env: uv.Env(os.Environ(), "UV_CACHE_DIR="+st.Home.Path(uvCacheDir), "UV_COMPILE_BYTECODE_TIMEOUT="+compileTimeout),
 	})
 }
 
-// fileTotals is a number of files and of their bytes.
+// fileTotals is a number of files and their total size.
 type fileTotals struct {
 	Files int
 	Bytes int64
 }
 
-// listTree lists the files of a directory with their checksums, as paths below
-// prefix. Bytecode is counted, and not listed.
+// listTree returns the files of a directory with their checksums, as paths below prefix. It
+// counts bytecode files separately.
 func listTree(ctx context.Context, dir, prefix string) (files []installed.File, bytecode fileTotals, err error) {
-	var hash []int // indices of files that have content
+	var hash []int // indices of regular files
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -330,7 +330,7 @@ func listTree(ctx context.Context, dir, prefix string) (files []installed.File, 
 			}
 			hash = append(hash, len(files))
 		default:
-			return nil // a lock or a socket, which nobody counts on
+			return nil // a socket or a similar file
 		}
 		files = append(files, f)
 		return err
@@ -338,7 +338,7 @@ func listTree(ctx context.Context, dir, prefix string) (files []installed.File, 
 	if err != nil {
 		return nil, fileTotals{}, err
 	}
-	ph := progress.Of(ctx)
+	ph := progress.FromContext(ctx)
 	ph.SetTotal(int64(len(hash)))
 	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(runtime.GOMAXPROCS(0))
 	for _, i := range hash {
@@ -355,9 +355,9 @@ func listTree(ctx context.Context, dir, prefix string) (files []installed.File, 
 	return files, bytecode, p.Wait()
 }
 
-// openEntry makes the program executable. It may be a link to another file of
-// the payload, or to a tool.
-func (st *stage) openEntry() error {
+// makeEntryExecutable makes the program of the worker executable. The program may be a link
+// to another file of the payload, or to the program of a tool.
+func (st *stage) makeEntryExecutable() error {
 	m := st.manifest
 	root, err := filepath.EvalSymlinks(st.payload)
 	if err != nil {
@@ -365,55 +365,55 @@ func (st *stage) openEntry() error {
 	}
 	path, err := filepath.EvalSymlinks(filepath.Join(root, filepath.FromSlash(m.Entry)))
 	if err != nil {
-		return fmt.Errorf("the artifact holds no program %q", m.Entry)
+		return fmt.Errorf("the artifact has no program %q", m.Entry)
 	}
 	info, err := os.Stat(path)
 	if err != nil {
 		return err
 	}
-	if st.ofTool(path) && info.Mode()&0o111 != 0 {
+	if st.isInTools(path) && info.Mode()&0o111 != 0 {
 		return nil
 	}
 	rel, err := filepath.Rel(root, path)
 	if err != nil || !filepath.IsLocal(rel) {
-		return fmt.Errorf("the program %q is outside of the artifact", m.Entry)
+		return fmt.Errorf("the program %q is outside the artifact", m.Entry)
 	}
 	i := slices.IndexFunc(m.Files, func(f installed.File) bool { return f.Path == filepath.ToSlash(rel) && f.Link == "" })
 	if i < 0 {
-		return fmt.Errorf("%q is no file of the artifact", m.Entry)
+		return fmt.Errorf("%q is not a file of the artifact", m.Entry)
 	}
 	m.Files[i].Mode = installed.ModeProgram
 	if info.Mode().Perm() == 0o755 {
 		return nil
 	}
-	if err := unshare(path); err != nil {
+	if err := breakHardLink(path); err != nil {
 		return err
 	}
 	return os.Chmod(path, 0o755) //nolint:gosec // a program
 }
 
-// keepDownloads lets what has arrived lie for the next try, if that is for want of
-// the rest, and the disk is not full.
-func (st *stage) keepDownloads(err error) {
-	if !st.cut || errors.Is(err, syscall.ENOSPC) {
-		st.dropDownloads()
+// keepPartialDownloads keeps the downloads of a failed install for the next attempt, if a
+// download failed for a reason other than a full disk. Otherwise it removes them.
+func (st *stage) keepPartialDownloads(err error) {
+	if !st.incomplete || errors.Is(err, syscall.ENOSPC) {
+		st.removeDownloads()
 	}
-	_ = os.Remove(st.Home.Path(wire.DownloadDir)) // only if it is empty
+	_ = os.Remove(st.Home.Path(wire.DownloadDir)) // fails unless it is empty
 }
 
-// dropDownloads removes the artifacts of this install.
-func (st *stage) dropDownloads() {
-	for _, path := range st.used {
+// removeDownloads removes the downloaded artifacts of this install.
+func (st *stage) removeDownloads() {
+	for _, path := range st.downloads {
 		_ = os.Remove(path)
 		_ = os.Remove(path + partSuffix)
 	}
-	_ = os.Remove(st.Home.Path(wire.DownloadDir)) // only if it is empty
+	_ = os.Remove(st.Home.Path(wire.DownloadDir)) // fails unless it is empty
 }
 
-// downloadsKept is how long what has arrived waits for the next try.
-const downloadsKept = 24 * time.Hour
+// downloadRetention is how long downloads of a failed install are kept for the next attempt.
+const downloadRetention = 24 * time.Hour
 
-// cleanDownloads removes what nobody came back for.
+// cleanDownloads removes downloads that are older than downloadRetention.
 func (in *Installer) cleanDownloads() error {
 	dir := in.Home.Path(wire.DownloadDir)
 	entries, err := os.ReadDir(dir)
@@ -421,10 +421,10 @@ func (in *Installer) cleanDownloads() error {
 		return nil
 	}
 	for _, e := range entries {
-		if info, infoErr := e.Info(); infoErr == nil && time.Since(info.ModTime()) > downloadsKept {
+		if info, infoErr := e.Info(); infoErr == nil && time.Since(info.ModTime()) > downloadRetention {
 			err = errors.Join(err, os.Remove(filepath.Join(dir, e.Name())))
 		}
 	}
-	_ = os.Remove(dir) // only if it is empty
+	_ = os.Remove(dir) // fails unless it is empty
 	return err
 }

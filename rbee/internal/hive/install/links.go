@@ -9,8 +9,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/archive"
 )
 
-// checkLinks checks every link of the payload. Those to the program of a tool may
-// lead out: an environment has one, and no archive can.
+// checkLinks checks that no link of the payload points outside it. The exception is a link
+// to the program of a tool: an environment contains one, and an archive cannot.
 func (st *stage) checkLinks() error {
 	root, err := os.OpenRoot(st.payload)
 	if err != nil {
@@ -30,16 +30,16 @@ func (st *stage) checkLinks() error {
 			return err
 		}
 		err = archive.CheckLink(root, filepath.ToSlash(name), target)
-		if errors.Is(err, archive.ErrOutside) && st.toProgramOfTool(file) {
+		if errors.Is(err, archive.ErrOutside) && st.pointsToToolProgram(file) {
 			return nil
 		}
 		return err
 	})
 }
 
-func (st *stage) toProgramOfTool(link string) bool {
+func (st *stage) pointsToToolProgram(link string) bool {
 	program, err := filepath.EvalSymlinks(link)
-	if err != nil || !st.ofTool(program) {
+	if err != nil || !st.isInTools(program) {
 		return false
 	}
 	info, err := os.Stat(program)

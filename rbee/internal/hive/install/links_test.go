@@ -14,8 +14,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// published is an artifact that a server of its own has.
-func published(t *testing.T, name string, data []byte) *wire.Artifact {
+// publish returns an artifact with the given content, which a new test server serves.
+func publish(t *testing.T, name string, data []byte) *wire.Artifact {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(data) }))
 	t.Cleanup(srv.Close)
@@ -23,9 +23,8 @@ func published(t *testing.T, name string, data []byte) *wire.Artifact {
 	return &wire.Artifact{Name: name, URL: srv.URL + "/" + name, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data))}
 }
 
-// TestLinksAcrossSteps holds that what one step puts into the payload leads no
-// later one out of it, whatever the order, and that links which stay inside do no
-// harm.
+// TestLinksAcrossSteps checks that no step writes outside the payload through a link that an
+// earlier step created, in any order, and that links inside the payload are allowed.
 func TestLinksAcrossSteps(t *testing.T) {
 	t.Parallel()
 	link := func(name, to string) tar.Header {
@@ -33,34 +32,34 @@ func TestLinksAcrossSteps(t *testing.T) {
 	}
 	file := func(name string) tar.Header { return tar.Header{Name: name, Typeflag: tar.TypeReg} }
 	archive := func(into string, headers ...tar.Header) wire.InstallStep {
-		return wire.InstallStep{Kind: wire.StepArchive, Format: wire.FormatTarGz, Into: into, Artifact: published(t, "a.tar.gz", tarGz(t, headers...))}
+		return wire.InstallStep{Kind: wire.StepArchive, Format: wire.FormatTarGz, Into: into, Artifact: publish(t, "a.tar.gz", tarGz(t, headers...))}
 	}
 	plain := func(into string) wire.InstallStep {
-		return wire.InstallStep{Kind: wire.StepFile, Into: into, Artifact: published(t, "f", []byte("hi"))}
+		return wire.InstallStep{Kind: wire.StepFile, Into: into, Artifact: publish(t, "f", []byte("hi"))}
 	}
 	python := func(into string) wire.InstallStep {
-		step := newOrigin(t).server("p", "1", nil).Worker.Steps[0]
+		step := newOrigin(t).pythonWorker("p", "1", nil).Worker.Steps[0]
 		step.Into = into
 		return step
 	}
 	run := archive("", file("run"))
-	// Each leads up to the home once the one before has made its way a link's.
+	// Each link points into the home only in combination with the other one.
 	far, up := link("lib", "a/b/c/d/x/../../../../victim"), link("a/b/c/d/x", "../../../..")
 	for name, tt := range map[string]struct {
 		steps []wire.InstallStep
 		want  string // of the error; empty for none
 	}{
-		"a way that becomes a link":   {[]wire.InstallStep{run, archive("", far), archive("", up), archive("lib", file("x"))}, `"lib": the link to "a/b/c/d/x/../../../../victim" leads through another link, "a/b/c/d/x"`},
-		"a way that is a link":        {[]wire.InstallStep{run, archive("", up), archive("", far), archive("lib", file("x"))}, "leads through another link"},
-		"in the same archive":         {[]wire.InstallStep{run, archive("", far, up), archive("lib", file("x"))}, "leads through another link"},
-		"from another directory":      {[]wire.InstallStep{run, archive("a/b/c/d", link("y", "x/..")), archive("", up)}, `"a/b/c/d/y": the link to "x/.." leads through another link`},
-		"an archive into a link":      {[]wire.InstallStep{run, archive("", link("lib", "to")), archive("lib", file("x"))}, `"lib" in the payload is a link`},
-		"below a link":                {[]wire.InstallStep{run, archive("", file("to/x"), link("lib", "to")), archive("lib/y", file("x"))}, `"lib" in the payload is no directory`},
-		"an archive into a file":      {[]wire.InstallStep{run, archive("run", file("x"))}, "not a directory"},
-		"a file into a link":          {[]wire.InstallStep{run, archive("", link("lib", "to")), plain("lib")}, `"lib" in the payload is a link`},
-		"an environment into a link":  {[]wire.InstallStep{run, archive("", link("venv", "to")), python("venv")}, `"venv" in the payload is a link`},
-		"an archive onto environment": {[]wire.InstallStep{python("venv"), archive("venv", file("bin/python/x")), run}, "no directory"},
-		"all inside": {[]wire.InstallStep{
+		"later crossed link":       {[]wire.InstallStep{run, archive("", far), archive("", up), archive("lib", file("x"))}, `invalid link "lib" to "a/b/c/d/x/../../../../victim": the target path crosses another link, "a/b/c/d/x"`},
+		"earlier crossed link":     {[]wire.InstallStep{run, archive("", up), archive("", far), archive("lib", file("x"))}, "crosses another link"},
+		"same archive":             {[]wire.InstallStep{run, archive("", far, up), archive("lib", file("x"))}, "crosses another link"},
+		"other directory":          {[]wire.InstallStep{run, archive("a/b/c/d", link("y", "x/..")), archive("", up)}, `invalid link "a/b/c/d/y" to "x/..": the target path crosses another link`},
+		"archive into link":        {[]wire.InstallStep{run, archive("", link("lib", "to")), archive("lib", file("x"))}, `"lib" in the payload is a link`},
+		"archive below link":       {[]wire.InstallStep{run, archive("", file("to/x"), link("lib", "to")), archive("lib/y", file("x"))}, `"lib" in the payload is not a directory`},
+		"archive into file":        {[]wire.InstallStep{run, archive("run", file("x"))}, "not a directory"},
+		"file over link":           {[]wire.InstallStep{run, archive("", link("lib", "to")), plain("lib")}, `"lib" in the payload is a link`},
+		"environment into link":    {[]wire.InstallStep{run, archive("", link("venv", "to")), python("venv")}, `"venv" in the payload is a link`},
+		"archive over environment": {[]wire.InstallStep{python("venv"), archive("venv", file("bin/python/x")), run}, "not a directory"},
+		"valid": {[]wire.InstallStep{
 			python("venv"), archive("lib", file("a.so.1"), link("a.so", "a.so.1"), link("up", "./a.so")), run, plain("lib/data"), archive("lib", link("b.so", "a.so")),
 		}, ""},
 	} {
@@ -73,24 +72,24 @@ func TestLinksAcrossSteps(t *testing.T) {
 			step := wire.Step{Action: wire.ActionInstallWorker, Worker: &wire.WorkerInstall{Type: "w", Version: "1", Steps: tt.steps, Entry: "run"}}
 			errs := install(t, h, step)
 			if (tt.want == "") != (errs[0] == "") || !strings.Contains(errs[0], tt.want) {
-				t.Errorf("got %q, want %q", errs[0], tt.want)
+				t.Errorf("install = %q, want %q", errs[0], tt.want)
 			}
-			if left, _ := os.ReadDir(h.Path("victim")); len(left) != 0 {
-				t.Errorf("written outside: %v", left)
+			if entries, _ := os.ReadDir(h.Path("victim")); len(entries) != 0 {
+				t.Errorf("install wrote outside the payload: %v", entries)
 			}
 			if w := h.Worker(t.Context(), "w", true); (w != nil) != (tt.want == "") || w != nil && w.Corrupt != "" {
-				t.Errorf("%+v", w)
+				t.Errorf("Worker() = %+v, want an intact worker: %t", w, tt.want == "")
 			}
 		})
 	}
 }
 
-// TestLinksOutside holds that only a link to the program of a tool may lead out of
-// the payload.
+// TestLinksOutside checks that only a link to the program of a tool may point outside the
+// payload.
 func TestLinksOutside(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	st := &stage{session: &session{Installer: h.Installer}, payload: filepath.Join(h.Root, "payload")}
+	st := &stage{stepRunner: &stepRunner{Installer: h.Installer}, payload: filepath.Join(h.Root, "payload")}
 	for path, mode := range map[string]os.FileMode{"tools/python/bin/python": 0o755, "bin/other": 0o755} {
 		if err := os.MkdirAll(filepath.Dir(h.Path(path)), 0o700); err != nil {
 			t.Fatal(err)
@@ -99,11 +98,11 @@ func TestLinksOutside(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for target, fine := range map[string]bool{
+	for target, valid := range map[string]bool{
 		h.Path("tools/python/bin/python"): true,
 		"../tools/python/bin/python":      true,
 		h.Path("tools/python/bin"):        false,
-		h.Path("tools/python/bin/gone"):   false,
+		h.Path("tools/python/bin/none"):   false,
 		h.Path("bin/other"):               false,
 		h.Path("tools/../bin/other"):      false,
 		"../bin/other":                    false,
@@ -115,8 +114,8 @@ func TestLinksOutside(t *testing.T) {
 		if err := os.Symlink(target, filepath.Join(st.payload, "l")); err != nil {
 			t.Fatal(err)
 		}
-		if err := st.checkLinks(); (err == nil) != fine || err != nil && !strings.Contains(err.Error(), "leads outside") {
-			t.Errorf("%s: %v", target, err)
+		if err := st.checkLinks(); (err == nil) != valid || err != nil && !strings.Contains(err.Error(), "outside the directory") {
+			t.Errorf("checkLinks() with a link to %s = %v, want success: %t", target, err, valid)
 		}
 		if err := os.RemoveAll(st.payload); err != nil {
 			t.Fatal(err)

@@ -9,8 +9,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// writeManifest writes the record of a build into its directory: the list of files
-// first, so that a directory with a manifest has both.
+// writeManifest writes the list of files and then the manifest of a build, so that a
+// directory with a manifest always has both.
 func writeManifest(dir string, m *installed.Manifest) error {
 	files := m.Files
 	if files == nil {
@@ -24,10 +24,10 @@ func writeManifest(dir string, m *installed.Manifest) error {
 	return statefile.Write(filepath.Join(dir, installed.ManifestName), &header)
 }
 
-// upgradeManifests rewrites the manifests that an earlier rbee wrote, those of schema 0.
-// Only the holder of the lock may call it. What cannot be rewritten stays as it is.
+// upgradeManifests rewrites manifests of schema 0, which an older rbee wrote. It ignores
+// errors. The caller holds the lock.
 func (in *Installer) upgradeManifests() {
-	manifests, _ := filepath.Glob(in.Home.Path(wire.WorkersDir + "/*/*/" + installed.ManifestName)) // fails for a bad pattern only
+	manifests, _ := filepath.Glob(in.Home.Path(wire.WorkersDir + "/*/*/" + installed.ManifestName)) // the only possible error is a bad pattern
 	for _, path := range manifests {
 		var m installed.Manifest
 		if head, err := statefile.Head(path); err != nil || head.Schema > 0 || statefile.Read(path, &m) != nil {

@@ -11,40 +11,40 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 )
 
-// TestOtherEntry holds that an archive is not installed again, but for another program
-// of the same archive.
-func TestOtherEntry(t *testing.T) {
+// TestInstallOtherEntry checks that an archive is installed again only if the entry is
+// another program of the archive.
+func TestInstallOtherEntry(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	packed := tarGz(t, tar.Header{Typeflag: tar.TypeReg, Name: "run"}, tar.Header{Typeflag: tar.TypeReg, Name: "other"})
 	step := worker("1", wire.FormatTarGz, packed)
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, packed); res.Errors[0] != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
-	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil) // a byte that is asked for would be missing
+	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil) // sends no artifact
 	if res.Errors[0] != "" || res.State.Workers[0].SHA256 != wire.Digest(step.Worker.Steps, "run") {
-		t.Errorf("%v, %+v", res.Errors, res.State.Workers[0])
+		t.Errorf("the second install = %q, %+v, want the same worker", res.Errors, res.State.Workers[0])
 	}
 	step.Worker.Entry = "other"
 	res = apply(t, h, &wire.Request{Steps: []wire.Step{step}}, packed)
 	if program, err := os.Readlink(filepath.Join(h.BuildDir("w", h.EntryBuild("w")), installed.EntryName)); res.Errors[0] != "" || err != nil || filepath.Base(program) != "other" {
-		t.Errorf("%v, %s, %v", res.Errors, program, err)
+		t.Errorf("install with another entry = %q, program %s, %v, want the program other", res.Errors, program, err)
 	}
 }
 
-// A build that has lost its manifest is damaged, and does not stay beside the one that
-// is installed in its place; a directory that is not rbee's does.
-func TestDamagedBuildGoes(t *testing.T) {
+// TestDamagedBuildIsRemoved checks that an install removes a build without a manifest, and
+// keeps a directory that rbee did not create.
+func TestDamagedBuildIsRemoved(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	w := worker("1", "", nil)
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h), w}}, nil)
 	if strings.Join(res.Errors, "") != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	typ := w.Worker.Type
-	own := filepath.Join(h.Path(wire.WorkersDir), typ, "mine")
-	if err := os.Mkdir(own, 0o700); err != nil {
+	other := filepath.Join(h.Path(wire.WorkersDir), typ, "mine")
+	if err := os.Mkdir(other, 0o700); err != nil {
 		t.Fatal(err)
 	}
 	for range 3 {
@@ -52,14 +52,14 @@ func TestDamagedBuildGoes(t *testing.T) {
 			t.Fatal(err)
 		}
 		if res := apply(t, h, &wire.Request{Steps: []wire.Step{w}}, nil); res.Errors[0] != "" {
-			t.Fatal(res.Errors)
+			t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 		}
 	}
-	entries, err := os.ReadDir(filepath.Dir(own))
+	entries, err := os.ReadDir(filepath.Dir(other))
 	if err != nil || len(entries) != 2 {
-		t.Errorf("%v, %v", entries, err)
+		t.Errorf("ReadDir() = %v, %v, want the build and the other directory", entries, err)
 	}
-	if _, err := os.Stat(own); err != nil {
-		t.Error(err)
+	if _, err := os.Stat(other); err != nil {
+		t.Errorf("Stat() of the other directory = %v, want it kept", err)
 	}
 }

@@ -12,28 +12,28 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 )
 
-// unpack unpacks an archive into dir, and reports its progress.
+// unpack unpacks an archive into dir and reports the progress.
 func (st *stage) unpack(ctx context.Context, path string, format wire.Format, strip int, dir string) ([]installed.File, error) {
-	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseUnpack, Total: fileSize(path)})
-	return archive.Unpack(progress.With(ctx, ph), path, format, strip, dir, int64(min(home.DiskFree(dir), 1<<62)))
+	ph := st.startPhase(wire.Progress{Index: st.index, Phase: wire.PhaseUnpack, Total: fileSize(path)})
+	return archive.Unpack(progress.NewContext(ctx, ph), path, format, strip, dir, int64(min(home.DiskFree(dir), 1<<62)))
 }
 
-// sync flushes the version to disk, and reports that it does.
+// sync flushes the version to disk and reports the phase.
 func (st *stage) sync() error {
-	st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseSync})
+	st.startPhase(wire.Progress{Index: st.index, Phase: wire.PhaseSync})
 	return syncTree(st.dir, st.manifest)
 }
 
-// unshare gives a file of the payload content of its own where it is a hard link, so
-// that a change of its mode concerns no other environment.
-func unshare(path string) error {
+// breakHardLink replaces a hard-linked file of the payload with a copy, so that a change of
+// its mode does not affect other environments.
+func breakHardLink(path string) error {
 	if shared, err := hasOtherLinks(path); err != nil || !shared {
 		return err
 	}
 	return home.ReplaceWithCopy(path, path, 0o755)
 }
 
-// hasOtherLinks reports whether a file has other names.
+// hasOtherLinks reports whether a file has more than one hard link.
 func hasOtherLinks(path string) (bool, error) {
 	info, err := os.Lstat(path)
 	if err != nil {

@@ -12,18 +12,18 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// beat repeats the last report of the step with this index until stop.
-func (s *session) beat(index int, action wire.Action) (stop func()) {
+// startHeartbeat repeats the last progress report of a step until stop is called.
+func (s *stepRunner) startHeartbeat(index int, action wire.Action) (stop func()) {
 	var first *wire.Progress
 	switch action {
 	case wire.ActionRemoveWorker, wire.ActionRemoveSelf:
 		first = &wire.Progress{Index: index, Phase: wire.PhaseRemove, Unit: wire.UnitFiles}
 	}
 	s.heartbeat.Reset(first)
-	ended := make(chan struct{})
+	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		tick := time.NewTicker(progress.Beat)
+		tick := time.NewTicker(progress.MaxInterval)
 		defer tick.Stop()
 		for {
 			select {
@@ -31,41 +31,41 @@ func (s *session) beat(index int, action wire.Action) (stop func()) {
 				if p := s.heartbeat.Due(); p != nil {
 					s.send(wire.Message{Progress: p})
 				}
-			case <-ended:
+			case <-done:
 				return
 			}
 		}
 	})
 	return func() {
-		close(ended)
+		close(done)
 		wg.Wait()
 	}
 }
 
-// begin reports that a phase begins.
-func (s *session) begin(p wire.Progress) *progress.Phase {
+// startPhase starts a phase and reports it.
+func (s *stepRunner) startPhase(p wire.Progress) *progress.Phase {
 	return progress.New(s.send, p)
 }
 
-// silent returns a phase that reports nothing before the first progressEvery has
-// passed, for work that is usually short.
-func (s *session) silent(p wire.Progress) *progress.Phase {
+// silentPhase returns a phase that sends its first report after progress.MinInterval, for
+// work that is usually short.
+func (s *stepRunner) silentPhase(p wire.Progress) *progress.Phase {
 	return progress.NewSilent(s.send, p)
 }
 
-// removing returns the phase in which the step with this index removes files.
-func (s *session) removing(index int) *progress.Phase {
-	return s.silent(wire.Progress{Index: index, Phase: wire.PhaseRemove, Unit: wire.UnitFiles})
+// removePhase returns a phase for the removal of files by the step at index.
+func (s *stepRunner) removePhase(index int) *progress.Phase {
+	return s.silentPhase(wire.Progress{Index: index, Phase: wire.PhaseRemove, Unit: wire.UnitFiles})
 }
 
-// checking returns a context in which the step with this index checks files.
-func (s *session) checking(ctx context.Context, index int) context.Context {
-	return progress.With(ctx, s.silent(wire.Progress{Index: index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles}))
+// checkContext returns a context with a phase for the check of files by the step at index.
+func (s *stepRunner) checkContext(ctx context.Context, index int) context.Context {
+	return progress.NewContext(ctx, s.silentPhase(wire.Progress{Index: index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles}))
 }
 
-// expectBuild adds the files of the build in dir to those that ph, which may be nil, will
-// remove.
-func expectBuild(ph *progress.Phase, dir string) {
+// addBuildTotal adds the number of files of the build in dir to the total of ph, which may
+// be nil.
+func addBuildTotal(ph *progress.Phase, dir string) {
 	var m installed.Manifest
 	if ph == nil || statefile.Read(filepath.Join(dir, installed.ManifestName), &m) != nil {
 		return

@@ -12,8 +12,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 )
 
-// reported applies steps and returns what the machine reports.
-func reported(t *testing.T, h *Hive, steps ...wire.Step) []wire.Progress {
+// applyProgress applies steps and returns the progress reports.
+func applyProgress(t *testing.T, h *Hive, steps ...wire.Step) []wire.Progress {
 	t.Helper()
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
@@ -37,7 +37,7 @@ func reported(t *testing.T, h *Hive, steps ...wire.Step) []wire.Progress {
 			}
 			for i, e := range m.Result.Errors {
 				if e != "" {
-					t.Fatalf("step %d: %s", i, e)
+					t.Fatalf("step %d failed: %s", i, e)
 				}
 			}
 			return all
@@ -45,7 +45,7 @@ func reported(t *testing.T, h *Hive, steps ...wire.Step) []wire.Progress {
 	}
 }
 
-// phases lists the phases of reports, each run of one phase once.
+// phases returns the phases of the reports, without repeats of the same phase.
 func phases(all []wire.Progress) []wire.Phase {
 	var list []wire.Phase
 	for _, p := range all {
@@ -57,7 +57,7 @@ func phases(all []wire.Progress) []wire.Phase {
 func TestInstallReportsPhases(t *testing.T) {
 	t.Parallel()
 	eachUV(t, func(t *testing.T, h *Hive, o *origin) {
-		all := reported(t, h, o.server("w", "1", nil))
+		all := applyProgress(t, h, o.pythonWorker("w", "1", nil))
 		got := phases(all)
 		next := 0
 		want := []wire.Phase{wire.PhaseDownload, wire.PhaseUnpack, wire.PhaseDownload, wire.PhaseEnvironment, wire.PhaseCheck, wire.PhaseSync}
@@ -67,21 +67,22 @@ func TestInstallReportsPhases(t *testing.T) {
 			}
 		}
 		if next < len(want) {
-			t.Errorf("phases %v, want %v among them in this order", got, want)
+			t.Errorf("reported phases = %v, want them to include %v in this order", got, want)
 		}
 		for _, p := range all {
 			if p.Count > p.CountTotal || p.Total > 0 && p.Bytes > p.Total || p.Index != 0 || p.Phase == "" {
-				t.Errorf("%+v: more than there is", p)
+				t.Errorf("report %+v, want counts within their totals, index 0 and a phase", p)
 			}
 			if p.Phase == wire.PhaseEnvironment && (p.CountTotal != 2 || p.Unit != wire.UnitPackages) {
-				t.Errorf("%+v: want 2 packages", p)
+				t.Errorf("report %+v, want a total of 2 packages", p)
 			}
 		}
 	})
 }
 
-// A phase is reported at once, at most every progressEvery while it counts, and is
-// repeated at least every other second while it does not.
+// TestPhaseReports checks that a new phase is reported immediately, that its counts are
+// reported at most every progress.MinInterval, and that the last report is repeated about
+// every progress.MaxInterval while the counts do not change.
 func TestPhaseReports(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -105,49 +106,49 @@ func TestPhaseReports(t *testing.T) {
 			defer mu.Unlock()
 			return slices.Clone(all)
 		}
-		s := &session{out: wire.NewWriter(w)}
-		stop := s.beat(3, wire.ActionRemoveWorker)
+		s := &stepRunner{out: wire.NewWriter(w)}
+		stop := s.startHeartbeat(3, wire.ActionRemoveWorker)
 		time.Sleep(1500 * time.Millisecond)
 		if got := seen(); len(got) != 1 || got[0].Phase != wire.PhaseRemove || got[0].Index != 3 {
-			t.Errorf("before the first phase: %+v, want a report of a removal", got)
+			t.Errorf("reports before the first phase = %+v, want a single report of the removal", got)
 		}
-		ph := s.begin(wire.Progress{Index: 3, Phase: wire.PhaseCheck, Unit: wire.UnitFiles, CountTotal: 1000})
+		ph := s.startPhase(wire.Progress{Index: 3, Phase: wire.PhaseCheck, Unit: wire.UnitFiles, CountTotal: 1000})
 		for range 1000 {
 			time.Sleep(time.Millisecond)
 			ph.Add(1)
 		}
 		counted := len(seen())
 		if counted < 6 || counted > 8 {
-			t.Errorf("%d reports after a second, want 6 to 8", counted)
+			t.Errorf("reports after a second = %d, want 6 to 8", counted)
 		}
 		time.Sleep(10 * time.Second)
 		got := seen()
 		if n := len(got) - counted; n < 9 || n > 11 {
-			t.Errorf("%d reports in ten seconds without a change, want 9 to 11", n)
+			t.Errorf("reports in ten seconds without a change = %d, want 9 to 11", n)
 		}
 		if last := got[len(got)-1]; last.Count != 1000 || last.Index != 3 {
-			t.Errorf("the last report is %+v", last)
+			t.Errorf("last report = %+v, want count 1000 and index 3", last)
 		}
-		ph.Become(wire.Progress{Phase: wire.PhaseSync})
+		ph.Update(wire.Progress{Phase: wire.PhaseSync})
 		got = seen()
 		if last := got[len(got)-1]; last.Phase != wire.PhaseSync || last.Index != 3 {
-			t.Errorf("another phase is not reported: %+v", last)
+			t.Errorf("last report after Update() = %+v, want phase %s and index 3", last, wire.PhaseSync)
 		}
 		resume := s.heartbeat.Pause()
 		time.Sleep(time.Minute)
 		if n := len(seen()) - len(got); n != 0 {
-			t.Errorf("%d reports while paused", n)
+			t.Errorf("reports while paused = %d, want 0", n)
 		}
 		resume()
 		time.Sleep(2 * time.Second)
 		if n := len(seen()) - len(got); n == 0 {
-			t.Error("no report after the pause")
+			t.Error("reports after the pause = 0, want at least 1")
 		}
 		stop()
 		got = seen()
 		time.Sleep(time.Minute)
 		if n := len(seen()) - len(got); n != 0 {
-			t.Errorf("%d reports after the end", n)
+			t.Errorf("reports after stop = %d, want 0", n)
 		}
 		if err := w.Close(); err != nil {
 			t.Error(err)
@@ -156,7 +157,7 @@ func TestPhaseReports(t *testing.T) {
 	var none *progress.Phase
 	none.Add(1)
 	none.SetTotal(1)
-	none.Become(wire.Progress{})
+	none.Update(wire.Progress{})
 }
 
 func TestRemovalReportsFiles(t *testing.T) {
@@ -166,12 +167,12 @@ func TestRemovalReportsFiles(t *testing.T) {
 		ph := progress.NewSilent(func(m wire.Message) { all = append(all, *m.Progress) }, wire.Progress{Phase: wire.PhaseRemove, Unit: wire.UnitFiles})
 		ph.Add(10)
 		if len(all) != 0 {
-			t.Errorf("a short removal is reported: %+v", all)
+			t.Errorf("reports of a short removal = %+v, want none", all)
 		}
-		time.Sleep(progress.Every)
+		time.Sleep(progress.MinInterval)
 		ph.Add(5)
 		if len(all) != 1 || all[0].Count != 15 {
-			t.Errorf("reports %+v, want one of 15 files", all)
+			t.Errorf("reports after MinInterval = %+v, want a single report of 15 files", all)
 		}
 	})
 }

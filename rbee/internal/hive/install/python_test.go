@@ -17,12 +17,12 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// origin is where the tests' Python workers come from.
+// origin is a server with the artifacts of Python workers.
 type origin struct {
 	*origintest.Server
 	t          testing.TB
 	uv, python wire.Tool
-	servers    map[string]wire.Step // by type and version
+	steps      map[string]wire.Step // by type and version
 }
 
 func newOrigin(t *testing.T) *origin {
@@ -31,21 +31,21 @@ func newOrigin(t *testing.T) *origin {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &origin{Server: origintest.New(t), t: t, servers: map[string]wire.Step{}}
+	o := &origin{Server: origintest.New(t), t: t, steps: map[string]wire.Step{}}
 	o.AddTools(exe)
-	const of = "/download/astral-sh/"
+	const base = "/download/astral-sh/"
 	o.uv = wire.Tool{
 		Name: "uv", Version: "0.9.9", Format: wire.FormatTarGz, Strip: 1, Entry: "uv",
-		Artifact: o.artifact(of + "uv/0.9.9/uv-x86_64-unknown-linux-gnu.tar.gz"),
+		Artifact: o.artifact(base + "uv/0.9.9/uv-x86_64-unknown-linux-gnu.tar.gz"),
 	}
 	o.python = wire.Tool{
 		Name: "cpython", Version: "3.12.12", Format: wire.FormatTarGz, Strip: 1, Entry: "bin/python3",
-		Artifact: o.artifact(of + "python-build-standalone/20251120/cpython-3.12.12+20251120-x86_64-unknown-linux-gnu-install_only_stripped.tar.gz"),
+		Artifact: o.artifact(base + "python-build-standalone/20251120/cpython-3.12.12+20251120-x86_64-unknown-linux-gnu-install_only_stripped.tar.gz"),
 	}
 	return o
 }
 
-// artifact is what is published under a path.
+// artifact returns the artifact that is published at a path.
 func (o *origin) artifact(path string) wire.Artifact {
 	o.t.Helper()
 	address := strings.TrimSuffix(o.API(), "/api") + path
@@ -56,39 +56,39 @@ func (o *origin) artifact(path string) wire.Artifact {
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK {
-		o.t.Fatalf("%s: %s, %v", path, resp.Status, err)
+		o.t.Fatalf("GET %s: %s, %v", path, resp.Status, err)
 	}
 	sum := sha256.Sum256(data)
 	return wire.Artifact{Name: filepath.Base(path), URL: address, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data))}
 }
 
-// server is a step that installs version of a worker from a wheel of its own and
-// one that it needs, changed by edit.
-func (o *origin) server(typ, version string, edit func(*origintest.Wheel, *wire.InstallStep)) wire.Step {
+// pythonWorker returns a step that installs a version of a worker from two wheels, its own
+// and the dependency wax. edit, if not nil, modifies them.
+func (o *origin) pythonWorker(typ, version string, edit func(*origintest.Wheel, *wire.InstallStep)) wire.Step {
 	o.t.Helper()
-	own := origintest.Wheel{Name: typ, Version: version, Scripts: map[string]string{"serve": "#!/bin/sh\necho " + version + "\n"}}
+	workerWheel := origintest.Wheel{Name: typ, Version: version, Scripts: map[string]string{"serve": "#!/bin/sh\necho " + version + "\n"}}
 	wax := origintest.Wheel{Name: "wax", Version: version, Files: map[string]string{"wax.py": "# " + strings.Repeat("wax ", 10_000) + version}}
 	step := wire.InstallStep{Kind: wire.StepPython, At: typ + ".yaml:7", Into: "venv", Python: &wire.Python{UV: o.uv, Interpreter: o.python}}
 	if edit != nil {
-		edit(&own, &step)
+		edit(&workerWheel, &step)
 	}
-	for _, w := range []origintest.Wheel{wax, own} {
+	for _, w := range []origintest.Wheel{wax, workerWheel} {
 		o.AddWheel(w)
 		step.Python.Wheels = append(step.Python.Wheels, o.artifact("/packages/"+w.Filename()))
 	}
-	made := wire.Step{Action: wire.ActionInstallWorker, Worker: &wire.WorkerInstall{
+	install := wire.Step{Action: wire.ActionInstallWorker, Worker: &wire.WorkerInstall{
 		Type: typ, Version: version, Steps: []wire.InstallStep{step}, Entry: "venv/bin/serve",
 	}}
-	o.servers[typ+" "+version] = made
-	return made
+	o.steps[typ+" "+version] = install
+	return install
 }
 
-// says is what a worker's program prints.
-func says(t *testing.T, h *Hive, typ string) string {
+// runWorker runs the program of a worker and returns its output.
+func runWorker(t *testing.T, h *Hive, typ string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), h.EntryPath(typ)).CombinedOutput()
 	if err != nil {
-		t.Errorf("%s: %v", typ, err)
+		t.Errorf("cannot run %s: %v", typ, err)
 	}
 	return strings.TrimSpace(string(out))
 }
@@ -98,230 +98,232 @@ func install(t *testing.T, h *Hive, steps ...wire.Step) []string {
 	return apply(t, h, &wire.Request{Steps: steps}, nil).Errors
 }
 
-// TestPython holds that an environment is made from wheels, that tools are
-// fetched once for all workers, and go with the last of them.
+// TestPython checks that an environment is created from wheels, that tools are downloaded
+// once for all workers, and that they are removed with the last worker.
 func TestPython(t *testing.T) {
 	t.Parallel()
 	h, o := newHive(t), newOrigin(t)
-	asked := o.Asked("uv-x86_64")
-	one, two := o.server("one", "1.0", nil), o.server("two", "2.0", nil)
+	before := o.Asked("uv-x86_64")
+	one, two := o.pythonWorker("one", "1.0", nil), o.pythonWorker("two", "2.0", nil)
 	if errs := install(t, h, one, two); errs[0]+errs[1] != "" {
-		t.Fatal(errs)
+		t.Fatalf("install() = %q, want no errors", errs)
 	}
-	if says(t, h, "one") != "1.0" || says(t, h, "two") != "2.0" {
-		t.Error("the programs do not say what they shall")
+	if runWorker(t, h, "one") != "1.0" || runWorker(t, h, "two") != "2.0" {
+		t.Errorf("the programs of the workers print other output than their versions 1.0 and 2.0")
 	}
-	if n := o.Asked("uv-x86_64") - asked; n != 1 {
-		t.Errorf("uv was fetched %d times", n)
+	if n := o.Asked("uv-x86_64") - before; n != 1 {
+		t.Errorf("downloads of uv = %d, want 1", n)
 	}
 	if _, err := os.Stat(h.Path(wire.DownloadDir)); err == nil {
-		t.Error("downloads were left")
+		t.Errorf("%s exists after the install, want it removed", wire.DownloadDir)
 	}
 	dir := h.BuildDir("one", "1.0")
-	if left, _ := os.ReadDir(dir); len(left) != 4 {
-		t.Errorf("beside manifest, list of files, entry and payload: %v", left)
+	if entries, _ := os.ReadDir(dir); len(entries) != 4 {
+		t.Errorf("the build contains %v, want the manifest, the list of files, the entry and the payload", entries)
 	}
 	if w := h.Worker(t.Context(), "one", true); w.Corrupt != "" || w.Bytes < 40_000 {
-		t.Errorf("%+v", w)
+		t.Errorf("Worker(one) = %+v, want an intact worker of at least 40000 bytes", w)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "payload/venv/lib/python3.12/site-packages/wax.py"), []byte("honey"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if w := h.Worker(t.Context(), "one", true); !strings.Contains(w.Corrupt, "wax.py") {
-		t.Errorf("%+v", w)
+		t.Errorf("Worker(one) with a modified file = %+v, want wax.py corrupt", w)
 	}
-	// Without its interpreter it would not start; an install heals that, and both.
+	// Both workers need the interpreter; the install of either repairs both.
 	if err := os.Remove(filepath.Join(h.ToolPath(&o.python), "bin/python3")); err != nil {
 		t.Fatal(err)
 	}
 	for _, deep := range []bool{false, true} {
 		if w := h.Worker(t.Context(), "two", deep); !strings.HasPrefix(w.Corrupt, "tools/cpython-3.12.12-") || !strings.HasSuffix(w.Corrupt, "bin/python3 is missing") {
-			t.Errorf("without an interpreter: %+v", w)
+			t.Errorf("Worker(two) without an interpreter = %+v, want bin/python3 missing", w)
 		}
 	}
 	if errs := install(t, h, one); errs[0] != "" || h.Worker(t.Context(), "one", true).Corrupt != "" || h.Worker(t.Context(), "two", true).Corrupt != "" {
-		t.Errorf("%q", errs)
+		t.Errorf("repair = %q, want both workers intact", errs)
 	}
 	remove := func(typ string) wire.Step {
 		return wire.Step{Action: wire.ActionRemoveWorker, Worker: &wire.WorkerInstall{Type: typ}}
 	}
-	if errs := install(t, h, remove("one")); errs[0] != "" || says(t, h, "two") != "2.0" {
-		t.Errorf("%q", errs)
+	if errs := install(t, h, remove("one")); errs[0] != "" || runWorker(t, h, "two") != "2.0" {
+		t.Errorf("removal of one worker = %q, want the other one to run", errs)
 	}
 	if errs := install(t, h, remove("two")); errs[0] != "" {
-		t.Error(errs)
+		t.Errorf("removal of the other worker = %q, want no error", errs)
 	}
 	if _, err := os.Stat(h.Path(wire.ToolsDir)); err == nil {
-		t.Error("tools were left")
+		t.Errorf("%s exists after the removal of all workers, want it removed", wire.ToolsDir)
 	}
 }
 
-// TestPythonGoesWrong holds that the version before stays, whatever happens to the
-// next one, that nothing of that is left, and that the error names the recipe's line.
-func TestPythonGoesWrong(t *testing.T) {
+// TestPythonInstallErrors checks that a failed install keeps the installed version, leaves no
+// files, and returns an error with the line of the recipe.
+func TestPythonInstallErrors(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
-		edit func(*origin, *origintest.Wheel, *wire.InstallStep)
-		then func(*wire.InstallStep)
-		want string
+		edit     func(*origin, *origintest.Wheel, *wire.InstallStep)
+		editStep func(*wire.InstallStep) // after the artifacts are published
+		want     string
 	}{
-		"half-way": {
+		"uv failure": {
 			edit: func(_ *origin, w *origintest.Wheel, _ *wire.InstallStep) { w.Files = map[string]string{"FAIL": ""} },
 			want: "w.yaml:7: failed to install: w-2-py3-none-any.whl",
 		},
-		"a wheel that is none": {
-			then: func(s *wire.InstallStep) { s.Python.Wheels[1] = s.Python.UV.Artifact },
-			want: "w.yaml:7: failed to read uv-x86_64",
+		"invalid wheel": {
+			editStep: func(s *wire.InstallStep) { s.Python.Wheels[1] = s.Python.UV.Artifact },
+			want:     "w.yaml:7: failed to read uv-x86_64",
 		},
-		"a wrong sum": {
-			then: func(s *wire.InstallStep) { s.Python.Wheels[1].SHA256 = strings.Repeat("0", 64) },
-			want: "unexpected content: its SHA-256 is",
+		"wrong checksum": {
+			editStep: func(s *wire.InstallStep) { s.Python.Wheels[1].SHA256 = strings.Repeat("0", 64) },
+			want:     strings.Repeat("0", 64),
 		},
-		"less than was promised": {
-			then: func(s *wire.InstallStep) { s.Python.Wheels[0].Size++ },
-			want: "bytes, want",
+		"wheel too small": {
+			editStep: func(s *wire.InstallStep) { s.Python.Wheels[0].Size++ },
+			want:     ", want",
 		},
-		"more than was promised": {
-			then: func(s *wire.InstallStep) { s.Python.Wheels[0].Size-- },
-			want: "unexpected content: more than",
+		"wheel too large": {
+			editStep: func(s *wire.InstallStep) { s.Python.Wheels[0].Size-- },
+			want:     "more than",
 		},
-		"more than the disk has": {
-			then: func(s *wire.InstallStep) { s.Python.Wheels[0].Size = 1 << 60 },
-			want: "w.yaml:7: not enough disk",
+		"not enough disk space": {
+			editStep: func(s *wire.InstallStep) { s.Python.Wheels[0].Size = 1 << 60 },
+			want:     "w.yaml:7: not enough disk space",
 		},
-		"no program": {
+		"missing program": {
 			edit: func(_ *origin, w *origintest.Wheel, _ *wire.InstallStep) { w.Scripts = nil },
-			want: `w.yaml:7: the artifact holds no program "venv/bin/serve"`,
+			want: `w.yaml:7: the artifact has no program "venv/bin/serve"`,
 		},
-		"a tool without its program": {
-			then: func(s *wire.InstallStep) { s.Python.Interpreter.Entry, s.Python.Interpreter.Version = "bin/pypy", "7" },
-			want: `holds no program "bin/pypy"`,
+		"missing program of a tool": {
+			editStep: func(s *wire.InstallStep) {
+				s.Python.Interpreter.Entry, s.Python.Interpreter.Version = "bin/pypy", "7"
+			},
+			want: `has no program "bin/pypy"`,
 		},
-		"a server out of order": {
+		"wheel not found": {
 			edit: func(o *origin, w *origintest.Wheel, _ *wire.InstallStep) {
 				w.Tag = "cp312-cp312-any"
 			},
-			then: func(s *wire.InstallStep) { s.Python.Wheels[1].URL += ".gone" },
-			want: "the server answered 404",
+			editStep: func(s *wire.InstallStep) { s.Python.Wheels[1].URL += ".missing" },
+			want:     "404",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h, o := newHive(t), newOrigin(t)
-			if errs := install(t, h, o.server("w", "1", nil)); errs[0] != "" {
-				t.Fatal(errs)
+			if errs := install(t, h, o.pythonWorker("w", "1", nil)); errs[0] != "" {
+				t.Fatalf("install() = %q, want no errors", errs)
 			}
-			before := tree(t, h.User)
-			next := o.server("w", "2", func(w *origintest.Wheel, s *wire.InstallStep) {
+			before := treeText(t, h.User)
+			next := o.pythonWorker("w", "2", func(w *origintest.Wheel, s *wire.InstallStep) {
 				if c.edit != nil {
 					c.edit(o, w, s)
 				}
 			})
-			if c.then != nil {
-				c.then(&next.Worker.Steps[0])
+			if c.editStep != nil {
+				c.editStep(&next.Worker.Steps[0])
 			}
 			if errs := install(t, h, next); !strings.Contains(errs[0], c.want) {
-				t.Errorf("got %q, want %q", errs, c.want)
+				t.Errorf("install = %q, want %q", errs, c.want)
 			}
-			if says(t, h, "w") != "1" {
-				t.Error("the version before does not run any more")
+			if got := runWorker(t, h, "w"); got != "1" {
+				t.Errorf("the worker prints %q after the failed install, want 1", got)
 			}
-			if err := os.RemoveAll(h.Path(wire.DownloadDir)); err != nil { // what did arrive may wait for another try
+			if err := os.RemoveAll(h.Path(wire.DownloadDir)); err != nil { // kept for the next attempt
 				t.Fatal(err)
 			}
-			if after := tree(t, h.User); after != before {
-				t.Errorf("before:\n%safter:\n%s", before, after)
+			if after := treeText(t, h.User); after != before {
+				t.Errorf("the failed install changed files from\n%sto\n%s", before, after)
 			}
 		})
 	}
 }
 
-// TestCutDownload holds that what has arrived of a wheel counts, in the same try
-// and in the next.
-func TestCutDownload(t *testing.T) {
+// TestResumeDownload checks that a partial download is resumed, in the same install and in
+// the next one.
+func TestResumeDownload(t *testing.T) {
 	t.Parallel()
 	h, o := newHive(t), newOrigin(t)
-	step := o.server("w", "1", nil)
+	step := o.pythonWorker("w", "1", nil)
 	wheel := step.Worker.Steps[0].Python.Wheels[0]
 	part := filepath.Join(h.Path(wire.DownloadDir), wheel.SHA256+partSuffix)
 
-	// The line is cut, and then the server is out of order.
+	// The connection breaks, and then the server fails.
 	o.Break(origintest.Fault{Path: "/packages/wax", Cut: 40, Times: 1})
 	o.Break(origintest.Fault{Path: "/packages/wax", Status: http.StatusServiceUnavailable, Times: 1})
-	if errs := install(t, h, step); !strings.Contains(errs[0], "w.yaml:7: downloading http://") || !strings.Contains(errs[0], "answered 503") {
-		t.Fatal(errs)
+	if errs := install(t, h, step); !strings.Contains(errs[0], "w.yaml:7: downloading http://") || !strings.Contains(errs[0], "503") {
+		t.Fatalf("install = %q, want status 503", errs)
 	}
-	if fileSize(part) != 40 {
-		t.Fatalf("%d bytes were kept", fileSize(part))
+	if n := fileSize(part); n != 40 {
+		t.Fatalf("the partial download has %d bytes, want 40", n)
 	}
-	asked := o.Asked("/packages/wax")
-	if errs := install(t, h, step); errs[0] != "" || says(t, h, "w") != "1" || o.Asked("/packages/wax") != asked+1 {
-		t.Error(errs)
+	before := o.Asked("/packages/wax")
+	if errs := install(t, h, step); errs[0] != "" || runWorker(t, h, "w") != "1" || o.Asked("/packages/wax") != before+1 {
+		t.Errorf("the next install = %q with %d requests, want success with 1", errs, o.Asked("/packages/wax")-before)
 	}
-	// The line is cut, and there again.
-	two := o.server("w", "2", nil)
+	// The connection breaks once.
+	two := o.pythonWorker("w", "2", nil)
 	o.Break(origintest.Fault{Path: "/packages/w-2", Cut: 40, Times: 1})
-	if errs := install(t, h, two); errs[0] != "" || says(t, h, "w") != "2" {
-		t.Error(errs)
+	if errs := install(t, h, two); errs[0] != "" || runWorker(t, h, "w") != "2" {
+		t.Errorf("install with a broken connection = %q, want success", errs)
 	}
-	// What an earlier try has left is no beginning of it: shorter, or longer.
-	for version, left := range map[string]int{"3": 40, "4": 1 << 20} {
-		step := o.server("w", version, nil)
+	// A partial download with other content, shorter or longer than the artifact.
+	for version, size := range map[string]int{"3": 40, "4": 1 << 20} {
+		step := o.pythonWorker("w", version, nil)
 		part := filepath.Join(h.Path(wire.DownloadDir), step.Worker.Steps[0].Python.Wheels[0].SHA256+partSuffix)
 		if err := os.MkdirAll(filepath.Dir(part), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(part, make([]byte, left), 0o600); err != nil {
+		if err := os.WriteFile(part, make([]byte, size), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if errs := install(t, h, step); errs[0] != "" || says(t, h, "w") != version {
-			t.Error(errs)
+		if errs := install(t, h, step); errs[0] != "" || runWorker(t, h, "w") != version {
+			t.Errorf("install with an invalid partial download of %d bytes = %q, want success", size, errs)
 		}
 	}
 }
 
-// TestRollback holds that the version before is gone back to if it is whole, and
-// that going back twice comes out where it began.
+// TestRollback checks that a rollback restores an intact previous version, and that a second
+// rollback undoes the first.
 func TestRollback(t *testing.T) {
 	t.Parallel()
 	h, o := newHive(t), newOrigin(t)
 	rollback := wire.Step{Action: wire.ActionRollback, Worker: &wire.WorkerInstall{Type: "w"}}
 	if errs := install(t, h, rollback); !strings.Contains(errs[0], "not installed by rbee") {
-		t.Error(errs)
+		t.Errorf("rollback of a missing worker = %q, want not installed by rbee", errs)
 	}
-	if errs := install(t, h, o.server("w", "1", nil), rollback); !strings.Contains(errs[1], "no earlier version of w is there, only 1") {
-		t.Error(errs)
+	if errs := install(t, h, o.pythonWorker("w", "1", nil), rollback); !strings.Contains(errs[1], "cannot roll back worker type w 1: no previous version") {
+		t.Errorf("rollback of the only version = %q, want no previous version", errs)
 	}
-	if errs := install(t, h, o.server("w", "2", nil)); errs[0] != "" {
-		t.Fatal(errs)
+	if errs := install(t, h, o.pythonWorker("w", "2", nil)); errs[0] != "" {
+		t.Fatalf("install() = %q, want no errors", errs)
 	}
 	for _, want := range []string{"1", "2", "1"} {
-		if errs := install(t, h, rollback); errs[0] != "" || says(t, h, "w") != want {
-			t.Errorf("%s: %q", want, errs)
+		if errs := install(t, h, rollback); errs[0] != "" || runWorker(t, h, "w") != want {
+			t.Errorf("rollback to %s = %q, want success", want, errs)
 		}
 	}
-	// Without a download: the version lies there.
-	asked := o.Asked("/")
-	if errs := install(t, h, o.servers["w 2"]); errs[0] != "" || says(t, h, "w") != "2" || o.Asked("/") != asked {
-		t.Errorf("%q, %d requests", errs, o.Asked("/")-asked)
+	// The version is still on the hive, so its install needs no download.
+	before := o.Asked("/")
+	if errs := install(t, h, o.steps["w 2"]); errs[0] != "" || runWorker(t, h, "w") != "2" || o.Asked("/") != before {
+		t.Errorf("install of a kept version = %q with %d requests, want success without a request", errs, o.Asked("/")-before)
 	}
 	if err := os.Remove(filepath.Join(h.BuildDir("w", "1"), "payload/venv/bin/serve")); err != nil {
 		t.Fatal(err)
 	}
-	if errs := install(t, h, rollback); !strings.Contains(errs[0], "w 1 is damaged") || says(t, h, "w") != "2" {
-		t.Errorf("%q", errs)
+	if errs := install(t, h, rollback); !strings.Contains(errs[0], "cannot roll back worker type w: version 1 is damaged") || runWorker(t, h, "w") != "2" {
+		t.Errorf("rollback to a damaged version = %q, want an error", errs)
 	}
-	// The damaged one is made anew, by its whole install.
-	if errs := install(t, h, o.servers["w 1"]); errs[0] != "" || says(t, h, "w") != "1" {
-		t.Errorf("%q", errs)
+	// The install of the damaged version replaces it.
+	if errs := install(t, h, o.steps["w 1"]); errs[0] != "" || runWorker(t, h, "w") != "1" {
+		t.Errorf("install of a damaged version = %q, want success", errs)
 	}
 }
 
-// TestCanceledPython holds that uv ends with the request that started it.
-func TestCanceledPython(t *testing.T) {
+// TestCancelKillsUV checks that cancellation kills uv and its child processes.
+func TestCancelKillsUV(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	st := &stage{session: &session{Installer: h.Installer}, dir: t.TempDir()}
+	st := &stage{stepRunner: &stepRunner{Installer: h.Installer}, dir: t.TempDir()}
 	ctx, cancel := context.WithCancel(t.Context())
 	started := filepath.Join(st.dir, "started")
 	script := filepath.Join(st.dir, "uv")
@@ -335,7 +337,7 @@ func TestCanceledPython(t *testing.T) {
 			}
 		}
 	}()
-	if err := st.run(ctx, script, "venv"); !errors.Is(err, context.Canceled) {
-		t.Error(err)
+	if err := st.runUV(ctx, script, "venv"); !errors.Is(err, context.Canceled) {
+		t.Errorf("runUV() = %v, want context.Canceled", err)
 	}
 }

@@ -23,9 +23,9 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// remove stops the daemon and removes everything of rbee, and nothing else. ph, which may
-// be nil, counts the files.
-func (in *Installer) remove(ctx context.Context, ph *progress.Phase) (note string, err error) {
+// uninstall stops the daemon and removes all files of rbee, and no others. ph, which may be
+// nil, counts the removed files. note lists files that rbee did not create.
+func (in *Installer) uninstall(ctx context.Context, ph *progress.Phase) (note string, err error) {
 	if _, err := in.Daemon.Stop(ctx); err != nil {
 		return "", err
 	}
@@ -36,7 +36,7 @@ func (in *Installer) remove(ctx context.Context, ph *progress.Phase) (note strin
 		return "", err
 	}
 	var rec wire.Installed
-	_ = statefile.Read(in.Home.Path(wire.BinaryInfo), &rec) // without it no directory above is rbee's
+	_ = statefile.Read(in.Home.Path(wire.BinaryInfo), &rec) // without it, keep the parent directories
 	entries, err := filepath.Glob(in.Store.EntryPath("*"))
 	if err != nil {
 		return "", err
@@ -67,7 +67,7 @@ func (in *Installer) remove(ctx context.Context, ph *progress.Phase) (note strin
 	if err != nil {
 		return "", err
 	}
-	// Last: as long as it is there, the next uninstall sees the hive.
+	// Remove the binary last: while it exists, the next uninstall finds the hive.
 	if err := os.Remove(in.Home.Path(wire.Binary)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
@@ -77,24 +77,24 @@ func (in *Installer) remove(ctx context.Context, ph *progress.Phase) (note strin
 		}
 	}
 	for _, dir := range []string{wire.BinDir, wire.WorkersDir, home.WorkerRecords, wire.RunDir, home.WorkerLogs, wire.LogsDir} {
-		_ = os.Remove(in.Home.Path(dir)) // stays if it holds what is not rbee's
+		_ = os.Remove(in.Home.Path(dir)) // fails if it contains other files
 	}
 	if err := os.Remove(in.Home.Path(wire.LockFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
 	if os.Remove(in.Home.Root) != nil {
-		return "left what is not rbee's: " + strings.Join(in.leftovers(), ", "), nil
+		return "kept files that rbee did not create: " + strings.Join(in.leftovers(), ", "), nil
 	}
 	slices.Sort(rec.MadeDirs)
 	for _, dir := range slices.Backward(rec.MadeDirs) {
 		if rel, err := filepath.Rel(dir, in.Home.Root); err == nil && filepath.IsLocal(rel) {
-			_ = os.Remove(dir) // only if it is empty
+			_ = os.Remove(dir) // fails unless it is empty
 		}
 	}
 	return "", nil
 }
 
-// leftovers names the files that are still below the home.
+// leftovers returns up to 10 files that remain below the home.
 func (in *Installer) leftovers() []string {
 	var names []string
 	_ = filepath.WalkDir(in.Home.Root, func(path string, d fs.DirEntry, err error) error {
@@ -106,18 +106,18 @@ func (in *Installer) leftovers() []string {
 	return names
 }
 
-// stopWorkers ends the worker processes of a type, or all of them if it is empty:
-// through the daemon where it runs, else by itself.
+// stopWorkers stops the worker processes of a type; an empty type means all. It sends the
+// request to the daemon if that is running, and otherwise stops them directly.
 func (in *Installer) stopWorkers(ctx context.Context, typ string) error {
 	if _, err := os.Lstat(in.Home.Path(home.WorkerRecords)); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	if d := in.Daemon.State(ctx); d.Running {
-		return in.askToStop(ctx, d.Port, typ)
+		return in.stopThroughDaemon(ctx, d.Port, typ)
 	}
 	lock, err := filelock.Try(in.Home.Path(home.DaemonLock), 0o700)
 	if errors.Is(err, filelock.ErrHeld) {
-		return errors.New("the hive daemon runs and does not answer: its workers cannot be stopped")
+		return errors.New("cannot stop workers: the hive daemon does not answer")
 	}
 	if err != nil {
 		return err
@@ -127,33 +127,33 @@ func (in *Installer) stopWorkers(ctx context.Context, typ string) error {
 	if err := workers.Clear(ctx, workers.Options{
 		Dir: in.Home.Path(home.WorkerRecords), Logs: in.Home.Path(home.WorkerLogs), Devices: m.Devices, Processes: m.Processes,
 	}, typ); err != nil {
-		return fmt.Errorf("stopping workers: %w", err)
+		return fmt.Errorf("cannot stop workers: %w", err)
 	}
 	return nil
 }
 
-// askToStop has the daemon end the worker processes of a type.
-func (in *Installer) askToStop(ctx context.Context, port int, typ string) error {
+// stopThroughDaemon stops the worker processes of a type through the daemon.
+func (in *Installer) stopThroughDaemon(ctx context.Context, port int, typ string) error {
 	token, err := in.Daemon.Token()
 	if err != nil {
 		return err
 	}
 	c := &client.Client{URL: "http://" + control.Loopback(port), Token: operations.Secret(token)}
-	here := operations.Target{HiveID: "localhost"}
-	r, err := c.Run(ctx, operations.WorkerProcessList{Target: here}, nil)
+	target := operations.Target{HiveID: "localhost"}
+	r, err := c.Run(ctx, operations.WorkerProcessList{Target: target}, nil)
 	if err != nil {
-		return fmt.Errorf("stopping workers: %w", err)
+		return fmt.Errorf("cannot stop workers: %w", err)
 	}
 	list, ok := r.(*operations.WorkerListReport)
 	if !ok {
-		return fmt.Errorf("stopping workers: the daemon answered with a %T", r)
+		return fmt.Errorf("cannot stop workers: the daemon returned a %T, want a list of workers", r)
 	}
 	for _, w := range list.Workers {
 		if typ != "" && w.Worker != typ {
 			continue
 		}
-		if _, err := c.Run(ctx, operations.WorkerProcessDelete{Target: here, WorkerRef: operations.WorkerRef{ID: w.ID}}, nil); err != nil {
-			return fmt.Errorf("stopping worker %s: %w", w.ID, err)
+		if _, err := c.Run(ctx, operations.WorkerProcessDelete{Target: target, WorkerRef: operations.WorkerRef{ID: w.ID}}, nil); err != nil {
+			return fmt.Errorf("cannot stop worker %s: %w", w.ID, err)
 		}
 	}
 	return nil

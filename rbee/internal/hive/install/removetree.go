@@ -12,12 +12,13 @@ import (
 	"github.com/sourcegraph/conc/pool"
 )
 
-// removersPerCPU is how many directories are emptied at a time for each CPU: removing
-// waits for the disk.
+// removersPerCPU is the number of directories that removeTree empties in parallel per CPU.
+// It is more than one, because removal waits for the disk.
 const removersPerCPU = 4
 
-// removeTree removes a directory with all that is in it, as [os.RemoveAll] does, several
-// directories at a time. ph, which may be nil, counts the files. It follows no links.
+// removeTree removes a directory tree, as [os.RemoveAll] does, but works on several
+// directories in parallel. ph, which may be nil, counts the files. removeTree does not
+// follow links.
 func removeTree(dir string, ph *progress.Phase) error {
 	var dirs []string // parents before children
 	if info, err := os.Lstat(dir); err == nil && info.IsDir() {
@@ -29,7 +30,7 @@ func removeTree(dir string, ph *progress.Phase) error {
 		p := pool.New().WithMaxGoroutines(removersPerCPU * runtime.GOMAXPROCS(0))
 		for _, d := range level {
 			p.Go(func() {
-				found, files := emptyDir(d)
+				found, files := removeFiles(d)
 				ph.Add(int64(files))
 				mu.Lock()
 				defer mu.Unlock()
@@ -43,12 +44,12 @@ func removeTree(dir string, ph *progress.Phase) error {
 	for i := len(dirs) - 1; i >= 0; i-- {
 		_ = os.Remove(dirs[i])
 	}
-	return os.RemoveAll(dir) // reports what could not be removed
+	return os.RemoveAll(dir) // returns the error of a file that cannot be removed
 }
 
-// emptyDir removes the files of a directory, and returns its directories and how many
-// files it removed. What cannot be removed is left for [os.RemoveAll] to report.
-func emptyDir(dir string) (dirs []string, files int) {
+// removeFiles removes the files of a directory. It returns the subdirectories and the number
+// of removed files. It ignores errors, which [os.RemoveAll] reports later.
+func removeFiles(dir string) (dirs []string, files int) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, 0

@@ -15,12 +15,12 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 )
 
-// writeFile writes a file with the directories above it.
+// writeFile writes a file and creates its parent directories.
 func writeFile(path string, data []byte) error {
 	return errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, data, 0o600))
 }
 
-// fillTree makes a directory with n files, 25 in each of its directories.
+// fillTree creates a directory tree with n files, 25 per directory.
 func fillTree(tb testing.TB, dir string, n int) {
 	tb.Helper()
 	for i := range n {
@@ -44,53 +44,53 @@ func TestRemoveTree(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Lstat(dir); err == nil {
-		t.Error("the directory is left")
+		t.Errorf("%s exists after removeTree(), want it removed", dir)
 	}
 	if _, err := os.Stat(filepath.Join(outside, "kept")); err != nil {
-		t.Errorf("a link was followed: %v", err)
+		t.Errorf("removeTree() followed a link in the directory: %v", err)
 	}
 	for end := time.Now().Add(time.Minute); last.Count != 1002 && time.Now().Before(end); runtime.Gosched() {
-		ph.Add(0) // which sends what was counted, once a report is due
+		ph.Add(0) // sends the count once a report is due
 	}
 	if last.Count != 1002 {
-		t.Errorf("%d files are counted, want 1002", last.Count)
+		t.Errorf("removeTree() counted %d files, want 1002", last.Count)
 	}
-	for _, path := range []string{dir, filepath.Join(outside, "kept")} { // nothing, and a file
+	for _, path := range []string{dir, filepath.Join(outside, "kept")} { // a missing path, and a file
 		if err := removeTree(path, nil); err != nil {
-			t.Errorf("%s: %v", path, err)
+			t.Errorf("removeTree(%s) = %v, want nil", path, err)
 		}
 	}
 	if err := errors.Join(os.Symlink(top, dir), removeTree(dir, nil)); err != nil {
-		t.Error(err)
+		t.Errorf("removeTree() of a link = %v, want nil", err)
 	}
 	if _, err := os.Stat(outside); err != nil {
-		t.Errorf("a link to a directory was followed: %v", err)
+		t.Errorf("removeTree() followed a link to a directory: %v", err)
 	}
 }
 
-// BenchmarkRemove compares removing 50,000 files with os.RemoveAll, in turn, and reports
-// the fastest of each.
+// BenchmarkRemove compares removeTree with os.RemoveAll on 50,000 files, and reports the
+// shortest time of each.
 func BenchmarkRemove(b *testing.B) {
 	const files = 50_000
 	top := os.Getenv("RBEE_BENCH_DIR")
 	if top == "" {
 		top = b.TempDir()
 	}
-	ways := []struct {
+	funcs := []struct {
 		name   string
 		remove func(string) error
 	}{
 		{"rbee", func(dir string) error { return removeTree(dir, nil) }},
 		{"os.RemoveAll", os.RemoveAll},
 	}
-	fastest := make([]time.Duration, len(ways))
+	fastest := make([]time.Duration, len(funcs))
 	for b.Loop() {
-		for i, way := range ways {
+		for i, f := range funcs {
 			dir := filepath.Join(top, "tree")
 			fillTree(b, dir, files)
 			unix.Sync()
 			start := time.Now()
-			if err := way.remove(dir); err != nil {
+			if err := f.remove(dir); err != nil {
 				b.Fatal(err)
 			}
 			if took := time.Since(start); fastest[i] == 0 || took < fastest[i] {
@@ -98,7 +98,7 @@ func BenchmarkRemove(b *testing.B) {
 			}
 		}
 	}
-	for i, way := range ways {
-		b.ReportMetric(fastest[i].Seconds()*1000, way.name+"-ms")
+	for i, f := range funcs {
+		b.ReportMetric(fastest[i].Seconds()*1000, f.name+"-ms")
 	}
 }

@@ -21,38 +21,38 @@ import (
 // recordPrevious stores the record of bin/rbee.prev.
 func (in *Installer) recordPrevious(rec *wire.Installed) error {
 	path := in.Home.Path(wire.PrevInfo)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // it describes another program
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // it describes another binary
 		return err
 	}
 	return statefile.Write(path, rec)
 }
 
-// rollbackSelf exchanges bin/rbee and bin/rbee.prev, and their records. The daemon goes
-// on with the program that it runs until it is started again.
+// rollbackSelf exchanges bin/rbee and bin/rbee.prev, and their records. A running daemon
+// keeps the old binary until it is restarted.
 func (in *Installer) rollbackSelf() (note string, err error) {
 	previous := in.Store.PreviousBinary()
-	now, _ := in.Store.Binary(false)
-	if previous == nil || now == nil {
+	current, _ := in.Store.Binary(false)
+	if previous == nil || current == nil {
 		return "", &operations.Error{
 			Code: operations.CodeFailed, Reason: operations.ReasonNoPreviousVersion, Subject: operations.SubjectFile.Named(in.Home.Path(wire.PrevBinary)),
-			Message: "cannot roll back rbee: this machine has no previous rbee",
+			Message: "cannot roll back rbee: no previous version",
 		}
 	}
 	sum, size, err := fetch.HashFile(in.Home.Path(wire.PrevBinary))
 	switch {
 	case err != nil:
 		return "", fmt.Errorf("cannot read the previous rbee: %w", err)
-	case previous.SHA256 == "": // an earlier rbee kept it without a record
+	case previous.SHA256 == "": // an older rbee kept the binary without a record
 		previous.SHA256, previous.Size = sum, size
 		err = in.recordPrevious(previous)
 	case previous.SHA256 != sum:
 		err = &operations.Error{
 			Code: operations.CodeFailed, Reason: operations.ReasonChecksum, Subject: operations.SubjectFile.Named(in.Home.Path(wire.PrevBinary)),
-			Message: fmt.Sprintf("cannot roll back rbee: the previous rbee has SHA-256 %s, want %s", sum, previous.SHA256),
+			Message: fmt.Sprintf("cannot roll back rbee: the previous binary has SHA-256 %s, want %s", sum, previous.SHA256),
 		}
 	}
 	if err == nil {
-		err = in.shareMadeDirs(now, previous)
+		err = in.mergeMadeDirs(current, previous)
 	}
 	if err == nil {
 		err = exchangeFiles(in.Home.Path(wire.Binary), in.Home.Path(wire.PrevBinary))
@@ -60,18 +60,18 @@ func (in *Installer) rollbackSelf() (note string, err error) {
 	if err != nil {
 		return "", err
 	}
-	in.reach("exchanged")
+	in.testPoint("exchanged")
 	if err := exchangeFiles(in.Home.Path(wire.BinaryInfo), in.Home.Path(wire.PrevInfo)); err != nil {
 		return "", fmt.Errorf("cannot exchange the records of rbee: %w", err)
 	}
-	return versionText(now) + " → " + versionText(previous), atomicfile.SyncDir(in.Home.Path(wire.BinDir))
+	return versionText(current) + " → " + versionText(previous), atomicfile.SyncDir(in.Home.Path(wire.BinDir))
 }
 
-// shareMadeDirs makes both records of rbee list the directories that either made.
-func (in *Installer) shareMadeDirs(now, previous *wire.Installed) error {
-	dirs := slices.Compact(slices.Sorted(slices.Values(slices.Concat(now.MadeDirs, previous.MadeDirs))))
-	now.MadeDirs, previous.MadeDirs = dirs, dirs
-	return errors.Join(statefile.Write(in.Home.Path(wire.BinaryInfo), now), statefile.Write(in.Home.Path(wire.PrevInfo), previous))
+// mergeMadeDirs stores the created directories of both records in each of them.
+func (in *Installer) mergeMadeDirs(current, previous *wire.Installed) error {
+	dirs := slices.Compact(slices.Sorted(slices.Values(slices.Concat(current.MadeDirs, previous.MadeDirs))))
+	current.MadeDirs, previous.MadeDirs = dirs, dirs
+	return errors.Join(statefile.Write(in.Home.Path(wire.BinaryInfo), current), statefile.Write(in.Home.Path(wire.PrevInfo), previous))
 }
 
 func versionText(rec *wire.Installed) string {
@@ -81,20 +81,20 @@ func versionText(rec *wire.Installed) string {
 	return rec.Version
 }
 
-// exchangeFiles exchanges two files. Where the file system cannot do that in one step, a
-// is replaced in one step first.
+// exchangeFiles exchanges two files. If the filesystem cannot do that atomically, it first
+// replaces a atomically, and then b.
 func exchangeFiles(a, b string) error {
 	err := exchange(a, b)
 	if !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, unix.EINVAL) {
 		return err
 	}
-	kept := filepath.Join(filepath.Dir(a), home.TempPrefix+home.Random())
-	if err := home.LinkOrCopy(a, kept); err != nil {
+	temp := filepath.Join(filepath.Dir(a), home.TempPrefix+home.RandomSuffix())
+	if err := home.LinkOrCopy(a, temp); err != nil {
 		return err
 	}
 	if err := os.Rename(b, a); err != nil {
-		_ = os.Remove(kept)
+		_ = os.Remove(temp)
 		return err
 	}
-	return os.Rename(kept, b)
+	return os.Rename(temp, b)
 }

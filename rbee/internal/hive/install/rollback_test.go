@@ -14,8 +14,7 @@ import (
 
 var rollbackSelf = wire.Step{Action: wire.ActionRollbackSelf}
 
-// twoBuilds installs two builds of rbee, one after the other, and returns their
-// SHA-256.
+// twoBuilds installs two builds of rbee, one after another, and returns their SHA-256.
 func twoBuilds(t *testing.T, h *Hive) (first, second string) {
 	t.Helper()
 	step := self(t, h)
@@ -23,7 +22,7 @@ func twoBuilds(t *testing.T, h *Hive) (first, second string) {
 	first = step.Install.SHA256
 	apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil)
 	h.Exe = h.Path("bin/.rbee-new")
-	makeNew(t, h.Path(wire.Binary), h.Exe)
+	makeModifiedCopy(t, h.Path(wire.Binary), h.Exe)
 	step = self(t, h)
 	step.Install.MadeDirs = []string{"/b"}
 	second = step.Install.SHA256
@@ -32,12 +31,12 @@ func twoBuilds(t *testing.T, h *Hive) (first, second string) {
 	return first, second
 }
 
-// checkBuilds compares what is bin/rbee and bin/rbee.prev, and their records.
+// checkBuilds checks the SHA-256 of bin/rbee and bin/rbee.prev, and their records.
 func checkBuilds(t *testing.T, h *Hive, installed, previous string) {
 	t.Helper()
 	for path, want := range map[string]string{wire.Binary: installed, wire.PrevBinary: previous} {
 		if sum, _, err := fetch.HashFile(h.Path(path)); sum != want || err != nil {
-			t.Errorf("%s has SHA-256 %s, %v, want %s", path, sum, err, want)
+			t.Errorf("%s has SHA-256 %s (%v), want %s", path, sum, err, want)
 		}
 	}
 	rec, broken := h.Binary(true)
@@ -59,7 +58,7 @@ func TestRollbackSelf(t *testing.T) {
 		res := apply(t, h, &wire.Request{Steps: []wire.Step{rollbackSelf}}, nil)
 		s := res.State
 		if res.Errors[0] != "" || s.Broken != "" || s.Rbee.SHA256 != first || s.PreviousRbee == nil || s.PreviousRbee.SHA256 != second {
-			t.Fatalf("rollback: %q, %+v, previous %+v", res.Errors, s.Rbee, s.PreviousRbee)
+			t.Fatalf("rollback = %q, rbee %+v, previous %+v, want %s, previous %s", res.Errors, s.Rbee, s.PreviousRbee, first, second)
 		}
 		if want := []string{"/a", "/b"}; !slices.Equal(s.Rbee.MadeDirs, want) {
 			t.Errorf("MadeDirs = %v, want %v", s.Rbee.MadeDirs, want)
@@ -69,14 +68,14 @@ func TestRollbackSelf(t *testing.T) {
 	}
 }
 
-func TestRollbackSelfRefused(t *testing.T) {
+func TestRollbackSelfErrors(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h)}}, nil)
 	h.Exe = h.Path(wire.Binary)
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{rollbackSelf}}, nil)
 	if res.Errors[0] == "" || res.Causes[0].Reason != operations.ReasonNoPreviousVersion {
-		t.Errorf("without a previous rbee: %q, %+v", res.Errors, res.Causes)
+		t.Errorf("rollback without a previous rbee = %q, %+v, want reason %s", res.Errors, res.Causes, operations.ReasonNoPreviousVersion)
 	}
 
 	h = newHive(t)
@@ -88,12 +87,11 @@ func TestRollbackSelfRefused(t *testing.T) {
 	}
 	res = apply(t, h, &wire.Request{Steps: []wire.Step{rollbackSelf}}, nil)
 	if !strings.Contains(res.Errors[0], "want "+first) || res.Causes[0].Reason != operations.ReasonChecksum || res.State.Rbee.SHA256 != second {
-		t.Errorf("with a damaged previous rbee: %q, %+v, %+v", res.Errors, res.Causes, res.State.Rbee)
+		t.Errorf("rollback to a damaged rbee = %q, %+v, rbee %+v, want a checksum error and %s", res.Errors, res.Causes, res.State.Rbee, second)
 	}
 }
 
-// TestRollbackSelfWithoutRecord restores a program that an earlier rbee kept, which
-// wrote no record of it.
+// TestRollbackSelfWithoutRecord restores a binary without a record, as an older rbee kept it.
 func TestRollbackSelfWithoutRecord(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
@@ -106,13 +104,13 @@ func TestRollbackSelfWithoutRecord(t *testing.T) {
 	}
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{rollbackSelf}}, nil)
 	if s := res.State; res.Errors[0] != "" || s.Broken != "" || s.Rbee.SHA256 != first || s.PreviousRbee.SHA256 != second {
-		t.Errorf("rollback: %q, %+v", res.Errors, res.State)
+		t.Errorf("rollback = %q, state %+v, want rbee %s, previous %s", res.Errors, s, first, second)
 	}
 }
 
-// TestKilledRollingBackSelf kills a rollback between the exchange of the programs and
-// that of their records.
-func TestKilledRollingBackSelf(t *testing.T) {
+// TestKilledRollbackSelf kills a rollback between the exchange of the binaries and the
+// exchange of their records.
+func TestKilledRollbackSelf(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	first, second := twoBuilds(t, h)
@@ -122,7 +120,7 @@ func TestKilledRollingBackSelf(t *testing.T) {
 	}
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{rollbackSelf}}, nil)
 	if s := res.State; res.Errors[0] != "" || s.Broken != "" || s.Rbee.SHA256 != second || s.PreviousRbee.SHA256 != first {
-		t.Errorf("the next rollback: %q, %+v, previous %+v", res.Errors, s.Rbee, s.PreviousRbee)
+		t.Errorf("the next rollback = %q, rbee %+v, previous %+v, want %s, previous %s", res.Errors, s.Rbee, s.PreviousRbee, second, first)
 	}
 }
 
@@ -136,6 +134,6 @@ func TestExchangeFiles(t *testing.T) {
 	one, _ := os.ReadFile(a)
 	two, _ := os.ReadFile(b)
 	if string(one) != "2" || string(two) != "1" {
-		t.Errorf("exchangeFiles() made %q and %q", one, two)
+		t.Errorf("after exchangeFiles(), the files contain %q and %q, want 2 and 1", one, two)
 	}
 }

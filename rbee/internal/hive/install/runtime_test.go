@@ -23,8 +23,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// installWithWorker puts rbee and a worker of shell into a home and starts the
-// daemon.
+// installWithWorker installs rbee and a worker and starts the daemon.
 func installWithWorker(t *testing.T) (h *Hive, c *client.Client) {
 	t.Helper()
 	h = newHive(t)
@@ -38,7 +37,7 @@ func installWithWorker(t *testing.T) (h *Hive, c *client.Client) {
 		Settings: &wire.Settings{Alias: "a", HivePort: port}, Steps: []wire.Step{self(t, h), workerStep(t), {Action: wire.ActionStart}},
 	}, workerProgram(t))
 	if strings.Join(res.Errors, "") != "" || !res.State.Daemon.Running {
-		t.Fatalf("%q, %+v", res.Errors, res.State.Daemon)
+		t.Fatalf("install and start = %q, daemon %+v, want it running", res.Errors, res.State.Daemon)
 	}
 	h.Exe = h.Path(wire.Binary)
 	return h, newClient(t, h, port)
@@ -53,7 +52,7 @@ func newClient(t *testing.T, h *Hive, port int) *client.Client {
 	return &client.Client{URL: "http://" + control.Loopback(port), Token: operations.Secret(token)}
 }
 
-// workerProgram is this test binary, which as "engine" is a worker (TestMain).
+// workerProgram returns a script that runs this test binary as a worker; see TestMain.
 func workerProgram(t *testing.T) []byte {
 	t.Helper()
 	exe, err := os.Executable()
@@ -72,28 +71,28 @@ func workerStep(t *testing.T) wire.Step {
 	return step
 }
 
-var here = operations.Target{HiveID: "a"}
+var hiveTarget = operations.Target{HiveID: "a"}
 
 func run[R operations.Report](t *testing.T, c *client.Client, op operations.Operation) R {
 	t.Helper()
 	r, err := c.Run(t.Context(), op, nil)
 	if err != nil {
-		t.Fatalf("%s: %v", op.Kind(), err)
+		t.Fatalf("Run(%s) = %v, want no error", op.Kind(), err)
 	}
 	return r.(R)
 }
 
-// TestRuntimeThroughTheDaemon drives a daemon in a process of its own over HTTP:
-// a worker is spawned, asked through the hive, survives the daemon's violent end,
-// is taken over, and ends with the hive's removal.
-func TestRuntimeThroughTheDaemon(t *testing.T) {
+// TestDaemonRuntime uses a daemon in a separate process over HTTP. It spawns a worker, sends
+// requests to it through the daemon, kills and restarts the daemon, which adopts the worker,
+// and removes the worker type.
+func TestDaemonRuntime(t *testing.T) {
 	t.Parallel()
 	h, c := installWithWorker(t)
-	w := run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: here, Worker: "fake", Model: "m"}).Worker
+	w := run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: hiveTarget, Worker: "fake", Model: "m"}).Worker
 	if w.State != operations.WorkerReady || w.Version != "1.0" {
-		t.Fatalf("worker %+v", w)
+		t.Fatalf("spawned worker = %+v, want version 1.0 ready", w)
 	}
-	ask := func(id, path string) (int, string) {
+	post := func(id, path string) (int, string) {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, c.URL+"/v1/workers/"+id+"/proxy"+path, strings.NewReader("the body"))
 		if err != nil {
 			t.Fatal(err)
@@ -108,140 +107,140 @@ func TestRuntimeThroughTheDaemon(t *testing.T) {
 		body, _ := io.ReadAll(resp.Body)
 		return resp.StatusCode, string(body)
 	}
-	if code, body := ask(w.ID, "/mirror/a%2Fb?x=1"); code != http.StatusOK || body != "POST /mirror/a%2Fb?x=1 auth= the body" {
-		t.Errorf("through the hive: %d %q", code, body)
+	if code, body := post(w.ID, "/mirror/a%2Fb?x=1"); code != http.StatusOK || body != "POST /mirror/a%2Fb?x=1 auth= the body" {
+		t.Errorf("request to the worker = %d %q, want 200 with the unchanged path and no token", code, body)
 	}
-	until(t, "the request in the log", func() bool {
+	waitUntil(t, "the request is in the log", func() bool {
 		log, err := os.ReadFile(h.Path(home.LogFile))
-		return err == nil && strings.Contains(string(log), "msg=request worker="+w.ID+" request=id-7 path=mirror/a/b status=200 whole=true took=")
+		return err == nil && strings.Contains(string(log), "msg=request worker="+w.ID+" request=id-7 path=mirror/a/b status=200 complete=true took=")
 	})
-	if code, body := ask("fake-none", "/"); code != http.StatusNotFound || !strings.Contains(body, `"not_found"`) {
-		t.Errorf("no such worker: %d %s", code, body)
+	if code, body := post("fake-none", "/"); code != http.StatusNotFound || !strings.Contains(body, `"not_found"`) {
+		t.Errorf("request to an unknown worker = %d %s, want 404 not_found", code, body)
 	}
-	bare := *c
-	bare.Token = ""
-	if _, err := bare.Run(t.Context(), operations.WorkerProcessList{Target: here}, nil); err == nil {
-		t.Error("a job without the token")
+	noToken := *c
+	noToken.Token = ""
+	if r, err := noToken.Run(t.Context(), operations.WorkerProcessList{Target: hiveTarget}, nil); err == nil {
+		t.Errorf("job without the token = %+v, want an error", r)
 	}
 	resp, err := http.Post(c.URL+"/v1/workers/"+w.ID+"/proxy/mirror", "", nil)
 	if err != nil || resp.StatusCode != http.StatusUnauthorized {
-		t.Errorf("a worker without the token: %v, %v", resp, err)
+		t.Errorf("request to the worker without the token = %v, %v, want 401", resp, err)
 	}
 
-	// The daemon dies by force and comes again.
+	// The daemon is killed and restarted.
 	var rec control.Record
 	if err := readRecord(h, &rec); err != nil || rec.Signal(9) != nil {
 		t.Fatal(err)
 	}
-	until(t, "the daemon to be gone", func() bool { return !rec.Alive() })
+	waitUntil(t, "the daemon has exited", func() bool { return !rec.Alive() })
 	if _, err := h.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	c = newClient(t, h, rec.Port)
-	list := run[*operations.WorkerListReport](t, c, operations.WorkerProcessList{Target: here}).Workers
+	list := run[*operations.WorkerListReport](t, c, operations.WorkerProcessList{Target: hiveTarget}).Workers
 	if len(list) != 1 || list[0].PID != w.PID || !list[0].Adopted || list[0].State != operations.WorkerReady {
-		t.Fatalf("taken over: %+v", list)
+		t.Fatalf("workers after the restart = %+v, want the worker adopted and ready", list)
 	}
-	if code, body := ask(w.ID, "/mirror"); code != http.StatusOK {
-		t.Errorf("after it was taken over: %d %s", code, body)
+	if code, body := post(w.ID, "/mirror"); code != http.StatusOK {
+		t.Errorf("request to the adopted worker = %d %s, want 200", code, body)
 	}
 
-	// What is used cannot be cleaned away; removing the type ends its processes.
+	// A build in use is kept; removing the type stops its processes.
 	other := workerStep(t)
 	other.Worker.Version, other.Worker.Requested = "2.0", "2.0"
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{other}}, workerProgram(t)); res.Errors[0] != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	if _, err := os.Stat(h.BuildDir("fake", "1.0")); err != nil {
-		t.Errorf("the running version went: %v", err)
+		t.Errorf("Stat() of the build in use = %v, want it kept", err)
 	}
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{{Action: wire.ActionRemoveWorker, Worker: &wire.WorkerInstall{Type: "fake"}}}}, nil)
 	if res.Errors[0] != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	if _, err := proc.Identify(w.PID); err == nil {
-		t.Error("a process of a removed type lives on")
+		t.Errorf("process %d of the removed type is still running", w.PID)
 	}
 	if _, err := os.Stat(h.BuildDir("fake", "1.0")); err == nil {
-		t.Error("the files of a removed type stay")
+		t.Errorf("%s exists after the removal of its type", h.BuildDir("fake", "1.0"))
 	}
 }
 
-// TestNewContentUnderARunningWorker holds that a worker goes on with the files that
-// it was started from when its version is installed with other content, that new
-// ones get the new content, and that the old goes with the last that needs it.
-func TestNewContentUnderARunningWorker(t *testing.T) {
+// TestReplaceRunningWorker checks that a running worker keeps its build when other content of
+// its version is installed, that new workers use the new build, and that the old build is
+// removed when no worker uses it.
+func TestReplaceRunningWorker(t *testing.T) {
 	t.Parallel()
 	h, c := installWithWorker(t)
 	ref := func(w operations.WorkerProcess) operations.WorkerRef { return operations.WorkerRef{ID: w.ID} }
 	spawn := func() operations.WorkerProcess {
 		t.Helper()
-		return run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: here, Worker: "fake", Model: "m"}).Worker
+		return run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: hiveTarget, Worker: "fake", Model: "m"}).Worker
 	}
-	put := func(version, comment string, force bool) {
+	installVersion := func(version, comment string, force bool) {
 		t.Helper()
 		data := append(workerProgram(t), "#"+comment...)
 		step := worker(version, "", data)
 		step.Worker.Type, step.Worker.Launch, step.Worker.Force = "fake", workerStep(t).Worker.Launch, force
 		res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, data)
 		if w := res.State.Workers[0]; res.Errors[0] != "" || w.Version != version || w.Corrupt != "" {
-			t.Fatalf("%q, %+v", res.Errors, w)
+			t.Fatalf("install = %q, %+v, want version %s intact", res.Errors, w, version)
 		}
 	}
-	builds := func(want ...string) {
+	checkBuildDirs := func(want ...string) {
 		t.Helper()
 		dirs, err := filepath.Glob(h.Path("workers/fake/[0-9]*"))
 		for i := range dirs {
 			dirs[i] = filepath.Base(dirs[i])
 		}
 		if err != nil || !slices.Equal(dirs, want) {
-			t.Errorf("there are %q, want %q", dirs, want)
+			t.Errorf("builds = %q, want %q (%v)", dirs, want, err)
 		}
 	}
-	put("0.9", "before", false)
-	put("1.0", "one", false) // while the usual name was that of the version before
-	builds("0.9", "1.0@2")
+	installVersion("0.9", "before", false)
+	installVersion("1.0", "one", false) // while the build 1.0 exists as the previous version
+	checkBuildDirs("0.9", "1.0@2")
 	one := spawn()
 	before, err := os.ReadFile(one.Argv[0])
 	if err != nil {
 		t.Fatal(err)
 	}
-	same := func(when string) {
+	checkProgram := func(when string) {
 		t.Helper()
 		if now, err := os.ReadFile(one.Argv[0]); err != nil || !bytes.Equal(now, before) {
-			t.Errorf("%s: the running worker's file is %q, %v", when, now, err)
+			t.Errorf("%s: the program of the running worker is %q (%v), want %q", when, now, err, before)
 		}
 	}
-	put("1.0", "two", false)
-	same("another content")
-	builds("0.9", "1.0", "1.0@2")
+	installVersion("1.0", "two", false)
+	checkProgram("other content installed")
+	checkBuildDirs("0.9", "1.0", "1.0@2")
 	two := spawn()
 	if two.Version != "1.0" || !strings.HasPrefix(two.Argv[0], h.BuildDir("fake", "1.0")+"/") {
-		t.Errorf("the new worker: %+v", two)
+		t.Errorf("the new worker = %+v, want a program of build 1.0", two)
 	}
-	put("1.0", "two", true)
-	same("installed again")
-	builds("0.9", "1.0", "1.0@2", "1.0@3")
-	put("1.0", "one", false) // that lies there still
-	same("back again")
-	builds("0.9", "1.0", "1.0@2")
+	installVersion("1.0", "two", true)
+	checkProgram("same content installed again")
+	checkBuildDirs("0.9", "1.0", "1.0@2", "1.0@3")
+	installVersion("1.0", "one", false) // reuses the build 1.0@2
+	checkProgram("first content installed again")
+	checkBuildDirs("0.9", "1.0", "1.0@2")
 
-	// A rollback is to another version, not to another content.
+	// A rollback restores another version, not another build of the same version.
 	rollback := wire.Step{Action: wire.ActionRollback, Worker: &wire.WorkerInstall{Type: "fake"}}
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{rollback}}, nil); res.Errors[0] != "" || res.State.Workers[0].Version != "0.9" || res.State.Workers[0].Previous != "1.0" {
-		t.Errorf("%q, %+v", res.Errors, res.State.Workers)
+		t.Errorf("rollback = %q, %+v, want version 0.9, previous 1.0", res.Errors, res.State.Workers)
 	}
-	same("rolled back")
-	put("1.0", "two", false)
-	builds("0.9", "1.0", "1.0@2")
+	checkProgram("rolled back")
+	installVersion("1.0", "two", false)
+	checkBuildDirs("0.9", "1.0", "1.0@2")
 	for _, w := range []operations.WorkerProcess{one, two} {
-		run[*operations.WorkerDeleteReport](t, c, operations.WorkerProcessDelete{Target: here, WorkerRef: ref(w)})
+		run[*operations.WorkerDeleteReport](t, c, operations.WorkerProcessDelete{Target: hiveTarget, WorkerRef: ref(w)})
 	}
-	// Nothing runs: everything goes but what is installed and the version before.
-	put("1.0", "three", false)
-	builds("0.9", "1.0@2")
-	put("1.0", "four", false)
-	builds("0.9", "1.0")
+	// No worker runs: only the installed build and the previous version are kept.
+	installVersion("1.0", "three", false)
+	checkBuildDirs("0.9", "1.0@2")
+	installVersion("1.0", "four", false)
+	checkBuildDirs("0.9", "1.0")
 }
 
 func readRecord(h *Hive, rec *control.Record) error {
@@ -255,60 +254,58 @@ func readRecord(h *Hive, rec *control.Record) error {
 	return json.Unmarshal(data, rec)
 }
 
-// TestRemoveEndsWorkers holds that an uninstall leaves no process behind, whether
-// the daemon runs or not.
-func TestRemoveEndsWorkers(t *testing.T) {
+// TestUninstallStopsWorkers checks that an uninstall stops all worker processes.
+func TestUninstallStopsWorkers(t *testing.T) {
 	t.Parallel()
 	h, c := installWithWorker(t)
-	w := run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: here, Worker: "fake", Model: "m"}).Worker
+	w := run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: hiveTarget, Worker: "fake", Model: "m"}).Worker
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{{Action: wire.ActionRemoveSelf}}}, nil)
 	if res.Errors[0] != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	if _, err := proc.Identify(w.PID); err == nil {
-		t.Error("a worker lives on")
+		t.Errorf("worker process %d is still running after the uninstall", w.PID)
 	}
 	if _, err := os.Stat(h.Root); err == nil {
-		t.Errorf("left: %v", h.leftovers())
+		t.Errorf("files after the uninstall = %v, want none", h.leftovers())
 	}
 }
 
-// TestStoppingDaemonEndsJobs holds that a daemon which is told to stop does so
-// although somebody follows a log.
-func TestStoppingDaemonEndsJobs(t *testing.T) {
+// TestStopDaemonCancelsJobs checks that the daemon stops while a client follows a log.
+func TestStopDaemonCancelsJobs(t *testing.T) {
 	t.Parallel()
 	h, c := installWithWorker(t)
-	w := run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: here, Worker: "fake", Model: "m"}).Worker
+	w := run[*operations.WorkerSpawnReport](t, c, operations.WorkerSpawn{Target: hiveTarget, Worker: "fake", Model: "m"}).Worker
 	c.Retry = -1
 	lines, done := make(chan string, 10), make(chan error, 1)
 	go func() {
 		_, err := c.Run(context.Background(), operations.WorkerProcessLogs{
-			Target: here, WorkerRef: operations.WorkerRef{ID: w.ID}, Follow: true,
+			Target: hiveTarget, WorkerRef: operations.WorkerRef{ID: w.ID}, Follow: true,
 		}, func(e operations.Event) { lines <- e.Text })
 		done <- err
 	}()
 	if line := <-lines; !strings.Contains(line, w.ID) {
-		t.Errorf("line %q", line)
+		t.Errorf("first log line = %q, want it to contain %s", line, w.ID)
 	}
 	start := time.Now()
 	if _, err := h.Stop(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if took := time.Since(start); took > control.StopTimeout {
-		t.Errorf("stopping took %s: it was killed", took)
+		t.Errorf("Stop() took %s, want less than %s: the daemon was killed", took, control.StopTimeout)
 	}
 	<-done
 }
 
-// TestStoppingDaemonLeavesALoad holds that a worker which loads is no part of the
-// daemon that started it: the next one goes on waiting for it.
-func TestStoppingDaemonLeavesALoad(t *testing.T) {
+// TestStopDaemonKeepsLoadingWorker checks that stopping the daemon does not stop a loading
+// worker, and that the next daemon adopts it.
+func TestStopDaemonKeepsLoadingWorker(t *testing.T) {
 	t.Parallel()
 	h, c := installWithWorker(t)
 	c.Retry = -1
 	loading, done := make(chan operations.WorkerProcess, 1), make(chan error, 1)
 	go func() {
-		_, err := c.Run(context.Background(), operations.WorkerSpawn{Target: here, Worker: "fake", Model: "endless"}, func(e operations.Event) {
+		_, err := c.Run(context.Background(), operations.WorkerSpawn{Target: hiveTarget, Worker: "fake", Model: "endless"}, func(e operations.Event) {
 			if e.Worker != nil && e.Worker.State == operations.WorkerLoading {
 				loading <- *e.Worker
 			}
@@ -320,21 +317,21 @@ func TestStoppingDaemonLeavesALoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := <-done; err == nil {
-		t.Error("the one who waited was told that all is well")
+		t.Error("Run(WorkerSpawn) = nil after the daemon stopped, want an error")
 	}
 	if _, err := proc.Identify(w.PID); err != nil {
-		t.Fatalf("the worker ended with the daemon: %v", err)
+		t.Fatalf("Identify() of the worker after Stop() = %v, want it running", err)
 	}
 	if _, err := h.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	list := run[*operations.WorkerListReport](t, newClient(t, h, h.State(t.Context()).Port), operations.WorkerProcessList{Target: here}).Workers
+	list := run[*operations.WorkerListReport](t, newClient(t, h, h.State(t.Context()).Port), operations.WorkerProcessList{Target: hiveTarget}).Workers
 	if len(list) != 1 || list[0].PID != w.PID || !list[0].Adopted || list[0].State != operations.WorkerLoading {
-		t.Errorf("taken over: %+v", list)
+		t.Errorf("workers after the restart = %+v, want the worker adopted and loading", list)
 	}
 }
 
-// fakeEngine is the worker of these tests.
+// fakeEngine runs the worker of these tests.
 func fakeEngine(port, model string) {
 	if model == "endless" {
 		select {}

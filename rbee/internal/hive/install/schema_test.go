@@ -14,8 +14,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// edit changes the members of a JSON object in a file; nil removes one.
-func edit(t *testing.T, path string, members map[string]any) {
+// editJSON sets members of a JSON object in a file; a nil value removes the member.
+func editJSON(t *testing.T, path string, members map[string]any) {
 	t.Helper()
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -49,7 +49,7 @@ func hiveWithWorker(t *testing.T) (h *Hive, step wire.Step, files map[string]str
 	step.Worker.LaunchDigest = step.Worker.Launch.Digest()
 	res := apply(t, h, &wire.Request{Settings: &wire.Settings{Alias: "a", HivePort: 8600}, Steps: []wire.Step{self(t, h), step}}, []byte("#!/bin/sh\n"))
 	if res.Errors[0] != "" || res.Errors[1] != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	h.Exe = h.Path(wire.Binary)
 	return h, step, map[string]string{
@@ -62,14 +62,14 @@ func TestApplyRewritesSchemaZero(t *testing.T) {
 	t.Parallel()
 	h, step, files := hiveWithWorker(t)
 	for _, path := range files {
-		edit(t, path, map[string]any{"schema": nil, "min_reader": nil, "launch_digest": nil, "added": "later"})
+		editJSON(t, path, map[string]any{"schema": nil, "min_reader": nil, "launch_digest": nil, "added": "later"})
 	}
 	if w := h.Worker(t.Context(), "w", true); w.Corrupt != "" || w.LaunchDigest != "" {
-		t.Errorf("Worker() of schema 0 = %+v", w)
+		t.Errorf("Worker() of schema 0 = %+v, want an intact worker without a launch digest", w)
 	}
 	res := apply(t, h, &wire.Request{}, nil)
 	if res.Error != "" {
-		t.Fatal(res.Error)
+		t.Fatalf("Apply() sent the error %q, want none", res.Error)
 	}
 	for name, path := range files {
 		var now struct {
@@ -81,19 +81,19 @@ func TestApplyRewritesSchemaZero(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := json.Unmarshal(data, &now); err != nil || now.Schema != statefile.Schema || now.Added != "later" {
-			t.Errorf("%s after a request holds %s, %v", name, data, err)
+			t.Errorf("%s after a request contains %s (%v), want schema %d and the member added", name, data, err, statefile.Schema)
 		}
 	}
 	if w := res.State.Workers[0]; w.LaunchDigest != step.Worker.LaunchDigest || w.Corrupt != "" {
 		t.Errorf("Worker() = %+v, want launch digest %s", w, step.Worker.LaunchDigest)
 	}
 	if s := res.State.Settings; s == nil || s.Alias != "a" {
-		t.Errorf("Settings() = %+v", s)
+		t.Errorf("Settings = %+v, want alias a", s)
 	}
 }
 
-// TestManifestKeepsNewerLaunch stores what a newer rbee says of the launch, in the
-// record of a worker that is installed already.
+// TestManifestKeepsNewerLaunch checks that the manifest of an installed worker keeps unknown
+// launch fields from a newer rbee.
 func TestManifestKeepsNewerLaunch(t *testing.T) {
 	t.Parallel()
 	h, step, files := hiveWithWorker(t)
@@ -103,7 +103,7 @@ func TestManifestKeepsNewerLaunch(t *testing.T) {
 	}
 	step.Worker.Launch, step.Worker.LaunchDigest = launch, "d1"
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil); res.Errors[0] != "" || res.State.Workers[0].LaunchDigest != "d1" {
-		t.Fatalf("%q, %+v", res.Errors, res.State.Workers)
+		t.Fatalf("install = %q, %+v, want launch digest d1", res.Errors, res.State.Workers)
 	}
 	var m struct {
 		Launch struct {
@@ -116,18 +116,18 @@ func TestManifestKeepsNewerLaunch(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := json.Unmarshal(data, &m); err != nil || !m.Launch.Warm || m.Launch.Memory.Tiers != 2 {
-		t.Errorf("the manifest holds %s, %v", data, err)
+		t.Errorf("the manifest contains %s (%v), want warm and 2 tiers", data, err)
 	}
 }
 
-// TestNewerStateIsNotReplaced refuses to work on files that only a newer rbee can read.
+// TestNewerStateIsNotReplaced checks that Apply does not replace files that need a newer rbee.
 func TestNewerStateIsNotReplaced(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"settings", "rbee", "manifest"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h, step, files := hiveWithWorker(t)
-			edit(t, files[name], map[string]any{"schema": 9, "min_reader": 9})
+			editJSON(t, files[name], map[string]any{"schema": 9, "min_reader": 9})
 			before, _ := os.ReadFile(files[name])
 			step.Worker.Force = true
 			req := &wire.Request{Settings: &wire.Settings{Alias: "b", HivePort: 8601}, Steps: []wire.Step{self(t, h)}}
@@ -143,17 +143,17 @@ func TestNewerStateIsNotReplaced(t *testing.T) {
 				t.Errorf("Apply() = %q, %q, cause %+v, want reason %s", res.Error, res.Errors, cause, operations.ReasonNewerFile)
 			}
 			if after, _ := os.ReadFile(files[name]); string(after) != string(before) {
-				t.Errorf("the file holds %s, want it unchanged", after)
+				t.Errorf("the file contains %s, want it unchanged", after)
 			}
 			if name != "manifest" && res.State != nil && res.State.Broken == "" {
-				t.Errorf("State() = %+v, want Broken", res.State)
+				t.Errorf("State = %+v, want Broken set", res.State)
 			}
 		})
 	}
 }
 
-// TestNewerDaemonRecordIsNotReplaced neither starts a second daemon nor claims that none
-// runs.
+// TestNewerDaemonRecordIsNotReplaced checks that start and stop fail, and that the state has
+// a problem, if the daemon record needs a newer rbee.
 func TestNewerDaemonRecordIsNotReplaced(t *testing.T) {
 	t.Parallel()
 	h, _, _ := hiveWithWorker(t)
@@ -163,16 +163,15 @@ func TestNewerDaemonRecordIsNotReplaced(t *testing.T) {
 	for _, action := range []wire.Action{wire.ActionStart, wire.ActionStop} {
 		res := apply(t, h, &wire.Request{Steps: []wire.Step{{Action: action}}}, nil)
 		if cause := res.CauseOf(0); cause == nil || cause.Reason != operations.ReasonNewerFile {
-			t.Errorf("%s: %q, %+v, want reason %s", action, res.Errors, cause, operations.ReasonNewerFile)
+			t.Errorf("%s = %q, %+v, want reason %s", action, res.Errors, cause, operations.ReasonNewerFile)
 		}
 		if res.State.Daemon.Problem == "" {
-			t.Errorf("%s: Daemon = %+v, want a problem", action, res.State.Daemon)
+			t.Errorf("State.Daemon after %s = %+v, want a problem", action, res.State.Daemon)
 		}
 	}
 }
 
-// TestApplyIncompatibleRequest sends requests of other versions of rbee: the reason says
-// which side is older.
+// TestApplyIncompatibleRequest checks that the reason depends on which side is older.
 func TestApplyIncompatibleRequest(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)

@@ -17,17 +17,18 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// isUpload reports whether the running binary lies where uploads go.
+// isUpload reports whether the running binary is an upload: a file in bin/ with the prefix
+// of temporary files.
 func (in *Installer) isUpload() bool {
 	if !strings.HasPrefix(filepath.Base(in.Store.Exe), home.TempPrefix) {
 		return false
 	}
-	mine, err := os.Stat(filepath.Dir(in.Store.Exe))
+	dir, err := os.Stat(filepath.Dir(in.Store.Exe))
 	if err != nil {
 		return false
 	}
 	bin, err := os.Stat(in.Home.Path(wire.BinDir))
-	return err == nil && os.SameFile(mine, bin)
+	return err == nil && os.SameFile(dir, bin)
 }
 
 func (in *Installer) removeUpload() {
@@ -36,18 +37,18 @@ func (in *Installer) removeUpload() {
 	}
 }
 
-// installSelf puts the running binary in the place of bin/rbee.
+// installSelf replaces bin/rbee with the running binary.
 func (in *Installer) installSelf(want *wire.Installed) (note string, err error) {
 	sum, size, err := fetch.HashFile(in.Store.Exe)
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("reading the uploaded rbee: %w", err)
+		return "", fmt.Errorf("cannot read the uploaded rbee: %w", err)
 	case sum != want.SHA256:
 		return "", fmt.Errorf("the uploaded rbee has SHA-256 %s, want %s", sum, want.SHA256)
 	}
-	before := new(wire.Installed)
+	prevRec := new(wire.Installed)
 	newer := (*wire.NewerSchemaError)(nil)
-	if err := statefile.Read(in.Home.Path(wire.BinaryInfo), before); errors.As(err, &newer) {
+	if err := statefile.Read(in.Home.Path(wire.BinaryInfo), prevRec); errors.As(err, &newer) {
 		return "", fmt.Errorf("cannot replace the installed rbee: %w", err)
 	}
 	old, broken := in.Store.Binary(true)
@@ -55,62 +56,62 @@ func (in *Installer) installSelf(want *wire.Installed) (note string, err error) 
 		Version: in.Store.Version, SHA256: sum, Size: size,
 		InstalledAt: time.Now().UTC().Truncate(time.Second), MadeDirs: want.MadeDirs,
 	}
-	if old != nil { // else the binary may be gone, and its record still there
-		before = old
+	if old != nil { // otherwise a record may exist without a binary
+		prevRec = old
 	}
-	for _, dir := range before.MadeDirs {
+	for _, dir := range prevRec.MadeDirs {
 		if !slices.Contains(rec.MadeDirs, dir) {
 			rec.MadeDirs = append(rec.MadeDirs, dir)
 		}
 	}
-	slices.Sort(rec.MadeDirs) // a directory sorts before what it holds
+	slices.Sort(rec.MadeDirs) // parents before children
 	note = "installed"
 	if old != nil && old.SHA256 == sum && broken == "" {
 		if rec.InstalledAt, note = old.InstalledAt, "already in place"; rec.InstalledAt.IsZero() {
 			rec.InstalledAt = time.Now().UTC().Truncate(time.Second)
 		}
-	} else if err := in.placeSelf(old); err != nil {
-		return "", home.ExplainFull(err, in.Home.Root, size)
+	} else if err := in.replaceBinary(old); err != nil {
+		return "", home.WrapDiskFull(err, in.Home.Root, size)
 	}
-	in.reach("placed")
+	in.testPoint("placed")
 	if err := statefile.Write(in.Home.Path(wire.BinaryInfo), rec); err != nil {
-		return "", fmt.Errorf("recording the new rbee: %w", home.ExplainFull(err, in.Home.Root, 4096))
+		return "", fmt.Errorf("cannot write the record of the new rbee: %w", home.WrapDiskFull(err, in.Home.Root, 4096))
 	}
 	return note, nil
 }
 
-// placeSelf renames the running binary to bin/rbee, after it has kept the old one with
-// its record; old is nil if there is none.
-func (in *Installer) placeSelf(old *wire.Installed) error {
+// replaceBinary keeps bin/rbee and its record old as the previous version, and then renames
+// the running binary to bin/rbee. old is nil if rbee is not installed.
+func (in *Installer) replaceBinary(old *wire.Installed) error {
 	bin, upload := in.Home.Path(wire.BinDir), in.Store.Exe
-	if err := os.MkdirAll(bin, 0o755); err != nil { //nolint:gosec // programs are for everybody
+	if err := os.MkdirAll(bin, 0o755); err != nil { //nolint:gosec // world-readable programs
 		return err
 	}
-	if !in.isUpload() { // somebody's own rbee: it stays where it is
-		upload = filepath.Join(bin, home.TempPrefix+home.Random())
+	if !in.isUpload() { // copy a binary that the user installed
+		upload = filepath.Join(bin, home.TempPrefix+home.RandomSuffix())
 		if err := home.CopyFile(in.Store.Exe, upload, 0o755); err != nil {
-			return fmt.Errorf("copying rbee: %w", err)
+			return fmt.Errorf("cannot copy rbee: %w", err)
 		}
 		defer os.Remove(upload)
 	}
 	if err := errors.Join(os.Chmod(upload, 0o755), home.SyncFile(upload)); err != nil { //nolint:gosec // a program
 		return err
 	}
-	kept := filepath.Join(bin, home.TempPrefix+home.Random())
-	err := home.LinkOrCopy(in.Home.Path(wire.Binary), kept)
+	temp := filepath.Join(bin, home.TempPrefix+home.RandomSuffix())
+	err := home.LinkOrCopy(in.Home.Path(wire.Binary), temp)
 	if err == nil {
-		err = os.Rename(kept, in.Home.Path(wire.PrevBinary))
-		_ = os.Remove(kept) // two names of one file: rename leaves both
+		err = os.Rename(temp, in.Home.Path(wire.PrevBinary))
+		_ = os.Remove(temp) // rename keeps both names if they are hard links to the same file
 	}
 	if err == nil && old != nil {
 		err = in.recordPrevious(old)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("keeping the rbee before: %w", err)
+		return fmt.Errorf("cannot keep the previous rbee: %w", err)
 	}
-	in.reach("kept")
+	in.testPoint("kept")
 	if err := os.Rename(upload, in.Home.Path(wire.Binary)); err != nil {
-		return fmt.Errorf("putting the new rbee in place: %w", err)
+		return fmt.Errorf("cannot replace rbee: %w", err)
 	}
 	return atomicfile.SyncDir(bin)
 }

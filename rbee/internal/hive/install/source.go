@@ -17,26 +17,28 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-const stallTimeout = 60 * time.Second // without a byte
+// defaultStallTimeout is how long a transfer may receive no data.
+const defaultStallTimeout = 60 * time.Second
 
-func (in *Installer) stallLimit() time.Duration { return cmp.Or(in.stall, stallTimeout) }
+func (in *Installer) stallLimit() time.Duration { return cmp.Or(in.stall, defaultStallTimeout) }
 
-// downloadsAtOnce is how many artifacts of one step are downloaded at a time.
-const downloadsAtOnce = 4
+// maxParallelDownloads limits the parallel downloads of one step.
+const maxParallelDownloads = 4
 
-// get makes artifacts be in the download directory, each checked, and gives their
-// paths. What is there already, of an install that did not end well, counts.
-func (st *stage) get(ctx context.Context, artifacts ...*wire.Artifact) (paths []string, err error) {
+// fetchArtifacts downloads or receives artifacts into the download directory, verifies
+// their checksums and returns their paths. It uses artifacts and partial downloads that an
+// earlier, failed install left there.
+func (st *stage) fetchArtifacts(ctx context.Context, artifacts ...*wire.Artifact) (paths []string, err error) {
 	if err := os.MkdirAll(st.Home.Path(wire.DownloadDir), 0o700); err != nil {
 		return nil, err
 	}
 	paths = make([]string, len(artifacts))
-	client := st.client()
+	client := st.newFetchClient()
 	defer client.HTTP.CloseIdleConnections()
-	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(downloadsAtOnce)
+	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(maxParallelDownloads)
 	for i, a := range artifacts {
 		paths[i] = filepath.Join(st.Home.Path(wire.DownloadDir), strings.ToLower(a.SHA256))
-		st.used = append(st.used, paths[i])
+		st.downloads = append(st.downloads, paths[i])
 		if a.URL != "" {
 			p.Go(func(ctx context.Context) error { return st.download(ctx, client, a, paths[i]) })
 		}
@@ -44,15 +46,16 @@ func (st *stage) get(ctx context.Context, artifacts ...*wire.Artifact) (paths []
 	err = p.Wait()
 	for i, a := range artifacts {
 		if a.URL == "" && err == nil {
-			err = st.take(a, paths[i]) // over the one connection, one after the other
+			err = st.receive(a, paths[i]) // one after another, on the same connection
 		}
 	}
-	st.cut = err != nil
+	st.incomplete = err != nil
 	return paths, err
 }
 
-// have reports whether an artifact is there, with the right content.
-func (st *stage) have(a *wire.Artifact, path string) bool {
+// hasArtifact reports whether the file at path has the content of an artifact. It removes a
+// file with other content.
+func (st *stage) hasArtifact(a *wire.Artifact, path string) bool {
 	info, err := os.Stat(path)
 	if err != nil {
 		return false
@@ -62,27 +65,27 @@ func (st *stage) have(a *wire.Artifact, path string) bool {
 		_ = os.Remove(path)
 		return false
 	}
-	st.arrived(size)
+	st.addReceived(size)
 	return true
 }
 
-// take asks the other side for an artifact and stores it. The other side may have
-// to fetch it first, which takes as long as it takes and shows no sign of life; once
-// it sends it does not pause.
-func (st *stage) take(a *wire.Artifact, path string) error {
-	if st.have(a, path) {
+// receive requests an artifact from the client and stores it. It waits for the first byte
+// without a time limit, because the client may first have to download the artifact itself.
+// After the first byte, a pause longer than the stall timeout cancels the run.
+func (st *stage) receive(a *wire.Artifact, path string) error {
+	if st.hasArtifact(a, path) {
 		return nil
 	}
 	st.send(wire.Message{Need: &wire.Need{Index: st.index, SHA256: a.SHA256}})
 	defer st.heartbeat.Pause()()
-	in := &stallReader{r: st.in, limit: st.stallLimit(), stalled: st.giveUp}
+	in := &stallReader{r: st.in, limit: st.stallLimit(), onStall: st.cancel}
 	defer in.stop()
 	blob, err := wire.NewBlobReader(in)
 	if err != nil {
 		return fmt.Errorf("receiving %s: %w", a.Name, err)
 	}
-	err = fetch.Save(blob, target(a, path, nil))
-	// Whatever went wrong, the next blob begins only after this one's end.
+	err = fetch.Save(blob, fetchFile(a, path, nil))
+	// Read to the end of the blob after an error too, because the next blob follows it.
 	if closeErr := blob.Close(); err == nil {
 		err = closeErr
 	}
@@ -92,12 +95,12 @@ func (st *stage) take(a *wire.Artifact, path string) error {
 	return nil
 }
 
-// stallReader calls stalled when no byte has come for a limit, from the first one
-// until stop. It is for one goroutine.
+// stallReader calls onStall if it receives no data for limit. The timer runs from the first
+// byte until stop. A stallReader is not safe for concurrent use.
 type stallReader struct {
 	r       io.Reader
 	limit   time.Duration
-	stalled func(error)
+	onStall func(error)
 	timer   *time.Timer // nil before the first byte
 }
 
@@ -106,7 +109,7 @@ func (s *stallReader) Read(p []byte) (int, error) {
 	switch {
 	case n == 0:
 	case s.timer == nil:
-		s.timer = time.AfterFunc(s.limit, func() { s.stalled(&fetch.StallError{Limit: s.limit}) })
+		s.timer = time.AfterFunc(s.limit, func() { s.onStall(&fetch.StallError{Limit: s.limit}) })
 	default:
 		s.timer.Reset(s.limit)
 	}
@@ -119,25 +122,24 @@ func (s *stallReader) stop() {
 	}
 }
 
-// partSuffix marks what has arrived of an artifact.
+// partSuffix is the suffix of a partial download.
 const partSuffix = fetch.PartSuffix
 
-// download fetches an artifact and stores it, going on with what an earlier try
-// has brought.
+// download downloads an artifact and stores it. It resumes a partial download.
 func (st *stage) download(ctx context.Context, client *fetch.Client, a *wire.Artifact, path string) error {
-	if st.have(a, path) {
+	if st.hasArtifact(a, path) {
 		return nil
 	}
-	return client.Download(ctx, target(a, path, st.arrived))
+	return client.Download(ctx, fetchFile(a, path, st.addReceived))
 }
 
-// target is an artifact as it is downloaded.
-func target(a *wire.Artifact, path string, arrived func(n int64)) fetch.File {
-	return fetch.File{URL: a.URL, Path: path, Sum: a.SHA256, Size: a.Size, SkipSync: true, Progress: arrived}
+// fetchFile returns the download parameters of an artifact.
+func fetchFile(a *wire.Artifact, path string, progress func(n int64)) fetch.File {
+	return fetch.File{URL: a.URL, Path: path, Sum: a.SHA256, Size: a.Size, SkipSync: true, Progress: progress}
 }
 
-// client is how artifacts are downloaded.
-func (in *Installer) client() *fetch.Client {
+// newFetchClient returns a client that downloads artifacts.
+func (in *Installer) newFetchClient() *fetch.Client {
 	c := &fetch.Client{HTTP: in.HTTP, UserAgent: "rbee/" + in.Store.Version, Verb: "downloading", Stall: in.stallLimit()}
 	if c.HTTP == nil {
 		c.HTTP = fetch.NewHTTPClient()

@@ -20,7 +20,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
-// otherContent is the worker of workerStep with another program that does the same.
+// otherContent returns the worker of workerStep with another program that behaves the same.
 func otherContent(t *testing.T, comment string) (step wire.Step, data []byte) {
 	t.Helper()
 	data = append(workerProgram(t), "#"+comment...)
@@ -29,24 +29,23 @@ func otherContent(t *testing.T, comment string) (step wire.Step, data []byte) {
 	return step, data
 }
 
-// TestSyncWhileAWorkerStarts holds that a worker whose start waits, here for its
-// model, gets the files that it was told of, although other content of its version is
-// installed meanwhile.
-func TestSyncWhileAWorkerStarts(t *testing.T) {
+// TestInstallDuringWorkerStart checks that a starting worker, which waits for its model,
+// uses its build although other content of its version is installed in the meantime.
+func TestInstallDuringWorkerStart(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	step := workerStep(t)
 	step.Worker.Launch.Args = []string{"{port}", "{model_path}"}
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, workerProgram(t)); res.Errors[0] != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
-	waits, goOn := make(chan struct{}), make(chan struct{})
+	waiting, proceed := make(chan struct{}), make(chan struct{})
 	m := workers.New(workers.Options{
 		Dir: h.Path(home.WorkerRecords), Logs: h.Path(home.WorkerLogs), Engine: h.Engine,
 		Model: func(ctx context.Context, _ string, _ int) (engine.Model, error) {
-			close(waits)
+			close(waiting)
 			select {
-			case <-goOn:
+			case <-proceed:
 			case <-ctx.Done():
 			}
 			return engine.Model{Path: "/m"}, ctx.Err()
@@ -69,53 +68,53 @@ func TestSyncWhileAWorkerStarts(t *testing.T) {
 		spawned <- err
 	}()
 	select {
-	case <-waits:
+	case <-waiting:
 	case err := <-spawned:
-		t.Fatal("it did not wait for its model", err)
+		t.Fatalf("Spawn() = %v, want it to wait for the model", err)
 	}
 	other, data := otherContent(t, "other")
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{other}}, data); res.Errors[0] != "" {
-		t.Error(res.Errors)
+		t.Errorf("install of other content = %q, want success", res.Errors)
 	}
-	close(goOn)
+	close(proceed)
 	if err := <-spawned; err != nil || r.Worker.State != operations.WorkerReady {
-		t.Fatalf("%+v, %v", r, err)
+		t.Fatalf("Spawn() = %+v, %v, want a ready worker", r, err)
 	}
 	if got, err := os.ReadFile(r.Worker.Argv[0]); err != nil || !bytes.Equal(got, workerProgram(t)) {
-		t.Errorf("its program is %q, %v", got, err)
+		t.Errorf("the program of the worker is %q (%v), want %q", got, err, workerProgram(t))
 	}
 }
 
-// TestEntryPointMovesLast holds that what the entry point leads to stays as it is
-// until it leads elsewhere: who has just read it may be about to start from there.
-func TestEntryPointMovesLast(t *testing.T) {
+// TestEntryPointIsLinkedLast checks that an install does not change the old build before it
+// links the entry point to the new one, because a start may just have read the link.
+func TestEntryPointIsLinkedLast(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{workerStep(t)}}, workerProgram(t)); res.Errors[0] != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	var before []byte
 	var readErr error
-	h.reached = func(point string) {
-		if point == "put" {
+	h.onTestPoint = func(point string) {
+		if point == "renamed" {
 			before, readErr = os.ReadFile(h.EntryPath("fake"))
 		}
 	}
 	step, data := otherContent(t, "other")
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, data); res.Errors[0] != "" {
-		t.Fatal(res.Errors)
+		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	if readErr != nil || !bytes.Equal(before, workerProgram(t)) {
-		t.Errorf("before it led elsewhere: %q, %v", before, readErr)
+		t.Errorf("before the link changes, the entry point is %q (%v), want %q", before, readErr, workerProgram(t))
 	}
-	if now, err := os.ReadFile(h.EntryPath("fake")); err != nil || !bytes.Equal(now, data) {
-		t.Errorf("afterwards: %q, %v", now, err)
+	if after, err := os.ReadFile(h.EntryPath("fake")); err != nil || !bytes.Equal(after, data) {
+		t.Errorf("after the install, the entry point is %q (%v), want %q", after, err, data)
 	}
 }
 
-// TestEngineIsOneBuild holds that an engine is wholly of one build, however often the
-// entry point moves and takes away what it led to.
-func TestEngineIsOneBuild(t *testing.T) {
+// TestEngineUsesOneBuild checks that all fields of an engine belong to the same build while
+// installs replace the build concurrently.
+func TestEngineUsesOneBuild(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	content := t.TempDir()
@@ -133,7 +132,7 @@ func TestEngineIsOneBuild(t *testing.T) {
 	if err := os.MkdirAll(h.Path(wire.WorkersDir+"/w"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	put := func(n int) error { // a build is a link here: it comes and goes at once
+	replaceBuild := func(n int) error { // builds are links here, to create and remove them quickly
 		version := []string{"1.0", "2.0"}[n%2]
 		build := fmt.Sprintf("%s@%d", version, n+2)
 		before, _ := os.Readlink(h.EntryPath("w"))
@@ -144,26 +143,26 @@ func TestEngineIsOneBuild(t *testing.T) {
 		}
 		return err
 	}
-	if err := put(0); err != nil {
+	if err := replaceBuild(0); err != nil {
 		t.Fatal(err)
 	}
-	moved := make(chan error, 1)
+	done := make(chan error, 1)
 	stop := time.Now().Add(200 * time.Millisecond)
 	go func() {
 		var err error
 		for n := 1; err == nil && time.Now().Before(stop); n++ {
-			err = put(n)
+			err = replaceBuild(n)
 		}
-		moved <- err
+		done <- err
 	}()
 	for time.Now().Before(stop) {
 		e, err := h.Engine(t.Context(), "w")
 		if err != nil || !strings.Contains(e.Entry, "/"+e.Version+"@") || e.Launch.Args[0] != e.Version || !strings.HasPrefix(e.Entry, e.Payload+"/") {
-			t.Errorf("%+v, %v", e, err)
+			t.Errorf("Engine() = %+v, %v, want all fields of one build", e, err)
 			break
 		}
 	}
-	if err := <-moved; err != nil {
+	if err := <-done; err != nil {
 		t.Error(err)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// replaceDir gives the staged directory of a tool the name dir. What had that name has
-// another one afterwards, that of the staged one or [aside], for the caller to remove.
+// replaceDir renames the staged directory of a tool to dir. An existing dir gets the name of
+// the staged directory or [backupPath], and the caller removes it.
 func replaceDir(staged, dir string) error {
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		return os.Rename(staged, dir)
@@ -19,9 +19,9 @@ func replaceDir(staged, dir string) error {
 	if !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, unix.EINVAL) {
 		return err
 	}
-	// Not every filesystem can exchange. A run that is killed between these two
-	// is put right by cleanTools.
-	old := aside(dir)
+	// The filesystem cannot exchange directories. If the run is killed between the two
+	// renames, cleanTools restores the old directory.
+	old := backupPath(dir)
 	if err := os.RemoveAll(old); err != nil {
 		return err
 	}
@@ -34,7 +34,8 @@ func replaceDir(staged, dir string) error {
 	return nil
 }
 
-// aside is the name of a directory that makes room where two cannot be exchanged.
-func aside(dir string) string {
+// backupPath returns the temporary path of a directory that is being replaced on a
+// filesystem that cannot exchange directories.
+func backupPath(dir string) string {
 	return filepath.Join(filepath.Dir(dir), oldPrefix+filepath.Base(dir))
 }

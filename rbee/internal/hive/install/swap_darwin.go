@@ -2,5 +2,5 @@ package install
 
 import "golang.org/x/sys/unix"
 
-// exchange swaps two directories in one step.
+// exchange atomically exchanges two files or directories.
 func exchange(a, b string) error { return unix.RenamexNp(a, b, unix.RENAME_SWAP) }

@@ -10,13 +10,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// exchange swaps two directories in one step.
+// exchange atomically exchanges two files or directories.
 func exchange(a, b string) error {
 	return unix.Renameat2(unix.AT_FDCWD, a, unix.AT_FDCWD, b, unix.RENAME_EXCHANGE)
 }
 
-// syncTree brings a staged version to disk. One call for the filesystem is far
-// cheaper than one for each of an archive's files.
+// syncTree flushes a staged version to disk. For more than one file, it syncs the complete
+// filesystem, which is faster than one call per file.
 func syncTree(staged string, m *installed.Manifest) error {
 	if len(m.Files) == 1 {
 		return home.SyncFile(filepath.Join(staged, installed.PayloadDir, m.Files[0].Path))

@@ -4,5 +4,5 @@ package install
 
 import "errors"
 
-// exchange is not possible in one step here.
+// exchange returns errors.ErrUnsupported.
 func exchange(_, _ string) error { return errors.ErrUnsupported }

@@ -9,7 +9,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 )
 
-// syncTree brings a staged version to disk.
+// syncTree flushes a staged version to disk.
 func syncTree(staged string, m *installed.Manifest) error {
 	for _, f := range m.Files {
 		if f.Link != "" {

@@ -18,22 +18,21 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// tool makes a tool be there, whole, and gives the path of its program. It is
-// unpacked once, for all workers that need it. One that is damaged makes room for
-// the same files anew, also under processes that use it.
+// tool installs a tool, if it is missing or damaged, and returns the path of its program.
+// All workers share the tool. A damaged tool is replaced even if processes use it.
 func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err error) {
 	dir := st.Store.ToolPath(t)
 	program = filepath.Join(dir, filepath.FromSlash(t.Entry))
 	if st.Store.CheckTool(ctx, t, true) == "" {
-		st.arrived(t.Artifact.Size)
+		st.addReceived(t.Artifact.Size)
 		return program, nil
 	}
-	paths, err := st.get(ctx, &t.Artifact)
+	paths, err := st.fetchArtifacts(ctx, &t.Artifact)
 	if err != nil {
 		return "", err
 	}
-	staged := st.Home.Path(wire.ToolsDir + "/" + stagingPrefix + home.Random())
-	if err := os.MkdirAll(staged, 0o755); err != nil { //nolint:gosec // programs are for everybody
+	staged := st.Home.Path(wire.ToolsDir + "/" + stagingPrefix + home.RandomSuffix())
+	if err := os.MkdirAll(staged, 0o755); err != nil { //nolint:gosec // world-readable programs
 		return "", err
 	}
 	defer os.RemoveAll(staged)
@@ -42,23 +41,23 @@ func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err er
 		return "", fmt.Errorf("unpacking %s: %w", t.Artifact.Name, err)
 	}
 	if info, err := os.Stat(filepath.Join(staged, filepath.FromSlash(t.Entry))); err != nil || info.Mode()&0o111 == 0 {
-		return "", fmt.Errorf("%s holds no program %q", t.Artifact.Name, t.Entry)
+		return "", fmt.Errorf("%s has no program %q", t.Artifact.Name, t.Entry)
 	}
-	// What Python makes of its own files it makes anew as it likes.
+	// Python may rewrite bytecode files at any time.
 	files = slices.DeleteFunc(files, func(f installed.File) bool { return strings.Contains("/"+f.Path, "/__pycache__/") })
 	sort.Slice(files, func(i, j int) bool { return files[i].Path < files[j].Path })
 	if err := atomicfile.WriteJSON(filepath.Join(staged, installed.ToolFiles), files); err != nil {
 		return "", err
 	}
 	if err := replaceDir(staged, dir); err != nil {
-		return "", fmt.Errorf("putting %s %s in place: %w", t.Name, t.Version, err)
+		return "", fmt.Errorf("cannot install %s %s: %w", t.Name, t.Version, err)
 	}
-	_ = os.RemoveAll(aside(dir)) // if it stays, the next request removes it
+	_ = os.RemoveAll(backupPath(dir)) // on failure, the next request removes it
 	return program, atomicfile.SyncDir(filepath.Dir(dir))
 }
 
-// ofTool reports whether a path, without links in it, lies in a tool's directory.
-func (in *Installer) ofTool(path string) bool {
+// isInTools reports whether a path without symbolic links is below the tools directory.
+func (in *Installer) isInTools(path string) bool {
 	tools, err := filepath.EvalSymlinks(in.Home.Path(wire.ToolsDir))
 	if err != nil {
 		return false
@@ -67,24 +66,24 @@ func (in *Installer) ofTool(path string) bool {
 	return err == nil && filepath.IsLocal(rel)
 }
 
-// cleanTools removes tools that no installed version needs, and gives one its name
-// back whose replacement was cut short. uv goes too once no
-// environment is there that it has made.
+// cleanTools removes tools that no installed version needs; uv is needed as long as an
+// environment exists that it created. If the replacement of a tool was interrupted,
+// cleanTools restores the old directory.
 func (in *Installer) cleanTools() error {
 	entries, err := os.ReadDir(in.Home.Path(wire.ToolsDir))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	needed := map[string]bool{}
-	manifests, _ := filepath.Glob(in.Home.Path(wire.WorkersDir + "/*/*/" + installed.ManifestName)) // fails for a bad pattern only
+	manifests, _ := filepath.Glob(in.Home.Path(wire.WorkersDir + "/*/*/" + installed.ManifestName)) // the only possible error is a bad pattern
 	for _, path := range manifests {
 		var m installed.Manifest
 		err := statefile.Read(path, &m)
 		if newer := (*wire.NewerSchemaError)(nil); errors.As(err, &newer) {
-			return nil // what that worker needs is not known
+			return nil // the tools of that worker are unknown
 		}
 		if err != nil {
-			continue // damaged, and reported as such
+			continue // damaged: Store.Worker reports it
 		}
 		for _, step := range m.Steps {
 			if p := step.Python; p != nil {
@@ -95,16 +94,16 @@ func (in *Installer) cleanTools() error {
 	for _, e := range entries {
 		path := filepath.Join(in.Home.Path(wire.ToolsDir), e.Name())
 		name, old := strings.CutPrefix(e.Name(), oldPrefix)
-		back := filepath.Join(filepath.Dir(path), name)
-		switch _, there := os.Lstat(back); {
+		original := filepath.Join(filepath.Dir(path), name)
+		switch _, statErr := os.Lstat(original); {
 		case needed[e.Name()]:
-		case old && needed[name] && errors.Is(there, fs.ErrNotExist):
-			// Two renames instead of an exchange, and killed between them.
-			err = errors.Join(err, os.Rename(path, back))
+		case old && needed[name] && errors.Is(statErr, fs.ErrNotExist):
+			// replaceDir was killed between its two renames.
+			err = errors.Join(err, os.Rename(path, original))
 		default:
 			err = errors.Join(err, os.RemoveAll(path))
 		}
 	}
-	_ = os.Remove(in.Home.Path(wire.ToolsDir)) // only if it is empty
+	_ = os.Remove(in.Home.Path(wire.ToolsDir)) // fails unless it is empty
 	return err
 }

@@ -14,8 +14,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 )
 
-// TestDamagedTool holds that the quick look at a tool sees what keeps it from
-// starting and the deep one everything, and that whoever needs it gets it whole.
+// TestDamagedTool checks that the quick check of a tool finds a missing or unusable program,
+// that the deep check finds all damage, and that the next install repairs the tool.
 func TestDamagedTool(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
@@ -24,66 +24,66 @@ func TestDamagedTool(t *testing.T) {
 	})
 	tool := &wire.Tool{
 		Name: "cpython", Version: "3", Format: wire.FormatTarGz, Strip: 1, Entry: "bin/python3",
-		Artifact: *published(t, "cpython.tar.gz", data),
+		Artifact: *publish(t, "cpython.tar.gz", data),
 	}
-	get := func() {
+	installTool := func() {
 		t.Helper()
-		st := &stage{session: &session{Installer: h.Installer, out: wire.NewWriter(io.Discard)}}
+		st := &stage{stepRunner: &stepRunner{Installer: h.Installer, out: wire.NewWriter(io.Discard)}}
 		program, err := st.tool(t.Context(), tool)
 		if info, statErr := os.Stat(program); errors.Join(err, statErr) != nil || info.Mode()&0o111 == 0 {
-			t.Fatal(program, err, statErr)
+			t.Fatalf("tool() = %s, %v (%v), want an executable program", program, err, statErr)
 		}
-		st.dropDownloads()
+		st.removeDownloads()
 	}
-	get()
+	installTool()
 	dir := h.ToolPath(tool)
 	path := func(name string) string { return filepath.Join(dir, name) }
 	for name, c := range map[string]struct {
-		do    func() error
-		quick bool   // sees it
-		want  string // of what is seen; empty if nothing is
+		damage func() error
+		quick  bool   // the quick check finds it
+		want   string // problem; empty for none
 	}{
-		"the program is gone":   {func() error { return os.Remove(path("bin/python3")) }, true, "/bin/python3 is missing"},
-		"it is no program":      {func() error { return os.Chmod(path("bin/python3"), 0o600) }, true, "/bin/python3 is not executable"},
-		"it is a directory":     {func() error { return errors.Join(os.Remove(path("bin/python3")), os.Mkdir(path("bin/python3"), 0o700)) }, true, "/bin/python3 is not executable"},
-		"all of it is gone":     {func() error { return os.RemoveAll(dir) }, true, "/bin/python3 is missing"},
-		"a module is gone":      {func() error { return os.Remove(path("lib/os.py")) }, false, "/lib/os.py is missing"},
-		"a module is another":   {func() error { return os.WriteFile(path("lib/os.py"), []byte("so"), 0o600) }, false, "/lib/os.py has other content"},
-		"the list is no list":   {func() error { return os.WriteFile(path(installed.ToolFiles), []byte("{"), 0o600) }, false, "cannot be read"},
-		"the list leads astray": {func() error { return os.WriteFile(path(installed.ToolFiles), []byte(`[{"path":"../x"}]`), 0o600) }, false, "outside"},
-		"compiled anew":         {func() error { return os.WriteFile(path("lib/__pycache__/os.pyc"), []byte("anew"), 0o600) }, false, ""},
-		"the list is gone":      {func() error { return os.Remove(path(installed.ToolFiles)) }, false, installed.ToolFiles + " is missing"},
+		"missing program":        {func() error { return os.Remove(path("bin/python3")) }, true, "/bin/python3 is missing"},
+		"program not executable": {func() error { return os.Chmod(path("bin/python3"), 0o600) }, true, "/bin/python3 is not executable"},
+		"directory as program":   {func() error { return errors.Join(os.Remove(path("bin/python3")), os.Mkdir(path("bin/python3"), 0o700)) }, true, "/bin/python3 is not executable"},
+		"missing directory":      {func() error { return os.RemoveAll(dir) }, true, "/bin/python3 is missing"},
+		"missing module":         {func() error { return os.Remove(path("lib/os.py")) }, false, "/lib/os.py is missing"},
+		"modified module":        {func() error { return os.WriteFile(path("lib/os.py"), []byte("so"), 0o600) }, false, "/lib/os.py was modified"},
+		"invalid list":           {func() error { return os.WriteFile(path(installed.ToolFiles), []byte("{"), 0o600) }, false, "cannot be read"},
+		"list with outer path":   {func() error { return os.WriteFile(path(installed.ToolFiles), []byte(`[{"path":"../x"}]`), 0o600) }, false, "outside"},
+		"modified bytecode":      {func() error { return os.WriteFile(path("lib/__pycache__/os.pyc"), []byte("new"), 0o600) }, false, ""},
+		"missing list":           {func() error { return os.Remove(path(installed.ToolFiles)) }, false, installed.ToolFiles + " is missing"},
 	} {
-		if err := c.do(); err != nil {
-			t.Fatal(name, err)
+		if err := c.damage(); err != nil {
+			t.Fatalf("%s: cannot damage the tool: %v", name, err)
 		}
 		if got := h.CheckTool(t.Context(), tool, false); (got != "") != c.quick || c.quick && !strings.HasSuffix(got, c.want) {
-			t.Errorf("%s: the quick look sees %q", name, got)
+			t.Errorf("%s: quick CheckTool() = %q, want %q: %t", name, got, c.want, c.quick)
 		}
 		got := h.CheckTool(t.Context(), tool, true)
 		if (got != "") != (c.want != "") || !strings.Contains(got, c.want) || got != "" && !strings.HasPrefix(got, wire.ToolsDir+"/cpython-3-") {
-			t.Errorf("%s: the deep look sees %q, want %q", name, got, c.want)
+			t.Errorf("%s: deep CheckTool() = %q, want %q", name, got, c.want)
 		}
-		get()
+		installTool()
 		if got := h.CheckTool(t.Context(), tool, true); got != "" {
-			t.Errorf("%s: afterwards %q", name, got)
+			t.Errorf("%s: CheckTool() after the repair = %q, want it empty", name, got)
 		}
-		if err := os.RemoveAll(dir); err != nil { // the cases come in any order
+		if err := os.RemoveAll(dir); err != nil { // start the next case with a new tool
 			t.Fatal(err)
 		}
-		get()
+		installTool()
 	}
-	if left, _ := os.ReadDir(h.Path(wire.ToolsDir)); len(left) != 1 {
-		t.Errorf("beside the tool: %v", left)
+	if entries, _ := os.ReadDir(h.Path(wire.ToolsDir)); len(entries) != 1 {
+		t.Errorf("%s contains %v, want only the tool", wire.ToolsDir, entries)
 	}
-	if whole, err := os.ReadFile(path("lib/os.py")); err != nil || string(whole) != "os" {
-		t.Errorf("%q, %v", whole, err)
+	if data, err := os.ReadFile(path("lib/os.py")); err != nil || string(data) != "os" {
+		t.Errorf("lib/os.py contains %q (%v), want os", data, err)
 	}
 }
 
-// TestCutReplacingATool holds that a run which was killed while a tool made room for
-// its successor loses neither.
-func TestCutReplacingATool(t *testing.T) {
+// TestKilledToolReplacement checks that cleanTools keeps one directory of a tool if a run was
+// killed while it replaced the tool.
+func TestKilledToolReplacement(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	tool := wire.Tool{Name: "cpython", Version: "3", Entry: "bin/python3", Artifact: wire.Artifact{SHA256: strings.Repeat("a", 64)}}
@@ -92,7 +92,7 @@ func TestCutReplacingATool(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := h.ToolPath(&tool)
-	put := func(dir string) {
+	createTool := func(dir string) {
 		t.Helper()
 		program := filepath.Join(dir, "bin/python3")
 		if err := errors.Join(os.MkdirAll(filepath.Dir(program), 0o700), os.WriteFile(program, []byte(filepath.Base(dir)), 0o600)); err != nil {
@@ -102,26 +102,26 @@ func TestCutReplacingATool(t *testing.T) {
 	for _, c := range []struct {
 		name string
 		dirs []string
-		want string // who is called so afterwards
+		want string // base name of the directory that is kept
 	}{
-		{"between two renames", []string{aside(dir)}, filepath.Base(aside(dir))},
-		{"after both", []string{dir, aside(dir)}, filepath.Base(dir)},
-		{"another's", []string{dir, aside(dir) + "x"}, filepath.Base(dir)},
+		{"between the renames", []string{backupPath(dir)}, filepath.Base(backupPath(dir))},
+		{"after both renames", []string{dir, backupPath(dir)}, filepath.Base(dir)},
+		{"backup of another tool", []string{dir, backupPath(dir) + "x"}, filepath.Base(dir)},
 	} {
 		if err := os.RemoveAll(h.Path(wire.ToolsDir)); err != nil {
 			t.Fatal(err)
 		}
 		for _, dir := range c.dirs {
-			put(dir)
+			createTool(dir)
 		}
 		if err := h.cleanTools(); err != nil {
-			t.Errorf("%s: %v", c.name, err)
+			t.Errorf("%s: cleanTools() = %v, want nil", c.name, err)
 		}
 		if got, err := os.ReadFile(filepath.Join(dir, "bin/python3")); err != nil || string(got) != c.want {
-			t.Errorf("%s: it is %q, %v", c.name, got, err)
+			t.Errorf("%s: after cleanTools(), the tool is %q (%v), want %q", c.name, got, err, c.want)
 		}
-		if left, _ := os.ReadDir(h.Path(wire.ToolsDir)); len(left) != 1 {
-			t.Errorf("%s: left %v", c.name, left)
+		if entries, _ := os.ReadDir(h.Path(wire.ToolsDir)); len(entries) != 1 {
+			t.Errorf("%s: after cleanTools(), %s contains %v, want one directory", c.name, wire.ToolsDir, entries)
 		}
 	}
 }

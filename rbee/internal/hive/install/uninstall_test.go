@@ -11,9 +11,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// TestWaitingBehindAnUninstall: a run that waited while rbee was removed builds
-// nothing anew.
-func TestWaitingBehindAnUninstall(t *testing.T) {
+// TestApplyAfterUninstall checks that a run creates no files if rbee was uninstalled while
+// the run waited for the lock.
+func TestApplyAfterUninstall(t *testing.T) {
 	t.Parallel()
 	h := connect(filepath.Join(t.TempDir(), "rbee"), "", "")
 	h.Exe = h.Path(wire.Binary)
@@ -43,15 +43,15 @@ func TestWaitingBehindAnUninstall(t *testing.T) {
 		if err := r.Read(&m); err != nil {
 			t.Fatal(err)
 		}
-		if m.Waiting != nil { // now it is removed, and the lock is let go
+		if m.Waiting != nil { // uninstall, and release the lock
 			if err := os.RemoveAll(h.Root); err != nil {
 				t.Fatal(err)
 			}
 			lock.Close()
 		}
 		if m.Result != nil {
-			if !strings.Contains(m.Result.Error, "was removed") || m.Result.Errors[0] == "" {
-				t.Errorf("result %+v", m.Result)
+			if !strings.Contains(m.Result.Error, "was uninstalled") || m.Result.Errors[0] == "" {
+				t.Errorf("Apply() sent %+v, want an error that rbee was uninstalled", m.Result)
 			}
 			break
 		}
@@ -60,6 +60,6 @@ func TestWaitingBehindAnUninstall(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Lstat(h.Root); !os.IsNotExist(err) {
-		t.Errorf("something was built anew: %v", err)
+		t.Errorf("Lstat(%s) = %v, want it to be missing", h.Root, err)
 	}
 }

@@ -21,64 +21,63 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// The hive keeps every wheel of its environments once, unpacked, in uv's cache below
-// RBEE_HOME. uv links the files of an environment from there, so that a second
-// environment costs neither a download nor disk.
+// The hive stores each wheel of its environments once, unpacked in the cache of uv below
+// RBEE_HOME. uv creates the files of an environment as hard links to it, so that a second
+// environment needs neither a download nor disk space.
 //
-//	cache/uv/                        uv's own cache
-//	cache/wheels/<sha256>/<name>     the wheel; empty once it is unpacked in cache/uv
+//	cache/uv/                        cache of uv
+//	cache/wheels/<sha256>/<name>     the wheel; empty after it is unpacked in cache/uv
 //	cache/wheels/<sha256>/unpacked.json, files.json
 //
-// uv gets each of these directories with --find-links. It then identifies a wheel by
-// that path and its name alone, and does not read a wheel that it has unpacked. A uv
-// that reads the empty wheel nevertheless fails; then the wheels of the environment are
-// fetched and unpacked again, and those of other environments stay.
+// uv gets each wheel directory with --find-links. It identifies a wheel by this path and
+// its name, and does not read a wheel that it has already unpacked. If a version of uv
+// reads the empty wheel anyway, it fails. Then the wheels of the environment are downloaded
+// and unpacked again; the wheels of other environments are kept.
 //
-// The record is written after a wheel was verified, unpacked, linked into an
-// environment and flushed to disk. Whatever has no record is removed by cleanWheels.
+// The record unpacked.json is written after a wheel is verified, unpacked, linked into an
+// environment and flushed to disk. cleanWheels removes everything without a record.
 const (
 	uvCacheDir   = wire.CacheDir + "/uv"
-	archivesGlob = "archive-v*" // in uv's cache: it has one directory for each unpacked wheel
+	archivesGlob = "archive-v*" // in the cache of uv: has a directory for each unpacked wheel
 )
 
-// fullDisk is the free space in bytes below which a failure of uv is not taken for one
-// of its cache.
-const fullDisk = 16 << 20
+// minFreeDisk is the free disk space in bytes below which a failure of uv is attributed to
+// the full disk and not to its cache.
+const minFreeDisk = 16 << 20
 
-// compileTimeout is the time limit for the bytecode of one file, in seconds. uv's
-// default of 60 is too short for a large file on a busy machine.
+// compileTimeout is the time limit for compiling one file to bytecode, in seconds. The
+// default of uv, 60, is too short for a large file on a busy machine.
 const compileTimeout = "3600"
 
-// uvCache is that cache below a home.
+// uvCache is the cache of unpacked wheels of a home.
 type uvCache struct{ store *installed.Store }
 
 func (in *Installer) cache() uvCache { return uvCache{in.Store} }
 
-// unpackedWheel records a wheel that is unpacked in uv's cache.
+// unpackedWheel is the record of a wheel that is unpacked in the cache of uv.
 type unpackedWheel struct {
 	Name    string `json:"name"`    // of the wheel
-	Archive string `json:"archive"` // its directory below uv's cache
+	Archive string `json:"archive"` // its directory below the cache of uv
 
-	// files are the files that environments have as hard links, with paths as in
-	// site-packages. Comparing an environment's files with them finds a file that was
-	// modified in place in another environment. They are stored in filesName, and read
-	// by readFiles.
+	// files are the files that environments have as hard links, with paths relative to
+	// site-packages. A file of a new environment that differs from them was modified in
+	// place in another environment. They are stored in installed.FilesName and read by
+	// readFiles.
 	files []installed.File
 }
 
-// readFiles reads the files of a wheel that is stored in dir.
+// readFiles reads the list of files of the wheel stored in dir.
 func (r *unpackedWheel) readFiles(dir string) error {
 	return atomicfile.ReadJSON(filepath.Join(dir, installed.FilesName), &r.files)
 }
 
-// wheelFile is where a wheel is stored for uv.
+// wheelFile returns the path at which uv finds a wheel.
 func (c uvCache) wheelFile(w *wire.Artifact) string {
 	return filepath.Join(c.store.Home.Path(installed.WheelsDir), strings.ToLower(w.SHA256), w.Name)
 }
 
-// unpacked returns the record of a wheel in the cache; nil if the wheel has to be
-// fetched and unpacked.
-func (c uvCache) unpacked(w *wire.Artifact) *unpackedWheel {
+// lookup returns the record of a wheel in the cache; nil if the wheel is not in the cache.
+func (c uvCache) lookup(w *wire.Artifact) *unpackedWheel {
 	path := c.wheelFile(w)
 	var r unpackedWheel
 	if statefile.Read(filepath.Join(filepath.Dir(path), installed.UnpackedName), &r) != nil || r.Name != w.Name || !filepath.IsLocal(r.Archive) {
@@ -93,14 +92,14 @@ func (c uvCache) unpacked(w *wire.Artifact) *unpackedWheel {
 	return &r
 }
 
-// unpackedBytes returns the size of the wheels of steps that need not be fetched.
+// unpackedBytes returns the total size of the wheels of steps that are in the cache.
 func (c uvCache) unpackedBytes(steps []wire.InstallStep) (n int64) {
 	for i := range steps {
 		if steps[i].Python == nil {
 			continue
 		}
 		for j := range steps[i].Python.Wheels {
-			if w := &steps[i].Python.Wheels[j]; c.unpacked(w) != nil {
+			if w := &steps[i].Python.Wheels[j]; c.lookup(w) != nil {
 				n += w.Size
 			}
 		}
@@ -111,7 +110,7 @@ func (c uvCache) unpackedBytes(steps []wire.InstallStep) (n int64) {
 // wheelName matches the file name of a wheel: distribution and version.
 var wheelName = regexp.MustCompile(`^([A-Za-z0-9._]+)-([^-/]+)(?:-[0-9][^-/]*)?-[^-/]+-[^-/]+-[^-/]+\.whl$`)
 
-// separators are what a normalized name of a package writes as "-".
+// separators matches the characters that become "-" in a normalized package name.
 var separators = regexp.MustCompile(`[-_.]+`)
 
 // packageOf returns the normalized name of the package in a file or directory name
@@ -121,8 +120,8 @@ func packageOf(name string) string {
 	return strings.ToLower(separators.ReplaceAllString(name, "-"))
 }
 
-// requirement is the line by which uv finds a wheel. A file whose name is not that of a
-// wheel is given by its path, and uv reports what is wrong with it.
+// requirement returns the line of requirements.txt for a wheel. For an invalid wheel name,
+// it returns the path of the file, and uv reports the error.
 func (c uvCache) requirement(w *wire.Artifact) string {
 	if m := wheelName.FindStringSubmatch(w.Name); m != nil {
 		return m[1] + "==" + m[2]
@@ -130,14 +129,14 @@ func (c uvCache) requirement(w *wire.Artifact) string {
 	return c.wheelFile(w)
 }
 
-// environment creates a virtual environment of wheels at venv, a path of the payload
-// with the slash-separated name into, and lists its files.
+// environment creates a virtual environment with the wheels and adds its files to the
+// manifest. venv is its path, and into its slash-separated path in the payload.
 func (st *stage) environment(ctx context.Context, uv, python, venv, into string, wheels []*wire.Artifact) error {
 	for {
 		cached := map[string]*unpackedWheel{} // by SHA-256
 		var missing []*wire.Artifact
 		for _, w := range wheels {
-			if r := st.cached(w); r != nil && (r.files != nil || r.readFiles(filepath.Dir(st.cache().wheelFile(w))) == nil) {
+			if r := st.lookupWheel(w); r != nil && (r.files != nil || r.readFiles(filepath.Dir(st.cache().wheelFile(w))) == nil) {
 				cached[w.SHA256] = r
 			} else {
 				missing = append(missing, w)
@@ -146,7 +145,7 @@ func (st *stage) environment(ctx context.Context, uv, python, venv, into string,
 		if err := st.placeWheels(ctx, missing); err != nil {
 			return err
 		}
-		st.reach("received")
+		st.testPoint("received")
 		before := st.cache().archives()
 		err := st.makeEnvironment(ctx, uv, python, venv, wheels, len(missing))
 		var files []installed.File
@@ -155,28 +154,29 @@ func (st *stage) environment(ctx context.Context, uv, python, venv, into string,
 			if files, err = st.listEnvironment(ctx, venv, into); err != nil {
 				return err
 			}
-			fresh := st.recordNew(venv, into, files, missing, before)
-			damaged = damagedWheels(cached, fresh, into, files, sitePackages(venv))
+			unpacked := st.recordUnpacked(venv, into, files, missing, before)
+			damaged = damagedWheels(cached, unpacked, into, files, sitePackages(venv))
 			if len(damaged) == 0 {
-				st.list(files...)
+				st.addFiles(files...)
 				return nil
 			}
 		}
-		if ctx.Err() != nil || len(cached) == 0 || err != nil && home.DiskFree(st.dir) < fullDisk {
+		if ctx.Err() != nil || len(cached) == 0 || err != nil && home.DiskFree(st.dir) < minFreeDisk {
 			return err
 		}
-		// The cache does not work with this uv, or files in it were modified. Each try
-		// fetches what it removes, so that the last one uses nothing from the cache.
+		// The cache does not work with this uv, or its files were modified. Each attempt
+		// downloads the wheels that it removes here, so that the last attempt uses no
+		// cached wheel.
 		if err != nil {
-			err = st.dropWheels(slices.Collect(maps.Keys(cached)))
+			err = st.removeWheels(slices.Collect(maps.Keys(cached)))
 		} else {
-			err = st.dropWheels(damaged)
+			err = st.removeWheels(damaged)
 		}
-		if err := errors.Join(err, removeTree(venv, nil), os.MkdirAll(filepath.Dir(venv), 0o755)); err != nil { //nolint:gosec // programs are for everybody
+		if err := errors.Join(err, removeTree(venv, nil), os.MkdirAll(filepath.Dir(venv), 0o755)); err != nil { //nolint:gosec // world-readable programs
 			return err
 		}
 		if into == "" {
-			if err := os.MkdirAll(venv, 0o755); err != nil { //nolint:gosec // programs are for everybody
+			if err := os.MkdirAll(venv, 0o755); err != nil { //nolint:gosec // world-readable programs
 				return err
 			}
 		}
@@ -186,20 +186,21 @@ func (st *stage) environment(ctx context.Context, uv, python, venv, into string,
 	}
 }
 
-// cached is unpacked, and knows the wheels of this install too.
-func (st *stage) cached(w *wire.Artifact) *unpackedWheel {
+// lookupWheel returns the record of a wheel in the cache or of this install; nil if the
+// wheel is in neither.
+func (st *stage) lookupWheel(w *wire.Artifact) *unpackedWheel {
 	if r := st.wheels[w.SHA256]; r != nil {
 		return r
 	}
-	return st.cache().unpacked(w)
+	return st.cache().lookup(w)
 }
 
-// placeWheels fetches wheels and stores them where uv looks for them.
+// placeWheels downloads wheels and stores them where uv finds them.
 func (st *stage) placeWheels(ctx context.Context, wheels []*wire.Artifact) error {
 	if err := os.MkdirAll(st.Home.Path(installed.WheelsDir), 0o700); err != nil {
 		return err
 	}
-	paths, err := st.get(ctx, wheels...)
+	paths, err := st.fetchArtifacts(ctx, wheels...)
 	if err != nil {
 		return err
 	}
@@ -215,15 +216,15 @@ func (st *stage) placeWheels(ctx context.Context, wheels []*wire.Artifact) error
 	return nil
 }
 
-// makeEnvironment runs uv, and reports its progress.
+// makeEnvironment creates the environment with uv and reports the progress.
 func (st *stage) makeEnvironment(ctx context.Context, uv, python, venv string, wheels []*wire.Artifact, missing int) error {
-	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseEnvironment, Unit: wire.UnitPackages, CountTotal: int64(len(wheels))})
-	if err := st.run(ctx, uv, "venv", "--offline", "--no-python-downloads", "--quiet", "--relocatable", "--python", python, venv); err != nil {
+	ph := st.startPhase(wire.Progress{Index: st.index, Phase: wire.PhaseEnvironment, Unit: wire.UnitPackages, CountTotal: int64(len(wheels))})
+	if err := st.runUV(ctx, uv, "venv", "--offline", "--no-python-downloads", "--quiet", "--relocatable", "--python", python, venv); err != nil {
 		return err
 	}
 	args := []string{
 		"pip", "install", "--offline", "--no-index", "--no-deps", "--no-progress", "--quiet",
-		"--compile-bytecode", "--link-mode", "hardlink", // uv copies where it cannot link
+		"--compile-bytecode", "--link-mode", "hardlink", // uv copies files if it cannot link them
 		"--python", filepath.Join(venv, "bin", "python"),
 	}
 	var lines []string
@@ -236,56 +237,56 @@ func (st *stage) makeEnvironment(ctx context.Context, uv, python, venv string, w
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	watched := make(chan struct{})
+	done := make(chan struct{})
 	go func() {
-		defer close(watched)
+		defer close(done)
 		st.watchUV(ctx, ph, venv, len(wheels), missing, len(st.cache().archives()))
 	}()
-	err := st.run(ctx, uv, append(args, "--requirements", list)...)
+	err := st.runUV(ctx, uv, append(args, "--requirements", list)...)
 	cancel()
-	<-watched
+	<-done
 	return errors.Join(err, os.Remove(list))
 }
 
-// fileURL returns a path as uv takes it in a list that commas separate.
+// fileURL returns a path as a URL for a comma-separated list of uv.
 func fileURL(path string) string {
 	u := url.URL{Scheme: "file", Path: filepath.ToSlash(path)}
 	return strings.ReplaceAll(u.String(), ",", "%2C")
 }
 
-// watchUV turns ph to what uv is doing, which it finds out from the directories that uv
-// fills: uv first unpacks all wheels that are missing in its cache, then links all
-// packages, then compiles bytecode. before is the number of archives before that.
+// watchUV updates ph with the progress of uv until ctx ends. It reads the progress from the
+// directories that uv fills: uv first unpacks the missing wheels into its cache, then links
+// all packages, then compiles bytecode. before is the number of archives before uv started.
 func (st *stage) watchUV(ctx context.Context, ph *progress.Phase, venv string, packages, missing, before int) {
 	files := 0 // to compile
-	wait := progress.Every
+	wait := progress.MinInterval
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(wait):
 		}
-		wait = progress.Every
+		wait = progress.MinInterval
 		site := sitePackages(venv)
 		linked, _ := filepath.Glob(filepath.Join(site, "*.dist-info"))
 		unpacked := len(st.cache().archives()) - before
 		switch {
 		case len(linked) == 0 && unpacked < missing:
-			ph.Become(wire.Progress{Phase: wire.PhaseUnpack, Unit: wire.UnitPackages, Count: int64(unpacked), CountTotal: int64(missing)})
+			ph.Update(wire.Progress{Phase: wire.PhaseUnpack, Unit: wire.UnitPackages, Count: int64(unpacked), CountTotal: int64(missing)})
 		case len(linked) < packages:
-			ph.Become(wire.Progress{Phase: wire.PhaseEnvironment, Unit: wire.UnitPackages, Count: int64(len(linked)), CountTotal: int64(packages)})
+			ph.Update(wire.Progress{Phase: wire.PhaseEnvironment, Unit: wire.UnitPackages, Count: int64(len(linked)), CountTotal: int64(packages)})
 		default:
-			began := time.Now()
+			start := time.Now()
 			sources, compiled := countBytecode(ctx, site)
-			// Counting takes at most a tenth of the time.
-			wait = max(wait, 10*time.Since(began))
+			// Spend at most a tenth of the time on counting.
+			wait = max(wait, 10*time.Since(start))
 			files = max(files, sources)
-			ph.Become(wire.Progress{Phase: wire.PhaseCompile, Unit: wire.UnitFiles, Count: int64(min(compiled, files)), CountTotal: int64(files)})
+			ph.Update(wire.Progress{Phase: wire.PhaseCompile, Unit: wire.UnitFiles, Count: int64(min(compiled, files)), CountTotal: int64(files)})
 		}
 	}
 }
 
-// countBytecode counts the Python files below dir, and those of them that are compiled.
+// countBytecode counts the Python source files and the bytecode files below dir.
 func countBytecode(ctx context.Context, dir string) (sources, compiled int) {
 	_ = filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		switch {
@@ -301,29 +302,29 @@ func countBytecode(ctx context.Context, dir string) (sources, compiled int) {
 	return sources, compiled
 }
 
-// sitePackages is where the packages of an environment are installed; empty if it is
-// not there yet.
+// sitePackages returns the site-packages directory of an environment; empty if it does not
+// exist.
 func sitePackages(venv string) string {
-	found, _ := filepath.Glob(filepath.Join(venv, "lib", "python*", "site-packages")) // fails for a bad pattern only
+	found, _ := filepath.Glob(filepath.Join(venv, "lib", "python*", "site-packages")) // the only possible error is a bad pattern
 	if len(found) == 0 {
 		return ""
 	}
 	return found[0]
 }
 
-// archives lists the directories of unpacked wheels, as paths below uv's cache.
+// archives returns the directories of unpacked wheels, as paths below the cache of uv.
 func (c uvCache) archives() []string {
-	found, _ := filepath.Glob(filepath.Join(c.store.Home.Path(uvCacheDir), archivesGlob, "*")) // fails for a bad pattern only
+	found, _ := filepath.Glob(filepath.Join(c.store.Home.Path(uvCacheDir), archivesGlob, "*")) // the only possible error is a bad pattern
 	for i, path := range found {
 		found[i] = strings.TrimPrefix(path, c.store.Home.Path(uvCacheDir)+string(filepath.Separator))
 	}
 	return found
 }
 
-// listEnvironment lists the files of an environment with their checksums.
+// listEnvironment returns the files of an environment with their checksums.
 func (st *stage) listEnvironment(ctx context.Context, venv, into string) ([]installed.File, error) {
-	ph := st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles})
-	files, bytecode, err := listTree(progress.With(ctx, ph), venv, into)
+	ph := st.startPhase(wire.Progress{Index: st.index, Phase: wire.PhaseCheck, Unit: wire.UnitFiles})
+	files, bytecode, err := listTree(progress.NewContext(ctx, ph), venv, into)
 	if err != nil {
 		return nil, err
 	}
@@ -331,17 +332,17 @@ func (st *stage) listEnvironment(ctx context.Context, venv, into string) ([]inst
 	return files, nil
 }
 
-// recordNew finds the directories into which uv has unpacked the missing wheels, and
-// adds the bytecode of the environment to all that the environment is linked from. The
-// records, by SHA-256, become valid with keepWheels.
-func (st *stage) recordNew(venv, into string, files []installed.File, missing []*wire.Artifact, before []string) map[string]*unpackedWheel {
+// recordUnpacked finds the directories into which uv unpacked the missing wheels, and links
+// the bytecode of the environment into them. It returns the records by SHA-256, which
+// commitWheels stores.
+func (st *stage) recordUnpacked(venv, into string, files []installed.File, missing []*wire.Artifact, before []string) map[string]*unpackedWheel {
 	site := sitePackages(venv)
 	wheels := map[string]*wire.Artifact{} // by package: an environment has one version of each
 	for _, w := range missing {
 		wheels[packageOf(w.Name)] = w
 	}
-	listed := byPath(files, into, venv, site)
-	fresh := map[string]*unpackedWheel{}
+	listed := filesByPath(files, into, venv, site)
+	unpacked := map[string]*unpackedWheel{}
 	for _, archive := range st.cache().archives() {
 		if slices.Contains(before, archive) {
 			continue
@@ -356,17 +357,18 @@ func (st *stage) recordNew(venv, into string, files []installed.File, missing []
 			continue
 		}
 		r := &unpackedWheel{Name: w.Name, Archive: archive, files: linkedFiles(dir, site, listed)}
-		fresh[w.SHA256] = r
+		unpacked[w.SHA256] = r
 		if st.wheels == nil {
 			st.wheels = map[string]*unpackedWheel{}
 		}
 		st.wheels[w.SHA256] = r
 	}
-	return fresh
+	return unpacked
 }
 
-// byPath maps the paths below site-packages to the files of an environment.
-func byPath(files []installed.File, into, venv, site string) map[string]installed.File {
+// filesByPath returns the files of an environment that are below site-packages, by their
+// path relative to it.
+func filesByPath(files []installed.File, into, venv, site string) map[string]installed.File {
 	rel, err := filepath.Rel(venv, site)
 	if err != nil {
 		return nil
@@ -382,9 +384,8 @@ func byPath(files []installed.File, into, venv, site string) map[string]installe
 	return listed
 }
 
-// linkedFiles returns the files of an unpacked wheel that site-packages has as hard
-// links. It links their bytecode into the unpacked wheel, from where the next
-// environment gets it.
+// linkedFiles returns the files of an unpacked wheel that are hard links in site-packages.
+// It links their bytecode into the unpacked wheel, so that the next environment uses it.
 func linkedFiles(archive, site string, listed map[string]installed.File) []installed.File {
 	var files []installed.File
 	sources := map[string]map[string]bool{} // by directory: Python files without ".py"
@@ -416,10 +417,11 @@ func linkedFiles(archive, site string, listed map[string]installed.File) []insta
 	return files
 }
 
-// linkBytecode gives the bytecode of Python files in an environment a second name in
-// the unpacked wheel. Python replaces such a file by another one and never writes to it.
+// linkBytecode creates hard links in to, a directory of an unpacked wheel, to the bytecode
+// of the given Python modules in from, a directory of an environment. This is safe because
+// Python replaces bytecode files and never modifies them in place.
 func linkBytecode(from, to string, stems map[string]bool) {
-	entries, _ := os.ReadDir(from) // without the directory there is no bytecode
+	entries, _ := os.ReadDir(from) // a missing directory means no bytecode
 	for _, e := range entries {
 		name := e.Name() // such as "six.cpython-312.pyc"
 		base, ok := strings.CutSuffix(name, ".pyc")
@@ -437,40 +439,40 @@ func sameFile(a, b string) bool {
 	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
-// damagedWheels returns the wheels of the cache whose files in an environment are not
-// those that were unpacked. A file that several wheels have is that of any of them.
-func damagedWheels(cached, fresh map[string]*unpackedWheel, into string, files []installed.File, site string) []string {
+// damagedWheels returns the SHA-256 of the cached wheels whose files in an environment
+// differ from the unpacked files. A file that several wheels contain may match any of them.
+func damagedWheels(cached, unpacked map[string]*unpackedWheel, into string, files []installed.File, site string) []string {
 	if len(cached) == 0 {
 		return nil
 	}
 	venv := filepath.Dir(filepath.Dir(filepath.Dir(site)))
-	listed := byPath(files, into, venv, site)
-	right := map[string]bool{} // paths that are as some wheel has them
-	for _, wheels := range []map[string]*unpackedWheel{cached, fresh} {
+	listed := filesByPath(files, into, venv, site)
+	intact := map[string]bool{} // paths of files that match a wheel
+	for _, wheels := range []map[string]*unpackedWheel{cached, unpacked} {
 		for _, r := range wheels {
 			for _, f := range r.files {
 				if listed[f.Path] == f {
-					right[f.Path] = true
+					intact[f.Path] = true
 				}
 			}
 		}
 	}
 	var damaged []string
 	for sum, r := range cached {
-		if slices.ContainsFunc(r.files, func(f installed.File) bool { return !right[f.Path] }) {
+		if slices.ContainsFunc(r.files, func(f installed.File) bool { return !intact[f.Path] }) {
 			damaged = append(damaged, sum)
 		}
 	}
 	return damaged
 }
 
-// keepWheels makes the wheels that this install has unpacked available to the next one,
-// and removes their packed form. A wheel for which that fails is unpacked again next
-// time.
-func (st *stage) keepWheels() {
+// commitWheels stores the records of the wheels that this install unpacked, and replaces the
+// packed wheels with empty files. It ignores errors: a wheel without a record is unpacked
+// again by the next install.
+func (st *stage) commitWheels() {
 	for sum, r := range st.wheels {
 		dir := filepath.Join(st.Home.Path(installed.WheelsDir), strings.ToLower(sum))
-		empty := filepath.Join(dir, home.TempPrefix+home.Random())
+		empty := filepath.Join(dir, home.TempPrefix+home.RandomSuffix())
 		if os.WriteFile(empty, nil, 0o600) != nil || os.Rename(empty, filepath.Join(dir, r.Name)) != nil {
 			continue
 		}
@@ -480,8 +482,8 @@ func (st *stage) keepWheels() {
 	}
 }
 
-// dropWheels removes wheels, given by SHA-256, from the cache.
-func (st *stage) dropWheels(sums []string) error {
+// removeWheels removes the wheels with the given SHA-256 from the cache.
+func (st *stage) removeWheels(sums []string) error {
 	var err error
 	for _, sum := range sums {
 		delete(st.wheels, sum)

@@ -15,9 +15,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// cleanWheels removes from the cache what no installed version needs, and what an
-// install that was cut short left. Only the holder of the lock may call it. ph, which
-// may be nil, counts the files.
+// cleanWheels removes wheels that no installed version needs, and leftovers of interrupted
+// installs. The caller holds the lock. ph, which may be nil, counts the files.
 func (c uvCache) cleanWheels(ph *progress.Phase) error {
 	entries, err := os.ReadDir(c.store.Home.Path(installed.WheelsDir))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -38,49 +37,49 @@ func (c uvCache) cleanWheels(ph *progress.Phase) error {
 			}
 		}
 	}
-	kept := false
+	inUse := false
 	for _, e := range entries {
-		if w := needed[e.Name()]; w != nil && c.unpacked(w) != nil {
-			kept = true
+		if w := needed[e.Name()]; w != nil && c.lookup(w) != nil {
+			inUse = true
 			continue
 		}
 		err = errors.Join(err, os.RemoveAll(filepath.Join(c.store.Home.Path(installed.WheelsDir), e.Name())))
 	}
-	if !kept && err == nil {
+	if !inUse && err == nil {
 		return removeTree(c.store.Home.Path(wire.CacheDir), ph)
 	}
 	return errors.Join(err, c.cleanArchives(nil, ph))
 }
 
-// cleanArchives removes from uv's cache the unpacked wheels that have no record, but for
-// those of also, and what led to them.
-func (c uvCache) cleanArchives(also map[string]*unpackedWheel, ph *progress.Phase) error {
-	kept := map[string]bool{}
-	records, _ := filepath.Glob(c.store.Home.Path(installed.WheelsDir + "/*/" + installed.UnpackedName)) // fails for a bad pattern only
+// cleanArchives removes unpacked wheels without a record from the cache of uv, except for
+// those in extra, and the links to them.
+func (c uvCache) cleanArchives(extra map[string]*unpackedWheel, ph *progress.Phase) error {
+	needed := map[string]bool{}
+	records, _ := filepath.Glob(c.store.Home.Path(installed.WheelsDir + "/*/" + installed.UnpackedName)) // the only possible error is a bad pattern
 	for _, path := range records {
 		var r unpackedWheel
 		if statefile.Read(path, &r) == nil {
-			kept[r.Archive] = true
+			needed[r.Archive] = true
 		}
 	}
-	for _, r := range also {
-		kept[r.Archive] = true
+	for _, r := range extra {
+		needed[r.Archive] = true
 	}
 	var err error
 	for _, archive := range c.archives() {
-		if !kept[archive] {
+		if !needed[archive] {
 			err = errors.Join(err, removeTree(filepath.Join(c.store.Home.Path(uvCacheDir), archive), ph))
 		}
 	}
-	return errors.Join(err, c.cleanPointers())
+	return errors.Join(err, c.cleanDangling())
 }
 
-// cleanPointers removes the links and files by which uv finds an unpacked wheel that is
-// not there any more, and the temporary directories of a uv that was killed.
-func (c uvCache) cleanPointers() error {
+// cleanDangling removes the links and files of uv that refer to a removed wheel, and the
+// temporary directories of a killed uv.
+func (c uvCache) cleanDangling() error {
 	var err error
-	left, _ := filepath.Glob(filepath.Join(c.store.Home.Path(uvCacheDir), ".tmp*")) // fails for a bad pattern only
-	for _, path := range left {
+	temps, _ := filepath.Glob(filepath.Join(c.store.Home.Path(uvCacheDir), ".tmp*")) // the only possible error is a bad pattern
+	for _, path := range temps {
 		err = errors.Join(err, removeTree(path, nil))
 	}
 	tops, _ := filepath.Glob(filepath.Join(c.store.Home.Path(uvCacheDir), "wheels-v*"))
@@ -107,7 +106,7 @@ func (c uvCache) cleanPointers() error {
 			return err
 		}))
 		for _, dir := range slices.Backward(dirs) {
-			_ = os.Remove(dir) // only if it is empty
+			_ = os.Remove(dir) // fails unless it is empty
 		}
 	}
 	if err != nil {

@@ -9,40 +9,40 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Where files cannot be linked, environments are copies, and the cache saves the
-// download nevertheless.
+// TestEnvironmentsAreCopied checks that environments are copies, which still need only one
+// download, if the cache is on another filesystem.
 func TestEnvironmentsAreCopied(t *testing.T) {
 	t.Parallel()
 	eachUV(t, func(t *testing.T, h *Hive, o *origin) {
-		one, two := o.server("one", "1.0", nil), o.server("two", "1.0", nil)
-		asked := o.Asked("/packages/wax")
+		one, two := o.pythonWorker("one", "1.0", nil), o.pythonWorker("two", "1.0", nil)
+		before := o.Asked("/packages/wax")
 		cache := h.Path(wire.CacheDir)
 		if err := os.Mkdir(cache, 0o700); err != nil {
 			t.Fatal(err)
 		}
 		if err := unix.Mount("rbee-test", cache, "tmpfs", 0, "size=64m"); err != nil {
-			t.Skipf("a filesystem of its own cannot be mounted here: %v", err)
+			t.Skipf("cannot mount a separate filesystem: %v", err)
 		}
 		t.Cleanup(func() {
 			if err := unix.Unmount(cache, unix.MNT_DETACH); err != nil {
 				t.Error(err)
 			}
 		})
-		// No self install and one request: nothing may remove the directory, which is a
-		// mount point.
+		// Use one request without an install of rbee, because another request could remove
+		// the cache directory, which is a mount point.
 		mustInstall(t, h, one, two)
-		if n := o.Asked("/packages/wax") - asked; n != 1 {
-			t.Errorf("the common wheel was fetched %d times, want 1", n)
+		if n := o.Asked("/packages/wax") - before; n != 1 {
+			t.Errorf("downloads of the common wheel = %d, want 1", n)
 		}
-		if sameFile(inSite(t, h, "one", "wax.py"), inSite(t, h, "two", "wax.py")) {
-			t.Error("files of two filesystems are the same")
+		if sameFile(sitePath(t, h, "one", "wax.py"), sitePath(t, h, "two", "wax.py")) {
+			t.Error("wax.py is the same file in both environments, want copies")
 		}
-		if err := os.WriteFile(inSite(t, h, "one", "wax.py"), []byte("honey"), 0o600); err != nil {
+		if err := os.WriteFile(sitePath(t, h, "one", "wax.py"), []byte("honey"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		for typ, damaged := range map[string]bool{"one": true, "two": false} {
-			if w := h.Worker(t.Context(), typ, true); (w.Corrupt != "") != damaged || says(t, h, typ) != "1.0" {
-				t.Errorf("%s: %+v, want damaged %t", typ, w, damaged)
+			if w := h.Worker(t.Context(), typ, true); (w.Corrupt != "") != damaged || runWorker(t, h, typ) != "1.0" {
+				t.Errorf("Worker(%s) = %+v, want it corrupt: %t, and running", typ, w, damaged)
 			}
 		}
 	})

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http"
@@ -25,10 +26,10 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 )
 
-// eachUV runs a test with the stand-in for uv and, if RBEE_TEST_UV is the path of a real
-// uv, with that one and the python3 of this machine.
+// eachUV runs a test with a fake uv. If RBEE_TEST_UV is the path of a real uv, it also runs
+// the test with that and the python3 of this machine.
 func eachUV(t *testing.T, test func(t *testing.T, h *Hive, o *origin)) {
-	t.Run("stand-in", func(t *testing.T) {
+	t.Run("fake", func(t *testing.T) {
 		t.Parallel()
 		test(t, newHive(t), newOrigin(t))
 	})
@@ -42,8 +43,8 @@ func eachUV(t *testing.T, test func(t *testing.T, h *Hive, o *origin)) {
 	})
 }
 
-// realOrigin is an origin whose tools are a real uv and the python3 of this machine, or
-// the one that RBEE_TEST_PYTHON names.
+// realOrigin returns an origin whose tools are a real uv and RBEE_TEST_PYTHON, which defaults
+// to the python3 of this machine.
 func realOrigin(t testing.TB, uv string) *origin {
 	t.Helper()
 	python := os.Getenv("RBEE_TEST_PYTHON")
@@ -54,18 +55,18 @@ func realOrigin(t testing.TB, uv string) *origin {
 		}
 		python = strings.TrimSpace(string(out))
 	}
-	o := &origin{Server: origintest.New(t), t: t, servers: map[string]wire.Step{}}
+	o := &origin{Server: origintest.New(t), t: t, steps: map[string]wire.Step{}}
 	o.AddRelease("astral-sh/uv", origintest.Release{Tag: "1", Assets: map[string][]byte{
 		"uv.tar.gz":     programTar(t, "uv/uv", uv),
 		"python.tar.gz": programTar(t, "python/bin/python3", python),
 	}})
-	const of = "/download/astral-sh/uv/1/"
-	o.uv = wire.Tool{Name: "uv", Version: "1", Format: wire.FormatTarGz, Strip: 1, Entry: "uv", Artifact: o.artifact(of + "uv.tar.gz")}
-	o.python = wire.Tool{Name: "cpython", Version: "3", Format: wire.FormatTarGz, Strip: 1, Entry: "bin/python3", Artifact: o.artifact(of + "python.tar.gz")}
+	const base = "/download/astral-sh/uv/1/"
+	o.uv = wire.Tool{Name: "uv", Version: "1", Format: wire.FormatTarGz, Strip: 1, Entry: "uv", Artifact: o.artifact(base + "uv.tar.gz")}
+	o.python = wire.Tool{Name: "cpython", Version: "3", Format: wire.FormatTarGz, Strip: 1, Entry: "bin/python3", Artifact: o.artifact(base + "python.tar.gz")}
 	return o
 }
 
-// programTar packs a program of this machine under a name.
+// programTar returns a .tar.gz archive with the program at path under another name.
 func programTar(t testing.TB, name, path string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -85,12 +86,12 @@ func programTar(t testing.TB, name, path string) []byte {
 	return out.Bytes()
 }
 
-// inSite is a file of the environment of an installed type.
-func inSite(t *testing.T, h *Hive, typ, name string) string {
+// sitePath returns the path of a file in site-packages of an installed worker type.
+func sitePath(t *testing.T, h *Hive, typ, name string) string {
 	t.Helper()
 	found, err := filepath.Glob(filepath.Join(h.BuildDir(typ, h.EntryBuild(typ)), "payload/venv/lib/python*/site-packages", name))
 	if err != nil || len(found) != 1 {
-		t.Fatalf("%s of %s: found %v, %v, want one file", name, typ, found, err)
+		t.Fatalf("files %s of worker %s = %v (%v), want one", name, typ, found, err)
 	}
 	return found[0]
 }
@@ -103,7 +104,7 @@ func cacheState(t *testing.T, h *Hive) (wheels []string, archives int) {
 	for _, r := range records {
 		found, _ := filepath.Glob(filepath.Join(filepath.Dir(r), "*.whl"))
 		if len(found) != 1 || fileSize(found[0]) != 0 {
-			t.Errorf("beside %s: %v, want one empty wheel", r, found)
+			t.Errorf("wheels in the directory of %s = %v, want one empty file", r, found)
 			continue
 		}
 		wheels = append(wheels, filepath.Base(found[0]))
@@ -115,7 +116,7 @@ func mustInstall(t *testing.T, h *Hive, steps ...wire.Step) {
 	t.Helper()
 	for i, e := range install(t, h, steps...) {
 		if e != "" {
-			t.Fatalf("step %d: %s", i, e)
+			t.Fatalf("install step %d failed: %s", i, e)
 		}
 	}
 }
@@ -128,36 +129,36 @@ func TestEnvironmentsShareWheels(t *testing.T) {
 	t.Parallel()
 	eachUV(t, func(t *testing.T, h *Hive, o *origin) {
 		h.Root = filepath.Join(h.User, "a, b %20#?c")
-		one, two := o.server("one", "1.0", nil), o.server("two", "1.0", nil)
-		asked := o.Asked("/packages/wax")
+		one, two := o.pythonWorker("one", "1.0", nil), o.pythonWorker("two", "1.0", nil)
+		before := o.Asked("/packages/wax")
 		mustInstall(t, h, one)
 		mustInstall(t, h, two)
-		if n := o.Asked("/packages/wax") - asked; n != 1 {
-			t.Errorf("the common wheel was fetched %d times, want 1", n)
+		if n := o.Asked("/packages/wax") - before; n != 1 {
+			t.Errorf("downloads of the common wheel = %d, want 1", n)
 		}
 		if wheels, archives := cacheState(t, h); len(wheels) != 3 || archives != 3 {
-			t.Errorf("cache: wheels %v and %d archives, want 3 of each", wheels, archives)
+			t.Errorf("the cache contains wheels %v and %d archives, want 3 of each", wheels, archives)
 		}
 		for _, name := range []string{"wax.py", "__pycache__/wax.*.pyc"} {
-			if !sameFile(inSite(t, h, "one", name), inSite(t, h, "two", name)) {
-				t.Errorf("%s is stored twice", name)
+			if !sameFile(sitePath(t, h, "one", name), sitePath(t, h, "two", name)) {
+				t.Errorf("%s is stored twice, want one file with two links", name)
 			}
 		}
-		if says(t, h, "one") != "1.0" || says(t, h, "two") != "1.0" {
-			t.Error("the programs do not run")
+		if one, two := runWorker(t, h, "one"), runWorker(t, h, "two"); one != "1.0" || two != "1.0" {
+			t.Errorf("the workers print %q and %q, want 1.0", one, two)
 		}
 
-		// Python writes bytecode whenever it likes.
-		pyc := inSite(t, h, "one", "__pycache__/wax.*.pyc")
+		// Python may write bytecode at any time.
+		pyc := sitePath(t, h, "one", "__pycache__/wax.*.pyc")
 		other := filepath.Join(filepath.Dir(pyc), "other.cpython-399.pyc")
 		if err := errors.Join(os.Remove(pyc), os.WriteFile(other, []byte("x"), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		if w := h.Worker(t.Context(), "one", true); w.Corrupt != "" {
-			t.Errorf("after bytecode changed: %s", w.Corrupt)
+			t.Errorf("Worker(one).Corrupt after a change of bytecode = %q, want it empty", w.Corrupt)
 		}
 		if w := h.Worker(t.Context(), "two", true); w.Corrupt != "" || w.Bytes <= 40_000 {
-			t.Errorf("two: %+v", w)
+			t.Errorf("Worker(two) = %+v, want an intact worker of more than 40000 bytes", w)
 		}
 	})
 }
@@ -172,28 +173,29 @@ func TestImportKeepsBytecode(t *testing.T) {
 	module := func(w *origintest.Wheel, _ *wire.InstallStep) {
 		w.Files = map[string]string{"comb.py": "print('imported')\n", "broken.py": "print 'Python 2'\n"}
 	}
-	mustInstall(t, h, o.server("one", "1.0", module), o.server("two", "1.0", module))
+	mustInstall(t, h, o.pythonWorker("one", "1.0", module), o.pythonWorker("two", "1.0", module))
 	for _, typ := range []string{"one", "two"} {
-		pyc := inSite(t, h, typ, "__pycache__/comb.*.pyc")
+		pyc := sitePath(t, h, typ, "__pycache__/comb.*.pyc")
 		before, err := os.Stat(pyc)
 		if err != nil {
 			t.Fatal(err)
 		}
 		python := filepath.Join(h.BuildDir(typ, "1.0"), "payload/venv/bin/python")
 		if out, err := exec.Command(python, "-c", "import comb").CombinedOutput(); err != nil || string(out) != "imported\n" {
-			t.Errorf("%s: %v: %s", typ, err, out)
+			t.Errorf("%s: import of comb = %q (%v), want imported", typ, out, err)
 		}
-		after, err := os.Stat(inSite(t, h, typ, "__pycache__/comb.*.pyc"))
+		after, err := os.Stat(sitePath(t, h, typ, "__pycache__/comb.*.pyc"))
 		if err != nil || !os.SameFile(before, after) || !before.ModTime().Equal(after.ModTime()) {
-			t.Errorf("%s: importing wrote the bytecode again (%v)", typ, err)
+			t.Errorf("%s: the import rewrote the bytecode (%v), want the file unchanged", typ, err)
 		}
 		if w := h.Worker(t.Context(), typ, true); w.Corrupt != "" {
-			t.Errorf("%s: %s", typ, w.Corrupt)
+			t.Errorf("Worker(%s).Corrupt = %q, want it empty", typ, w.Corrupt)
 		}
 	}
 }
 
-// A file that is modified in place in one environment is modified in the cache too.
+// TestDamagedCacheIsReplaced modifies a file of one environment in place, which also modifies
+// the cache.
 func TestDamagedCacheIsReplaced(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]func(string) error{
@@ -203,42 +205,43 @@ func TestDamagedCacheIsReplaced(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			eachUV(t, func(t *testing.T, h *Hive, o *origin) {
-				one, two := o.server("one", "1.0", nil), o.server("two", "1.0", nil)
-				asked, tools := o.Asked("/packages/wax"), o.Asked("astral-sh")
+				one, two := o.pythonWorker("one", "1.0", nil), o.pythonWorker("two", "1.0", nil)
+				wheels, tools := o.Asked("/packages/wax"), o.Asked("astral-sh")
 				mustInstall(t, h, one)
-				if err := damage(inSite(t, h, "one", "wax.py")); err != nil {
+				if err := damage(sitePath(t, h, "one", "wax.py")); err != nil {
 					t.Fatal(err)
 				}
 				mustInstall(t, h, two)
-				if n := o.Asked("/packages/wax") - asked; n != 2 {
-					t.Errorf("the damaged wheel was fetched %d times, want 2", n)
+				if n := o.Asked("/packages/wax") - wheels; n != 2 {
+					t.Errorf("downloads of the damaged wheel = %d, want 2", n)
 				}
 				if n := o.Asked("astral-sh") - tools; n != 2 {
-					t.Errorf("the tools were fetched %d times, want each once", n)
+					t.Errorf("downloads of the two tools = %d, want 2", n)
 				}
-				if got, err := os.ReadFile(inSite(t, h, "two", "wax.py")); err != nil || !strings.HasPrefix(string(got), "# wax wax") {
-					t.Errorf("the second environment has the damaged file: %.20q, %v", got, err)
+				if got, err := os.ReadFile(sitePath(t, h, "two", "wax.py")); err != nil || !strings.HasPrefix(string(got), "# wax wax") {
+					t.Errorf("wax.py of the second environment starts with %.20q (%v), want the original content", got, err)
 				}
 				if w := h.Worker(t.Context(), "one", true); !strings.Contains(w.Corrupt, "wax.py") {
-					t.Errorf("the first environment is not reported as damaged: %+v", w)
+					t.Errorf("Worker(one) = %+v, want wax.py corrupt", w)
 				}
 				mustInstall(t, h, one)
 				if w := h.Worker(t.Context(), "one", true); w.Corrupt != "" {
-					t.Errorf("after a repair: %s", w.Corrupt)
+					t.Errorf("Worker(one).Corrupt after the repair = %q, want it empty", w.Corrupt)
 				}
 			})
 		})
 	}
 }
 
-// What another uv does not find in the cache, or what is lost, is fetched again.
+// TestUnusableCacheIsReplaced checks that wheels are downloaded again if files of the cache
+// are missing, or if another version of uv does not find them.
 func TestUnusableCacheIsReplaced(t *testing.T) {
 	t.Parallel()
-	for name, lose := range map[string]func(h *Hive) error{
-		"another layout": func(h *Hive) error {
+	for name, damage := range map[string]func(h *Hive) error{
+		"other layout": func(h *Hive) error {
 			return errors.Join(os.RemoveAll(h.Path(uvCacheDir+"/wheels-v8")), os.RemoveAll(h.Path(uvCacheDir+"/wheels-v5")))
 		},
-		"no archives": func(h *Hive) error {
+		"missing archives": func(h *Hive) error {
 			for _, a := range h.cache().archives() {
 				if err := os.RemoveAll(filepath.Join(h.Path(uvCacheDir), a)); err != nil {
 					return err
@@ -246,42 +249,43 @@ func TestUnusableCacheIsReplaced(t *testing.T) {
 			}
 			return nil
 		},
-		"a file of an archive": func(h *Hive) error {
+		"missing file of an archive": func(h *Hive) error {
 			found, err := filepath.Glob(filepath.Join(h.Path(uvCacheDir), archivesGlob, "*", "wax.py"))
 			if err != nil || len(found) != 1 {
-				return errors.Join(err, errors.New("no wax.py"))
+				return errors.Join(err, fmt.Errorf("found %v, want one wax.py", found))
 			}
 			return os.Remove(found[0])
 		},
-		"uv's cache": func(h *Hive) error { return os.RemoveAll(h.Path(uvCacheDir)) },
-		"the cache":  func(h *Hive) error { return os.RemoveAll(h.Path(wire.CacheDir)) },
+		"missing cache of uv": func(h *Hive) error { return os.RemoveAll(h.Path(uvCacheDir)) },
+		"missing cache":       func(h *Hive) error { return os.RemoveAll(h.Path(wire.CacheDir)) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			eachUV(t, func(t *testing.T, h *Hive, o *origin) {
-				one, two := o.server("one", "1.0", nil), o.server("two", "1.0", nil)
+				one, two := o.pythonWorker("one", "1.0", nil), o.pythonWorker("two", "1.0", nil)
 				mustInstall(t, h, one)
-				if err := lose(h); err != nil {
+				if err := damage(h); err != nil {
 					t.Fatal(err)
 				}
 				mustInstall(t, h, two)
 				for _, typ := range []string{"one", "two"} {
-					if w := h.Worker(t.Context(), typ, true); w.Corrupt != "" || says(t, h, typ) != "1.0" {
-						t.Errorf("%s: %+v", typ, w)
+					if w := h.Worker(t.Context(), typ, true); w.Corrupt != "" || runWorker(t, h, typ) != "1.0" {
+						t.Errorf("Worker(%s) = %+v, want an intact worker that prints 1.0", typ, w)
 					}
 				}
-				three := o.server("three", "1.0", nil)
-				asked := o.Asked("/packages/wax")
+				three := o.pythonWorker("three", "1.0", nil)
+				before := o.Asked("/packages/wax")
 				mustInstall(t, h, three)
-				if n := o.Asked("/packages/wax") - asked; n != 0 {
-					t.Errorf("the wheel was fetched %d times from a cache that works again", n)
+				if n := o.Asked("/packages/wax") - before; n != 0 {
+					t.Errorf("downloads of the wheel with a repaired cache = %d, want 0", n)
 				}
 			})
 		})
 	}
 }
 
-// The cache has what the builds on the hive were made of, and nothing else.
+// TestCacheIsCleaned checks that the cache contains exactly the wheels of the builds on the
+// hive.
 func TestCacheIsCleaned(t *testing.T) {
 	t.Parallel()
 	eachUV(t, func(t *testing.T, h *Hive, o *origin) {
@@ -295,73 +299,72 @@ func TestCacheIsCleaned(t *testing.T) {
 			}
 			for _, w := range want {
 				if !have[w] {
-					t.Errorf("%s: the cache lacks %s, has %v", when, w, wheels)
+					t.Errorf("%s: the cache contains %v, want %s too", when, wheels, w)
 				}
 			}
 			if len(wheels) != len(want) || archives != len(want) {
-				t.Errorf("%s: %d wheels, %d archives, want %d", when, len(wheels), archives, len(want))
+				t.Errorf("%s: the cache contains %d wheels and %d archives, want %d of each", when, len(wheels), archives, len(want))
 			}
 		}
-		mustInstall(t, h, o.server("w", "1", nil), o.server("v", "1", nil))
+		mustInstall(t, h, o.pythonWorker("w", "1", nil), o.pythonWorker("v", "1", nil))
 		check("after two installs", "w 1", "v 1", "wax 1")
-		mustInstall(t, h, o.server("w", "2", nil))
-		check("beside the previous version", "w 1", "w 2", "v 1", "wax 1", "wax 2")
-		mustInstall(t, h, o.server("w", "3", nil))
-		check("after the previous version went", "w 2", "w 3", "v 1", "wax 1", "wax 2", "wax 3")
+		mustInstall(t, h, o.pythonWorker("w", "2", nil))
+		check("with a previous version", "w 1", "w 2", "v 1", "wax 1", "wax 2")
+		mustInstall(t, h, o.pythonWorker("w", "3", nil))
+		check("after the removal of the first version", "w 2", "w 3", "v 1", "wax 1", "wax 2", "wax 3")
 		mustInstall(t, h, removal("w"))
 		check("after a removal", "v 1", "wax 1")
 		if w := h.Worker(t.Context(), "v", true); w.Corrupt != "" {
-			t.Error(w.Corrupt)
+			t.Errorf("Worker(v).Corrupt = %q, want it empty", w.Corrupt)
 		}
 		mustInstall(t, h, removal("v"))
 		if _, err := os.Stat(h.Path(wire.CacheDir)); err == nil {
-			t.Errorf("the cache was left:\n%s", tree(t, h.Path(wire.CacheDir)))
+			t.Errorf("after the removal of all workers, the cache contains\n%s", treeText(t, h.Path(wire.CacheDir)))
 		}
 	})
 }
 
-// A run that is killed leaves a cache that the next run cleans and uses.
+// TestKilledInstallKeepsCacheConsistent checks that the run after a killed one cleans and uses
+// the cache.
 func TestKilledInstallKeepsCacheConsistent(t *testing.T) {
 	t.Parallel()
-	for _, point := range []string{"received", "staged", "complete", "put", "linked"} {
+	for _, point := range []string{"received", "staged", "complete", "renamed", "linked"} {
 		t.Run(point, func(t *testing.T) {
 			t.Parallel()
 			h, o := newHive(t), newOrigin(t)
-			mustInstall(t, h, self(t, h), o.server("w", "1", nil))
-			two := o.server("w", "2", nil)
+			mustInstall(t, h, self(t, h), o.pythonWorker("w", "1", nil))
+			two := o.pythonWorker("w", "2", nil)
 			killAt(t, h, h.Path(wire.Binary), point, two)
 			if w := h.Worker(t.Context(), "w", true); w == nil || w.Corrupt != "" {
-				t.Fatalf("after the kill: %+v", w)
+				t.Fatalf("Worker() after the kill = %+v, want an intact worker", w)
 			}
 			mustInstall(t, h, two)
-			if wheels, archives := cacheState(t, h); len(wheels) != 4 || archives != 4 || says(t, h, "w") != "2" {
-				t.Errorf("afterwards: wheels %v, %d archives, want 4 of each", wheels, archives)
+			if wheels, archives := cacheState(t, h); len(wheels) != 4 || archives != 4 || runWorker(t, h, "w") != "2" {
+				t.Errorf("after the next run, the cache contains wheels %v and %d archives, want 4 of each", wheels, archives)
 			}
 		})
 	}
 }
 
-// Making a program executable changes the environment that it is part of, and no other.
+// TestEntryIsNotShared checks that making a program executable does not change the file in
+// other environments.
 func TestEntryIsNotShared(t *testing.T) {
 	t.Parallel()
 	h, o := newHive(t), newOrigin(t)
-	one, two := o.server("one", "1.0", nil), o.server("two", "1.0", nil)
+	one, two := o.pythonWorker("one", "1.0", nil), o.pythonWorker("two", "1.0", nil)
 	const name = "lib/python3.12/site-packages/wax.py"
 	two.Worker.Entry = "venv/" + name
 	mustInstall(t, h, one, two)
-	first, second := inSite(t, h, "one", "wax.py"), inSite(t, h, "two", "wax.py")
+	first, second := sitePath(t, h, "one", "wax.py"), sitePath(t, h, "two", "wax.py")
 	info, err := os.Stat(first)
 	if err != nil || info.Mode().Perm() != 0o644 || sameFile(first, second) {
-		t.Errorf("mode of the other environment's file: %v, %v, want 0644", info.Mode(), err)
+		t.Errorf("wax.py of the other environment has mode %v (%v), want a separate file with 0644", info.Mode(), err)
 	}
-	for _, typ := range []string{"one", "two"} {
+	mustInstall(t, h, o.pythonWorker("three", "1.0", nil))
+	for _, typ := range []string{"one", "two", "three"} {
 		if w := h.Worker(t.Context(), typ, true); w.Corrupt != "" {
-			t.Errorf("%s: %s", typ, w.Corrupt)
+			t.Errorf("Worker(%s).Corrupt = %q, want it empty", typ, w.Corrupt)
 		}
-	}
-	mustInstall(t, h, o.server("three", "1.0", nil))
-	if w := h.Worker(t.Context(), "three", true); w.Corrupt != "" {
-		t.Error(w.Corrupt)
 	}
 }
 
@@ -381,9 +384,9 @@ func TestRequirement(t *testing.T) {
 	}
 }
 
-// BenchmarkEnvironment installs the wheels of RBEE_BENCH_WHEELS twice, as two workers,
-// with the uv of RBEE_TEST_UV, and removes them. It reports the time and the disk of
-// each. RBEE_BENCH_DIR names the place.
+// BenchmarkEnvironment installs the wheels in the directory RBEE_BENCH_WHEELS as two workers,
+// with the uv in RBEE_TEST_UV, and removes them. It reports the time and the disk space of
+// each step. RBEE_BENCH_DIR sets the directory to use.
 func BenchmarkEnvironment(b *testing.B) {
 	uv, wheels := os.Getenv("RBEE_TEST_UV"), os.Getenv("RBEE_BENCH_WHEELS")
 	if uv == "" || wheels == "" {
@@ -413,9 +416,9 @@ func BenchmarkEnvironment(b *testing.B) {
 		h := connect(filepath.Join(top, "rbee"), top, filepath.Join(top, "none"))
 		run := func(metric string, s wire.Step) {
 			before := diskUsed(b, h.Root)
-			began := time.Now()
-			longest := silence(b, h, s)
-			b.ReportMetric(time.Since(began).Seconds(), metric+"-s")
+			start := time.Now()
+			longest := longestSilence(b, h, s)
+			b.ReportMetric(time.Since(start).Seconds(), metric+"-s")
 			b.ReportMetric(longest.Seconds(), metric+"-silent-s")
 			b.ReportMetric(float64(diskUsed(b, h.Root)-before)/(1<<20), metric+"-MiB")
 		}
@@ -430,7 +433,8 @@ func BenchmarkEnvironment(b *testing.B) {
 	}
 }
 
-// diskUsed returns the disk that a directory takes, in bytes: each file once, as du does.
+// diskUsed returns the disk space of a directory in bytes. It counts hard links once, as du
+// does.
 func diskUsed(b *testing.B, dir string) (used int64) {
 	b.Helper()
 	seen := map[uint64]bool{}
@@ -457,8 +461,8 @@ func diskUsed(b *testing.B, dir string) (used int64) {
 	return used
 }
 
-// silence applies a step and returns the longest time without a message.
-func silence(b *testing.B, h *Hive, step wire.Step) (longest time.Duration) {
+// longestSilence applies a step and returns the longest time between two messages.
+func longestSilence(b *testing.B, h *Hive, step wire.Step) (longest time.Duration) {
 	b.Helper()
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
@@ -481,7 +485,7 @@ func silence(b *testing.B, h *Hive, step wire.Step) (longest time.Duration) {
 		}
 		if m.Result != nil {
 			if err := <-done; err != nil || m.Result.Errors[0] != "" {
-				b.Fatalf("%v, %v", m.Result.Errors, err)
+				b.Fatalf("Apply() = %v, errors %q, want none", err, m.Result.Errors)
 			}
 			return longest
 		}

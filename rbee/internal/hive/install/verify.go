@@ -14,19 +14,19 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 )
 
-// verify runs the verify command of a staged version and makes sure that it
-// changed no file.
+// verify runs the verify command of a staged version. It fails if the command changed a
+// file of the version.
 func (st *stage) verify(ctx context.Context) error {
 	m := st.manifest
 	if m.Verify == nil {
 		return nil
 	}
-	before := stamps(m, st.dir)
-	st.begin(wire.Progress{Index: st.index, Phase: wire.PhaseVerify})
-	if err := st.Verifier.Build(ctx, m, st.dir); err != nil {
+	before := fileStamps(m, st.dir)
+	st.startPhase(wire.Progress{Index: st.index, Phase: wire.PhaseVerify})
+	if err := st.Verifier.VerifyBuild(ctx, m, st.dir); err != nil {
 		return err
 	}
-	for path, stamp := range stamps(m, st.dir) {
+	for path, stamp := range fileStamps(m, st.dir) {
 		if stamp != before[path] {
 			return fmt.Errorf("cannot verify %s %s: the command changed %s", m.Type, m.Version, path)
 		}
@@ -34,15 +34,16 @@ func (st *stage) verify(ctx context.Context) error {
 	return nil
 }
 
-// fileStamp tells a changed file from an unchanged one without reading it.
+// fileStamp contains the properties of a file that change when the file is modified.
 type fileStamp struct {
 	size     int64
 	mode     fs.FileMode
 	modified time.Time
 }
 
-// stamps returns the stamps of a build's files; that of a missing file is zero.
-func stamps(m *installed.Manifest, dir string) map[string]fileStamp {
+// fileStamps returns the stamps of the files of a build, by path. A missing file has a zero
+// stamp.
+func fileStamps(m *installed.Manifest, dir string) map[string]fileStamp {
 	all := make(map[string]fileStamp, len(m.Files))
 	for _, f := range m.Files {
 		var s fileStamp
@@ -54,22 +55,20 @@ func stamps(m *installed.Manifest, dir string) map[string]fileStamp {
 	return all
 }
 
-// verifyBuild runs the verify command of a request for a build that is on the
-// machine and not in use.
-func (s *session) verifyBuild(ctx context.Context, index int, w *wire.WorkerInstall, build string) error {
+// verifyBuild runs the verify command of a request for an existing build.
+func (s *stepRunner) verifyBuild(ctx context.Context, index int, w *wire.WorkerInstall, build string) error {
 	if w.Verify == nil {
 		return nil
 	}
-	s.begin(wire.Progress{Index: index, Phase: wire.PhaseVerify})
+	s.startPhase(wire.Progress{Index: index, Phase: wire.PhaseVerify})
 	m := &installed.Manifest{Type: w.Type, Version: w.Version, Verify: w.Verify, Launch: w.Launch}
-	return s.Verifier.Build(ctx, m, s.Store.BuildDir(w.Type, build))
+	return s.Verifier.VerifyBuild(ctx, m, s.Store.BuildDir(w.Type, build))
 }
 
-// dropTools removes the tools of an install whose verify command did not pass.
-// Those that other workers need stay.
-func (st *stage) dropTools(err error) {
+// removeToolsOnVerifyError removes unused tools if err is the error of a verify command.
+func (st *stage) removeToolsOnVerifyError(err error) {
 	var failed *engine.VerifyError
 	if errors.As(err, &failed) {
-		_ = st.cleanTools() // the next run does it again
+		_ = st.cleanTools() // on failure, the next run removes them
 	}
 }

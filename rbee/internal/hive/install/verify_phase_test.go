@@ -9,7 +9,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// TestVerifyPhase checks that an installation reports that it runs the recipe's check.
+// TestVerifyPhase checks that an install reports the verify phase.
 func TestVerifyPhase(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
@@ -38,7 +38,7 @@ func TestVerifyPhase(t *testing.T) {
 			reported = reported || m.Progress.Phase == wire.PhaseVerify
 		case m.Result != nil:
 			if err := <-done; err != nil || m.Result.Errors[0] != "" || !reported {
-				t.Errorf("Apply() = %v, %q, reported the phase verify: %t; want no error and true", err, m.Result.Errors, reported)
+				t.Errorf("Apply() = %v, errors %q, verify phase reported: %t; want no error and true", err, m.Result.Errors, reported)
 			}
 			return
 		}

@@ -20,20 +20,21 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/verify"
 )
 
-// verifyArchive is an archive whose program runs a script.
+// verifyArchive returns an archive whose program runs a script.
 func verifyArchive(t *testing.T, script string) []byte {
 	t.Helper()
-	return zipped(t, zipEntry{"bin/run", "#!/bin/sh\n" + script + "\n", 0o755}, zipEntry{"lib/engine.so", "engine", 0o644})
+	return zipArchive(t, zipEntry{"bin/run", "#!/bin/sh\n" + script + "\n", 0o755}, zipEntry{"lib/engine.so", "engine", 0o644})
 }
 
-// verifyStep installs version of worker w from an archive with a verify command.
+// verifyStep returns a step that installs a version of worker w, with a verify command, from
+// an archive.
 func verifyStep(version string, archive []byte, v *wire.Verify) wire.Step {
 	step := worker(version, wire.FormatZip, archive)
 	step.Worker.Entry, step.Worker.Verify = "bin/run", v
 	return step
 }
 
-// installVerified applies one step with its archive and returns its error.
+// installVerified applies one step with its archive and returns the error; empty on success.
 func installVerified(t *testing.T, h *Hive, step wire.Step, archive []byte) string {
 	t.Helper()
 	return apply(t, h, &wire.Request{Steps: []wire.Step{step}}, archive).Errors[0]
@@ -65,13 +66,13 @@ func TestVerifyPassesBeforeInstall(t *testing.T) {
 				Links: map[string]string{"links/engine.so": "{payload}/lib/engine.so", "links/model/{model_file}": "{model_path}"},
 			}
 			if got := installVerified(t, h, step, archive); got != "" {
-				t.Fatalf("install: %s", got)
+				t.Fatalf("install = %q, want success", got)
 			}
 			if w := h.Worker(t.Context(), "w", true); w.Corrupt != "" || !w.Verify.Equal(&tt.verify) {
-				t.Errorf("worker = %+v, want it undamaged with its verify command", w)
+				t.Errorf("Worker() = %+v, want an intact worker with its verify command", w)
 			}
-			if left, _ := filepath.Glob(h.Path("run/.rbee-*")); len(left) > 0 {
-				t.Errorf("left in run/: %q", left)
+			if temps, _ := filepath.Glob(h.Path("run/.rbee-*")); len(temps) > 0 {
+				t.Errorf("temporary files in run/ = %q, want none", temps)
 			}
 		})
 	}
@@ -100,92 +101,93 @@ func TestVerifyFailureLeavesNothing(t *testing.T) {
 			t.Parallel()
 			h, old, archive := newHive(t), []byte("old"), verifyArchive(t, tt.script)
 			if got := installVerified(t, h, worker("1", "", old), old); got != "" {
-				t.Fatalf("install of version 1: %s", got)
+				t.Fatalf("install of version 1 = %q, want success", got)
 			}
 			if err := atomicfile.WriteData(h.Path(verify.LockFile), nil, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			before := tree(t, h.User)
+			before := treeText(t, h.User)
 			got := installVerified(t, h, verifyStep("2", archive, &tt.verify), archive)
 			for _, want := range tt.want {
 				if !strings.Contains(got, want) {
-					t.Errorf("install: %q, want it to contain %q", got, want)
+					t.Errorf("install = %q, want it to contain %q", got, want)
 				}
 			}
-			if len(got) > maxReason {
-				t.Errorf("the reason has %d bytes, want at most %d", len(got), maxReason)
+			if len(got) > maxErrorLength {
+				t.Errorf("install returned an error of %d bytes, want at most %d", len(got), maxErrorLength)
 			}
-			if after := tree(t, h.User); after != before {
-				t.Errorf("before:\n%safter:\n%s", before, after)
+			if after := treeText(t, h.User); after != before {
+				t.Errorf("the failed install changed files from\n%sto\n%s", before, after)
 			}
 			if w := h.Worker(t.Context(), "w", true); w.Version != "1" || w.Corrupt != "" {
-				t.Errorf("worker = %+v, want version 1 undamaged", w)
+				t.Errorf("Worker() = %+v, want version 1 intact", w)
 			}
 		})
 	}
 }
 
-// maxReason bounds the text of a failed verify command, its own words included.
-const maxReason = 2300
+// maxErrorLength limits the error of a failed verify command, including its output.
+const maxErrorLength = 2300
 
 func TestVerifyTimeoutKillsEveryProcess(t *testing.T) {
 	t.Parallel()
 	h, out := newHive(t), t.TempDir()
-	// One child stays in the group, one leaves it.
+	// One child stays in the process group, the other leaves it.
 	script := `sleep 600 & echo $! >` + out + `/child
-setsid sleep 600 & echo $! >` + out + `/away
+setsid sleep 600 & echo $! >` + out + `/detached
 echo $$ >` + out + `/leader; echo waiting for the device; wait`
 	archive := verifyArchive(t, script)
 	got := installVerified(t, h, verifyStep("1", archive, &wire.Verify{Command: []string{"{entry}"}, LimitSeconds: 2}), archive)
 	if want := "cannot verify w 1: no result within 2s:\nwaiting for the device"; got != want {
-		t.Errorf("install: %q, want %q", got, want)
+		t.Errorf("install = %q, want %q", got, want)
 	}
-	for _, name := range []string{"leader", "child", "away"} {
+	for _, name := range []string{"leader", "child", "detached"} {
 		text, err := os.ReadFile(filepath.Join(out, name))
 		pid, atoiErr := strconv.Atoi(strings.TrimSpace(string(text)))
 		if err := errors.Join(err, atoiErr); err != nil {
-			t.Fatalf("%s: %v", name, err)
+			t.Fatalf("cannot read the PID of the %s process: %v", name, err)
 		}
-		until(t, name+" to be gone", func() bool { _, err := proc.Identify(pid); return errors.Is(err, os.ErrProcessDone) })
+		waitUntil(t, "the "+name+" process has exited", func() bool { _, err := proc.Identify(pid); return errors.Is(err, os.ErrProcessDone) })
 	}
-	if left, _ := os.ReadDir(h.Path("workers/w")); len(left) > 0 {
-		t.Errorf("left: %v", left)
+	if entries, _ := os.ReadDir(h.Path("workers/w")); len(entries) > 0 {
+		t.Errorf("workers/w contains %v after the failed install, want nothing", entries)
 	}
 }
 
-// A program that exits while a process that it started holds its output passes,
-// and that process is killed.
-func TestVerifyKillsWhatIsLeftBehind(t *testing.T) {
+// TestVerifyKillsBackgroundProcesses checks that a verify command passes when its program
+// exits, although a child process still has its output open, and that the child is killed.
+func TestVerifyKillsBackgroundProcesses(t *testing.T) {
 	t.Parallel()
 	h, out := newHive(t), t.TempDir()
 	archive := verifyArchive(t, "sleep 600 & echo $! >"+out+"/child; echo device")
 	if got := installVerified(t, h, verifyStep("1", archive, &wire.Verify{Command: []string{"{entry}"}, Matches: "device"}), archive); got != "" {
-		t.Errorf("install: %s", got)
+		t.Errorf("install = %q, want success", got)
 	}
 	text, err := os.ReadFile(out + "/child")
 	pid, atoiErr := strconv.Atoi(strings.TrimSpace(string(text)))
 	if err := errors.Join(err, atoiErr); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "the child to be gone", func() bool { _, err := proc.Identify(pid); return errors.Is(err, os.ErrProcessDone) })
+	waitUntil(t, "the child process has exited", func() bool { _, err := proc.Identify(pid); return errors.Is(err, os.ErrProcessDone) })
 }
 
-func TestVerifyStopsWithTheRun(t *testing.T) {
+func TestVerifyCanceled(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	dir := t.TempDir()
 	e := engine.Engine{Entry: "/bin/sh", Payload: dir, Verify: &wire.Verify{Command: []string{"{entry}", "-c", "echo >started; sleep 600"}}}
 	go func() {
-		until(t, "the command to run", func() bool { _, err := os.Stat(dir + "/started"); return err == nil })
-		cancel(errGone)
+		waitUntil(t, "the command is running", func() bool { _, err := os.Stat(dir + "/started"); return err == nil })
+		cancel(errDisconnected)
 	}()
-	if err := engine.Verify(ctx, e, dir); !errors.Is(err, errGone) {
-		t.Errorf("Verify() = %v, want %v", err, errGone)
+	if err := engine.Verify(ctx, e, dir); !errors.Is(err, errDisconnected) {
+		t.Errorf("Verify() = %v, want %v", err, errDisconnected)
 	}
 }
 
-// A program whose result depends on a file beside the archive.
-func switchable(t *testing.T, h *Hive, v wire.Verify) (step wire.Step, archive []byte, count func() int, fail func(bool)) {
+// switchableWorker returns a step for a worker whose verify command fails after fail(true).
+// count returns how often the command ran.
+func switchableWorker(t *testing.T, h *Hive, v wire.Verify) (step wire.Step, archive []byte, count func() int, fail func(bool)) {
 	t.Helper()
 	flag, log := filepath.Join(h.User, "broken"), filepath.Join(h.User, "log")
 	archive = verifyArchive(t, `echo ran >>'`+log+`'; if [ -e '`+flag+`' ]; then echo driver mismatch; exit 1; fi; echo device`)
@@ -209,40 +211,40 @@ func switchable(t *testing.T, h *Hive, v wire.Verify) (step wire.Step, archive [
 func TestDeepInspectionVerifies(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	step, archive, count, fail := switchable(t, h, wire.Verify{BeforeStart: true})
+	step, archive, count, fail := switchableWorker(t, h, wire.Verify{BeforeStart: true})
 	if got := installVerified(t, h, step, archive); got != "" || count() != 1 {
-		t.Fatalf("install: %q, verified %d times, want once", got, count())
+		t.Fatalf("install = %q with %d verify runs, want success with 1", got, count())
 	}
 	fail(true)
-	// An install of the same verifies nothing, nor does a plain look.
+	// The same install and a quick inspection do not run the verify command.
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, archive)
 	if res.Errors[0] != "" || res.State.Workers[0].Corrupt != "" || count() != 1 {
-		t.Errorf("install again: %q, %+v, verified %d times, want once", res.Errors, res.State.Workers, count())
+		t.Errorf("the second install = %q, %+v with %d verify runs, want success with 1", res.Errors, res.State.Workers, count())
 	}
 	corrupt := func(deep bool) string {
 		t.Helper()
 		s, err := h.Inspect(t.Context(), inspect.Options{Deep: deep})
 		if err != nil || len(s.Workers) != 1 {
-			t.Fatalf("Inspect() = %+v, %v", s, err)
+			t.Fatalf("Inspect() = %+v, %v, want one worker", s, err)
 		}
 		return s.Workers[0].Corrupt
 	}
 	if got := corrupt(false); got != "" {
-		t.Errorf("plain inspection: %q, want nothing", got)
+		t.Errorf("Corrupt after a quick inspection = %q, want it empty", got)
 	}
-	stamp := filepath.Join(h.BuildDir("w", "1"), verify.RecordName)
-	if _, err := os.Stat(stamp); err != nil {
-		t.Errorf("after the install: %v", err)
+	record := filepath.Join(h.BuildDir("w", "1"), verify.RecordName)
+	if _, err := os.Stat(record); err != nil {
+		t.Errorf("Stat() of the verify record after the install = %v, want it to exist", err)
 	}
 	if got, want := corrupt(true), "verify failed: exit status 1:\ndriver mismatch"; got != want {
-		t.Errorf("deep inspection: %q, want %q", got, want)
+		t.Errorf("Corrupt after a deep inspection = %q, want %q", got, want)
 	}
-	if _, err := os.Stat(stamp); err == nil {
-		t.Error("the build is still noted as verified")
+	if _, err := os.Stat(record); err == nil {
+		t.Error("the verify record exists after a failed verify command, want it removed")
 	}
 	fail(false)
 	if got := corrupt(true); got != "" {
-		t.Errorf("deep inspection of one that works: %q, want nothing", got)
+		t.Errorf("Corrupt after a successful deep inspection = %q, want it empty", got)
 	}
 }
 
@@ -252,7 +254,7 @@ func TestVerifyOneAtATime(t *testing.T) {
 	marker := filepath.Join(h.User, "running")
 	archive := verifyArchive(t, `mkdir '`+marker+`' || exit 1; i=0; while [ $i -lt 2000 ]; do i=$((i+1)); done; rmdir '`+marker+`'`)
 	if got := installVerified(t, h, verifyStep("1", archive, &wire.Verify{Command: []string{"{entry}"}}), archive); got != "" {
-		t.Fatal(got)
+		t.Fatalf("install = %q, want success", got)
 	}
 	results := make(chan string, 4)
 	for range cap(results) {
@@ -267,18 +269,19 @@ func TestVerifyOneAtATime(t *testing.T) {
 	}
 	for range cap(results) {
 		if got := <-results; got != "" {
-			t.Errorf("inspection: %s", got)
+			t.Errorf("Corrupt after a concurrent deep inspection = %q, want it empty", got)
 		}
 	}
 }
 
-// A changed command runs before it is recorded; one that fails leaves the record.
+// TestVerifyCommandChangesWithoutInstall checks that a changed verify command of an installed
+// worker runs before it is recorded, and is not recorded if it fails.
 func TestVerifyCommandChangesWithoutInstall(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	step, archive, count, fail := switchable(t, h, wire.Verify{})
+	step, archive, count, fail := switchableWorker(t, h, wire.Verify{})
 	if got := installVerified(t, h, step, archive); got != "" {
-		t.Fatal(got)
+		t.Fatalf("install = %q, want success", got)
 	}
 	installed := h.Worker(t.Context(), "w", true)
 	changed := *step.Worker
@@ -288,46 +291,46 @@ func TestVerifyCommandChangesWithoutInstall(t *testing.T) {
 	w := res.State.Workers[0]
 	if res.Errors[0] != "" || !w.Verify.Equal(changed.Verify) || !w.InstalledAt.Equal(installed.InstalledAt) || count() != 2 {
 		body, _ := json.Marshal(res)
-		t.Errorf("verified %d times, want 2: %s", count(), body)
+		t.Errorf("install with a changed command = %s with %d verify runs, want the new command recorded after 2", body, count())
 	}
 	fail(true)
-	again := changed
-	again.Verify = &wire.Verify{Command: []string{"{entry}", "--third"}, LimitSeconds: 5}
-	step.Worker = &again
+	third := changed
+	third.Verify = &wire.Verify{Command: []string{"{entry}", "--third"}, LimitSeconds: 5}
+	step.Worker = &third
 	res = apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil)
 	if w := res.State.Workers[0]; !strings.Contains(res.Errors[0], "cannot verify w 1") || !w.Verify.Equal(changed.Verify) {
-		t.Errorf("errors = %q, recorded %+v, want a failure and the record before", res.Errors, w.Verify)
+		t.Errorf("install with a failing command = %q, recorded %+v, want an error and %+v", res.Errors, w.Verify, changed.Verify)
 	}
 }
 
 func TestVerifyBeforeStart(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	step, archive, count, fail := switchable(t, h, wire.Verify{BeforeStart: true})
+	step, archive, count, fail := switchableWorker(t, h, wire.Verify{BeforeStart: true})
 	if got := installVerified(t, h, step, archive); got != "" {
-		t.Fatal(got)
+		t.Fatalf("install = %q, want success", got)
 	}
 	start := func(wantRuns int, wantErr string) {
 		t.Helper()
-		e, err := h.EngineFrom(t.Context(), "w", "1")
-		if err != nil && !strings.Contains(err.Error(), "no recipe") {
+		e, err := h.EngineOfBuild(t.Context(), "w", "1")
+		if err != nil && !strings.Contains(err.Error(), "has no recipe") {
 			t.Fatal(err)
 		}
-		err = h.BeforeStart(t.Context(), "w", e)
+		err = h.VerifyBeforeStart(t.Context(), "w", e)
 		if got := operations.CodeOf(err); (wantErr == "") != (err == nil) || err != nil && (err.Error() != wantErr || got != operations.CodeFailed) {
-			t.Errorf("verifyBeforeStart() = %v (%s), want %q", err, got, wantErr)
+			t.Errorf("VerifyBeforeStart() = %v (%s), want %q", err, got, wantErr)
 		}
 		if count() != wantRuns {
-			t.Errorf("verified %d times, want %d", count(), wantRuns)
+			t.Errorf("verify runs = %d, want %d", count(), wantRuns)
 		}
 	}
 	step.Worker.Launch = &wire.Launch{}
 	if got := installVerified(t, h, step, nil); got != "" {
-		t.Fatal(got)
+		t.Fatalf("install = %q, want success", got)
 	}
-	start(1, "") // by the install, in this boot
-	stamp := filepath.Join(h.BuildDir("w", "1"), verify.RecordName)
-	if err := atomicfile.WriteJSON(stamp, verify.Verified{BootID: "an earlier boot", Verify: step.Worker.Verify}); err != nil {
+	start(1, "") // the install has verified it in this boot
+	record := filepath.Join(h.BuildDir("w", "1"), verify.RecordName)
+	if err := atomicfile.WriteJSON(record, verify.Record{BootID: "an earlier boot", Verify: step.Worker.Verify}); err != nil {
 		t.Fatal(err)
 	}
 	fail(true)
@@ -338,15 +341,15 @@ func TestVerifyBeforeStart(t *testing.T) {
 	start(4, "")
 }
 
-// TestVerifyFailsTheSpawn starts a worker whose verify command has come to fail
-// since the boot before.
-func TestVerifyFailsTheSpawn(t *testing.T) {
+// TestVerifyFailureFailsSpawn checks that a worker does not start if its verify command, which
+// passed in an earlier boot, fails.
+func TestVerifyFailureFailsSpawn(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	step, archive, _, fail := switchable(t, h, wire.Verify{BeforeStart: true})
+	step, archive, _, fail := switchableWorker(t, h, wire.Verify{BeforeStart: true})
 	step.Worker.Launch = &wire.Launch{Args: []string{"{port}"}}
 	if got := installVerified(t, h, step, archive); got != "" {
-		t.Fatal(got)
+		t.Fatalf("install = %q, want success", got)
 	}
 	fail(true)
 	if err := os.Remove(filepath.Join(h.BuildDir("w", "1"), verify.RecordName)); err != nil {
@@ -362,53 +365,54 @@ func TestVerifyFailsTheSpawn(t *testing.T) {
 	}
 	_, err = rt.Run(t.Context(), operations.WorkerSpawn{Worker: "w", Model: "m"}, nil)
 	if want := "cannot verify w 1: exit status 1:\ndriver mismatch"; err == nil || err.Error() != want {
-		t.Errorf("spawn: %v, want %q", err, want)
+		t.Errorf("Run(WorkerSpawn) = %v, want %q", err, want)
 	}
 	if list := rt.Workers.List(true); len(list) > 0 {
-		t.Errorf("left: %+v", list)
+		t.Errorf("List() after the failed spawn = %+v, want no worker", list)
 	}
 }
 
-// A version that is still on the machine is verified again before it is used.
-func TestVerifyVersionThatIsStillThere(t *testing.T) {
+// TestVerifyKeptVersion checks that a version that is still on the hive is verified again
+// before it is installed.
+func TestVerifyKeptVersion(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
-	step, archive, count, fail := switchable(t, h, wire.Verify{})
+	step, archive, count, fail := switchableWorker(t, h, wire.Verify{})
 	next := []byte("next")
 	if a, b := installVerified(t, h, step, archive), installVerified(t, h, worker("2", "", next), next); a+b != "" {
-		t.Fatal(a, b)
+		t.Fatalf("install of two versions = %q, %q, want success", a, b)
 	}
 	fail(true)
 	if got := installVerified(t, h, step, nil); !strings.Contains(got, "cannot verify w 1: exit status 1") || h.EntryBuild("w") != "2" {
-		t.Errorf("install: %q, entry %s", got, h.EntryBuild("w"))
+		t.Errorf("install with a failing verify command = %q, build %s, want an error and build 2", got, h.EntryBuild("w"))
 	}
 	fail(false)
 	if got := installVerified(t, h, step, nil); got != "" || h.EntryBuild("w") != "1" || count() != 3 {
-		t.Errorf("install: %q, entry %s, verified %d times, want 3", got, h.EntryBuild("w"), count())
+		t.Errorf("install = %q, build %s with %d verify runs, want build 1 with 3", got, h.EntryBuild("w"), count())
 	}
 }
 
-// A Python environment works before and after it is moved to its place; one that
-// does not pass leaves no tools either.
+// TestVerifyPython checks that the verify command of a Python environment passes before and
+// after the environment is moved, and that a failed install removes its tools.
 func TestVerifyPython(t *testing.T) {
 	t.Parallel()
 	h, o := newHive(t), newOrigin(t)
-	step := o.server("one", "1.0", nil)
+	step := o.pythonWorker("one", "1.0", nil)
 	step.Worker.Verify = &wire.Verify{Command: []string{"{entry}"}, Matches: "2.0"}
 	if errs := install(t, h, step); !strings.Contains(errs[0], "cannot verify one 1.0: the output does not match 2.0:\n1.0") {
-		t.Errorf("install: %q", errs[0])
+		t.Errorf("install = %q, want an error of the verify command", errs[0])
 	}
 	for _, dir := range []string{wire.ToolsDir, wire.DownloadDir, "workers/one"} {
-		if left, _ := os.ReadDir(h.Path(dir)); len(left) > 0 {
-			t.Errorf("left in %s: %v", dir, left)
+		if entries, _ := os.ReadDir(h.Path(dir)); len(entries) > 0 {
+			t.Errorf("%s contains %v after the failed install, want nothing", dir, entries)
 		}
 	}
 	step.Worker.Verify.Matches = "1.0"
 	if errs := install(t, h, step); errs[0] != "" {
-		t.Fatal(errs)
+		t.Fatalf("install() = %q, want no errors", errs)
 	}
 	if s, err := h.Inspect(t.Context(), inspect.Options{Deep: true}); err != nil || len(s.Workers) != 1 || s.Workers[0].Corrupt != "" {
-		t.Errorf("Inspect() = %+v, %v", s, err)
+		t.Errorf("Inspect() = %+v, %v, want one intact worker", s, err)
 	}
 }
 

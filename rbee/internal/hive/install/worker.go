@@ -20,9 +20,10 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// installWorker makes a worker type be what w says.
-func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerInstall) (note string, err error) {
-	if err := s.readable(w.Type); err != nil {
+// installWorker installs a worker type as described by w. It reuses an intact build of the
+// same content, unless w.Force is set.
+func (s *stepRunner) installWorker(ctx context.Context, index int, w *wire.WorkerInstall) (note string, err error) {
+	if err := s.checkReadable(w.Type); err != nil {
 		return "", err
 	}
 	sum, err := s.digest(w)
@@ -30,66 +31,66 @@ func (s *session) installWorker(ctx context.Context, index int, w *wire.WorkerIn
 		return "", err
 	}
 	if !w.Force {
-		ctx := s.checking(ctx, index)
-		have := s.Store.Worker(ctx, w.Type, true)
-		if have != nil && have.Version == w.Version && have.SHA256 == sum && have.Corrupt == "" {
+		ctx := s.checkContext(ctx, index)
+		current := s.Store.Worker(ctx, w.Type, true)
+		if current != nil && current.Version == w.Version && current.SHA256 == sum && current.Corrupt == "" {
 			build := s.Store.EntryBuild(w.Type)
-			if !have.Verify.Equal(w.Verify) { // its record would claim what nobody has seen
+			if !current.Verify.Equal(w.Verify) { // verify before the new command is recorded
 				if err := s.verifyBuild(ctx, index, w, build); err != nil {
 					return "", err
 				}
 			}
-			return "already installed", s.noteRequest(w, build)
+			return "already installed", s.updateManifest(w, build)
 		}
-		if build := s.stillThere(ctx, w, sum); build != "" {
+		if build := s.findBuild(ctx, w, sum); build != "" {
 			if err := s.verifyBuild(ctx, index, w, build); err != nil {
 				return "", err
 			}
-			if err := errors.Join(s.noteRequest(w, build), s.enter(w.Type, build)); err != nil {
+			if err := errors.Join(s.updateManifest(w, build), s.linkEntry(w.Type, build)); err != nil {
 				return "", err
 			}
-			return "was still there", s.cleanType(w.Type, s.removing(index))
+			return "used an existing build", s.cleanType(w.Type, s.removePhase(index))
 		}
 	}
 	total := wire.Bytes(w.Steps)
 	typeDir := s.Home.Path(wire.WorkersDir + "/" + w.Type)
-	if err := os.MkdirAll(typeDir, 0o755); err != nil { //nolint:gosec // programs are for everybody
-		return "", home.ExplainFull(err, s.Home.Root, total)
+	if err := os.MkdirAll(typeDir, 0o755); err != nil { //nolint:gosec // world-readable programs
+		return "", home.WrapDiskFull(err, s.Home.Root, total)
 	}
 	staged, err := os.MkdirTemp(typeDir, stagingPrefix)
 	if err != nil {
-		return "", home.ExplainFull(err, s.Home.Root, total)
+		return "", home.WrapDiskFull(err, s.Home.Root, total)
 	}
 	defer func() {
-		_ = removeTree(staged, s.removing(index))
-		_ = os.Remove(typeDir) // only if nothing else is in it
+		_ = removeTree(staged, s.removePhase(index))
+		_ = os.Remove(typeDir) // fails unless it is empty
 	}()
 	m := &installed.Manifest{
 		Type: w.Type, Version: w.Version, Requested: w.Requested, Variant: w.Variant, Entry: w.Entry,
 		Steps: w.Steps, Launch: w.Launch, LaunchDigest: w.LaunchDigest, Verify: w.Verify, SHA256: sum, InstalledAt: time.Now().UTC().Truncate(time.Second),
 	}
-	st := &stage{session: s, index: index, dir: staged, payload: filepath.Join(staged, installed.PayloadDir), manifest: m, total: total}
-	if err := st.fill(ctx); err != nil {
-		st.keepDownloads(err)
-		_ = s.cache().cleanWheels(nil) // else the next run does it
-		st.dropTools(err)
-		return "", home.ExplainFull(err, s.Home.Root, max(total, m.Size))
+	st := &stage{stepRunner: s, index: index, dir: staged, payload: filepath.Join(staged, installed.PayloadDir), manifest: m, total: total}
+	if err := st.build(ctx); err != nil {
+		st.keepPartialDownloads(err)
+		_ = s.cache().cleanWheels(nil) // on failure, the next run repeats it
+		st.removeToolsOnVerifyError(err)
+		return "", home.WrapDiskFull(err, s.Home.Root, max(total, m.Size))
 	}
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	if err := s.commit(staged, m, s.removing(index)); err != nil {
-		return "", home.ExplainFull(err, s.Home.Root, 4096)
+	if err := s.commit(staged, m, s.removePhase(index)); err != nil {
+		return "", home.WrapDiskFull(err, s.Home.Root, 4096)
 	}
-	st.dropDownloads()
-	_ = s.cache().cleanWheels(s.removing(index)) // else the next run does it
+	st.removeDownloads()
+	_ = s.cache().cleanWheels(s.removePhase(index)) // on failure, the next run repeats it
 
 	return fmt.Sprintf("%d files, %s", m.FileCount, bytesize.Format(m.Bytes)), nil
 }
 
-// readable returns an error if a newer rbee installed a worker so that this one cannot
-// read its record.
-func (in *Installer) readable(typ string) error {
+// checkReadable returns an error if the manifest of the installed worker needs a newer
+// rbee.
+func (in *Installer) checkReadable(typ string) error {
 	var newer *wire.NewerSchemaError
 	if build := in.Store.EntryBuild(typ); build != "" {
 		if _, err := statefile.Head(filepath.Join(in.Store.BuildDir(typ, build), installed.ManifestName)); errors.As(err, &newer) {
@@ -99,11 +100,11 @@ func (in *Installer) readable(typ string) error {
 	return nil
 }
 
-// stillThere is the build of a version that lies there, whole, although it is not
-// the one that is installed: after a rollback, or because processes run from it. It
-// is empty if there is none.
-func (in *Installer) stillThere(ctx context.Context, w *wire.WorkerInstall, sum string) string {
-	entries, _ := os.ReadDir(in.Home.Path(wire.WorkersDir + "/" + w.Type)) // what is not there has no builds
+// findBuild returns an intact build with the version and digest of w, other than the
+// installed one; empty if none exists. Such builds are kept after a rollback, or while
+// processes use them.
+func (in *Installer) findBuild(ctx context.Context, w *wire.WorkerInstall, sum string) string {
+	entries, _ := os.ReadDir(in.Home.Path(wire.WorkersDir + "/" + w.Type)) // a missing directory has no builds
 	for _, e := range entries {
 		if installed.VersionOf(e.Name()) != w.Version {
 			continue
@@ -120,20 +121,21 @@ func (in *Installer) stillThere(ctx context.Context, w *wire.WorkerInstall, sum 
 	return ""
 }
 
-// digest is what tells this install from others.
+// digest returns the digest that identifies the content of an install.
 func (in *Installer) digest(w *wire.WorkerInstall) (string, error) {
 	if w.Steps[0].Kind != wire.StepBuiltin {
 		return wire.Digest(w.Steps, w.Entry), nil
 	}
 	sum, _, err := fetch.HashFile(in.Home.Path(wire.Binary))
 	if err != nil {
-		return "", fmt.Errorf("a built-in worker needs rbee itself: %w", err)
+		return "", fmt.Errorf("cannot install a built-in worker: rbee is not installed or not readable: %w", err)
 	}
 	return sum, nil
 }
 
-// noteRequest brings the record of what the config and the recipe say up to date.
-func (in *Installer) noteRequest(w *wire.WorkerInstall, build string) error {
+// updateManifest updates the fields of the manifest that come from the config and the
+// recipe.
+func (in *Installer) updateManifest(w *wire.WorkerInstall, build string) error {
 	path := filepath.Join(in.Store.BuildDir(w.Type, build), installed.ManifestName)
 	var m installed.Manifest
 	if err := statefile.Read(path, &m); err != nil {
@@ -146,73 +148,73 @@ func (in *Installer) noteRequest(w *wire.WorkerInstall, build string) error {
 	return statefile.Write(path, m)
 }
 
-// commit puts a staged version in place: the directory, then the entry point,
-// then away with other versions.
+// commit installs a staged version: it renames the directory, links the entry point and
+// removes unused builds.
 func (in *Installer) commit(staged string, m *installed.Manifest, ph *progress.Phase) error {
-	build, err := in.freeBuild(m.Type, m.Version)
+	build, err := in.newBuildName(m.Type, m.Version)
 	if err != nil {
 		return err
 	}
 	dir := in.Store.BuildDir(m.Type, build)
 	if err := os.Rename(staged, dir); err != nil {
-		return fmt.Errorf("putting %s %s in place: %w", m.Type, m.Version, err)
+		return fmt.Errorf("cannot install %s %s: %w", m.Type, m.Version, err)
 	}
 	if err := atomicfile.SyncDir(filepath.Dir(dir)); err != nil {
 		return err
 	}
-	in.reach("put")
-	if err := in.enter(m.Type, build); err != nil {
+	in.testPoint("renamed")
+	if err := in.linkEntry(m.Type, build); err != nil {
 		return err
 	}
-	in.reach("linked")
+	in.testPoint("linked")
 	return in.cleanType(m.Type, ph)
 }
 
-// enter makes the entry point of a type lead to a build, and remembers the one of
-// another version that it led to.
-func (in *Installer) enter(typ, build string) error {
-	if before := in.Store.EntryBuild(typ); before != "" && installed.VersionOf(before) != installed.VersionOf(build) {
-		if err := in.replaceLink(before, in.Home.Path(wire.WorkersDir+"/"+typ+"/"+installed.PreviousName)); err != nil {
-			return fmt.Errorf("remembering the version before: %w", err)
+// linkEntry links the entry point of a type to a build. If the old build has another
+// version, linkEntry keeps it as the previous build.
+func (in *Installer) linkEntry(typ, build string) error {
+	if old := in.Store.EntryBuild(typ); old != "" && installed.VersionOf(old) != installed.VersionOf(build) {
+		if err := in.replaceLink(old, in.Home.Path(wire.WorkersDir+"/"+typ+"/"+installed.PreviousName)); err != nil {
+			return fmt.Errorf("cannot record the previous version: %w", err)
 		}
 	}
 	if err := in.replaceLink(typ+"/"+build+"/"+installed.EntryName, in.Store.EntryPath(typ)); err != nil {
-		return fmt.Errorf("putting the entry point of %s in place: %w", typ, err)
+		return fmt.Errorf("cannot link the entry point of %s: %w", typ, err)
 	}
 	return atomicfile.SyncDir(in.Home.Path(wire.WorkersDir))
 }
 
-// replaceLink makes a symbolic link, in the place of one that may be there.
+// replaceLink atomically creates or replaces a symbolic link.
 func (in *Installer) replaceLink(target, path string) error {
-	return atomicfile.Symlink(target, path, filepath.Join(filepath.Dir(path), home.TempPrefix+home.Random()))
+	return atomicfile.Symlink(target, path, filepath.Join(filepath.Dir(path), home.TempPrefix+home.RandomSuffix()))
 }
 
-// rollback makes the version before be the one that is installed. Workers that
-// run go on with what they were started from.
+// rollback restores the previous version of a worker type. Running workers keep the build
+// that they were started from.
 func (in *Installer) rollback(ctx context.Context, w *wire.WorkerInstall, ph *progress.Phase) (note string, err error) {
 	build := in.Store.PreviousBuild(w.Type)
-	now, before := installed.VersionOf(in.Store.EntryBuild(w.Type)), installed.VersionOf(build)
+	current, previous := installed.VersionOf(in.Store.EntryBuild(w.Type)), installed.VersionOf(build)
 	switch {
-	case now == "":
-		return "", fmt.Errorf("worker type %s is not installed by rbee there", w.Type)
-	case before == "":
-		return "", fmt.Errorf("no earlier version of %s is there, only %s", w.Type, now)
+	case current == "":
+		return "", fmt.Errorf("cannot roll back worker type %s: it was not installed by rbee", w.Type)
+	case previous == "":
+		return "", fmt.Errorf("cannot roll back worker type %s %s: no previous version", w.Type, current)
 	}
 	dir := in.Store.BuildDir(w.Type, build)
 	var m installed.Manifest
 	if err := statefile.Read(filepath.Join(dir, installed.ManifestName), &m); err != nil {
-		return "", fmt.Errorf("reading the record of %s %s: %w", w.Type, before, err)
+		return "", fmt.Errorf("cannot roll back worker type %s to %s: %w", w.Type, previous, err)
 	}
-	if wrong := in.Store.CheckBuild(ctx, &m, dir, true); wrong != "" {
-		return "", fmt.Errorf("%s %s is damaged: %s", w.Type, before, wrong)
+	if problem := in.Store.CheckBuild(ctx, &m, dir, true); problem != "" {
+		return "", fmt.Errorf("cannot roll back worker type %s: version %s is damaged: %s", w.Type, previous, problem)
 	}
-	if err := in.enter(w.Type, build); err != nil {
+	if err := in.linkEntry(w.Type, build); err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("%s → %s", now, before), in.cleanType(w.Type, ph)
+	return fmt.Sprintf("%s → %s", current, previous), in.cleanType(w.Type, ph)
 }
 
-// removeWorker removes a worker type: its processes, the entry point, its files.
+// removeWorker stops the processes of a worker type and removes its entry point and files.
 func (in *Installer) removeWorker(ctx context.Context, w *wire.WorkerInstall, ph *progress.Phase) (note string, err error) {
 	if err := in.stopWorkers(ctx, w.Type); err != nil {
 		return "", err
@@ -224,14 +226,14 @@ func (in *Installer) removeWorker(ctx context.Context, w *wire.WorkerInstall, ph
 	if err != nil {
 		return "", err
 	}
-	// Nothing is left to go back to.
+	// Remove the link to the previous build, so that cleanType removes that too.
 	if err := os.Remove(in.Home.Path(wire.WorkersDir + "/" + w.Type + "/" + installed.PreviousName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
 	return note, errors.Join(in.cleanType(w.Type, ph), in.cleanTools(), in.cache().cleanWheels(ph))
 }
 
-// cleanWorkers removes what no entry point leads to.
+// cleanWorkers removes unused builds, tools and wheels of all worker types.
 func (in *Installer) cleanWorkers(ph *progress.Phase) error {
 	entries, err := os.ReadDir(in.Home.Path(wire.WorkersDir))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -248,16 +250,15 @@ func (in *Installer) cleanWorkers(ph *progress.Phase) error {
 	return errors.Join(err, in.cleanTools(), in.cache().cleanWheels(ph))
 }
 
-// cleanType removes every build of a type but the one that the entry point leads
-// to, that of the version before, and those that processes run from, and the type's
-// directory if that leaves it empty. Files that are not rbee's stay. ph, which may be
-// nil, counts the files.
+// cleanType removes the builds of a type, except for the installed build, the previous one
+// and builds in use by processes. It then removes the directory of the type if it is empty.
+// It keeps files that rbee did not create. ph, which may be nil, counts the files.
 func (in *Installer) cleanType(typ string, ph *progress.Phase) error {
 	dir, current := in.Home.Path(wire.WorkersDir+"/"+typ), in.Store.EntryBuild(typ)
-	if current != "" { // an earlier rbee may have been cut off between two renames
+	if current != "" { // an older rbee may have been killed between two renames
 		build := filepath.Join(dir, current)
 		if _, err := os.Lstat(build); errors.Is(err, fs.ErrNotExist) {
-			_ = os.Rename(aside(build), build) // where there is one
+			_ = os.Rename(backupPath(build), build) // if it exists
 		}
 	}
 	entries, err := os.ReadDir(dir)
@@ -275,17 +276,17 @@ func (in *Installer) cleanType(typ string, ph *progress.Phase) error {
 		case strings.HasPrefix(name, home.TempPrefix):
 			err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
 		case e.IsDir() && name != current && name != previous && !inUse(name):
-			err = errors.Join(err, discard(filepath.Join(dir, name), ph))
+			err = errors.Join(err, removeBuild(filepath.Join(dir, name), ph))
 		case name == installed.PreviousName && previous == "":
 			err = errors.Join(err, os.Remove(filepath.Join(dir, name)))
 		}
 	}
-	_ = os.Remove(dir) // only if nothing is left in it
+	_ = os.Remove(dir) // fails unless it is empty
 	return err
 }
 
-// isBuild reports whether a directory is a build of rbee's: one that has a manifest, or
-// that has lost it and has still the link to the program.
+// isBuild reports whether a directory is a build that rbee created: it has a manifest or,
+// if that is lost, the link to the program.
 func isBuild(dir string) bool {
 	if _, err := os.Lstat(filepath.Join(dir, installed.ManifestName)); err == nil {
 		return true
@@ -294,19 +295,20 @@ func isBuild(dir string) bool {
 	return err == nil && strings.HasPrefix(program, installed.PayloadDir+"/") && installed.VersionOf(filepath.Base(dir)) != ""
 }
 
-// discard removes a build or what was to become one. The new name keeps a removal
-// that is cut short from leaving half a build.
-func discard(dir string, ph *progress.Phase) error {
+// removeBuild removes a build or a staging directory. It first renames a build to a staging
+// directory, so that an interrupted removal does not leave a partial build. It keeps
+// directories that are neither.
+func removeBuild(dir string, ph *progress.Phase) error {
 	if !strings.HasPrefix(filepath.Base(dir), stagingPrefix) {
 		if !isBuild(dir) {
 			return nil
 		}
-		expectBuild(ph, dir)
-		away := filepath.Join(filepath.Dir(dir), stagingPrefix+home.Random())
-		if err := os.Rename(dir, away); err != nil {
+		addBuildTotal(ph, dir)
+		renamed := filepath.Join(filepath.Dir(dir), stagingPrefix+home.RandomSuffix())
+		if err := os.Rename(dir, renamed); err != nil {
 			return err
 		}
-		dir = away
+		dir = renamed
 	}
 	return removeTree(dir, ph)
 }

@@ -7,17 +7,17 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// A build is one content of a version: the name of its directory in
-// workers/<type>/. That is the version itself, unless a build with that name is
-// there, from which processes may run or be about to: they go on reading files by
-// path. Then it is <version>@2, and so on; no version's name holds an @.
+// A build is an installed copy of a version, named by its directory in workers/<type>/.
+// The name is the version itself or, if that directory exists, <version>@2, <version>@3
+// and so on: processes may still read files of the existing build by path. A version
+// never contains an @.
 //
-// No build takes the place of another. The entry point moves to the new one, and
-// then those go that the records of workers do not name. A start works the other way
-// round: it puts a build on record and then looks whether the entry point still
-// leads there. Whichever comes first, no start loses its files.
+// A build never replaces another one. An install links the entry point to the new build
+// and then removes the builds that no worker record uses. A start works in the opposite
+// order: it records the build and then checks that the entry point still links to it. In
+// any interleaving of the two, a started worker keeps its files.
 
-// VersionOf returns the version of a build; empty if the name is not that of a build.
+// VersionOf returns the version of a build; empty if build is not a valid name.
 func VersionOf(build string) string {
 	version, number, numbered := strings.Cut(build, "@")
 	if n, err := strconv.Atoi(number); numbered && (err != nil || n < 2) {

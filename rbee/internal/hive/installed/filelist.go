@@ -10,12 +10,12 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
-// FilesName is the list of a build's files, a JSON array of [File]. It is stored beside
-// the manifest, which stays small enough to be read every few seconds.
+// FilesName is the name of the file that lists the files of a build, a JSON array of
+// [File]. It is separate from the manifest to keep that small, because the manifest is
+// read every few seconds.
 const FilesName = "files.json"
 
-// ProgramFile returns the entry of the program in the list of files; nil if it is not
-// listed.
+// ProgramFile returns the program in the list of files; nil if it is not listed.
 func (m *Manifest) ProgramFile() *File {
 	if m.Program != nil {
 		return m.Program
@@ -28,7 +28,7 @@ func (m *Manifest) ProgramFile() *File {
 	return nil
 }
 
-// ReadFiles fills in the list of files of the build in dir, unless it is there.
+// ReadFiles reads the list of files of the build in dir into m.Files, unless that is set.
 func (m *Manifest) ReadFiles(dir string) error {
 	if m.Files != nil {
 		return nil
@@ -42,11 +42,11 @@ func (m *Manifest) ReadFiles(dir string) error {
 	return nil
 }
 
-// IsBytecode reports whether a slash-separated path is in a __pycache__ directory.
-// Python writes such files whenever it likes, so they are not part of what is checked.
+// IsBytecode reports whether a slash-separated path is in a __pycache__ directory. Such
+// files are not checked, because Python may write them at any time.
 func IsBytecode(path string) bool { return strings.Contains("/"+path, "/__pycache__/") }
 
-// The two modes that an installed file has.
+// Modes of installed files.
 const (
 	ModeProgram = "0755"
 	ModeData    = "0644"

@@ -20,8 +20,8 @@ import (
 const (
 	ManifestName = "manifest.json"
 	EntryName    = "entry"     // link to the program in the payload
-	PayloadDir   = "payload"   // the worker's files
-	PreviousName = ".previous" // in workers/<type>/: link to the build of the version before
+	PayloadDir   = "payload"   // the files of the worker
+	PreviousName = ".previous" // in workers/<type>/: link to the build of the previous version
 )
 
 // Manifest is the record of an installed worker, workers/<type>/<build>/manifest.json.
@@ -31,48 +31,49 @@ type Manifest struct {
 	Requested string `json:"requested"`
 	Variant   string `json:"variant,omitempty"`
 
-	// Steps made the payload.
+	// Steps are the install steps that created the payload.
 	Steps []wire.InstallStep `json:"steps"`
 
-	// Launch is how the worker is run, and LaunchDigest the [wire.Launch.Digest] of the
-	// recipe.
+	// Launch describes how to start the worker. LaunchDigest is the [wire.Launch.Digest]
+	// of the recipe.
 	Launch       *wire.Launch `json:"launch,omitempty"`
 	LaunchDigest string       `json:"launch_digest,omitempty"`
 
-	// Verify is the command that proves that the worker works; nil for none.
+	// Verify is the command that checks that the worker works; nil if the recipe has
+	// none.
 	Verify *wire.Verify `json:"verify,omitempty"`
 
-	// SHA256 tells what is installed, as in [wire.WorkerInstall]; for a built-in
-	// worker it is that of the rbee binary. Size is that of all that was sent.
+	// SHA256 identifies the installed artifacts, as in [wire.WorkerInstall]. For a
+	// built-in worker it is the checksum of the rbee binary. Size is the size of all
+	// artifacts in bytes.
 	SHA256 string `json:"sha256"`
 	Size   int64  `json:"size"`
 
-	Bytes       int64     `json:"bytes"` // of all files together
+	Bytes       int64     `json:"bytes"` // total size of all files
 	InstalledAt time.Time `json:"installed_at"`
 	Entry       string    `json:"entry"` // path of the program in the payload
 
-	// FileCount is the number of files and links, with those that are not listed.
+	// FileCount is the number of files and links, including files that are not listed.
 	FileCount int `json:"file_count,omitempty"`
 
-	// Program is the entry of the program in the list of files; nil if it is a link
-	// that is not listed.
+	// Program is the program in the list of files; nil if it is not listed.
 	Program *File `json:"program,omitempty"`
 
-	// Files are sorted by path. They are stored in a file of their own, see
+	// Files are sorted by path. They are stored in a separate file, see
 	// [Manifest.ReadFiles].
 	Files []File `json:"-"`
 }
 
-// File is one file of a worker's payload, or one symbolic link.
+// File is a file or a symbolic link in the payload of a worker.
 type File struct {
 	Path   string `json:"path"`
 	Size   int64  `json:"size,omitempty"`
 	SHA256 string `json:"sha256,omitempty"`
 	Mode   string `json:"mode,omitempty"` // "0755" or "0644"
-	Link   string `json:"link,omitempty"` // what a symbolic link holds
+	Link   string `json:"link,omitempty"` // target of a symbolic link
 }
 
-// EntryPath returns the path of a type's entry point.
+// EntryPath returns the path of the entry point of a worker type.
 func (s *Store) EntryPath(typ string) string {
 	return s.Home.Path(wire.WorkersDir + "/" + wire.EntryPrefix + typ)
 }
@@ -82,7 +83,7 @@ func (s *Store) BuildDir(typ, build string) string {
 	return s.Home.Path(wire.WorkersDir + "/" + typ + "/" + build)
 }
 
-// Workers lists what is installed, sorted by type.
+// Workers returns the installed workers, sorted by type.
 func (s *Store) Workers(ctx context.Context, deep bool) ([]wire.Worker, error) {
 	entries, err := os.ReadDir(s.Home.Path(wire.WorkersDir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -101,8 +102,8 @@ func (s *Store) Workers(ctx context.Context, deep bool) ([]wire.Worker, error) {
 	return workers, nil
 }
 
-// EntryBuild is the build that a worker's entry point links to; empty if the
-// entry point is not one that rbee made.
+// EntryBuild returns the build that the entry point of a worker type links to; empty if
+// rbee did not create the entry point.
 func (s *Store) EntryBuild(typ string) string {
 	target, err := os.Readlink(s.EntryPath(typ))
 	if err != nil {
@@ -118,14 +119,15 @@ func (s *Store) EntryBuild(typ string) string {
 	return build
 }
 
-// Worker tells what is installed as a type; nil if nothing is.
+// Worker returns the installed worker of a type; nil if the type is not installed. If deep
+// is set, it reads every file and compares its checksum.
 func (s *Store) Worker(ctx context.Context, typ string, deep bool) *wire.Worker {
-	return s.WorkerFrom(ctx, typ, s.EntryBuild(typ), deep)
+	return s.WorkerBuild(ctx, typ, s.EntryBuild(typ), deep)
 }
 
-// WorkerFrom is worker for one who has read already to which build the entry point
-// leads.
-func (s *Store) WorkerFrom(ctx context.Context, typ, build string, deep bool) *wire.Worker {
+// WorkerBuild returns the same as [Store.Worker], for a caller that already knows the
+// build of the entry point.
+func (s *Store) WorkerBuild(ctx context.Context, typ, build string, deep bool) *wire.Worker {
 	if _, err := os.Lstat(s.EntryPath(typ)); err != nil {
 		return nil
 	}
@@ -133,7 +135,7 @@ func (s *Store) WorkerFrom(ctx context.Context, typ, build string, deep bool) *w
 	if w.Version == "" {
 		w.Foreign = true
 		if info, err := os.Stat(s.EntryPath(typ)); err != nil {
-			w.Corrupt = "the entry point leads to no file"
+			w.Corrupt = "the entry point links to a missing file"
 		} else {
 			w.Bytes, w.InstalledAt = info.Size(), info.ModTime().UTC().Truncate(time.Second)
 		}
@@ -149,7 +151,7 @@ func (s *Store) WorkerFrom(ctx context.Context, typ, build string, deep bool) *w
 		w.Corrupt = ManifestName + " cannot be read: " + err.Error()
 		return w
 	case m.Type != typ || m.Version != w.Version:
-		w.Corrupt = fmt.Sprintf("%s is that of %s %s", ManifestName, m.Type, m.Version)
+		w.Corrupt = fmt.Sprintf("%s describes %s %s", ManifestName, m.Type, m.Version)
 		return w
 	}
 	w.Requested, w.SHA256, w.Bytes, w.InstalledAt = m.Requested, m.SHA256, m.Bytes, m.InstalledAt
@@ -160,31 +162,32 @@ func (s *Store) WorkerFrom(ctx context.Context, typ, build string, deep bool) *w
 	return w
 }
 
-// CheckBuild says what is wrong with a build, its files and the tools that it runs
-// with; empty if nothing is.
+// CheckBuild checks the files of a build and the tools that it needs. It returns a
+// description of the first problem; empty if the build is intact.
 func (s *Store) CheckBuild(ctx context.Context, m *Manifest, dir string, deep bool) string {
-	if wrong := m.check(ctx, dir, deep); wrong != "" {
-		return wrong
+	if problem := m.check(ctx, dir, deep); problem != "" {
+		return problem
 	}
 	for _, step := range m.Steps {
 		if step.Python == nil {
 			continue
 		}
-		if wrong := s.CheckTool(ctx, &step.Python.Interpreter, deep); wrong != "" {
-			return wrong
+		if problem := s.CheckTool(ctx, &step.Python.Interpreter, deep); problem != "" {
+			return problem
 		}
 	}
 	return ""
 }
 
-// check says what is wrong with the files of a build; empty if nothing is.
+// check returns a description of the first damaged file of a build; empty if the files
+// are intact.
 func (m *Manifest) check(ctx context.Context, dir string, deep bool) string {
 	entry, err := os.Stat(filepath.Join(dir, EntryName))
 	switch {
 	case err != nil:
 		return m.Entry + " is missing"
 	case !entry.Mode().IsRegular():
-		return m.Entry + " is no regular file"
+		return m.Entry + " is not a regular file"
 	case entry.Mode()&0o111 == 0:
 		return m.Entry + " is not executable"
 	}
@@ -195,7 +198,7 @@ func (m *Manifest) check(ctx context.Context, dir string, deep bool) string {
 			return err.Error()
 		}
 		files = m.Files
-		progress.Of(ctx).SetTotal(int64(len(files)))
+		progress.FromContext(ctx).SetTotal(int64(len(files)))
 	case program != nil:
 		files = []File{*program}
 	}
@@ -204,13 +207,13 @@ func (m *Manifest) check(ctx context.Context, dir string, deep bool) string {
 		case ctx.Err() != nil:
 			return ""
 		case !filepath.IsLocal(f.Path):
-			return ManifestName + " names a file outside"
+			return ManifestName + " lists a file outside the payload"
 		case !deep && f.Path != m.Entry, IsBytecode(f.Path):
 			continue
 		}
-		progress.Of(ctx).Add(1)
-		if wrong := f.check(filepath.Join(dir, PayloadDir, filepath.FromSlash(f.Path)), deep); wrong != "" {
-			return f.Path + " " + wrong
+		progress.FromContext(ctx).Add(1)
+		if problem := f.check(filepath.Join(dir, PayloadDir, filepath.FromSlash(f.Path)), deep); problem != "" {
+			return f.Path + " " + problem
 		}
 	}
 	return ""
@@ -225,11 +228,11 @@ func (f File) check(path string, deep bool) string {
 		return "cannot be read: " + err.Error()
 	case f.Link != "":
 		if target, err := os.Readlink(path); err != nil || target != f.Link {
-			return "is not the link that was installed"
+			return "is not the installed link"
 		}
 		return ""
 	case !info.Mode().IsRegular():
-		return "is no regular file"
+		return "is not a regular file"
 	case info.Size() != f.Size:
 		return fmt.Sprintf("has %d bytes, want %d", info.Size(), f.Size)
 	case (info.Mode()&0o100 != 0) != (f.Mode == ModeProgram):
@@ -242,7 +245,7 @@ func (f File) check(path string, deep bool) string {
 	case err != nil:
 		return "cannot be read: " + err.Error()
 	case sum != f.SHA256:
-		return "has other content than was installed"
+		return "was modified since it was installed"
 	}
 	return ""
 }

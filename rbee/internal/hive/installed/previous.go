@@ -7,12 +7,12 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// PreviousBuild is what a rollback goes to, of another version than the one that is
-// installed; empty if nothing is there.
+// PreviousBuild returns the build that a rollback restores; empty if no build of another
+// version is kept.
 func (s *Store) PreviousBuild(typ string) string {
 	build, err := os.Readlink(s.Home.Path(wire.WorkersDir + "/" + typ + "/" + PreviousName))
-	now := s.EntryBuild(typ)
-	if err != nil || now == "" || VersionOf(build) == "" || VersionOf(build) == VersionOf(now) {
+	current := s.EntryBuild(typ)
+	if err != nil || current == "" || VersionOf(build) == "" || VersionOf(build) == VersionOf(current) {
 		return ""
 	}
 	if _, err := os.Stat(filepath.Join(s.BuildDir(typ, build), ManifestName)); err != nil {

@@ -1,5 +1,5 @@
-// Package installed reads what is installed in rbee's directory: the hive's own rbee,
-// workers, tools and unpacked wheels. It changes nothing.
+// Package installed reads the installed components of the rbee directory: the rbee binary,
+// workers, tools and unpacked wheels. It is read-only.
 package installed
 
 import (
@@ -13,19 +13,20 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// Store reads what is installed in a home. It changes nothing.
+// Store provides read-only access to the installed components of a home.
 type Store struct {
 	Home *home.Dir
 
-	// Version is that of the running rbee.
+	// Version is the version of the running rbee.
 	Version string
 
-	// Exe is the path of the running binary, as from os.Executable.
+	// Exe is the path of the running binary, as returned by os.Executable.
 	Exe string
 }
 
-// Binary is the record of bin/rbee, and what is wrong with that file. Where
-// the record does not fit the file, the file counts.
+// Binary returns the record of bin/rbee and describes damage to the file; broken is empty
+// if it is intact, and rec is nil if it does not exist. If the record does not match the
+// file, rec describes the file. If deep is set, Binary always compares the checksum.
 func (s *Store) Binary(deep bool) (rec *wire.Installed, broken string) {
 	path := s.Home.Path(wire.Binary)
 	info, err := os.Stat(path)
@@ -43,7 +44,7 @@ func (s *Store) Binary(deep bool) (rec *wire.Installed, broken string) {
 	case err != nil:
 		return rec, err.Error()
 	case !info.Mode().IsRegular():
-		return rec, path + " is no regular file"
+		return rec, path + " is not a regular file"
 	case info.Mode()&0o100 == 0:
 		broken = path + " is not executable"
 	}
@@ -58,21 +59,21 @@ func (s *Store) Binary(deep bool) (rec *wire.Installed, broken string) {
 		return rec, broken
 	}
 	if recErr == nil && broken == "" {
-		broken = path + " is not the file that was installed"
+		broken = path + " was modified since it was installed"
 	}
-	if other, err := s.exchanged(sum); err == nil {
+	if other, err := s.exchangedRecord(sum); err == nil {
 		return other, ""
 	}
 	rec = &wire.Installed{SHA256: sum, Size: size, MadeDirs: rec.MadeDirs}
-	if own, err := os.Stat(s.Exe); err == nil && os.SameFile(own, info) {
-		rec.Version, broken = s.Version, "" // it runs this very code
+	if exe, err := os.Stat(s.Exe); err == nil && os.SameFile(exe, info) {
+		rec.Version, broken = s.Version, "" // it is the running binary
 	}
 	return rec, broken
 }
 
-// exchanged returns the record of bin/rbee.prev if it describes the file that is bin/rbee
-// now: a rollback was cut short between the exchange of the files and of their records.
-func (s *Store) exchanged(sum string) (*wire.Installed, error) {
+// exchangedRecord returns the record of bin/rbee.prev if it describes the current bin/rbee:
+// a rollback was killed after it exchanged the files and before it exchanged the records.
+func (s *Store) exchangedRecord(sum string) (*wire.Installed, error) {
 	rec := new(wire.Installed)
 	if err := statefile.Read(s.Home.Path(wire.PrevInfo), rec); err != nil {
 		return nil, err
@@ -84,7 +85,8 @@ func (s *Store) exchanged(sum string) (*wire.Installed, error) {
 }
 
 // PreviousBinary returns the record of bin/rbee.prev, which a rollback restores; nil if
-// there is no such program. The version of one that an earlier rbee kept is not known.
+// that is not an executable file. The version is empty if bin/rbee.prev has no record,
+// because an older rbee stored it.
 func (s *Store) PreviousBinary() *wire.Installed {
 	info, err := os.Stat(s.Home.Path(wire.PrevBinary))
 	if err != nil || !info.Mode().IsRegular() || info.Mode()&0o100 == 0 {

@@ -12,20 +12,22 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// ToolDir returns the name of a tool's directory in tools/.
+// ToolDir returns the name of the directory of a tool in tools/.
 func ToolDir(t *wire.Tool) string {
 	return t.Name + "-" + t.Version + "-" + strings.ToLower(t.Artifact.SHA256[:min(12, len(t.Artifact.SHA256))])
 }
 
-// ToolFiles lies in a tool's directory and lists its files, for [Store.CheckTool].
+// ToolFiles is the name of the file that lists the files of a tool, in the directory of
+// the tool. [Store.CheckTool] reads it.
 const ToolFiles = ".rbee-files.json"
 
-// ToolPath returns the directory of a tool.
+// ToolPath returns the path of the directory of a tool.
 func (s *Store) ToolPath(t *wire.Tool) string {
 	return s.Home.Path(wire.ToolsDir + "/" + ToolDir(t))
 }
 
-// CheckTool says what is wrong with a tool; empty if nothing is.
+// CheckTool returns a description of the first damaged file of a tool; empty if the tool
+// is intact. If deep is set, it compares the checksum of every file.
 func (s *Store) CheckTool(ctx context.Context, t *wire.Tool, deep bool) string {
 	dir := s.ToolPath(t)
 	name := func(path string) string { return wire.ToolsDir + "/" + ToolDir(t) + "/" + path }
@@ -48,10 +50,10 @@ func (s *Store) CheckTool(ctx context.Context, t *wire.Tool, deep bool) string {
 			return ""
 		}
 		if !filepath.IsLocal(f.Path) {
-			return name(ToolFiles) + " names a file outside"
+			return name(ToolFiles) + " lists a file outside its directory"
 		}
-		if wrong := f.check(filepath.Join(dir, filepath.FromSlash(f.Path)), true); wrong != "" {
-			return name(f.Path) + " " + wrong
+		if problem := f.check(filepath.Join(dir, filepath.FromSlash(f.Path)), true); problem != "" {
+			return name(f.Path) + " " + problem
 		}
 	}
 	return ""

@@ -13,21 +13,21 @@ const (
 	UnpackedName = "unpacked.json" // in wheels/<sha256>/: the record of an unpacked wheel
 )
 
-// CachedWheels lists the wheels in the cache, by [wire.WheelKey].
+// CachedWheels returns the keys of the wheels in the cache, see [wire.WheelKey].
 func (s *Store) CachedWheels() []string {
 	var keys []string
-	records, _ := filepath.Glob(s.Home.Path(WheelsDir + "/*/" + UnpackedName)) // fails for a bad pattern only
+	records, _ := filepath.Glob(s.Home.Path(WheelsDir + "/*/" + UnpackedName)) // the only possible error is a bad pattern
 	for _, path := range records {
 		keys = append(keys, wire.WheelKey(filepath.Base(filepath.Dir(path))))
 	}
 	return keys
 }
 
-// Manifests reads the records of all builds. A damaged one is left out: it is reported
-// elsewhere.
+// Manifests returns the manifests of all builds. It omits damaged ones, which
+// [Store.Worker] reports.
 func (s *Store) Manifests() []Manifest {
 	var all []Manifest
-	paths, _ := filepath.Glob(s.Home.Path(wire.WorkersDir + "/*/*/" + ManifestName)) // fails for a bad pattern only
+	paths, _ := filepath.Glob(s.Home.Path(wire.WorkersDir + "/*/*/" + ManifestName)) // the only possible error is a bad pattern
 	for _, path := range paths {
 		var m Manifest
 		if statefile.Read(path, &m) == nil {

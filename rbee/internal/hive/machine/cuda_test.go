@@ -12,7 +12,7 @@ func TestCUDAHome(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, home := range []string{"cuda-12", "cuda-13", "usual"} {
+	for _, home := range []string{"cuda-12", "cuda-13", "default"} {
 		if err := os.MkdirAll(filepath.Join(dir, home, "bin"), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -26,21 +26,21 @@ func TestCUDAHome(t *testing.T) {
 	if err := os.Symlink(filepath.Join(dir, "cuda-13", "bin", "nvcc"), filepath.Join(dir, "bin", "nvcc")); err != nil {
 		t.Fatal(err)
 	}
-	at := func(name string) string { return filepath.Join(dir, name) }
-	for _, tt := range []struct {
-		env   map[string]string
-		usual string
-		want  string
+	path := func(name string) string { return filepath.Join(dir, name) }
+	for name, tt := range map[string]struct {
+		env        map[string]string
+		defaultDir string
+		want       string
 	}{
-		{nil, "none", ""},
-		{nil, "usual", at("usual")},
-		{map[string]string{"PATH": "relative:" + at("bin")}, "usual", at("cuda-13")},
-		{map[string]string{"PATH": at("bin"), "CUDA_HOME": at("cuda-12")}, "usual", at("cuda-12")},
-		{map[string]string{"PATH": at("bin"), "CUDA_HOME": at("gone")}, "usual", at("cuda-13")},
-		{map[string]string{"CUDA_PATH": at("cuda-12")}, "none", at("cuda-12")},
+		"not installed":     {nil, "missing", ""},
+		"default directory": {nil, "default", path("default")},
+		"PATH":              {map[string]string{"PATH": "relative:" + path("bin")}, "default", path("cuda-13")},
+		"CUDA_HOME":         {map[string]string{"PATH": path("bin"), "CUDA_HOME": path("cuda-12")}, "default", path("cuda-12")},
+		"invalid CUDA_HOME": {map[string]string{"PATH": path("bin"), "CUDA_HOME": path("missing")}, "default", path("cuda-13")},
+		"CUDA_PATH":         {map[string]string{"CUDA_PATH": path("cuda-12")}, "missing", path("cuda-12")},
 	} {
-		if got := cudaHome(at(tt.usual), func(name string) string { return tt.env[name] }); got != tt.want {
-			t.Errorf("cudaHome() with %v = %q, want %q", tt.env, got, tt.want)
+		if got := cudaHome(path(tt.defaultDir), func(name string) string { return tt.env[name] }); got != tt.want {
+			t.Errorf("%s: cudaHome() with %v = %q, want %q", name, tt.env, got, tt.want)
 		}
 	}
 }

@@ -8,11 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// disk is the size of the filesystem that path is on, and how much of it this
-// user may still fill, in bytes; 0 if that is not known. A path that does not
-// exist yet will be on its nearest parent's. A network filesystem whose server is
-// gone never answers, so it is left behind when ctx ends.
-func disk(ctx context.Context, path string) (total, free uint64) {
+// diskSpace returns the size of the filesystem of path and the space available to this
+// user, in bytes; 0 if they are unknown. If path does not exist, it uses the nearest
+// existing parent. statfs blocks on a network filesystem whose server does not respond, so
+// diskSpace returns when ctx ends and leaves its goroutine running.
+func diskSpace(ctx context.Context, path string) (total, free uint64) {
 	if path == "" {
 		return 0, 0
 	}
@@ -20,7 +20,7 @@ func disk(ctx context.Context, path string) (total, free uint64) {
 	done := make(chan sizes, 1)
 	go func() {
 		var st unix.Statfs_t
-		if err := unix.Statfs(existing(path), &st); err != nil {
+		if err := unix.Statfs(nearestExisting(path), &st); err != nil {
 			done <- sizes{}
 			return
 		}
@@ -35,8 +35,8 @@ func disk(ctx context.Context, path string) (total, free uint64) {
 	}
 }
 
-// existing is path, or the nearest of its parents that exists.
-func existing(path string) string {
+// nearestExisting returns path or its nearest existing parent.
+func nearestExisting(path string) string {
 	for {
 		if _, err := os.Stat(path); err == nil {
 			return path
@@ -49,7 +49,7 @@ func existing(path string) string {
 	}
 }
 
-// kernelRelease is the kernel's, such as "6.1.0-28-amd64".
+// kernelRelease returns the release of the kernel, such as "6.1.0-28-amd64".
 func kernelRelease() string {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {

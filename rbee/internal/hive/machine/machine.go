@@ -1,10 +1,9 @@
-// Package machine tells what the machine it runs on has: processor, memory,
-// disk, and the accelerators with the processes that hold their memory. It only
-// looks. Nothing needs root, and nothing is changed.
+// Package machine reports the hardware of the local machine: processor, memory, disk, and
+// the accelerators with the processes that hold their memory. It is read-only and does not
+// need root.
 //
-// The accelerators come from package gpu, which asks the vendors' tools; the rest
-// comes from the kernel. What cannot be found out is empty, 0 or nil: a machine
-// that tells little is still a machine.
+// The accelerators come from package gpu, which runs the tools of the vendors. The other
+// values come from the kernel. An unknown value is empty, 0 or nil; it is not an error.
 package machine
 
 import (
@@ -18,25 +17,25 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// Machine is this machine. Its zero value tells of it without disks. Its methods
-// may be called at once from several goroutines.
+// Machine is the local machine. Its zero value reports no disks. Its methods are safe for
+// concurrent use.
 type Machine struct {
-	// Home is rbee's directory and ModelsPath where models lie; neither need
-	// exist. Empty means that its disk is not told.
+	// Home is the rbee directory, and ModelsPath the directory of models. They need not
+	// exist. Empty means that the disk is not reported.
 	Home, ModelsPath string
 
-	// Libc is passed through to the report: "glibc 2.36", "musl" or empty.
+	// Libc is copied to the report: "glibc 2.36", "musl" or empty.
 	Libc string
 
-	// Detector finds the accelerators. It remembers tools that hang, so whoever
-	// looks more than once keeps one. Nil means a new one for each call.
+	// Detector finds the accelerators. It remembers tools that hang, so a caller should
+	// reuse it. Nil means a new Detector for each call.
 	Detector *gpu.Detector
 }
 
-// Capabilities looks at everything at once, so it takes as long as the slowest
-// of the vendors' tools, each of which has a time limit. The report's Alias and
-// Processes are left to the caller, who may know whose they are. An accelerator that
-// cannot be used is a device with its Error set. The error is ctx's own.
+// Capabilities returns the hardware of the machine. It runs all queries concurrently, so it
+// takes as long as the slowest vendor tool; each tool has a time limit. The caller sets
+// Alias and Processes of the report. An unusable accelerator is a device with Error set.
+// Capabilities fails only if ctx ends.
 func (m Machine) Capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
 	r := &operations.HiveCapabilitiesReport{
 		OS: runtime.GOOS, Arch: runtime.GOARCH, Libc: m.Libc, ModelsPath: m.ModelsPath,
@@ -47,37 +46,37 @@ func (m Machine) Capabilities(ctx context.Context) (*operations.HiveCapabilities
 	r.MemoryTotal, r.MemoryAvailable = memory()
 
 	var found gpu.Report
-	var detecting error
-	var all sync.WaitGroup
-	all.Go(func() { found, detecting = m.detector().Detect(ctx) })
-	all.Go(func() { r.DiskTotal, r.DiskFree = disk(ctx, m.Home) })
-	all.Go(func() { _, r.ModelsFree = disk(ctx, m.ModelsPath) })
-	all.Wait()
-	if detecting != nil {
-		return nil, detecting
+	var detectErr error
+	var wg sync.WaitGroup
+	wg.Go(func() { found, detectErr = m.detector().Detect(ctx) })
+	wg.Go(func() { r.DiskTotal, r.DiskFree = diskSpace(ctx, m.Home) })
+	wg.Go(func() { _, r.ModelsFree = diskSpace(ctx, m.ModelsPath) })
+	wg.Wait()
+	if detectErr != nil {
+		return nil, detectErr
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("look at the machine: %w", err)
+		return nil, fmt.Errorf("cannot inspect the machine: %w", err)
 	}
 	r.CUDA = found.CUDA
-	r.Devices = devices(found.Devices, r.MemoryTotal, r.MemoryAvailable)
+	r.Devices = fillUnifiedMemory(found.Devices, r.MemoryTotal, r.MemoryAvailable)
 	return r, nil
 }
 
-// Devices lists the accelerators, sorted by vendor and index. The list is never
-// nil. The error is ctx's own.
+// Devices returns the accelerators, sorted by vendor and index. The list is never nil if
+// err is nil. Devices fails only if ctx ends.
 func (m Machine) Devices(ctx context.Context) ([]gpu.Device, error) {
 	found, err := m.detector().Devices(ctx)
 	if err != nil {
 		return nil, err
 	}
 	total, available := memory()
-	return devices(found, total, available), nil
+	return fillUnifiedMemory(found, total, available), nil
 }
 
-// Processes lists the processes that hold memory on accelerators, whosever they
-// are, sorted by vendor, device and process. If a vendor's tool fails, the
-// others' processes come together with an error in its words.
+// Processes returns the processes of all users that hold memory on accelerators, sorted by
+// vendor, device and PID. If the tool of a vendor fails, Processes returns its error
+// together with the processes of the other vendors.
 func (m Machine) Processes(ctx context.Context) ([]operations.DeviceProcess, error) {
 	found, err := m.detector().Processes(ctx)
 	var processes []operations.DeviceProcess
@@ -96,9 +95,9 @@ func (m Machine) detector() *gpu.Detector {
 	return new(gpu.Detector)
 }
 
-// devices completes the devices: what shares the machine's
-// memory has as much of it free as the machine has, if its tool says nothing else.
-func devices(found []gpu.Device, total, available uint64) []gpu.Device {
+// fillUnifiedMemory sets the missing memory values of devices that share the memory of the
+// machine: they default to the total and available memory of the machine.
+func fillUnifiedMemory(found []gpu.Device, total, available uint64) []gpu.Device {
 	for i := range found {
 		d := &found[i]
 		if !d.Unified || d.Error != "" {

@@ -7,8 +7,8 @@ func cpuModel() string {
 	return model
 }
 
-// memory is the machine's RAM and how much of it programs can still have, by the
-// kernel's own percentage, the one that memory_pressure(1) prints.
+// memory returns the RAM of the machine and how much of it is available, in bytes. The
+// kernel reports the latter as a percentage, which memory_pressure(1) also prints.
 func memory() (total, available uint64) {
 	total, err := unix.SysctlUint64("hw.memsize")
 	if err != nil {
@@ -21,5 +21,5 @@ func memory() (total, available uint64) {
 	return total, total / 100 * uint64(level)
 }
 
-// blockSize is the unit of a filesystem's counts.
+// blockSize returns the unit of the block counts of a filesystem, in bytes.
 func blockSize(st *unix.Statfs_t) uint64 { return uint64(st.Bsize) }

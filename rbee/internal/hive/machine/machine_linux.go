@@ -11,16 +11,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxProc is as much of a file of procfs as is read: the first of many
-// processors says what all of them are.
-const maxProc = 64 << 10
+// maxProcSize limits how much of a procfs file is read, in bytes. The entry of the first
+// processor is enough.
+const maxProcSize = 64 << 10
 
-func cpuModel() string { return parseCPUInfo(proc("cpuinfo")) }
+func cpuModel() string { return parseCPUInfo(readProc("cpuinfo")) }
 
-// memory is the machine's RAM and how much of it programs can still have.
-func memory() (total, available uint64) { return parseMeminfo(proc("meminfo")) }
+// memory returns the RAM of the machine and how much of it is available, in bytes.
+func memory() (total, available uint64) { return parseMeminfo(readProc("meminfo")) }
 
-// blockSize is the unit of a filesystem's counts.
+// blockSize returns the unit of the block counts of a filesystem, in bytes.
 func blockSize(st *unix.Statfs_t) uint64 {
 	if st.Frsize > 0 {
 		return uint64(st.Frsize)
@@ -28,23 +28,23 @@ func blockSize(st *unix.Statfs_t) uint64 {
 	return uint64(max(st.Bsize, 0))
 }
 
-func proc(name string) []byte {
+func readProc(name string) []byte {
 	f, err := os.Open("/proc/" + name)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
-	data, _ := io.ReadAll(io.LimitReader(f, maxProc))
+	data, _ := io.ReadAll(io.LimitReader(f, maxProcSize))
 	return data
 }
 
-// parseCPUInfo finds the processor's name in /proc/cpuinfo. On x86 it is
-// "model name", on others one of the rest. 64-bit ARM gives numbers only; see
-// https://docs.kernel.org/arch/arm64/cpu-feature-registers.html, MIDR_EL1.
+// parseCPUInfo returns the name of the processor in /proc/cpuinfo. The key depends on the
+// architecture; on x86 it is "model name". 64-bit ARM has only numbers; see MIDR_EL1 in
+// https://docs.kernel.org/arch/arm64/cpu-feature-registers.html.
 func parseCPUInfo(data []byte) string {
-	values := map[string]string{} // the first of each
+	values := map[string]string{} // the first value of each key
 	for key, value := range fields(data) {
-		if _, have := values[key]; !have && value != "" {
+		if _, exists := values[key]; !exists && value != "" {
 			values[key] = value
 		}
 	}
@@ -54,7 +54,7 @@ func parseCPUInfo(data []byte) string {
 		}
 	}
 	implementer, part := values["CPU implementer"], values["CPU part"]
-	switch name := armCore(part); {
+	switch name := armCoreName(part); {
 	case implementer == "" || part == "":
 		return ""
 	case implementer == "0x41" && name != "":
@@ -63,9 +63,9 @@ func parseCPUInfo(data []byte) string {
 	return "ARM implementer " + implementer + " part " + part
 }
 
-// armCore names ARM's own cores that are found beside GPUs; the numbers are those
-// of the cores' manuals.
-func armCore(part string) string {
+// armCoreName returns the name of an ARM core that is used in machines with GPUs; "" for
+// other cores. The part numbers are from the manuals of the cores.
+func armCoreName(part string) string {
 	switch part {
 	case "0xd0c":
 		return "ARM Neoverse-N1"
@@ -85,9 +85,9 @@ func armCore(part string) string {
 	return ""
 }
 
-// parseMeminfo reads /proc/meminfo; see
-// https://docs.kernel.org/filesystems/proc.html#meminfo. Kernels before 3.14 do
-// not say what is available, so it is estimated as they were estimated then.
+// parseMeminfo parses /proc/meminfo; see
+// https://docs.kernel.org/filesystems/proc.html#meminfo. Kernels before 3.14 have no
+// MemAvailable; for those, available is the sum of MemFree, Buffers and Cached.
 func parseMeminfo(data []byte) (total, available uint64) {
 	values := map[string]uint64{}
 	for key, value := range fields(data) {
@@ -105,11 +105,11 @@ func parseMeminfo(data []byte) (total, available uint64) {
 	return total, min(available, total)
 }
 
-// fields goes through the lines of the form "key : value".
+// fields iterates over the lines of the form "key : value".
 func fields(data []byte) func(yield func(key, value string) bool) {
 	return func(yield func(key, value string) bool) {
 		lines := bufio.NewScanner(bytes.NewReader(data))
-		lines.Buffer(nil, maxProc+1)
+		lines.Buffer(nil, maxProcSize+1)
 		for lines.Scan() {
 			key, value, ok := strings.Cut(lines.Text(), ":")
 			if ok && !yield(strings.TrimSpace(key), strings.TrimSpace(value)) {

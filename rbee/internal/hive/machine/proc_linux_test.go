@@ -3,6 +3,7 @@ package machine
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -24,7 +25,7 @@ func TestParseCPUInfo(t *testing.T) {
 		"cpuinfo_power.txt": "POWER9, altivec supported",
 	} {
 		if got := parseCPUInfo(testdata(t, name)); got != want {
-			t.Errorf("%s: %q, want %q", name, got, want)
+			t.Errorf("parseCPUInfo(%s) = %q, want %q", name, got, want)
 		}
 	}
 	for text, want := range map[string]string{
@@ -32,11 +33,11 @@ func TestParseCPUInfo(t *testing.T) {
 		"no colon\n":                           "",
 		"model name\t: \nmodel name\t:  a   b": "a b",
 		"CPU implementer : 0x61\nCPU part : 0x022\n": "ARM implementer 0x61 part 0x022",
-		"CPU implementer : 0x61\nCPU part : 0xd4f\n": "ARM implementer 0x61 part 0xd4f", // another maker's number
+		"CPU implementer : 0x61\nCPU part : 0xd4f\n": "ARM implementer 0x61 part 0xd4f", // the part number of another implementer
 		"CPU implementer : 0x41\n":                   "",
 	} {
 		if got := parseCPUInfo([]byte(text)); got != want {
-			t.Errorf("%q: %q, want %q", text, got, want)
+			t.Errorf("parseCPUInfo(%q) = %q, want %q", text, got, want)
 		}
 	}
 }
@@ -49,33 +50,31 @@ func TestParseMeminfo(t *testing.T) {
 	} {
 		total, available := parseMeminfo(testdata(t, name))
 		if total != want[0] || available != want[1] {
-			t.Errorf("%s: %d of %d, want %d of %d", name, available, total, want[1], want[0])
+			t.Errorf("parseMeminfo(%s) = %d, %d, want %d, %d", name, total, available, want[0], want[1])
 		}
 	}
 	for _, text := range []string{"", "MemTotal: many kB", "MemTotal: 99999999999999999999 kB", "MemTotal: 5", "MemAvailable: 7 kB"} {
 		if total, available := parseMeminfo([]byte(text)); total != 0 || available != 0 {
-			t.Errorf("%q: %d of %d", text, available, total)
+			t.Errorf("parseMeminfo(%q) = %d, %d, want 0, 0", text, total, available)
 		}
 	}
 }
 
-// Nothing that a kernel could print may bring the parsers down or make no sense.
+// FuzzParse checks that the parsers return consistent values for any input.
 func FuzzParse(f *testing.F) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) < 6 {
-		f.Fatalf("testdata: %v, %v", files, err)
+		f.Fatalf("Glob(testdata/*.txt) = %v, %v, want at least 6 files", files, err)
 	}
 	for _, name := range files {
 		f.Add(testdata(f, filepath.Base(name)))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if total, available := parseMeminfo(data); available > total || total > 1<<60 {
-			t.Errorf("%d of %d", available, total)
+			t.Errorf("parseMeminfo(%q) = %d, %d, want available <= total <= 1<<60", data, total, available)
 		}
-		for _, r := range parseCPUInfo(data) {
-			if r == '\n' {
-				t.Error("a name of several lines")
-			}
+		if name := parseCPUInfo(data); strings.Contains(name, "\n") {
+			t.Errorf("parseCPUInfo(%q) = %q, want one line", data, name)
 		}
 	})
 }

@@ -1,4 +1,4 @@
-// Package progress reports how far a step of a request is.
+// Package progress reports the progress of the steps of a request.
 package progress
 
 import (
@@ -9,15 +9,15 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Beat is the longest time between two reports of a step, so that one whose
-// counts do not change still shows that the machine works.
-const Beat = time.Second
+// MaxInterval is the longest time between two reports of a step. A step whose counts do
+// not change repeats its last report, to show that it is still running.
+const MaxInterval = time.Second
 
-// Every is the shortest time between two reports of one phase.
-const Every = 200 * time.Millisecond
+// MinInterval is the shortest time between two reports of one phase.
+const MinInterval = 200 * time.Millisecond
 
-// Heartbeat repeats the last report of a step when nothing was sent for [Beat].
-// The zero value has nothing to repeat.
+// Heartbeat decides when to repeat the last report of a step: when no message was sent for
+// [MaxInterval]. The zero value has no report to repeat.
 type Heartbeat struct {
 	mu     sync.Mutex
 	last   *wire.Progress
@@ -25,8 +25,8 @@ type Heartbeat struct {
 	paused bool
 }
 
-// Note remembers what was sent.
-func (h *Heartbeat) Note(m wire.Message) {
+// RecordSent records that m was sent.
+func (h *Heartbeat) RecordSent(m wire.Message) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.sent = time.Now()
@@ -35,15 +35,15 @@ func (h *Heartbeat) Note(m wire.Message) {
 	}
 }
 
-// Reset sets the report that is repeated until there is another; nil if there is none.
+// Reset sets the report that is repeated until the next one; nil means no report.
 func (h *Heartbeat) Reset(p *wire.Progress) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last, h.sent = p, time.Now()
 }
 
-// Pause stops the repeats until resume: while the other side sends, it knows best how
-// much it has sent.
+// Pause stops the repeats until resume is called. It is used while the client uploads,
+// because the client itself knows how much it has sent.
 func (h *Heartbeat) Pause() (resume func()) {
 	set := func(paused bool) {
 		h.mu.Lock()
@@ -54,18 +54,18 @@ func (h *Heartbeat) Pause() (resume func()) {
 	return func() { set(false) }
 }
 
-// Due returns the report that has to be repeated now; nil if none has.
+// Due returns the report to repeat now; nil if it is too early.
 func (h *Heartbeat) Due() *wire.Progress {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.paused || time.Since(h.sent) < Beat-Every {
+	if h.paused || time.Since(h.sent) < MaxInterval-MinInterval {
 		return nil
 	}
 	return h.last
 }
 
-// Phase reports how far one phase of a step is. Its methods may be called from several
-// goroutines, and on a nil phase, which reports nothing.
+// Phase reports the progress of one phase of a step. Its methods are safe for concurrent
+// use. A nil Phase reports nothing.
 type Phase struct {
 	send func(wire.Message)
 
@@ -74,27 +74,28 @@ type Phase struct {
 	sent time.Time
 }
 
-// New returns a phase and reports that it begins.
+// New returns a phase and reports its start.
 func New(send func(wire.Message), p wire.Progress) *Phase {
 	ph := &Phase{send: send, p: p}
 	ph.report(true)
 	return ph
 }
 
-// NewSilent returns a phase that reports nothing before the first [Every] has passed.
+// NewSilent returns a phase that sends its first report after [MinInterval].
 func NewSilent(send func(wire.Message), p wire.Progress) *Phase {
 	return &Phase{send: send, p: p, sent: time.Now()}
 }
 
-// report sends the phase unless it was sent a moment ago.
-func (ph *Phase) report(always bool) {
+// report sends the counts of the phase. Unless force is set, it does nothing within
+// [MinInterval] of the last report.
+func (ph *Phase) report(force bool) {
 	ph.mu.Lock()
 	defer ph.mu.Unlock()
-	ph.reportLocked(always)
+	ph.reportLocked(force)
 }
 
-func (ph *Phase) reportLocked(always bool) {
-	if !always && time.Since(ph.sent) < Every {
+func (ph *Phase) reportLocked(force bool) {
+	if !force && time.Since(ph.sent) < MinInterval {
 		return
 	}
 	ph.sent = time.Now()
@@ -102,7 +103,7 @@ func (ph *Phase) reportLocked(always bool) {
 	ph.send(wire.Message{Progress: &p})
 }
 
-// Add counts n more items, or bytes in a phase without a unit.
+// Add adds n to the count of finished items, or of bytes in a phase without a unit.
 func (ph *Phase) Add(n int64) {
 	if ph == nil {
 		return
@@ -117,7 +118,7 @@ func (ph *Phase) Add(n int64) {
 	ph.reportLocked(false)
 }
 
-// SetTotal sets how many items there are.
+// SetTotal sets the total number of items.
 func (ph *Phase) SetTotal(n int64) {
 	if ph == nil {
 		return
@@ -127,7 +128,7 @@ func (ph *Phase) SetTotal(n int64) {
 	ph.p.CountTotal = n
 }
 
-// AddTotal adds n to the number of items.
+// AddTotal adds n to the total number of items.
 func (ph *Phase) AddTotal(n int64) {
 	if ph == nil {
 		return
@@ -137,30 +138,30 @@ func (ph *Phase) AddTotal(n int64) {
 	ph.p.CountTotal += n
 }
 
-// Become turns to another phase of the same step, or updates its counts. Another phase
-// is reported at once.
-func (ph *Phase) Become(p wire.Progress) {
+// Update replaces the phase and its counts by p, and keeps the index of the step. It
+// reports a change of the phase immediately.
+func (ph *Phase) Update(p wire.Progress) {
 	if ph == nil {
 		return
 	}
 	ph.mu.Lock()
 	defer ph.mu.Unlock()
-	other := p.Phase != ph.p.Phase
+	changed := p.Phase != ph.p.Phase
 	p.Index = ph.p.Index
 	ph.p = p
-	ph.reportLocked(other)
+	ph.reportLocked(changed)
 }
 
-// phaseKey is the key of a context's phase.
+// phaseKey is the context key of the phase.
 type phaseKey struct{}
 
-// With returns a context whose work counts in ph.
-func With(ctx context.Context, ph *Phase) context.Context {
+// NewContext returns a context that carries ph.
+func NewContext(ctx context.Context, ph *Phase) context.Context {
 	return context.WithValue(ctx, phaseKey{}, ph)
 }
 
-// Of returns the phase in which the work of ctx counts; nil if none does.
-func Of(ctx context.Context) *Phase {
+// FromContext returns the phase that ctx carries; nil if it carries none.
+func FromContext(ctx context.Context) *Phase {
 	ph, _ := ctx.Value(phaseKey{}).(*Phase)
 	return ph
 }

@@ -1,5 +1,5 @@
-// Package verify runs the verify commands of workers and remembers which have passed
-// since the machine was booted.
+// Package verify runs the verify commands of workers and records which of them passed
+// since the last boot.
 package verify
 
 import (
@@ -7,8 +7,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 )
 
-// Verifier runs the verify commands of installed workers, one at a time on this
-// machine.
+// Verifier runs the verify commands of installed workers. Only one verify command runs on
+// the machine at a time.
 type Verifier struct {
 	Home  *home.Dir
 	Store *installed.Store

@@ -19,27 +19,28 @@ import (
 )
 
 const (
-	// LockFile is held while a verify command runs: one at a time.
+	// LockFile is locked while a verify command runs.
 	LockFile = wire.RunDir + "/verify.lock"
 
-	// verifyPrefix begins the name of the directory below run/ in which a verify
-	// command writes. the removal of rbee knows its beginning.
+	// verifyPrefix is the name prefix of the directory below run/ in which a verify
+	// command stores its state. It starts with home.TempPrefix, so that uninstalling
+	// rbee removes the directory.
 	verifyPrefix = home.TempPrefix + "verify-"
 
-	// RecordName is the file in a build's directory that says during which boot
-	// the verify command passed last.
+	// RecordName is the name of the file in the directory of a build that stores the
+	// boot in which the verify command last passed.
 	RecordName = "verified.json"
 )
 
-// Verified is the content of the file [RecordName].
-type Verified struct {
+// Record is the content of the file [RecordName].
+type Record struct {
 	BootID string       `json:"boot_id"`
 	Verify *wire.Verify `json:"verify"`
 }
 
-// Build runs the verify command of a manifest, if it has one, for the
-// build in dir, and notes there that it passed.
-func (v *Verifier) Build(ctx context.Context, m *installed.Manifest, dir string) error {
+// VerifyBuild runs the verify command of a manifest, if it has one, for the build in dir.
+// It records success in dir.
+func (v *Verifier) VerifyBuild(ctx context.Context, m *installed.Manifest, dir string) error {
 	if m.Verify == nil {
 		return nil
 	}
@@ -48,9 +49,9 @@ func (v *Verifier) Build(ctx context.Context, m *installed.Manifest, dir string)
 		return err
 	}
 	if err := v.Run(ctx, e); err != nil {
-		return verifyFailure(ctx, m.Type, m.Version, err)
+		return wrapFailure(ctx, m.Type, m.Version, err)
 	}
-	return noteVerified(dir, m.Verify)
+	return recordVerified(dir, m.Verify)
 }
 
 // engineIn returns the engine of the build in dir; launch may be nil.
@@ -63,9 +64,9 @@ func engineIn(dir, version string, launch *wire.Launch, v *wire.Verify) (engine.
 	return e, err
 }
 
-// verifyFailure words why a verify command did not pass. What ended the run
-// stays as it is.
-func verifyFailure(ctx context.Context, typ, version string, err error) error {
+// wrapFailure adds the worker to the error of a verify command. It returns the error of a
+// canceled run unchanged.
+func wrapFailure(ctx context.Context, typ, version string, err error) error {
 	if ctx.Err() != nil {
 		return err
 	}
@@ -84,17 +85,17 @@ func (v *Verifier) lock(ctx context.Context) (release func(), err error) {
 	return func() { _ = l.Close() }, nil
 }
 
-// run runs a verify command. The caller has the turn.
+// run runs a verify command. The caller holds the lock.
 func (v *Verifier) run(ctx context.Context, e engine.Engine) error {
 	state, err := os.MkdirTemp(v.Home.Path(wire.RunDir), verifyPrefix)
 	if err != nil {
-		return fmt.Errorf("cannot make a directory for the verify command: %w", err)
+		return fmt.Errorf("cannot create a directory for the verify command: %w", err)
 	}
 	defer os.RemoveAll(state)
 	return engine.Verify(ctx, e, state)
 }
 
-// Clean removes directories of verify commands whose rbee was killed.
+// Clean removes the state directories that killed verify runs left behind.
 func (v *Verifier) Clean() error {
 	found, err := filepath.Glob(v.Home.Path(wire.RunDir + "/" + verifyPrefix + "*"))
 	for _, path := range found {
@@ -105,10 +106,10 @@ func (v *Verifier) Clean() error {
 	return err
 }
 
-// All runs the verify commands of installed workers, one after another.
-// A worker that does not pass becomes corrupt, and is verified again before its
-// next start.
-func (v *Verifier) All(ctx context.Context, list []wire.Worker) {
+// VerifyWorkers runs the verify commands of the installed workers in list, one after
+// another. If a command fails, VerifyWorkers sets Corrupt in list, and the worker is
+// verified again before its next start.
+func (v *Verifier) VerifyWorkers(ctx context.Context, list []wire.Worker) {
 	for i := range list {
 		w := &list[i]
 		if w.Verify == nil || w.Corrupt != "" || ctx.Err() != nil {
@@ -123,11 +124,12 @@ func (v *Verifier) All(ctx context.Context, list []wire.Worker) {
 			continue
 		}
 		w.Corrupt = "verify failed: " + err.Error()
-		_ = os.Remove(filepath.Join(dir, RecordName)) // it may not have one
+		_ = os.Remove(filepath.Join(dir, RecordName)) // may not exist
 	}
 }
 
-// Run runs a verify command once no other one runs on this machine.
+// Run runs the verify command of e. It first waits until no other verify command runs on
+// this machine.
 func (v *Verifier) Run(ctx context.Context, e engine.Engine) error {
 	release, err := v.lock(ctx)
 	if err != nil {
@@ -137,9 +139,9 @@ func (v *Verifier) Run(ctx context.Context, e engine.Engine) error {
 	return v.run(ctx, e)
 }
 
-// BeforeStart runs the verify command of an engine whose recipe asks for
-// that before its first start after the machine was booted.
-func (v *Verifier) BeforeStart(ctx context.Context, typ string, e engine.Engine) error {
+// VerifyBeforeStart runs the verify command of an engine if its recipe sets before_start
+// and the command has not passed since the last boot.
+func (v *Verifier) VerifyBeforeStart(ctx context.Context, typ string, e engine.Engine) error {
 	if e.Verify == nil || !e.Verify.BeforeStart || e.Payload == "" {
 		return nil
 	}
@@ -152,32 +154,32 @@ func (v *Verifier) BeforeStart(ctx context.Context, typ string, e engine.Engine)
 		return err
 	}
 	defer release()
-	if isVerified(dir, e.Verify) { // by another start, meanwhile
+	if isVerified(dir, e.Verify) { // a concurrent start was faster
 		return nil
 	}
 	if err := v.run(ctx, e); err != nil {
 		if ctx.Err() != nil {
 			return err
 		}
-		err = verifyFailure(ctx, typ, e.Version, err)
+		err = wrapFailure(ctx, typ, e.Version, err)
 		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Subject: operations.SubjectWorker.Named(typ), Message: err.Error(), Err: err}
 	}
-	return noteVerified(dir, e.Verify)
+	return recordVerified(dir, e.Verify)
 }
 
-// isVerified reports whether this very command passed for a build since the
-// machine was booted.
+// isVerified reports whether this command passed for a build since the last boot.
 func isVerified(dir string, v *wire.Verify) bool {
-	var now Verified
-	err := statefile.Read(filepath.Join(dir, RecordName), &now)
-	return err == nil && now.BootID != "" && now.Verify.Equal(v) && proc.ID{BootID: now.BootID}.ThisBoot()
+	var rec Record
+	err := statefile.Read(filepath.Join(dir, RecordName), &rec)
+	return err == nil && rec.BootID != "" && rec.Verify.Equal(v) && proc.ID{BootID: rec.BootID}.ThisBoot()
 }
 
-// noteVerified stores that a command passed for a build, where that is of use.
-func noteVerified(dir string, v *wire.Verify) error {
+// recordVerified stores that a command passed for a build. It does nothing for a command
+// without before_start.
+func recordVerified(dir string, v *wire.Verify) error {
 	self, err := proc.Identify(os.Getpid())
 	if !v.BeforeStart || err != nil {
-		return nil // where a boot has no name, it is verified before each start
+		return nil // without a boot ID, the worker is verified before each start
 	}
-	return statefile.Write(filepath.Join(dir, RecordName), Verified{BootID: self.BootID, Verify: v})
+	return statefile.Write(filepath.Join(dir, RecordName), Record{BootID: self.BootID, Verify: v})
 }

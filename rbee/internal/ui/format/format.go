@@ -1,4 +1,5 @@
-// Package format writes single values for people: colors, durations, counts, and facts about a worker process.
+// Package format formats single values as text: colors, durations, counts and facts
+// about a worker process.
 package format
 
 import (
@@ -7,7 +8,7 @@ import (
 	"unicode"
 )
 
-// The colors that output is painted in, as parameters of the escape code SGR.
+// Colors and styles of output, as parameters of the SGR escape sequence.
 const (
 	Red    = "31"
 	Green  = "32"
@@ -24,7 +25,7 @@ func Paint(color, text string) string {
 	return "\x1b[" + color + "m" + text + "\x1b[0m"
 }
 
-// Seconds writes a duration as the documents do: (0.4s), (30s), (2m5s).
+// Seconds formats a duration in seconds: 0.4s, 30s, 2m5s.
 func Seconds(s float64) string {
 	switch {
 	case s < 0:
@@ -36,7 +37,7 @@ func Seconds(s float64) string {
 	}
 }
 
-// Age writes a time for which only its order of magnitude matters: 42s, 5m, 3h12m, 4d.
+// Age formats a duration with reduced precision: 42s, 5m, 3h12m, 4d.
 func Age(d time.Duration) string {
 	switch minutes := int(d / time.Minute); {
 	case d < time.Minute:
@@ -50,7 +51,7 @@ func Age(d time.Duration) string {
 	}
 }
 
-// ShortSeconds writes seconds, and what is less than one as milliseconds.
+// ShortSeconds formats a duration in seconds, or in milliseconds below one second.
 func ShortSeconds(s float64) string {
 	if s < 1 {
 		return fmt.Sprintf("%.0fms", max(0, s*1000))
@@ -58,7 +59,7 @@ func ShortSeconds(s float64) string {
 	return Seconds(s)
 }
 
-// Count writes a number with its word: 1 hive, 3 hives.
+// Count formats a number and its noun: 1 hive, 3 hives.
 func Count(n int, word string) string {
 	if n == 1 {
 		return "1 " + word
@@ -66,13 +67,13 @@ func Count(n int, word string) string {
 	return fmt.Sprintf("%d %ss", n, word)
 }
 
-// IsHidden reports whether a character is not seen but does something: control
-// characters, and those that turn the direction of writing.
+// IsHidden reports whether r is an invisible character with an effect: a control
+// character, or a mark that changes the direction of text.
 func IsHidden(r rune) bool {
 	return unicode.IsControl(r) || unicode.Is(unicode.Bidi_Control, r)
 }
 
-// Prefixed returns prefix and text, or nothing if text is empty.
+// Prefixed returns prefix and text, or "" if text is empty.
 func Prefixed(prefix, text string) string {
 	if text == "" {
 		return ""

@@ -9,7 +9,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// WorkerProblem says what is wrong with a worker.
+// WorkerProblem returns the problem of a worker, with its exit status.
 func WorkerProblem(w operations.WorkerProcess) string {
 	text := w.Problem
 	if w.ExitStatus != nil && !strings.Contains(text, fmt.Sprintf("exit status %d", *w.ExitStatus)) {
@@ -18,7 +18,7 @@ func WorkerProblem(w operations.WorkerProcess) string {
 	return text
 }
 
-// DeviceIndices lists the indices of devices: 0,1.
+// DeviceIndices formats the indices of devices: 0,1.
 func DeviceIndices(devices []operations.WorkerDevice) string {
 	list := make([]string, len(devices))
 	for i, d := range devices {
@@ -27,7 +27,8 @@ func DeviceIndices(devices []operations.WorkerDevice) string {
 	return strings.Join(list, ",")
 }
 
-// WorkerUptime is how long a worker's process has run; empty if there is none.
+// WorkerUptime formats the time since a worker's process was started, or returns
+// "" if the process is not running.
 func WorkerUptime(w operations.WorkerProcess, now time.Time) string {
 	switch w.State {
 	case operations.WorkerStopped, operations.WorkerFailed:
@@ -40,7 +41,7 @@ func WorkerUptime(w operations.WorkerProcess, now time.Time) string {
 	return Age(now.Sub(since))
 }
 
-// Restart says when a worker is started again.
+// Restart formats the time until a worker is restarted.
 func Restart(at, now time.Time) string {
 	if left := at.Sub(now); left > 0 {
 		return "restart in " + Age(left)

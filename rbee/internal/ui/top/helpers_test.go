@@ -10,7 +10,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-var update = flag.Bool("update", false, "write golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
 // golden compares text with testdata/<name>.golden.
 func golden(t *testing.T, name, got string) {
@@ -27,11 +27,11 @@ func golden(t *testing.T, name, got string) {
 		t.Fatal(err)
 	}
 	if got != string(want) {
-		t.Errorf("%s differs\n got:\n%s\nwant:\n%s", path, got, want)
+		t.Errorf("output differs from %s\n got:\n%s\nwant:\n%s", path, got, want)
 	}
 }
 
-// present is the present of the golden files, the same in every time zone.
+// present is the current time of the golden files, in the local time zone.
 var present = time.Date(2026, 3, 4, 12, 0, 0, 0, time.Local)
 
 func before(d time.Duration) time.Time { return present.Add(-d) }
@@ -46,6 +46,6 @@ var (
 func failedWorker() operations.WorkerProcess {
 	return operations.WorkerProcess{
 		ID: "vllm-3c4d", Hive: "gpu-1", Worker: "vllm", Model: "big", State: operations.WorkerFailed, Port: 43124, Devices: []operations.WorkerDevice{gpu0},
-		ExitStatus: ptr(1), Problem: "it ended before it was ready", CreatedAt: before(time.Minute), EndedAt: before(50 * time.Second),
+		ExitStatus: ptr(1), Problem: "exited before it was ready", CreatedAt: before(time.Minute), EndedAt: before(50 * time.Second),
 	}
 }

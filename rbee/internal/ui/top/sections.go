@@ -12,13 +12,12 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// section is a table of which not all rows need be shown. A row that goes on
-// with the thing of the row before counts as a part.
+// section is a table that can be shown in part.
 type section struct {
 	table      table
-	word, part string
-	goesOn     []bool // for each row; nil: none does
-	ranks      []int  // for each row: in their order rows are shown where not all can be; nil: as they are
+	noun, part string // names of the things in the rows, and of their parts
+	isPart     []bool // for each row: it is a part of the thing above; nil: none is
+	ranks      []int  // for each row: the order in which rows are shown if not all fit; nil: unchanged
 }
 
 // Len, Less and Swap sort the rows by rank.
@@ -27,12 +26,12 @@ func (s *section) Less(i, j int) bool { return s.ranks[i] < s.ranks[j] }
 func (s *section) Swap(i, j int) {
 	s.ranks[i], s.ranks[j] = s.ranks[j], s.ranks[i]
 	s.table.rows[i], s.table.rows[j] = s.table.rows[j], s.table.rows[i]
-	if s.goesOn != nil {
-		s.goesOn[i], s.goesOn[j] = s.goesOn[j], s.goesOn[i]
+	if s.isPart != nil {
+		s.isPart[i], s.isPart[j] = s.isPart[j], s.isPart[i]
 	}
 }
 
-// sections sets the tables into n lines, the first ones first.
+// sections returns the tables on n lines, the first ones first.
 func (p *page) sections(n int) []string {
 	all := []*section{p.hives(), p.workers(), p.models()}
 	var shown []*section
@@ -45,7 +44,7 @@ func (p *page) sections(n int) []string {
 		}
 	}
 	if len(p.s.Hives) == 0 && n > 0 {
-		return []string{p.plain(cell{text: "There are no hives: `rbee init` writes a first config."})}
+		return []string{p.plain(cell{text: "No hives configured: run `rbee init` to create a config."})}
 	}
 	blank := sum+len(shown) <= n
 	var lines []string
@@ -58,23 +57,23 @@ func (p *page) sections(n int) []string {
 	return lines
 }
 
-// allot shares n lines out: equally, but none gets more than it needs, and those at
-// the end nothing where it would not be three for each.
+// allot distributes n lines equally. None gets more than it needs, and the last ones
+// get nothing if there are fewer than three lines for each.
 func allot(needs []int, n int) []int {
 	given := make([]int, len(needs))
-	takers := min(len(needs), max(n/3, 1))
+	receivers := min(len(needs), max(n/3, 1))
 	for left := n; left > 0; {
-		hungry := 0
-		for i := range takers {
+		unsatisfied := 0
+		for i := range receivers {
 			if given[i] < needs[i] {
-				hungry++
+				unsatisfied++
 			}
 		}
-		if hungry == 0 {
+		if unsatisfied == 0 {
 			break
 		}
-		each := max(left/hungry, 1)
-		for i := range takers {
+		each := max(left/unsatisfied, 1)
+		for i := range receivers {
 			more := min(each, needs[i]-given[i], left)
 			given[i] += more
 			left -= more
@@ -83,7 +82,7 @@ func allot(needs []int, n int) []int {
 	return given
 }
 
-// section writes a table on n lines.
+// section returns the lines of a table, at most n.
 func (p *page) section(s *section, n int) []string {
 	rows := s.table.rows
 	if n <= 0 {
@@ -95,24 +94,24 @@ func (p *page) section(s *section, n int) []string {
 		kept := max(n-2, 0)
 		things, parts := 0, 0
 		for i := kept; i < len(rows); i++ {
-			if s.goesOn != nil && s.goesOn[i] {
+			if s.isPart != nil && s.isPart[i] {
 				parts++
 			} else {
 				things++
 			}
 		}
-		word := s.word
+		noun := s.noun
 		if things == 0 {
-			things, word = parts, s.part
+			things, noun = parts, s.part
 		}
 		if kept > 0 {
-			word = "more " + word
+			noun = "more " + noun
 		}
-		more = fmt.Sprintf("%s %d %s%s", p.dots(), things, word, plural(things))
+		more = fmt.Sprintf("%s %d %s%s", p.dots(), things, noun, plural(things))
 		rows = rows[:kept]
 	}
 	lines := p.table(&s.table, rows)
-	if n == 1 { // no room for a title
+	if n == 1 { // no line for the header
 		lines = lines[:0]
 	}
 	if more != "" {
@@ -121,6 +120,7 @@ func (p *page) section(s *section, n int) []string {
 	return lines
 }
 
+// plural returns the plural ending of a noun.
 func plural(n int) string {
 	if n == 1 {
 		return ""
@@ -128,11 +128,11 @@ func plural(n int) string {
 	return "s"
 }
 
-// hives is a row for each device. Hives with workers have the first rank, and those
-// that are away the last: their problems are told above.
+// hives returns a table with a row for each device. Hives with workers come first.
+// Offline hives come last, since their problems are shown above.
 func (p *page) hives() *section {
-	s := &section{word: "hive", part: "device", table: table{columns: []column{
-		{name: "HIVE", least: 6}, {name: "LINK", drop: 3}, {name: "DEVICE", least: 3}, {least: 6, drop: 2},
+	s := &section{noun: "hive", part: "device", table: table{columns: []column{
+		{name: "HIVE", minWidth: 6}, {name: "LINK", drop: 3}, {name: "DEVICE", minWidth: 3}, {minWidth: 6, drop: 2},
 		{name: "MEMORY", right: true, drop: 1}, {name: "UTIL", right: true, drop: 4}, {name: "TEMP", right: true, drop: 5}, {name: "POWER", right: true, drop: 6},
 	}}}
 	for _, h := range p.s.Hives {
@@ -148,7 +148,7 @@ func (p *page) hives() *section {
 				row[0], row[1] = cell{text: h.Alias, color: format.Bold}, cell{text: string(h.Link), color: linkColor(h.Link)}
 			}
 			s.table.rows = append(s.table.rows, row)
-			s.goesOn = append(s.goesOn, i > 0)
+			s.isPart = append(s.isPart, i > 0)
 			s.ranks = append(s.ranks, rank)
 		}
 	}
@@ -166,17 +166,17 @@ func linkColor(l operations.Link) string {
 	return format.Yellow
 }
 
-// hiveRows are the rows of a hive's devices, or of its own memory if it has none;
-// their first two cells are the caller's.
+// hiveRows returns a row for each device of a hive, or one for its main memory if it
+// has no devices. The caller sets the first two cells.
 func (p *page) hiveRows(h operations.HiveView) [][]cell {
 	row := func() []cell { return make([]cell, 8) }
 	if h.Snapshot == nil || h.Link == operations.LinkOffline {
 		r := row()
 		switch {
 		case !h.SeenAt.IsZero():
-			r[2] = cell{text: "heard " + format.Age(p.now.Sub(h.SeenAt)) + " ago", color: format.Faint}
+			r[2] = cell{text: "last seen " + format.Age(p.now.Sub(h.SeenAt)) + " ago", color: format.Faint}
 		default:
-			r[2] = cell{text: "never heard", color: format.Faint}
+			r[2] = cell{text: "never seen", color: format.Faint}
 		}
 		return [][]cell{r}
 	}
@@ -206,12 +206,13 @@ func (p *page) hiveRows(h operations.HiveView) [][]cell {
 		case d.MemoryTotal > 0:
 			r[4] = cell{text: bytesize.Format(d.MemoryTotal)}
 		}
-		r[5], r[6], r[7] = cell{text: whole(d.Utilization, "%")}, cell{text: whole(d.Temperature, p.degrees())}, cell{text: whole(d.Power, "W")}
+		r[5], r[6], r[7] = cell{text: rounded(d.Utilization, "%")}, cell{text: rounded(d.Temperature, p.degrees())}, cell{text: rounded(d.Power, "W")}
 		rows = append(rows, r)
 	}
 	return rows
 }
 
+// memoryCells sets the cells with a bar and the numbers of a memory.
 func (p *page) memoryCells(row []cell, used, total uint64) {
 	row[3] = cell{bar: true, share: float64(used) / float64(total), color: format.Green}
 	if row[3].share > 0.97 {
@@ -220,7 +221,7 @@ func (p *page) memoryCells(row []cell, used, total uint64) {
 	row[4] = cell{text: bytesize.FormatOf(used, total)}
 }
 
-// deviceLabel is a device's index and name, without the vendor before the name.
+// deviceLabel returns the index and the name of a device, without its vendor.
 func deviceLabel(d gpu.Device) string {
 	vendor := string(d.Vendor)
 	name := cmp.Or(d.Name, vendor)
@@ -240,26 +241,26 @@ func (p *page) degrees() string {
 	return "°C"
 }
 
-// whole writes a measured number; what cannot have been measured is cut.
-func whole(v *float64, unit string) string {
+// rounded formats a measurement without decimals, limited to plausible values.
+func rounded(v *float64, unit string) string {
 	if v == nil {
 		return ""
 	}
 	return fmt.Sprintf("%.0f%s", min(max(*v, -9999), 9999), unit)
 }
 
-// workers is a row for each worker: those that failed or load first.
+// workers returns a table with a row for each worker, failed and loading ones first.
 func (p *page) workers() *section {
-	s := &section{word: "worker", table: table{columns: []column{
-		{name: "HIVE", least: 4, drop: 3}, {name: "ID", least: 6}, {name: "MODEL", least: 6, drop: 1}, {name: "STATE", drop: 2},
-		{name: "DEVICES", drop: 5}, {name: "REQ", right: true, drop: 4}, {name: "UPTIME", right: true, drop: 6},
+	s := &section{noun: "worker", table: table{columns: []column{
+		{name: "HIVE", minWidth: 4, drop: 3}, {name: "ID", minWidth: 6}, {name: "MODEL", minWidth: 6, drop: 1}, {name: "STATE", drop: 2},
+		{name: "DEVICES", drop: 5}, {name: "ACTIVE", right: true, drop: 4}, {name: "UPTIME", right: true, drop: 6},
 	}}}
 	for _, h := range p.s.Hives {
 		if h.Snapshot == nil {
 			continue
 		}
 		for _, w := range h.Snapshot.Workers {
-			state, up, devices, requests := cell{text: string(w.State), color: format.Yellow}, format.WorkerUptime(w, p.now), cmp.Or(format.DeviceIndices(w.Devices), "cpu"), ""
+			state, up, devices, requests := cell{text: string(w.State), color: format.Yellow}, format.WorkerUptime(w, p.now), cmp.Or(format.DeviceIndices(w.Devices), "CPU"), ""
 			rank := 1
 			switch w.State {
 			case operations.WorkerReady:
@@ -271,7 +272,7 @@ func (p *page) workers() *section {
 			if w.State == operations.WorkerReady || w.Requests > 0 {
 				requests = fmt.Sprint(w.Requests)
 			}
-			if h.Link == operations.LinkOffline { // what it did last is not what it does
+			if h.Link == operations.LinkOffline { // the snapshot may be outdated
 				state, up, requests, rank = cell{text: "unknown", color: format.Faint}, "", "", 3
 			}
 			s.table.rows = append(s.table.rows, []cell{{text: h.Alias}, {text: w.ID}, {text: w.Model}, state, {text: devices}, {text: requests}, {text: up}})
@@ -282,10 +283,10 @@ func (p *page) workers() *section {
 	return s
 }
 
-// models is a row for each model that was asked, the busiest first.
+// models returns a table with a row for each requested model, the busiest first.
 func (p *page) models() *section {
-	s := &section{word: "model", table: table{columns: []column{
-		{name: "MODEL", least: 6}, {name: "REQUESTS", right: true}, {name: "ERRORS", right: true, drop: 2},
+	s := &section{noun: "model", table: table{columns: []column{
+		{name: "MODEL", minWidth: 6}, {name: "REQUESTS", right: true}, {name: "ERRORS", right: true, drop: 2},
 		{name: "TOKENS", right: true, drop: 1}, {name: "IN FLIGHT", right: true, drop: 3},
 	}}}
 	models := append([]operations.ModelTraffic(nil), p.s.Traffic.Models...)
@@ -305,7 +306,7 @@ func (p *page) models() *section {
 	return s
 }
 
-// amount writes a count, in thousands where it is large: 812, 45.3k, 1.2M.
+// amount formats a count, with a unit prefix from 10,000 on: 812, 45.3k, 1.2M.
 func amount(n int64) string {
 	n = max(n, 0)
 	if n < 10_000 {

@@ -9,28 +9,27 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// column is a column of a table that gives way where the room is short: it
-// shrinks to least columns (0: not at all), and is left out, the highest drop first
-// (0: never).
+// column is a column of a table. On a narrow screen it shrinks or is left out.
 type column struct {
-	name        string
-	right       bool
-	least, drop int
+	name     string
+	right    bool // aligned to the right
+	minWidth int  // 0: the column does not shrink
+	drop     int  // the column with the highest value is left out first; 0: never
 }
 
-// table lines rows up under a header. Columns without content are left out.
+// table aligns rows under a header. Columns without content are left out.
 type table struct {
 	columns []column
 	rows    [][]cell
 }
 
 const (
-	barWidth     = 12 // the width of a bar where there is room
-	maxTextWidth = 64 // the widest that a text makes its column
+	barWidth     = 12 // preferred width of a bar
+	maxTextWidth = 64 // maximum width of a column of text
 )
 
-// layout gives the columns' widths such that a row fits; 0 leaves one out. All rows
-// count, so that the columns stay where they are when other rows are shown.
+// layout returns the widths of the columns so that a row fits; 0 leaves a column
+// out. It considers all rows, so that columns do not move when other rows are shown.
 func (t *table) layout(p *page) []int {
 	widths := make([]int, len(t.columns))
 	for _, row := range t.rows {
@@ -47,12 +46,12 @@ func (t *table) layout(p *page) []int {
 			widths[i] = max(w, len(t.columns[i].name))
 		}
 	}
-	for over := t.over(widths, p.width); over > 0; over = t.over(widths, p.width) {
+	for excess := t.excess(widths, p.width); excess > 0; excess = t.excess(widths, p.width) {
 		shrunk := append([]int(nil), widths...)
-		for ; over > 0; over-- {
+		for ; excess > 0; excess-- {
 			widest := -1
 			for i, c := range t.columns {
-				if c.least > 0 && shrunk[i] > c.least && (widest < 0 || shrunk[i] > shrunk[widest]) {
+				if c.minWidth > 0 && shrunk[i] > c.minWidth && (widest < 0 || shrunk[i] > shrunk[widest]) {
 					widest = i
 				}
 			}
@@ -61,7 +60,7 @@ func (t *table) layout(p *page) []int {
 			}
 			shrunk[widest]--
 		}
-		if over == 0 {
+		if excess == 0 {
 			return shrunk
 		}
 		last := -1
@@ -71,25 +70,25 @@ func (t *table) layout(p *page) []int {
 			}
 		}
 		if last < 0 {
-			return shrunk // the end of the lines is cut
+			return shrunk // lines are cut at the end
 		}
 		widths[last] = 0
 	}
 	return widths
 }
 
-// over is how much wider than room the columns are.
-func (t *table) over(widths []int, room int) int {
+// excess returns how many columns the table is wider than width.
+func (t *table) excess(widths []int, width int) int {
 	sum := -2
 	for _, w := range widths {
 		if w > 0 {
 			sum += w + 2
 		}
 	}
-	return sum - room
+	return sum - width
 }
 
-// table writes the header and some of the rows.
+// table returns the lines of the header and of some rows.
 func (p *page) table(t *table, rows [][]cell) []string {
 	widths := t.layout(p)
 	header := make([]cell, len(t.columns))
@@ -108,12 +107,12 @@ func (p *page) table(t *table, rows [][]cell) []string {
 				c.text = p.bar(c.share, width)
 			}
 			c.text = p.cut(p.clean(c.text), width)
-			room := width - textWidth(c.text)
+			padding := width - textWidth(c.text)
 			if t.columns[i].right {
-				line.pending, room = line.pending+room, 0
+				line.pending, padding = line.pending+padding, 0
 			}
 			line.add(c)
-			line.pending += room + 2
+			line.pending += padding + 2
 		}
 		lines = append(lines, line.String())
 	}
@@ -130,17 +129,17 @@ func (p *page) bar(share float64, width int) string {
 	return "[" + strings.Repeat(full, n) + strings.Repeat(empty, cells-n) + "]"
 }
 
-// frameLine is a line that is never wider than the frame.
+// frameLine builds a line that is never wider than the frame.
 type frameLine struct {
 	p       *page
 	b       strings.Builder
 	used    int
-	pending int // spaces that are written only when more text follows
+	pending int // spaces to write before more text
 }
 
 func (p *page) line() *frameLine { return &frameLine{p: p} }
 
-// plain is a line of one cell.
+// plain returns a line of one cell.
 func (p *page) plain(c cell) string {
 	line := p.line()
 	line.add(c)
@@ -149,11 +148,11 @@ func (p *page) plain(c cell) string {
 
 func (l *frameLine) add(c cell) {
 	text := l.p.clean(c.text)
-	room := l.p.width - l.used - l.pending
-	if text == "" || room <= 0 {
+	available := l.p.width - l.used - l.pending
+	if text == "" || available <= 0 {
 		return
 	}
-	text = l.p.cut(text, room)
+	text = l.p.cut(text, available)
 	l.used += l.pending + textWidth(text)
 	l.b.WriteString(strings.Repeat(" ", l.pending))
 	l.pending = 0
@@ -165,7 +164,7 @@ func (l *frameLine) add(c cell) {
 
 func (l *frameLine) String() string { return l.b.String() }
 
-// dots stand for what is not shown.
+// dots returns an ellipsis.
 func (p *page) dots() string {
 	if p.o.ASCII {
 		return "..."
@@ -173,7 +172,7 @@ func (p *page) dots() string {
 	return "…"
 }
 
-// cut shortens text to so many columns.
+// cut shortens text to width columns.
 func (p *page) cut(text string, width int) string {
 	if textWidth(text) <= width {
 		return text
@@ -191,10 +190,10 @@ func (p *page) cut(text string, width int) string {
 	return text
 }
 
-// clean makes foreign text harmless: one line without characters that do something
-// to a terminal or that have no width of their own but change that of others.
+// clean makes external text safe: one line without characters that control the
+// terminal, have no width or change the width of others.
 func (p *page) clean(text string) string {
-	const most = 4096 // bytes; no line shows more
+	const maxBytes = 4096 // more than fits in a line
 	text = strings.Map(func(r rune) rune {
 		switch {
 		case r == utf8.RuneError, format.IsHidden(r):
@@ -205,11 +204,11 @@ func (p *page) clean(text string) string {
 			return '?'
 		}
 		return r
-	}, text[:min(len(text), most)])
+	}, text[:min(len(text), maxBytes)])
 	return strings.Join(strings.Fields(text), " ")
 }
 
-// textWidth is how many columns a terminal takes for a text, at most.
+// textWidth returns the maximum number of terminal columns of text.
 func textWidth(text string) int {
 	n := 0
 	for _, r := range text {
@@ -218,8 +217,9 @@ func textWidth(text string) int {
 	return n
 }
 
-// wideRunes are those that a terminal may draw two columns wide: East Asian ones and
-// emoji. Some that are in between are narrow, which only wastes a column.
+// wideRunes are the ranges of characters that a terminal may draw two columns wide:
+// East Asian characters and emoji. Narrow characters within a range only waste a
+// column.
 var wideRunes = [][2]rune{
 	{0x1100, 0x115f}, {0x231a, 0x23f3}, {0x25fd, 0x27bf}, {0x2b1b, 0x2b55}, {0x2e80, 0xa4cf}, {0xa960, 0xa97c}, {0xac00, 0xd7a3},
 	{0xf900, 0xfaff}, {0xfe10, 0xfe6f}, {0xff01, 0xff60}, {0xffe0, 0xffe6}, {0x16fe0, 0x1b2ff}, {0x1d300, 0x1d37f}, {0x1f000, 0x1faff}, {0x20000, 0x3fffd},

@@ -1,4 +1,4 @@
-// Package top draws the live view of `rbee top`: one frame from one snapshot of a fleet.
+// Package top draws the screen of `rbee top`: one frame from one snapshot of a fleet.
 package top
 
 import (
@@ -11,28 +11,28 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// Options says how [Frame] draws.
+// Options configure [Frame].
 type Options struct {
-	// Width and Height bound the frame, in columns and lines; 0 is no bound.
+	// Width and Height limit the frame, in columns and lines; 0 means unlimited.
 	Width, Height int
 
-	// Color allows escape codes for color, and ASCII allows only ASCII characters.
+	// Color allows escape codes for color. ASCII allows only ASCII characters.
 	Color, ASCII bool
 
-	// Queen is the queen's address, and Keys says which keys do what. Both are
-	// drawn where there is room.
+	// Queen is the address of the queen, and Keys describes the keys. Both are drawn
+	// if there is enough space.
 	Queen, Keys string
 
-	// Age is how long ago the queen was heard last, and Problem why it is not
-	// heard now; empty if it is.
+	// Age is the time since the last message from the queen. Problem is the error of
+	// the connection to the queen, or empty.
 	Age     time.Duration
 	Problem string
 }
 
-// Frame draws a fleet as one frame of lines, each ended by "\n": totals, what is
-// wrong, traffic, and as much of hives, workers and models as there is room for.
-// now is the present by the queen's clock. No line is wider than o.Width and
-// there are no more lines than o.Height, whatever the fleet holds.
+// Frame draws a fleet as lines that end with "\n": totals, problems, traffic, and
+// as many hives, workers and models as fit. now is the current time of the queen's
+// clock. For every fleet, the frame is at most o.Width columns wide and o.Height
+// lines high.
 func Frame(s operations.FleetSnapshot, now time.Time, o Options) string {
 	p := &page{s: s, now: now, o: o, width: o.Width, height: o.Height}
 	if p.width <= 0 {
@@ -42,7 +42,7 @@ func Frame(s operations.FleetSnapshot, now time.Time, o Options) string {
 		p.height = math.MaxInt32
 	}
 	lines := p.header(min(max(p.height/5, 1), 3))
-	lines = append(lines, p.troubles(max((p.height-len(lines))/3, 1))...)
+	lines = append(lines, p.problemLines(max((p.height-len(lines))/3, 1))...)
 	if p.height-len(lines) >= 4 {
 		lines = append(lines, p.traffic()...)
 	}
@@ -61,14 +61,14 @@ type page struct {
 	width, height int
 }
 
-// cell is a piece of a line, or with bar set a bar of which share is full.
+// cell is a part of a line: a text, or a bar filled up to share, from 0 to 1.
 type cell struct {
 	text, color string
 	bar         bool
 	share       float64
 }
 
-// header tells the totals, on at most n lines: in full, or else in short.
+// header returns the totals on at most n lines, in a short form if necessary.
 func (p *page) header(n int) []string {
 	t := p.totals()
 	lines, all := p.flow(p.headerParts(t, true), n)
@@ -78,12 +78,11 @@ func (p *page) header(n int) []string {
 	return lines
 }
 
-// totals are the sums of a fleet. What is known of hives that are offline does
-// not count.
+// totals are the sums of a fleet, without the devices and workers of offline hives.
 type totals struct {
-	hives                         map[operations.Link]int
-	devices                       int
-	workers, ready, failed, ended int
+	hives                            map[operations.Link]int
+	devices                          int
+	workers, ready, failed, stopping int
 }
 
 func (p *page) totals() totals {
@@ -102,7 +101,7 @@ func (p *page) totals() totals {
 			case operations.WorkerFailed:
 				t.failed++
 			case operations.WorkerDraining, operations.WorkerStopped:
-				t.ended++
+				t.stopping++
 			case operations.WorkerStarting, operations.WorkerLoading:
 			}
 		}
@@ -121,8 +120,8 @@ func (p *page) headerParts(t totals, long bool) [][]cell {
 		})...)
 		part(cell{text: format.Count(t.devices, "device")})
 		part(counted(t.workers, "worker", t.ready, []tally{
-			{t.ready, "ready", format.Green}, {t.workers - t.ready - t.failed - t.ended, "loading", format.Yellow},
-			{t.failed, "failed", format.Red}, {t.ended, "ending", format.Yellow},
+			{t.ready, "ready", format.Green}, {t.workers - t.ready - t.failed - t.stopping, "loading", format.Yellow},
+			{t.failed, "failed", format.Red}, {t.stopping, "stopping", format.Yellow},
 		})...)
 	} else {
 		part(share(online, hives, "hives"))
@@ -135,11 +134,11 @@ func (p *page) headerParts(t totals, long bool) [][]cell {
 		waiting.color = format.Yellow
 	}
 	part(waiting)
-	old := cell{text: "age " + format.Age(p.o.Age)}
+	age := cell{text: "age " + format.Age(p.o.Age)}
 	if p.o.Problem != "" {
-		old.color = format.Red
+		age.color = format.Red
 	}
-	part(old)
+	part(age)
 	if !long {
 		part(cell{text: format.Count(t.devices, "device")})
 		return parts
@@ -153,14 +152,14 @@ func (p *page) headerParts(t totals, long bool) [][]cell {
 	return parts
 }
 
-// tally is how many there are of a kind.
+// tally is the number of things of one kind.
 type tally struct {
 	n           int
 	kind, color string
 }
 
-// counted words a number and what it is made of: 3 hives: 2 online 1 stale. For all
-// of the first kind it is short: 3 hives online.
+// counted formats a number and its parts: "3 hives: 2 online 1 stale", or "3 hives
+// online" if all are of the first kind.
 func counted(n int, word string, first int, kinds []tally) []cell {
 	if n == 0 {
 		return []cell{{text: format.Count(0, word)}}
@@ -185,8 +184,9 @@ func share(some, all int, word string) cell {
 	return c
 }
 
-// flow sets parts on at most n lines, never tearing one apart. all is false if
-// some found no room, but for faint ones, which are worth no line of their own.
+// flow places parts on at most n lines without splitting a part. all is false if
+// parts did not fit. Faint parts do not count, and do not start a line on a small
+// screen.
 func (p *page) flow(parts [][]cell, n int) (lines []string, all bool) {
 	line, used := p.line(), 0
 	for _, part := range parts {
@@ -220,8 +220,8 @@ func (p *page) flow(parts [][]cell, n int) (lines []string, all bool) {
 	return append(lines, line.String()), true
 }
 
-// troubles says what is wrong, on at most n lines.
-func (p *page) troubles(n int) []string {
+// problemLines returns the problems on at most n lines.
+func (p *page) problemLines(n int) []string {
 	list := p.problems()
 	rest := 0
 	if len(list) > n {
@@ -245,29 +245,29 @@ func (p *page) troubles(n int) []string {
 	return lines
 }
 
-// problems lists what is wrong, the worst first.
+// problems returns the problems of the fleet, the worst first.
 func (p *page) problems() []cell {
-	var list, late, workers, devices []cell
-	bad := func(text string) cell { return cell{text: text, color: format.Red} }
+	var list, warnings, workers, devices []cell
+	critical := func(text string) cell { return cell{text: text, color: format.Red} }
 	if p.o.Problem != "" {
-		list = append(list, bad("the queen is not heard: "+p.o.Problem))
+		list = append(list, critical("no connection to the queen: "+p.o.Problem))
 	}
 	if p.s.ConfigProblem != "" {
-		list = append(list, bad("the config cannot be read: "+p.s.ConfigProblem))
+		list = append(list, critical("cannot read the config: "+p.s.ConfigProblem))
 	}
 	for _, h := range p.s.Hives {
 		switch text := h.Alias + " is " + string(h.Link) + format.Prefixed(": ", h.Problem); h.Link {
 		case operations.LinkOffline:
-			list = append(list, bad(text))
+			list = append(list, critical(text))
 			continue
 		case operations.LinkStale:
 			if h.Problem == "" && !h.SeenAt.IsZero() {
-				text += ": not heard for " + format.Age(p.now.Sub(h.SeenAt))
+				text += ": last seen " + format.Age(p.now.Sub(h.SeenAt)) + " ago"
 			}
-			late = append(late, cell{text: text, color: format.Yellow})
+			warnings = append(warnings, cell{text: text, color: format.Yellow})
 		case operations.LinkOnline, operations.LinkConnecting:
 			if h.Problem != "" {
-				late = append(late, cell{text: text, color: format.Yellow})
+				warnings = append(warnings, cell{text: text, color: format.Yellow})
 			}
 		}
 		if h.Snapshot == nil {
@@ -281,21 +281,21 @@ func (p *page) problems() []cell {
 			if !w.RestartAt.IsZero() {
 				text += "; " + format.Restart(w.RestartAt, p.now)
 			}
-			workers = append(workers, bad(text))
+			workers = append(workers, critical(text))
 		}
 		for _, d := range h.Snapshot.Machine.Devices {
 			if d.Error != "" {
-				devices = append(devices, bad(h.Alias+": "+deviceLabel(d)+" cannot be used: "+d.Error))
+				devices = append(devices, critical(h.Alias+": "+deviceLabel(d)+" cannot be used: "+d.Error))
 			}
 		}
 	}
-	list = append(append(append(list, workers...), devices...), late...)
+	list = append(append(append(list, workers...), devices...), warnings...)
 	if n := len(p.s.Drift); n > 0 {
-		text := format.Count(n, "difference") + " from the config"
+		text := format.Count(n, "difference") + " between hives and config"
 		if !p.s.DriftAt.IsZero() {
 			text += ", " + format.Age(p.now.Sub(p.s.DriftAt)) + " ago"
 		}
-		list = append(list, cell{text: text + ": `rbee status` shows them", color: format.Yellow})
+		list = append(list, cell{text: text + "; see `rbee status`", color: format.Yellow})
 	}
 	return list
 }

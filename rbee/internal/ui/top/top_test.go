@@ -29,11 +29,11 @@ func worker(id, model string, state operations.WorkerState, since time.Duration,
 	return operations.WorkerProcess{ID: id, Worker: "vllm", Model: model, State: state, StartedAt: before(since), Devices: devices, Requests: requests}
 }
 
-// mixedFleet has a bit of everything.
+// mixedFleet returns a fleet with hives, workers and devices in many states.
 func mixedFleet() operations.FleetSnapshot {
-	hive := func(alias string, link operations.Link, heard time.Duration, workers []operations.WorkerProcess, devices ...gpu.Device) operations.HiveView {
-		return operations.HiveView{Alias: alias, Hostname: alias + ".lan", Link: link, SeenAt: before(heard), Snapshot: &operations.HiveSnapshot{
-			Time: before(heard), Version: "1.2.3", Workers: workers, Machine: operations.HiveCapabilitiesReport{
+	hive := func(alias string, link operations.Link, age time.Duration, workers []operations.WorkerProcess, devices ...gpu.Device) operations.HiveView {
+		return operations.HiveView{Alias: alias, Hostname: alias + ".lan", Link: link, SeenAt: before(age), Snapshot: &operations.HiveSnapshot{
+			Time: before(age), Version: "1.2.3", Workers: workers, Machine: operations.HiveCapabilitiesReport{
 				Alias: alias, CPU: operations.CPU{Model: "AMD EPYC 9354", Threads: 64}, MemoryTotal: gib(512), MemoryAvailable: gib(448), Devices: devices,
 			},
 		}}
@@ -42,8 +42,8 @@ func mixedFleet() operations.FleetSnapshot {
 	failed.RestartAt = present.Add(20 * time.Second)
 	broken := gpu.Device{Index: 1, Vendor: "nvidia", Name: "NVIDIA H100 80GB HBM3", Error: "GPU is lost"}
 	stale := hive("gpu-3", operations.LinkStale, 20*time.Second, nil, gpu.Device{Index: 0, Vendor: "amd", Name: "AMD Instinct MI300X", MemoryTotal: gib(192)}, broken)
-	away := hive("gpu-4", operations.LinkOffline, 3*time.Minute, []operations.WorkerProcess{worker("vllm-9z8y", "Qwen/Qwen3-8B", operations.WorkerReady, time.Hour, 3, gpu0)}, h100(0, 60, 90))
-	away.Problem = "dial tcp 10.0.0.4:22: connect: no route to host"
+	offline := hive("gpu-4", operations.LinkOffline, 3*time.Minute, []operations.WorkerProcess{worker("vllm-9z8y", "Qwen/Qwen3-8B", operations.WorkerReady, time.Hour, 3, gpu0)}, h100(0, 60, 90))
+	offline.Problem = "dial tcp 10.0.0.4:22: connect: no route to host"
 	points := make([]operations.TrafficPoint, 40)
 	for i := range points {
 		points[i] = operations.TrafficPoint{Time: before(time.Duration(5*(len(points)-i)-3) * time.Second), Requests: i * i % 17, Tokens: 10 * i, FirstToken: float64(i) / 100}
@@ -60,7 +60,7 @@ func mixedFleet() operations.FleetSnapshot {
 			hive("gpu-2", operations.LinkOnline, time.Second, []operations.WorkerProcess{
 				worker("llama-cpp-7g8h", "org/repo:m.gguf", operations.WorkerReady, 50*time.Hour, 0),
 			}),
-			stale, away,
+			stale, offline,
 			{Alias: "gpu-5", Hostname: "gpu-5", Link: operations.LinkConnecting},
 		},
 		Traffic: operations.Traffic{EverySeconds: 5, Points: points, InFlight: 4, Waiting: 1, Models: []operations.ModelTraffic{
@@ -71,8 +71,8 @@ func mixedFleet() operations.FleetSnapshot {
 	}
 }
 
-// calm is a fleet in which nothing is wrong.
-func calm(hives int) operations.FleetSnapshot {
+// healthyFleet returns a fleet without problems.
+func healthyFleet(hives int) operations.FleetSnapshot {
 	s := mixedFleet()
 	s.ConfigProblem, s.Drift, s.Traffic.Waiting = "", nil, 0
 	one := s.Hives[0]
@@ -91,9 +91,9 @@ func calm(hives int) operations.FleetSnapshot {
 
 func TestFrames(t *testing.T) {
 	t.Parallel()
-	at := Options{Queen: "http://127.0.0.1:8500", Keys: "q quits", Age: time.Second}
-	away := mixedFleet()
-	away.Hives[2].Link, away.Hives[2].Problem = operations.LinkOffline, "no answer for 50s"
+	at := Options{Queen: "http://127.0.0.1:8500", Keys: "q quit", Age: time.Second}
+	offline := mixedFleet()
+	offline.Hives[2].Link, offline.Hives[2].Problem = operations.LinkOffline, "no answer for 50s"
 	for name, c := range map[string]struct {
 		s operations.FleetSnapshot
 		o Options
@@ -102,13 +102,13 @@ func TestFrames(t *testing.T) {
 		"40x10":     {mixedFleet(), Options{Width: 40, Height: 10}},
 		"160x50":    {mixedFleet(), Options{Width: 160, Height: 50}},
 		"all":       {mixedFleet(), Options{}},
-		"200_hives": {calm(200), Options{Width: 100, Height: 30}},
-		"200_all":   {calm(200), Options{Width: 120, Height: 1000}},
-		"calm":      {calm(3), Options{Width: 100, Height: 40}},
+		"200_hives": {healthyFleet(200), Options{Width: 100, Height: 30}},
+		"200_all":   {healthyFleet(200), Options{Width: 120, Height: 1000}},
+		"healthy":   {healthyFleet(3), Options{Width: 100, Height: 40}},
 		"empty":     {operations.FleetSnapshot{Version: "1.2.3"}, Options{Width: 80, Height: 24}},
 		"ascii":     {mixedFleet(), Options{Width: 100, Height: 24, ASCII: true}},
 		"color":     {mixedFleet(), Options{Width: 100, Height: 40, Color: true}},
-		"unheard":   {away, Options{Width: 90, Height: 28, Age: 42 * time.Second, Problem: "connection refused"}},
+		"no_queen":  {offline, Options{Width: 90, Height: 28, Age: 42 * time.Second, Problem: "connection refused"}},
 	} {
 		o := c.o
 		o.Queen, o.Keys = at.Queen, at.Keys
@@ -118,7 +118,7 @@ func TestFrames(t *testing.T) {
 		got := Frame(c.s, present, o)
 		golden(t, name, strings.ReplaceAll(got, "\x1b", "ESC"))
 		if again := Frame(c.s, present, o); again != got {
-			t.Errorf("%s: the same fleet is drawn in two ways", name)
+			t.Errorf("%s: Frame returns different results for the same fleet", name)
 		}
 	}
 }
@@ -128,30 +128,30 @@ var (
 	opened = regexp.MustCompile(`\x1b\[[1-9][0-9]*m`)
 )
 
-// checkFrame holds a frame to what Frame promises of every one.
+// checkFrame checks the size and the characters of a frame.
 func checkFrame(t *testing.T, frame string, o Options) {
 	t.Helper()
 	lines := strings.Split(strings.TrimSuffix(frame, "\n"), "\n")
 	if !strings.HasSuffix(frame, "\n") || o.Height > 0 && len(lines) > o.Height {
-		t.Fatalf("%dx%d: %d lines:\n%s", o.Width, o.Height, len(lines), frame)
+		t.Fatalf("Frame of size %dx%d has %d lines:\n%s", o.Width, o.Height, len(lines), frame)
 	}
 	if o.Color && len(opened.FindAllString(frame, -1)) != strings.Count(frame, "\x1b[0m") || !o.Color && strings.Contains(frame, "\x1b") {
-		t.Fatalf("%dx%d: colors are not ended: %q", o.Width, o.Height, frame)
+		t.Fatalf("Frame of size %dx%d has unterminated colors: %q", o.Width, o.Height, frame)
 	}
 	for _, line := range lines {
 		text := paints.ReplaceAllString(line, "")
 		if w := textWidth(text); o.Width > 0 && w > o.Width {
-			t.Fatalf("%dx%d: a line is %d wide: %q", o.Width, o.Height, w, line)
+			t.Fatalf("Frame of size %dx%d has a line of %d columns: %q", o.Width, o.Height, w, line)
 		}
 		for _, r := range text {
 			if format.IsHidden(r) || r == utf8.RuneError || unicode.Is(unicode.Cf, r) || o.ASCII && r > '~' {
-				t.Fatalf("%dx%d: %q is in line %q", o.Width, o.Height, r, line)
+				t.Fatalf("Frame of size %dx%d has the character %q in line %q", o.Width, o.Height, r, line)
 			}
 		}
 	}
 }
 
-// hostileFleet is made of all that a machine could send.
+// hostileFleet returns a random fleet of extreme and malicious values.
 func hostileFleet(random *rand.Rand) operations.FleetSnapshot {
 	pieces := []string{
 		"gpu", "\x1b[2J\x1b[H", "\x1b]0;title\x07", "\r\n", "日本語モデル", "🐝👩‍👩‍👧‍👦", "e\u0301\u0302\u0303", "\u202egnp", "\xff\xfe", "⚠️", "\u200b", "\u2028", "  ", strings.Repeat("x", 300), "ｆｕｌｌ", "한국어", "\u009b31m", "°C", "\t", "🇩🇪",
@@ -171,7 +171,7 @@ func hostileFleet(random *rand.Rand) operations.FleetSnapshot {
 		return &values[random.IntN(len(values))]
 	}
 	size := func() uint64 { return []uint64{0, 1, gib(80), 1 << 63, math.MaxUint64}[random.IntN(5)] }
-	whole := func() int { return []int{0, 1, 7, -5, math.MaxInt, math.MinInt}[random.IntN(6)] }
+	integer := func() int { return []int{0, 1, 7, -5, math.MaxInt, math.MinInt}[random.IntN(6)] }
 	moment := func() time.Time {
 		return []time.Time{{}, present, before(time.Hour), present.Add(1e6 * time.Hour), time.Unix(1<<60, 0)}[random.IntN(5)]
 	}
@@ -184,7 +184,7 @@ func hostileFleet(random *rand.Rand) operations.FleetSnapshot {
 			h.Snapshot = &operations.HiveSnapshot{Machine: operations.HiveCapabilitiesReport{CPU: operations.CPU{Model: text()}, MemoryTotal: size(), MemoryAvailable: size()}}
 			for range random.IntN(5) {
 				total, used := size(), size()
-				d := gpu.Device{Index: whole(), Vendor: gpu.Vendor(text()), Name: text(), MemoryTotal: total, Utilization: number(), Temperature: number(), Power: number()}
+				d := gpu.Device{Index: integer(), Vendor: gpu.Vendor(text()), Name: text(), MemoryTotal: total, Utilization: number(), Temperature: number(), Power: number()}
 				if random.IntN(2) > 0 {
 					d.MemoryUsed = &used
 				} else {
@@ -196,23 +196,23 @@ func hostileFleet(random *rand.Rand) operations.FleetSnapshot {
 				h.Snapshot.Machine.Devices = append(h.Snapshot.Machine.Devices, d)
 			}
 			for range random.IntN(5) {
-				w := worker(text(), text(), states[random.IntN(len(states))], time.Minute, whole(), make([]operations.WorkerDevice, random.IntN(20))...)
+				w := worker(text(), text(), states[random.IntN(len(states))], time.Minute, integer(), make([]operations.WorkerDevice, random.IntN(20))...)
 				w.Problem, w.RestartAt, w.StartedAt = text(), moment(), moment()
 				h.Snapshot.Workers = append(h.Snapshot.Workers, w)
 			}
 		}
 		s.Hives = append(s.Hives, h)
 	}
-	s.Traffic = operations.Traffic{EverySeconds: []float64{0, -1, 1e-300, 5, 1e300, math.NaN()}[random.IntN(6)], InFlight: whole(), Waiting: whole()}
+	s.Traffic = operations.Traffic{EverySeconds: []float64{0, -1, 1e-300, 5, 1e300, math.NaN()}[random.IntN(6)], InFlight: integer(), Waiting: integer()}
 	for range random.IntN(100) {
 		f := number()
 		if f == nil {
 			f = new(float64)
 		}
-		s.Traffic.Points = append(s.Traffic.Points, operations.TrafficPoint{Time: moment(), Requests: whole(), Errors: whole(), Tokens: whole(), FirstToken: *f})
+		s.Traffic.Points = append(s.Traffic.Points, operations.TrafficPoint{Time: moment(), Requests: integer(), Errors: integer(), Tokens: integer(), FirstToken: *f})
 	}
 	for range random.IntN(5) {
-		s.Traffic.Models = append(s.Traffic.Models, operations.ModelTraffic{Model: text(), Requests: int64(whole()), Errors: int64(whole()), Tokens: int64(whole()), InFlight: whole()})
+		s.Traffic.Models = append(s.Traffic.Models, operations.ModelTraffic{Model: text(), Requests: int64(integer()), Errors: int64(integer()), Tokens: int64(integer()), InFlight: integer()})
 	}
 	return s
 }
@@ -220,14 +220,14 @@ func hostileFleet(random *rand.Rand) operations.FleetSnapshot {
 func TestFrameFitsAnySize(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
-	fleets := []operations.FleetSnapshot{{}, mixedFleet(), calm(200)}
+	fleets := []operations.FleetSnapshot{{}, mixedFleet(), healthyFleet(200)}
 	for range 40 {
 		fleets = append(fleets, hostileFleet(random))
 	}
 	for _, s := range fleets {
 		for _, width := range []int{0, 1, 2, 3, 7, 13, 20, 39, 40, 80, 132, 300} {
 			height := []int{0, 1, 2, 3, 5, 8, 10, 24, 60}[random.IntN(9)]
-			o := Options{Width: width, Height: height, Color: random.IntN(2) > 0, ASCII: random.IntN(2) > 0, Queen: "http://h", Keys: "q quits", Age: time.Duration(random.Int64())}
+			o := Options{Width: width, Height: height, Color: random.IntN(2) > 0, ASCII: random.IntN(2) > 0, Queen: "http://h", Keys: "q quit", Age: time.Duration(random.Int64())}
 			if random.IntN(2) > 0 {
 				o.Problem = "dial: \x1b[2Jrefused 日本"
 			}
@@ -240,18 +240,18 @@ func TestFrameFitsAnySize(t *testing.T) {
 	}
 }
 
-// TestTopTellsWhatIsWrong also where there is room for almost nothing.
+// TestFrameShowsProblems checks screens of many heights.
 func TestFrameShowsProblems(t *testing.T) {
 	t.Parallel()
 	for height := 3; height < 30; height++ {
 		frame := Frame(mixedFleet(), present, Options{Width: 60, Height: height})
-		if !strings.Contains(frame, "! the config cannot be read") && !strings.Contains(frame, "! 6 problems") {
-			t.Errorf("at %d lines no problem is seen:\n%s", height, frame)
+		if !strings.Contains(frame, "! cannot read the config") && !strings.Contains(frame, "! 6 problems") {
+			t.Errorf("Frame of %d lines shows no problem:\n%s", height, frame)
 		}
 	}
 	frame := Frame(mixedFleet(), present, Options{Width: 80, Height: 12})
 	if !strings.Contains(frame, " more hives") || !strings.Contains(frame, " more problems") {
-		t.Errorf("what is not shown is not told:\n%s", frame)
+		t.Errorf("Frame =\n%s\nwant the numbers of hidden hives and problems", frame)
 	}
 }
 
@@ -263,13 +263,13 @@ func TestRate(t *testing.T) {
 		problem string
 		want    float64
 	}{
-		{0, "", 72.0 / 12}, {3 * time.Second, "", 22.0 / 10}, {time.Hour, "", 0}, {time.Hour, "away", 72.0 / 12},
+		{0, "", 72.0 / 12}, {3 * time.Second, "", 22.0 / 10}, {time.Hour, "", 0}, {time.Hour, "connection refused", 72.0 / 12},
 	} {
 		p := &page{now: present.Add(c.late), o: Options{Problem: c.problem}, s: operations.FleetSnapshot{
 			Time: present, Traffic: operations.Traffic{EverySeconds: 5, Points: points},
 		}}
 		if got := p.rate(); math.Abs(got-c.want) > 1e-9 {
-			t.Errorf("%v later: %v requests a second, want %v", c.late, got, c.want)
+			t.Errorf("rate %v later = %v, want %v", c.late, got, c.want)
 		}
 	}
 }
@@ -278,13 +278,13 @@ func TestTextWidth(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]int{"abc": 3, "日本": 4, "🐝": 2, "e\u0301": 1, "한": 2, "▁█░…°": 5, "ｆ": 2} {
 		if got := textWidth(text); got != want {
-			t.Errorf("%q: %d columns, want %d", text, got, want)
+			t.Errorf("textWidth(%q) = %d, want %d", text, got, want)
 		}
 	}
 	p := &page{}
 	for width, want := range map[int]string{9: "日本語ab", 8: "日本語ab", 7: "日本語…", 6: "日本…", 1: "…"} {
 		if got := p.cut("日本語ab", width); got != want {
-			t.Errorf("cut to %d: %q, want %q", width, got, want)
+			t.Errorf("cut to %d columns = %q, want %q", width, got, want)
 		}
 	}
 }

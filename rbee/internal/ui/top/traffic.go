@@ -10,49 +10,49 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// every is the time between two points of the traffic, in seconds.
-func (p *page) every() float64 {
+// pointSeconds returns the time between two points of the traffic, in seconds.
+func (p *page) pointSeconds() float64 {
 	if e := p.s.Traffic.EverySeconds; e > 0.1 {
 		return min(e, 3600)
 	}
 	return 0.1
 }
 
-// points is the traffic until now, with what was quiet since the last point. Of the
-// time in which the queen was not heard nothing is known.
+// points returns the traffic until now, with empty points for the time since the
+// last point. Without a connection to the queen it ends at the last point.
 func (p *page) points() []operations.TrafficPoint {
-	const most = 600
+	const maxPoints = 600
 	points := p.s.Traffic.Points
-	points = points[max(len(points)-most, 0):]
+	points = points[max(len(points)-maxPoints, 0):]
 	if len(points) == 0 || p.o.Problem != "" {
 		return points
 	}
-	quiet := p.now.Sub(points[len(points)-1].Time).Seconds() / p.every()
-	return append(points[:len(points):len(points)], make([]operations.TrafficPoint, int(min(max(quiet, 0), most)))...)
+	idle := p.now.Sub(points[len(points)-1].Time).Seconds() / p.pointSeconds()
+	return append(points[:len(points):len(points)], make([]operations.TrafficPoint, int(min(max(idle, 0), maxPoints)))...)
 }
 
-// rate is requests per second over the last 10 seconds and the point that is still
-// going on.
+// rate returns the requests per second over the last 10 seconds and the current
+// point, which is not complete.
 func (p *page) rate() float64 {
-	points, every := p.points(), p.every()
+	points, interval := p.points(), p.pointSeconds()
 	if len(points) == 0 {
 		return 0
 	}
-	whole := min(int(math.Ceil(10/every)), len(points)-1)
+	complete := min(int(math.Ceil(10/interval)), len(points)-1)
 	requests := 0
-	for _, point := range points[len(points)-1-whole:] {
+	for _, point := range points[len(points)-1-complete:] {
 		requests += max(point.Requests, 0)
 	}
 	at := p.now
 	if p.o.Problem != "" {
 		at = p.s.Time
 	}
-	// How long the last point has lasted is the time beyond a whole number of them.
-	going := min(max(at.Sub(p.s.Traffic.Points[len(p.s.Traffic.Points)-1].Time).Seconds(), 0), 1e9)
-	if going = math.Mod(going, every); whole == 0 {
-		going = max(going, min(every, 1))
+	// The age of the current point is the remainder of the time since the last one.
+	current := min(max(at.Sub(p.s.Traffic.Points[len(p.s.Traffic.Points)-1].Time).Seconds(), 0), 1e9)
+	if current = math.Mod(current, interval); complete == 0 {
+		current = max(current, min(interval, 1))
 	}
-	return float64(requests) / (float64(whole)*every + going)
+	return float64(requests) / (float64(complete)*interval + current)
 }
 
 func perSecond(rate float64) string {
@@ -62,24 +62,25 @@ func perSecond(rate float64) string {
 	return fmt.Sprintf("%.1f", rate)
 }
 
-// traffic is a line with a graph of requests per second, if there is any traffic.
+// traffic returns a line with a graph of requests per second, or nothing without
+// traffic.
 func (p *page) traffic() []string {
 	points := p.points()
 	if len(points) == 0 {
 		return nil
 	}
-	const label, least, most = "REQ/S", 24, 60
-	points = points[max(len(points)-most, 0):]
-	tail, room := "", 0
+	const label, minWidth, maxWidth = "REQ/S", 24, 60
+	points = points[max(len(points)-maxWidth, 0):]
+	tail, width := "", 0
 	for n := 4; ; n-- {
 		tail = p.trafficText(points, n)
-		room = max(p.width-len(label)-3-textWidth(p.clean(tail)), 1)
-		if n > 0 && room < min(least, len(points)) {
-			continue // the graph before the words
+		width = max(p.width-len(label)-3-textWidth(p.clean(tail)), 1)
+		if n > 0 && width < min(minWidth, len(points)) {
+			continue // prefer the graph to the text
 		}
-		if room < len(points) {
-			points = points[len(points)-max(room-2, 1):]
-			tail = p.trafficText(points, n) // may now be a little longer
+		if width < len(points) {
+			points = points[len(points)-max(width-2, 1):]
+			tail = p.trafficText(points, n) // may be slightly longer than before
 		}
 		break
 	}
@@ -92,7 +93,7 @@ func (p *page) traffic() []string {
 	return []string{line.String()}
 }
 
-// trafficText says in n words what the points show.
+// trafficText summarizes the points in n phrases.
 func (p *page) trafficText(points []operations.TrafficPoint, n int) string {
 	if n == 0 {
 		return ""
@@ -106,15 +107,15 @@ func (p *page) trafficText(points []operations.TrafficPoint, n int) string {
 			first = min(point.FirstToken, 1e6)
 		}
 	}
-	words := []string{"peak " + perSecond(float64(peak)/p.every()) + "/s", format.Count(errors, "error"), amount(int64(tokens)) + " tokens"}
+	phrases := []string{"peak " + perSecond(float64(peak)/p.pointSeconds()) + "/s", format.Count(errors, "error"), amount(int64(tokens)) + " tokens"}
 	if first > 0 {
-		words = append(words, "first after "+format.ShortSeconds(first))
+		phrases = append(phrases, "first after "+format.ShortSeconds(first))
 	}
-	span := format.Age(time.Duration(float64(len(points)) * p.every() * float64(time.Second)))
-	return span + ": " + strings.Join(words[:min(n, len(words))], ", ")
+	span := format.Age(time.Duration(float64(len(points)) * p.pointSeconds() * float64(time.Second)))
+	return span + ": " + strings.Join(phrases[:min(n, len(phrases))], ", ")
 }
 
-// graph draws one character for each point; the highest stands for the most.
+// graph draws one character for each point, relative to the maximum.
 func (p *page) graph(points []operations.TrafficPoint) string {
 	levels := []rune("▁▂▃▄▅▆▇█")
 	if p.o.ASCII {
@@ -126,7 +127,7 @@ func (p *page) graph(points []operations.TrafficPoint) string {
 	}
 	var b strings.Builder
 	for _, point := range points {
-		// Only nothing is as low as nothing.
+		// Only points without requests have the lowest level.
 		level := int(math.Ceil(float64(max(point.Requests, 0)) / float64(peak) * float64(len(levels)-1)))
 		b.WriteRune(levels[level])
 	}

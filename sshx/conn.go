@@ -16,18 +16,18 @@ import (
 	"github.com/rbee-keeper/rbee/sshx/internal/tcp"
 )
 
-// link is a connection's byte stream. It knows when something last came in, and how the stream began.
+// link is the byte stream of a connection. It records the time of the last read and the start of the stream.
 type link struct {
 	net.Conn
-	raw  syscall.RawConn // nil unless TCP on Linux
+	raw  syscall.RawConn // nil except for TCP on Linux
 	last atomic.Int64    // time of the last read, in nanoseconds since 1970
 
 	mu   sync.Mutex
-	head []byte // the stream's first bytes
-	full bool   // head has all that it needs
+	head []byte // the first bytes of the stream
+	full bool   // head is complete
 }
 
-// headSize is more than OpenSSH's longest greeting or refusal.
+// headSize is larger than the longest version string or error message of OpenSSH.
 const headSize = 256
 
 func (l *link) Read(p []byte) (int, error) {
@@ -56,14 +56,14 @@ func (l *link) firstLine() string {
 	return strings.TrimSpace(string(line))
 }
 
-// commandConn is the connection that a ProxyCommand makes: its standard input and output.
+// commandConn is a connection through a ProxyCommand, over its standard input and output.
 type commandConn struct {
-	cmd   *exec.Cmd
-	in    *os.File // what we write
-	out   *os.File // what we read
-	err   *stdio.Tail
-	once  sync.Once
-	ended chan struct{} // closed when the command has ended after Close
+	cmd    *exec.Cmd
+	in     *os.File // standard input of the command
+	out    *os.File // standard output of the command
+	err    *stdio.Tail
+	once   sync.Once
+	exited chan struct{} // closed when the command has ended after Close
 }
 
 func startCommandConn(command string) (*commandConn, error) {
@@ -77,10 +77,10 @@ func startCommandConn(command string) (*commandConn, error) {
 		inWrite.Close()
 		return nil, err
 	}
-	c := &commandConn{in: inWrite, out: outRead, err: &stdio.Tail{}, ended: make(chan struct{})}
+	c := &commandConn{in: inWrite, out: outRead, err: &stdio.Tail{}, exited: make(chan struct{})}
 	c.cmd = exec.Command("/bin/sh", "-c", "exec "+command) //nolint:gosec // the user's ProxyCommand, which is a shell command
 	c.cmd.Stdin, c.cmd.Stdout, c.cmd.Stderr = inRead, outWrite, c.err
-	ownGroup(c.cmd)
+	setProcessGroup(c.cmd)
 	err = c.cmd.Start()
 	inRead.Close()
 	outWrite.Close()
@@ -95,32 +95,33 @@ func startCommandConn(command string) (*commandConn, error) {
 func (c *commandConn) Read(p []byte) (int, error)  { return c.out.Read(p) }
 func (c *commandConn) Write(p []byte) (int, error) { return c.in.Write(p) }
 
-// commandGrace is how long a ProxyCommand may take to end by itself once its pipes are closed.
-const commandGrace = 200 * time.Millisecond
+// commandGracePeriod is the time for a ProxyCommand to exit after its pipes are closed.
+const commandGracePeriod = 200 * time.Millisecond
 
-// Close ends the command: by closing its pipes, and if that does not help, with its whole process group.
+// Close closes the pipes of the command. If it does not exit, Close sends SIGHUP and then SIGKILL to its process group.
 func (c *commandConn) Close() error {
 	c.once.Do(func() {
 		c.in.Close()
 		c.out.Close()
-		hang := time.AfterFunc(commandGrace, func() { hangUp(c.cmd) })
+		timer := time.AfterFunc(commandGracePeriod, func() { hangUpGroup(c.cmd) })
 		go func() {
-			endGroup(c.cmd)
-			hang.Stop()
-			close(c.ended)
+			waitOrKillGroup(c.cmd)
+			timer.Stop()
+			close(c.exited)
 		}()
 	})
 	return nil
 }
 
-// verdict is how the command has ended, after Close: whether it failed, and the end of what it wrote to standard error.
-func (c *commandConn) verdict() (failed bool, said string) {
-	<-c.ended
+// exitResult waits for the command to exit after Close. It reports whether the command failed, and returns the last line of
+// its standard error.
+func (c *commandConn) exitResult() (failed bool, stderr string) {
+	<-c.exited
 	return c.cmd.ProcessState.ExitCode() > 0, lastLine(c.err.String())
 }
 
-func (c *commandConn) LocalAddr() net.Addr  { return nowhere }
-func (c *commandConn) RemoteAddr() net.Addr { return nowhere }
+func (c *commandConn) LocalAddr() net.Addr  { return anyAddr }
+func (c *commandConn) RemoteAddr() net.Addr { return anyAddr }
 func (c *commandConn) SetDeadline(t time.Time) error {
 	return errors.Join(c.out.SetReadDeadline(t), c.in.SetWriteDeadline(t))
 }

@@ -28,57 +28,57 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/registry"
 )
 
-// playedHive answers as a hive's daemon does, and does what it is told at once: a test
-// may have it wait, or refuse.
-type playedHive struct {
+// fakeHive implements the API of a hive's daemon. It runs operations immediately, unless a
+// test makes them block or fail.
+type fakeHive struct {
 	t     testing.TB
 	alias string
 	http  *httptest.Server
 
-	mu       sync.Mutex
-	changed  chan struct{} // closed when it has changed
-	models   []operations.Model
-	workers  []operations.WorkerProcess
-	done     []string // operations that it was told to do, with what they are about
-	asked    []string // workers that were asked
-	hold     chan struct{}
-	refuse   error
-	answer   int // the status of workers' answers; 0: 200
-	canceled int
-	watched  int  // who began to listen
-	frozen   bool // it takes connections, and answers nothing
-	down     bool // its daemon does not run
-	gone     bool // the machine cannot be reached
-	scripts  int  // that were run on the machine
-	machine  operations.HiveCapabilitiesReport
+	mu          sync.Mutex
+	changed     chan struct{} // closed at the next change
+	models      []operations.Model
+	workers     []operations.WorkerProcess
+	ops         []string      // operations, with the model or worker
+	chats       []string      // chat requests: worker and model
+	proceed     chan struct{} // if set, operations block until it is closed
+	runErr      error         // error of all operations
+	chatStatus  int           // status of chat responses; 0 means 200
+	canceled    int           // operations that were canceled
+	watches     int           // streams of snapshots that were opened
+	frozen      bool          // streams of snapshots send nothing
+	daemonDown  bool          // the daemon is not running
+	unreachable bool          // the host is unreachable
+	scripts     int           // scripts run on the host
+	machine     operations.HiveCapabilitiesReport
 }
 
-// playedHost is the connection to the machine of a played hive.
-type playedHost struct {
+// fakeHost is the connection to the host of a fakeHive.
+type fakeHost struct {
 	pkgmgr.Host
-	hive *playedHive
+	hive *fakeHive
 }
 
-func (h *playedHive) dial() (pkgmgr.Host, error) {
+func (h *fakeHive) dial() (pkgmgr.Host, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if h.gone {
+	if h.unreachable {
 		return nil, errors.New("no route to host")
 	}
-	return &playedHost{hive: h}, nil
+	return &fakeHost{hive: h}, nil
 }
 
-// Script implements [pkgmgr.Host]: it answers the script that finds the daemon.
-func (p *playedHost) Script(_ context.Context, _ string, stdout, _ io.Writer) error {
+// Script implements [pkgmgr.Host] for the script that finds the daemon.
+func (p *fakeHost) Script(_ context.Context, _ string, stdout, _ io.Writer) error {
 	h := p.hive
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.scripts++
-	if h.gone {
+	if h.unreachable {
 		return errors.New("no route to host")
 	}
 	record := ""
-	if !h.down {
+	if !h.daemonDown {
 		record = fmt.Sprintf(`{"port": %d}`, h.http.Listener.Addr().(*net.TCPAddr).Port)
 	}
 	_, err := fmt.Fprintf(stdout, "\x1ehome /h\n\x1etoken %s\n\x1erecord %s\x1eend\n", h.alias, record)
@@ -86,9 +86,9 @@ func (p *playedHost) Script(_ context.Context, _ string, stdout, _ io.Writer) er
 }
 
 // Dial implements [pkgmgr.Host].
-func (p *playedHost) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+func (p *fakeHost) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	p.hive.mu.Lock()
-	ok := !p.hive.down && !p.hive.gone
+	ok := !p.hive.daemonDown && !p.hive.unreachable
 	p.hive.mu.Unlock()
 	if !ok {
 		return nil, syscall.ECONNREFUSED
@@ -97,25 +97,25 @@ func (p *playedHost) Dial(ctx context.Context, network, address string) (net.Con
 }
 
 // Close implements [pkgmgr.Host].
-func (*playedHost) Close() error { return nil }
+func (*fakeHost) Close() error { return nil }
 
-// leave stops the daemon or, if gone is true, the whole machine, and waits until the
-// queen has noticed.
-func (h *playedHive) leave(q *queen, gone bool) {
+// disconnect stops the daemon or makes the host unreachable, and waits until the queen reports
+// the hive as offline.
+func (h *fakeHive) disconnect(q *queen, unreachable bool) {
 	h.t.Helper()
-	h.change(func() { h.down, h.gone = true, gone })
+	h.change(func() { h.daemonDown, h.unreachable = true, unreachable })
 	h.http.CloseClientConnections()
-	q.until(h.t, func() bool { return q.connection(h.alias).View(time.Now()).Link == operations.LinkOffline })
+	q.waitUntil(h.t, func() bool { return q.connection(h.alias).View(time.Now()).Link == operations.LinkOffline })
 }
 
 var llama = operations.Model{ID: "org/m:Q4", Repo: "org/m", Format: "gguf", Complete: true}
 
-func newPlayedHive(t testing.TB, alias string, models ...operations.Model) *playedHive {
-	h := &playedHive{t: t, alias: alias, changed: make(chan struct{}), models: models, machine: operations.HiveCapabilitiesReport{MemoryTotal: 64 << 30}}
+func newFakeHive(t testing.TB, alias string, models ...operations.Model) *fakeHive {
+	h := &fakeHive{t: t, alias: alias, changed: make(chan struct{}), models: models, machine: operations.HiveCapabilitiesReport{MemoryTotal: 64 << 30}}
 	mux := http.NewServeMux()
-	work := jobs.New(h, jobs.Options{})
-	mux.Handle("/v1/jobs", work)
-	mux.Handle("/v1/jobs/", work)
+	jobsServer := jobs.New(h, jobs.Options{})
+	mux.Handle("/v1/jobs", jobsServer)
+	mux.Handle("/v1/jobs/", jobsServer)
 	mux.HandleFunc("GET "+operations.WatchPath, h.watch)
 	mux.HandleFunc("POST /v1/workers/{id}/proxy/v1/chat/completions", h.chat)
 	h.http = httptest.NewServer(mux)
@@ -126,7 +126,7 @@ func newPlayedHive(t testing.TB, alias string, models ...operations.Model) *play
 	return h
 }
 
-func (h *playedHive) change(f func()) {
+func (h *fakeHive) change(f func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	f()
@@ -134,13 +134,13 @@ func (h *playedHive) change(f func()) {
 	h.changed = make(chan struct{})
 }
 
-// until waits until something is so.
-func (h *playedHive) until(so func() bool) {
+// waitUntil waits until a condition on the state of the hive is true.
+func (h *fakeHive) waitUntil(condition func() bool) {
 	h.t.Helper()
 	deadline := time.After(time.Minute)
 	for {
 		h.mu.Lock()
-		ok, changed := so(), h.changed
+		ok, changed := condition(), h.changed
 		h.mu.Unlock()
 		if ok {
 			return
@@ -148,14 +148,14 @@ func (h *playedHive) until(so func() bool) {
 		select {
 		case <-changed:
 		case <-deadline:
-			h.t.Fatal("it did not come to that")
+			h.t.Fatal("timeout while waiting for a condition of the hive")
 		}
 	}
 }
 
-func (h *playedHive) watch(w http.ResponseWriter, r *http.Request) {
+func (h *fakeHive) watch(w http.ResponseWriter, r *http.Request) {
 	frozen := false
-	h.change(func() { h.watched++; frozen = h.frozen })
+	h.change(func() { h.watches++; frozen = h.frozen })
 	if frozen {
 		<-r.Context().Done()
 		return
@@ -182,14 +182,14 @@ func (h *playedHive) watch(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (h *playedHive) chat(w http.ResponseWriter, r *http.Request) {
+func (h *fakeHive) chat(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
 	var q struct{ Model string }
 	_ = json.NewDecoder(r.Body).Decode(&q)
 	var status int
 	h.change(func() {
-		h.asked = append(h.asked, id+" "+q.Model)
-		status = h.answer
+		h.chats = append(h.chats, id+" "+q.Model)
+		status = h.chatStatus
 		if !slices.ContainsFunc(h.workers, func(p operations.WorkerProcess) bool { return p.ID == id }) {
 			status = http.StatusNotFound
 			w.Header().Set("X-Rbee-Error", "not_found")
@@ -203,39 +203,39 @@ func (h *playedHive) chat(w http.ResponseWriter, r *http.Request) {
 }
 
 // Run implements [operations.Runner].
-func (h *playedHive) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
-	var hold chan struct{}
-	var refuse error
+func (h *fakeHive) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+	var proceed chan struct{}
+	var runErr error
 	h.change(func() {
-		about := ""
+		subject := ""
 		switch op := op.(type) {
 		case operations.WorkerSpawn:
-			about = op.Model
+			subject = op.Model
 		case operations.WorkerProcessDelete:
-			about = op.ID
+			subject = op.ID
 		case operations.ModelDownload:
-			about = op.Model
+			subject = op.Model
 		}
-		h.done = append(h.done, string(op.Kind())+" "+about)
-		hold, refuse = h.hold, h.refuse
+		h.ops = append(h.ops, string(op.Kind())+" "+subject)
+		proceed, runErr = h.proceed, h.runErr
 	})
-	events(operations.Event{Type: operations.EventNote, Message: "it begins"})
-	if hold != nil {
+	events(operations.Event{Type: operations.EventNote, Message: "started"})
+	if proceed != nil {
 		select {
-		case <-hold:
+		case <-proceed:
 		case <-ctx.Done():
 			h.change(func() { h.canceled++ })
 			return nil, ctx.Err()
 		}
 	}
-	if refuse != nil {
-		return nil, refuse
+	if runErr != nil {
+		return nil, runErr
 	}
 	switch op := op.(type) {
 	case operations.WorkerSpawn:
 		w := operations.WorkerProcess{Worker: op.Worker, Model: op.Model, ModelID: op.Model, State: operations.WorkerReady, OnDemand: op.OnDemand, ReadyAt: time.Now()}
 		h.change(func() {
-			w.ID = fmt.Sprintf("llama-cpp-%d", len(h.done))
+			w.ID = fmt.Sprintf("llama-cpp-%d", len(h.ops))
 			h.workers = append(slices.Clone(h.workers), w)
 		})
 		return &operations.WorkerSpawnReport{Worker: w}, nil
@@ -249,20 +249,20 @@ func (h *playedHive) Run(ctx context.Context, op operations.Operation, events op
 		h.change(func() { h.models = append(slices.Clone(h.models), llama) })
 		return &operations.ModelDownloadReport{Model: llama}, nil
 	}
-	return nil, errors.New("a played hive does not do that")
+	return nil, errors.New("unsupported operation")
 }
 
-// playedFleet is a queen that listens to played hives. Its pool runs until stop, the
-// queen itself until the test ends.
-func playedFleet(t *testing.T, hives ...*playedHive) (q *queen, stop func()) {
+// startQueen returns a queen that is connected to the hives. Its pool runs until stop is
+// called, the queen until the test ends.
+func startQueen(t *testing.T, hives ...*fakeHive) (q *queen, stop func()) {
 	t.Helper()
-	return playedFleetWith(t, Options{}, hives...)
+	return startQueenWith(t, Options{}, hives...)
 }
 
-func playedFleetWith(t testing.TB, o Options, hives ...*playedHive) (q *queen, stop func()) {
+func startQueenWith(t testing.TB, o Options, hives ...*fakeHive) (q *queen, stop func()) {
 	t.Helper()
 	paths := testPaths(t)
-	text, byAlias := "", map[string]*playedHive{}
+	text, byAlias := "", map[string]*fakeHive{}
 	for i, h := range hives {
 		text += fmt.Sprintf("[[hive]]\nalias = %q\nhostname = \"127.0.%d.%d\"\n", h.alias, i/250, i%250+1)
 		byAlias[h.alias] = h
@@ -282,11 +282,11 @@ func playedFleetWith(t testing.TB, o Options, hives ...*playedHive) (q *queen, s
 	go func() { defer close(stopped); q.pool.Run(running) }()
 	stop = func() { stopRunning(); <-stopped }
 	t.Cleanup(func() { cancel(); <-stopped })
-	q.until(t, func() bool { return len(q.pool.Connections()) == len(hives) && q.online() == len(hives) })
+	q.waitUntil(t, func() bool { return len(q.pool.Connections()) == len(hives) && q.online() == len(hives) })
 	return q, stop
 }
 
-// online is how many hives are online.
+// online returns the number of hives that are online.
 func (q *queen) online() (n int) {
 	for _, h := range q.snapshot().Hives {
 		if h.Link == operations.LinkOnline {
@@ -296,23 +296,23 @@ func (q *queen) online() (n int) {
 	return n
 }
 
-// until waits until something is so, which the queen hears or does.
-func (q *queen) until(t testing.TB, so func() bool) {
+// waitUntil waits until a condition on the state of the queen is true.
+func (q *queen) waitUntil(t testing.TB, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !so(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatal("it did not come to that")
+			t.Fatal("timeout while waiting for a condition of the queen")
 		}
 	}
 }
 
-// waiting waits until so many wait for loads.
-func (q *queen) waiting(t *testing.T, n int) {
+// waitForWaiting waits until n requests wait for loads.
+func (q *queen) waitForWaiting(t *testing.T, n int) {
 	t.Helper()
-	q.until(t, func() bool { return q.loader.Waiting() == n })
+	q.waitUntil(t, func() bool { return q.loader.Waiting() == n })
 }
 
-// connection is the connection to a hive.
+// connection returns the connection to a hive.
 func (q *queen) connection(alias string) *registry.Connection {
 	for _, l := range q.pool.Connections() {
 		if l.Hive().Alias == alias {
@@ -322,7 +322,7 @@ func (q *queen) connection(alias string) *registry.Connection {
 	return nil
 }
 
-// worker is the first worker that a hive has told of.
+// worker returns the first worker in the snapshot of a hive.
 func (q *queen) worker(alias string) operations.WorkerProcess {
 	return q.connection(alias).View(time.Now()).Snapshot.Workers[0]
 }

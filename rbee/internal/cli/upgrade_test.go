@@ -21,17 +21,18 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// earlier makes host 1 a hive on which an earlier rbee installed workers and started
-// one, and this machine the one that it was done from: earlier hive home. Both
-// directories hold what that rbee wrote, with placeholders for what differs on each
-// machine. The program hive/bin/rbee stands in for that rbee. It sets $WORKERPID.
-func earlier(ts *testscript.TestScript, _ bool, args []string) {
+// oldInstall makes host 1 a hive of an earlier rbee, with installed workers and a
+// running worker, and this machine its client: oldinstall HIVE HOME. Both directories
+// contain the files of that rbee, with placeholders for values that depend on the
+// machine. The program HIVE/bin/rbee is a fake of that rbee. It sets $WORKERPID and
+// $PLATFORM.
+func oldInstall(ts *testscript.TestScript, _ bool, args []string) {
 	host := fleetOf(ts).hosts[0]
 	hive := filepath.Join(host.Home(), ".local/share/rbee")
 	port, err := freeport.Find(nil)
 	ts.Check(err)
 	worker := startMarked(ts, "a3e94270faa73c9574af3918e07d141b", "rbee", "worker", "echo", "--port", strconv.Itoa(port), "--model", "honey")
-	// It is stopped as the daemon of the earlier rbee.
+	// This process is the daemon of the earlier rbee.
 	daemon := startMarked(ts, "", "sleep", "600")
 	platform := platformOf(ts)
 	ts.Setenv("WORKERPID", strconv.Itoa(worker.PID))
@@ -62,7 +63,7 @@ func earlier(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-// copyTree copies files and fills in their placeholders.
+// copyTree copies files and replaces their placeholders.
 func copyTree(ts *testscript.TestScript, fill *strings.Replacer, from, to string) {
 	ts.Check(filepath.WalkDir(from, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -88,8 +89,8 @@ func copyTree(ts *testscript.TestScript, fill *strings.Replacer, from, to string
 	}))
 }
 
-// startMarked starts a program that leads a process group, as a hive starts workers,
-// and ends it with the script. mark is that of a worker.
+// startMarked starts a program in its own process group, as a hive starts workers, and
+// stops it when the script ends. mark is the mark of a worker, or empty.
 func startMarked(ts *testscript.TestScript, mark, name string, args ...string) proc.ID {
 	cmd := exec.Command(name, args...)
 	cmd.Env = []string{"PATH=" + ts.Getenv("PATH"), "HOME=" + ts.Getenv("HOME")}
@@ -98,9 +99,9 @@ func startMarked(ts *testscript.TestScript, mark, name string, args ...string) p
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	ts.Check(cmd.Start())
-	ended := make(chan struct{})
-	go func() { _ = cmd.Wait(); close(ended) }()
-	ts.Defer(func() { _ = cmd.Process.Kill(); <-ended })
+	exited := make(chan struct{})
+	go func() { _ = cmd.Wait(); close(exited) }()
+	ts.Defer(func() { _ = cmd.Process.Kill(); <-exited })
 	id, err := proc.Identify(cmd.Process.Pid)
 	ts.Check(err)
 	return id

@@ -7,10 +7,10 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// compareEvery is the time between two comparisons of the hives with the config.
-const compareEvery = time.Minute
+// driftInterval is the time between two checks for drift.
+const driftInterval = time.Minute
 
-// snapshot is all that is known now.
+// snapshot returns the current state of the fleet.
 func (q *queen) snapshot() operations.FleetSnapshot {
 	s := operations.FleetSnapshot{
 		Time: time.Now().UTC(), Version: q.version, Since: q.pool.Since(), Config: q.configPath, Hives: []operations.HiveView{},
@@ -25,12 +25,12 @@ func (q *queen) snapshot() operations.FleetSnapshot {
 	return s
 }
 
-// compare looks now and then for what differs from the config, over the connections
-// that are held.
-func (q *queen) compare(ctx context.Context) {
-	tick := time.NewTicker(compareEvery)
+// updateDrift checks for drift every driftInterval until ctx is done. It uses the connections
+// of the pool.
+func (q *queen) updateDrift(ctx context.Context) {
+	tick := time.NewTicker(driftInterval)
 	defer tick.Stop()
-	q.pool.Settle(ctx) // those who are heard by then count
+	q.pool.WaitReady(ctx)
 	for {
 		report, err := q.controller.Run(ctx, operations.PackageStatus{Scope: operations.Scope{ConfigPath: q.config}}, nil)
 		if ctx.Err() != nil {

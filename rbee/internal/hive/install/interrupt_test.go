@@ -18,9 +18,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// A run that is killed while it installs rbee leaves the old binary or the new
-// one, whole, and the next run ends what it began.
-func TestKilledInstallingSelf(t *testing.T) {
+// TestKilledInstallSelf checks that a killed install of rbee leaves the complete old or new
+// binary, and that the next run finishes the install.
+func TestKilledInstallSelf(t *testing.T) {
 	t.Parallel()
 	for _, point := range []string{"kept", "placed"} {
 		t.Run(point, func(t *testing.T) {
@@ -32,30 +32,31 @@ func TestKilledInstallingSelf(t *testing.T) {
 				t.Fatal(err)
 			}
 			upload := h.Path("bin/.rbee-new")
-			makeNew(t, h.Path(wire.Binary), upload)
+			makeModifiedCopy(t, h.Path(wire.Binary), upload)
 			h.Exe = upload
 			step := self(t, h)
 			killAt(t, h, upload, point, step)
 			want := map[string]string{"kept": old, "placed": step.Install.SHA256}[point]
 			if sum, _, err := fetch.HashFile(h.Path(wire.Binary)); sum != want || err != nil {
-				t.Fatalf("bin/rbee has %s, want %s, %v", sum, want, err)
+				t.Fatalf("bin/rbee has SHA-256 %s, want %s (%v)", sum, want, err)
 			}
 			if sum, _, _ := fetch.HashFile(h.Path(wire.PrevBinary)); sum != old {
-				t.Errorf("bin/rbee.prev has %s, want %s", sum, old)
+				t.Errorf("bin/rbee.prev has SHA-256 %s, want %s", sum, old)
 			}
-			finish(t, h, step)
+			installAfterKill(t, h, step)
 		})
 	}
 }
 
-// killAt lets a program apply a step and end itself with SIGKILL at a point.
+// killAt runs `hive apply` with a step in a process that kills itself with SIGKILL at a
+// test point.
 func killAt(t *testing.T, h *Hive, program, point string, step wire.Step) {
 	t.Helper()
 	cmd := exec.Command(program, "hive", "apply")
 	cmd.Env = append(os.Environ(), "RBEE_HOME="+h.Root, "RBEE_TEST_KILL="+point)
 	in, err := cmd.StdinPipe()
 	if err == nil {
-		defer in.Close() // only now: its end would cancel the run
+		defer in.Close() // EOF would cancel the run
 		err = cmd.Start()
 	}
 	if err == nil {
@@ -65,67 +66,68 @@ func killAt(t *testing.T, h *Hive, program, point string, step wire.Step) {
 		t.Fatal(err)
 	}
 	if state, err := cmd.Process.Wait(); err != nil || state.Success() || state.Exited() {
-		t.Fatalf("it was not killed: %v, %v", state, err)
+		t.Fatalf("hive apply ended with %v, %v, want SIGKILL", state, err)
 	}
 }
 
-// finish installs again after a kill, from a new upload, and looks for leftovers.
-func finish(t *testing.T, h *Hive, step wire.Step) {
+// installAfterKill repeats a killed install from a new upload and checks that it leaves no
+// temporary files.
+func installAfterKill(t *testing.T, h *Hive, step wire.Step) {
 	t.Helper()
-	again := h.Path("bin/.rbee-again")
-	makeNew(t, h.Path(wire.PrevBinary), again)
-	if err := os.WriteFile(h.Path(wire.BinDir+"/.rbee.json123"), []byte("{"), 0o600); err != nil { // by a run that was killed
+	upload := h.Path("bin/.rbee-again")
+	makeModifiedCopy(t, h.Path(wire.PrevBinary), upload)
+	if err := os.WriteFile(h.Path(wire.BinDir+"/.rbee.json123"), []byte("{"), 0o600); err != nil { // of a killed run
 		t.Fatal(err)
 	}
-	if _, err := os.Stat(h.Exe); err == nil { // the killed run's upload, long ago
-		long := time.Now().Add(-2 * time.Hour)
-		if err := os.Chtimes(h.Exe, long, long); err != nil {
+	if _, err := os.Stat(h.Exe); err == nil { // the upload of the killed run
+		old := time.Now().Add(-2 * time.Hour)
+		if err := os.Chtimes(h.Exe, old, old); err != nil {
 			t.Fatal(err)
 		}
 	}
-	h.Exe = again
+	h.Exe = upload
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil)
 	if r := res.State.Rbee; res.Errors[0] != "" || r == nil || r.SHA256 != step.Install.SHA256 || res.State.Broken != "" {
-		t.Errorf("the next run: %q, %+v, %q", res.Errors, r, res.State.Broken)
+		t.Errorf("the next run = %q, rbee %+v, broken %q, want SHA-256 %s", res.Errors, r, res.State.Broken, step.Install.SHA256)
 	}
-	left, _ := filepath.Glob(h.Path(wire.UploadGlob))
-	temps, _ := filepath.Glob(h.Path(atomicfile.TempGlob(wire.BinaryInfo)))
-	if left = append(left, temps...); len(left) != 0 {
-		t.Errorf("left after the next run: %v, want nothing", left)
+	temps, _ := filepath.Glob(h.Path(wire.UploadGlob))
+	recordTemps, _ := filepath.Glob(h.Path(atomicfile.TempGlob(wire.BinaryInfo)))
+	if temps = append(temps, recordTemps...); len(temps) != 0 {
+		t.Errorf("temporary files after the next run: %v, want none", temps)
 	}
 	if rec, broken := h.Binary(true); rec.SHA256 != step.Install.SHA256 || broken != "" {
-		t.Errorf("afterwards: %+v, %q", rec, broken)
+		t.Errorf("Binary() after the next run = %+v, %q, want SHA-256 %s", rec, broken, step.Install.SHA256)
 	}
 }
 
-// makeNew makes a program that does the same and has another sum. Another process
-// writes it: a child that this one forks meanwhile would inherit the open file,
-// and nobody can run a program that somebody has open for writing.
-func makeNew(t *testing.T, from, to string) {
+// makeModifiedCopy creates a program that behaves the same and has another checksum. It uses
+// a separate process to write the file: a child that another test forks at the same time
+// would inherit the open file, and a program that is open for writing cannot be run.
+func makeModifiedCopy(t *testing.T, from, to string) {
 	t.Helper()
 	out, err := exec.Command("/bin/sh", "-c", `cp "$0" "$1" && printf new >>"$1"`, from, to).CombinedOutput()
 	if err != nil {
-		t.Fatalf("%v: %s", err, out)
+		t.Fatalf("cp: %v\n%s", err, out)
 	}
 }
 
-// The connection breaks while an artifact comes: the run ends by itself and
-// leaves what was there before.
-func TestEndOfStdinWithinBlob(t *testing.T) {
+// TestStdinClosedDuringBlob checks that a run is canceled, and the installed worker kept, if
+// the connection breaks during the transfer of an artifact.
+func TestStdinClosedDuringBlob(t *testing.T) {
 	t.Parallel()
 	data := bytes.Repeat([]byte("rbee"), 50_000)
 	for name, sent := range map[string][]byte{
-		"before it":       nil,
-		"within a length": {0, 0, 0},
-		"within a chunk":  append(binary.BigEndian.AppendUint32([]byte{0}, 1000), data[:10]...),
-		"between chunks":  append(binary.BigEndian.AppendUint32([]byte{0}, 1000), data[:1000]...),
+		"before blob":    nil,
+		"in length":      {0, 0, 0},
+		"in chunk":       append(binary.BigEndian.AppendUint32([]byte{0}, 1000), data[:10]...),
+		"between chunks": append(binary.BigEndian.AppendUint32([]byte{0}, 1000), data[:1000]...),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			h := newHive(t)
 			old := []byte("old")
 			apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", old)}}, old)
-			before := tree(t, h.User)
+			before := treeText(t, h.User)
 			inR, inW := io.Pipe()
 			outR, outW := io.Pipe()
 			done := make(chan error, 1)
@@ -148,20 +150,20 @@ func TestEndOfStdinWithinBlob(t *testing.T) {
 				}
 				result = m.Result
 			}
-			if err := <-done; !errors.Is(err, errGone) {
-				t.Errorf("the run ended with %v", err)
+			if err := <-done; !errors.Is(err, errDisconnected) {
+				t.Errorf("Apply() = %v, want %v", err, errDisconnected)
 			}
-			if !strings.Contains(result.Errors[0], "canceled") || !strings.HasPrefix(result.Errors[1], "not begun") {
-				t.Errorf("%q", result.Errors)
+			if !strings.Contains(result.Errors[0], "canceled") || !strings.HasPrefix(result.Errors[1], "not started") {
+				t.Errorf("Apply() sent the errors %q, want canceled and not started", result.Errors)
 			}
-			if after := tree(t, h.User); after != before {
-				t.Errorf("before:\n%safter:\n%s", before, after)
+			if after := treeText(t, h.User); after != before {
+				t.Errorf("the canceled run changed files from\n%sto\n%s", before, after)
 			}
 		})
 	}
 }
 
-// A sender that cannot go on fails its own step and no other.
+// TestAbortedBlob checks that a blob that the client aborts fails only its own step.
 func TestAbortedBlob(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
@@ -170,10 +172,10 @@ func TestAbortedBlob(t *testing.T) {
 	outR, outW := io.Pipe()
 	done := make(chan error, 1)
 	go func() { done <- h.Apply(t.Context(), inR, outW) }()
-	broken := worker("1", "", data)
-	whole := worker("2", "", data)
-	whole.Worker.Type = "v"
-	if err := wire.WriteRequest(inW, &wire.Request{Schema: wire.Schema, Steps: []wire.Step{broken, whole}}); err != nil {
+	aborted := worker("1", "", data)
+	complete := worker("2", "", data)
+	complete.Worker.Type = "v"
+	if err := wire.WriteRequest(inW, &wire.Request{Schema: wire.Schema, Steps: []wire.Step{aborted, complete}}); err != nil {
 		t.Fatal(err)
 	}
 	var result *wire.Result
@@ -185,7 +187,7 @@ func TestAbortedBlob(t *testing.T) {
 		if m.Need != nil {
 			from := io.Reader(bytes.NewReader(data))
 			if m.Need.Index == 0 {
-				from = io.MultiReader(bytes.NewReader(data[:99_000]), failing{})
+				from = io.MultiReader(bytes.NewReader(data[:99_000]), failingReader{})
 			}
 			if err := wire.SendBlob(inW, from, false); (err != nil) != (m.Need.Index == 0) {
 				t.Fatal(err)
@@ -197,17 +199,17 @@ func TestAbortedBlob(t *testing.T) {
 		t.Error(err)
 	}
 	if result.Errors[0] != "receiving w: "+wire.ErrAborted.Error() || result.Errors[1] != "" || len(result.State.Workers) != 1 {
-		t.Errorf("%q, %+v", result.Errors, result.State.Workers)
+		t.Errorf("Apply() sent the errors %q and workers %+v, want an error of the first step and one worker", result.Errors, result.State.Workers)
 	}
 }
 
-type failing struct{}
+type failingReader struct{}
 
-func (failing) Read([]byte) (int, error) { return 0, errors.New("broken") }
+func (failingReader) Read([]byte) (int, error) { return 0, errors.New("broken") }
 
-// The other side falls silent in the middle of an artifact, and its connection
-// stays: the run ends and lets go of the lock. Before that it may take its time.
-func TestSilenceWithinBlob(t *testing.T) {
+// TestStalledBlob checks that a run is canceled and releases the lock if the client stops
+// sending in the middle of an artifact. The time before the first byte is not limited.
+func TestStalledBlob(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	h.stall = 50 * time.Millisecond
@@ -229,9 +231,9 @@ func TestSilenceWithinBlob(t *testing.T) {
 			t.Fatal(err)
 		}
 		if m.Need != nil {
-			select { // it is being fetched
+			select { // the client downloads the artifact
 			case err := <-done:
-				t.Fatalf("ended before a byte was sent: %v", err)
+				t.Fatalf("Apply() before the first byte = %v, want it to wait", err)
 			case <-time.After(3 * h.stall):
 			}
 			if _, err := inW.Write(append(binary.BigEndian.AppendUint32([]byte{0}, 1000), data[:10]...)); err != nil {
@@ -240,11 +242,12 @@ func TestSilenceWithinBlob(t *testing.T) {
 		}
 		result = m.Result
 	}
-	if err := <-done; err == nil || err.Error() != "no data received for 50ms" {
-		t.Errorf("the run ended with %v", err)
+	want := (&fetch.StallError{Limit: h.stall}).Error()
+	if err := <-done; err == nil || err.Error() != want {
+		t.Errorf("Apply() = %v, want %s", err, want)
 	}
-	if result.Errors[0] != "no data received for 50ms" {
-		t.Errorf("%q", result.Errors)
+	if result.Errors[0] != want {
+		t.Errorf("Apply() sent the errors %q, want %s", result.Errors, want)
 	}
 	lock, err := h.Lock(t.Context(), "the next", 0, nil)
 	if err != nil {

@@ -15,9 +15,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// On a disk that is really full the step says so, what was there stays whole,
-// and nothing half-made is left.
-func TestFullDisk(t *testing.T) {
+// TestDiskFull checks on a full filesystem that the error reports it, that the installed
+// worker is kept, and that no partial files remain.
+func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	exe := h.Exe
@@ -26,7 +26,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := unix.Mount("rbee-test", disk, "tmpfs", 0, "size=2m"); err != nil {
-		t.Skipf("a small filesystem to fill cannot be mounted here: %v", err)
+		t.Skipf("cannot mount a small filesystem: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
@@ -36,9 +36,9 @@ func TestFullDisk(t *testing.T) {
 	h.Root = filepath.Join(disk, "rbee")
 	old := []byte("old")
 	apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", old)}}, old)
-	before := tree(t, disk)
+	before := treeText(t, disk)
 
-	// Small files take more room than their sizes say, so no check foresees it.
+	// Small files use more disk space than their sizes, so the check in advance passes.
 	headers := []tar.Header{{Name: "run", Typeflag: tar.TypeReg}}
 	for i := range 2000 {
 		headers = append(headers, tar.Header{Name: fmt.Sprintf("f%d", i), Typeflag: tar.TypeReg})
@@ -46,28 +46,28 @@ func TestFullDisk(t *testing.T) {
 	data := tarGz(t, headers...)
 	many := worker("2", wire.FormatTarGz, data)
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{many}}, data)
-	if !strings.Contains(res.Errors[0], "the disk is full: ") || !strings.Contains(res.Errors[0], unix.ENOSPC.Error()) || res.Causes[0].Reason != operations.ReasonDiskFull {
-		t.Errorf("many files: %q", res.Errors)
+	if !strings.Contains(res.Errors[0], "disk full: ") || !strings.Contains(res.Errors[0], unix.ENOSPC.Error()) || res.Causes[0].Reason != operations.ReasonDiskFull {
+		t.Errorf("install of many files = %q, want disk full", res.Errors)
 	}
-	// An artifact of which nobody said how large it is.
+	// An artifact of unknown size.
 	large := bytes.Repeat([]byte("x"), 3<<20)
 	step := worker("3", "", large)
 	step.Worker.Steps[0].Artifact.Size = 0
 	res = apply(t, h, &wire.Request{Steps: []wire.Step{step}}, large)
-	if !strings.Contains(res.Errors[0], "the disk is full: ") || strings.Contains(res.Errors[0], " 0 bytes needed") {
-		t.Errorf("large: %q", res.Errors)
+	if !strings.Contains(res.Errors[0], "disk full: ") || strings.Contains(res.Errors[0], " 0 bytes needed") {
+		t.Errorf("install of an artifact of unknown size = %q, want disk full without a needed size", res.Errors)
 	}
 	// rbee itself: the test binary is larger than the disk.
 	h.Exe = exe
 	res = apply(t, h, &wire.Request{Steps: []wire.Step{self(t, h)}}, nil)
-	if !strings.Contains(res.Errors[0], "the disk is full: ") || res.State.Rbee != nil {
-		t.Errorf("rbee: %q, %+v", res.Errors, res.State.Rbee)
+	if !strings.Contains(res.Errors[0], "disk full: ") || res.State.Rbee != nil {
+		t.Errorf("install of rbee = %q, rbee %+v, want disk full and no rbee", res.Errors, res.State.Rbee)
 	}
 	if w := h.Worker(t.Context(), "w", true); w == nil || w.Version != "1" || w.Corrupt != "" {
-		t.Errorf("the worker before: %+v", w)
+		t.Errorf("Worker() = %+v, want version 1 intact", w)
 	}
-	_ = os.Remove(h.Path(wire.BinDir)) // an empty directory may stay
-	if after := tree(t, disk); after != before {
-		t.Errorf("before:\n%safter:\n%s", before, after)
+	_ = os.Remove(h.Path(wire.BinDir)) // may remain as an empty directory
+	if after := treeText(t, disk); after != before {
+		t.Errorf("the failed installs changed files from\n%sto\n%s", before, after)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 )
 
-func TestLostFileListIsDamage(t *testing.T) {
+func TestMissingFileListIsCorrupt(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	step := worker("1", "", nil)
@@ -28,21 +28,21 @@ func TestLostFileListIsDamage(t *testing.T) {
 			}
 		}
 		if w := h.Worker(t.Context(), "w", false); w.Corrupt != "" {
-			t.Errorf("%q: the quick check reads the list: %s", content, w.Corrupt)
+			t.Errorf("files.json is %q: quick Worker().Corrupt = %q, want it empty: the quick check does not read the list", content, w.Corrupt)
 		}
 		if w := h.Worker(t.Context(), "w", true); !strings.Contains(w.Corrupt, want) {
-			t.Errorf("%q: Corrupt = %q, want %q", content, w.Corrupt, want)
+			t.Errorf("files.json is %q: deep Worker().Corrupt = %q, want %q", content, w.Corrupt, want)
 		}
 		mustInstall(t, h, step)
 		path = filepath.Join(h.BuildDir("w", h.EntryBuild("w")), installed.FilesName)
 		if w := h.Worker(t.Context(), "w", true); w.Corrupt != "" {
-			t.Errorf("%q: after a repair: %s", content, w.Corrupt)
+			t.Errorf("files.json is %q: after the next install, Worker().Corrupt = %q, want it empty", content, w.Corrupt)
 		}
 	}
 }
 
-// BenchmarkListWorkers measures what the daemon does every five seconds for a worker of
-// 62,000 files and 169 wheels.
+// BenchmarkListWorkers measures listing a worker with 62,000 files and 169 wheels, which the
+// daemon does every five seconds.
 func BenchmarkListWorkers(b *testing.B) {
 	h := connect(b.TempDir(), "", "")
 	dir := h.BuildDir("w", "1")
@@ -70,7 +70,7 @@ func BenchmarkListWorkers(b *testing.B) {
 	for b.Loop() {
 		w, err := h.Workers(b.Context(), false)
 		if err != nil || len(w) != 1 || w[0].Corrupt != "" {
-			b.Fatalf("%+v, %v", w, err)
+			b.Fatalf("Workers() = %+v, %v, want one intact worker", w, err)
 		}
 	}
 }
