@@ -30,31 +30,9 @@ var (
 	listWording   = flag.String("list-wording", "", "fail with every place of odd wording at or below this `directory`")
 )
 
-// phrases are the expressions that this project does not use, with what to
-// write instead. They find candidates: a sentence that avoids them can still
-// be hard to read.
-var phrases = []struct{ expr, instead string }{
-	{`\b([Tt]ells?|told|telling)\b`, "report, return, send"},
-	{`\bwords (a|an|the|for|why|it|what|its|how)\b|\bits words\b|\bown words?\b`, "format, describe, X's message"},
-	{`\banew\b`, "again"},
-	{`\b(is|are|was|were) (no|none|nobody|nothing)\b`, "is not, has no, no X exists"},
-	{`\b[Ss]hall\b`, "the imperative, or must"},
-	{`\b([Nn]obody|[Ss]omebody|[Aa]nybody|[Ee]verybody|[Ww]hoever|[Ww]ho [a-z]+s\b|those (who|that)|others')`, "the noun: client, user, process"},
-	{`(^|[.;:,] |\b)[Ww]hat (is|was|are|were|differs|it|came|comes|has|they|a|the|they|an) `, "a noun instead of the clause"},
-	{`\b(lies|lie|lay)\b`, "is stored, is"},
-	{`\b(gone on with|goes on|go on|went on|put back|put right|put away|given up|gives up)\b`, "continue, restore, fix, remove, abandon"},
-	{`\b(but for|for want of|by then|now and then|in their place|in the place of|of its own|of their own|of whatever|that of|those of)\b`, "except, without, periodically, instead of, its own"},
-	{`\b(begun|begins|begin|began)\b`, "start, started"},
-	{`\b(come|comes|came) to\b`, "result in, reach, resolve to"},
-	{`\b([Oo]ne (that|of|which|who)|of which|of whom)\b`, "the noun, or a second sentence"},
-	{`\b(says|said|say)\b`, "report, state, print"},
-	{`\b(so long|so many|so much)\b`, "while, this many"},
-	{`\b(meanwhile|beside|besides|likewise|alike|afterwards|elsewhere|otherwise than)\b`, "then, next to, also"},
-	{`\b[Ww]ish(es)?\b`, "version constraint, request"},
-	{`\b(mend|mends|mended|the way to|whole)\b`, "fix, complete"},
-	{`\b([Aa]rtefacts?|[Cc]ancell(ed|ing)|[Bb]ehaviours?|[Cc]olour(s|ed)?|[Hh]onours?|[Rr]ecognis(e|es|ed)|[Nn]ormalis(e|es|ed)|[Cc]atalogue)\b`, "the American spelling"},
-	{`\b(whom|thereof|therein|whereof|hitherto|whence|stead|[Ss]trangers?)\b`, "plain, current English"},
-}
+// phraseFile lists the expressions that this project does not use, with their
+// replacements. They find candidates: a sentence without them can still be hard to read.
+const phraseFile = "testdata/phrases.txt"
 
 // wordingCounts are the numbers of one directory.
 type wordingCounts struct{ comments, messages, text, bare int }
@@ -174,7 +152,7 @@ func writeWordingLimits(t *testing.T, limits, counts map[string]wordingCounts) {
 // findWording returns the places of the repository that match, by position.
 func findWording(t *testing.T) []finding {
 	t.Helper()
-	m := newMatcher()
+	m := newMatcher(t)
 	err := filepath.WalkDir(moduleRoot, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -208,26 +186,44 @@ func findWording(t *testing.T) []finding {
 	return m.found
 }
 
-// matcher collects findings.
-type matcher struct {
-	exprs []*regexp.Regexp
-	found []finding
+// phrase is an expression that this project does not use.
+type phrase struct {
+	expr    *regexp.Regexp
+	instead string
 }
 
-// newMatcher compiles the phrases.
-func newMatcher() *matcher {
+// matcher collects findings.
+type matcher struct {
+	phrases []phrase
+	found   []finding
+}
+
+// newMatcher returns a matcher for the expressions in phraseFile.
+func newMatcher(t *testing.T) *matcher {
+	t.Helper()
+	data, err := os.ReadFile(phraseFile)
+	if err != nil {
+		t.Fatal(err)
+	}
 	m := &matcher{}
-	for _, p := range phrases {
-		m.exprs = append(m.exprs, regexp.MustCompile(p.expr))
+	for line := range strings.Lines(string(data)) {
+		if strings.HasPrefix(line, "#") {
+			continue
+		}
+		expr, instead, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "\t")
+		if !ok {
+			t.Fatalf("%s: invalid line %q: want an expression, a tab and a replacement", phraseFile, line)
+		}
+		m.phrases = append(m.phrases, phrase{regexp.MustCompile(expr), instead})
 	}
 	return m
 }
 
 // match adds a finding when text contains a phrase.
 func (m *matcher) match(rel string, line int, text string, count func(*wordingCounts) *int) {
-	for i, e := range m.exprs {
-		if e.MatchString(text) {
-			m.add(rel, line, text, fmt.Sprintf("%s (not %q)", phrases[i].instead, e.FindString(text)), count)
+	for _, p := range m.phrases {
+		if p.expr.MatchString(text) {
+			m.add(rel, line, text, fmt.Sprintf("%s (not %q)", p.instead, p.expr.FindString(text)), count)
 			return
 		}
 	}

@@ -138,7 +138,8 @@ func (r *run) do(ctx context.Context) *wire.Result {
 	return result
 }
 
-// lock takes the machine's lock. If another run holds it for too long, locked is that run.
+// lock takes the machine's lock. If it cannot take the lock within the request's LockWait,
+// locked describes the run that holds it.
 func (r *run) lock(ctx context.Context) (release func(), locked *wire.LockInfo, err error) {
 	m := r.machine
 	acquired := func() func() {

@@ -5,7 +5,7 @@
 // the verification of checksums. Tests run all code of pkgmgr, but nothing is installed,
 // downloaded or started.
 //
-//	machines := fakehost.Fleet{"gpu-1": {}, "gpu-2": {Unreachable: errors.New("no route")}}
+//	machines := fakehost.Machines{"gpu-1": {}, "gpu-2": {Unreachable: errors.New("no route")}}
 //	fleet, err := pkgmgr.Open(config, pkgmgr.Options{
 //		Connect:  machines.Connect,
 //		Binaries: fakehost.Rbee("1.0.0"),

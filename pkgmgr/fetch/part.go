@@ -301,7 +301,7 @@ func (p *part) checkRange(resp *http.Response, from int64) error {
 	return nil
 }
 
-// writeChunk writes a body to the range from at to to of the file, which is part of a chunk.
+// writeChunk copies a body to the file, from offset at up to offset to. Both are in one chunk.
 func (p *part) writeChunk(body io.Reader, chunk int, at, to int64) error {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)

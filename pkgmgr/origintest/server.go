@@ -134,7 +134,7 @@ func (s *Server) AddFault(f Fault) {
 	s.faults = append(s.faults, &f)
 }
 
-// ClearFaults removes all faults, the rate limit and all responses of Answer.
+// ClearFaults removes all faults, the rate limit and all responses of [Server.SetResponse].
 func (s *Server) ClearFaults() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -156,8 +156,8 @@ func (s *Server) ServeHTML() {
 	s.html = true
 }
 
-// RequirePassword makes the package index and its wheels require a user name and a password. It returns
-// the URL of the index with both.
+// RequirePassword protects the package index and its wheels with a user name and a password.
+// It returns the URL of the index with both.
 func (s *Server) RequirePassword(user, password string) (index string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,13 +9,13 @@ type Progress struct {
 	// Phase is the current phase.
 	Phase Phase `json:"phase"`
 
-	// Bytes is the number of processed bytes in phases that process bytes. Total is
-	// the number of bytes to process; 0 if unknown.
+	// Total is the number of bytes to process in phases that process bytes; 0 if
+	// unknown. Bytes is the number of bytes processed so far.
 	Bytes int64 `json:"bytes"`
 	Total int64 `json:"total,omitempty"`
 
-	// Count is the number of processed items in the other phases. CountTotal is the
-	// number of items to process; 0 if unknown. Unit is the kind of the items.
+	// CountTotal is the number of items to process in the other phases; 0 if unknown.
+	// Count is the number of items processed so far. Unit is the kind of the items.
 	Count      int64 `json:"count,omitempty"`
 	CountTotal int64 `json:"count_total,omitempty"`
 	Unit       Unit  `json:"unit,omitempty"`

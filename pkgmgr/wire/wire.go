@@ -23,8 +23,8 @@ const (
 	BinDir      = "bin"
 	Binary      = "bin/rbee"
 	PrevBinary  = "bin/rbee.prev"
-	BinaryInfo  = "bin/rbee.json"      // a [BinaryRecord]
-	PrevInfo    = "bin/rbee.prev.json" // the [BinaryRecord] of PrevBinary
+	BinaryInfo  = "bin/rbee.json"      // [BinaryRecord] of Binary
+	PrevInfo    = "bin/rbee.prev.json" // [BinaryRecord] of PrevBinary
 	UploadGlob  = "bin/.*rbee-*"       // uploaded binaries before they are installed, complete or partial
 	WorkersDir  = "workers"
 	EntryPrefix = "rbee-worker-" // workers/rbee-worker-<type> is the entry point of a worker
@@ -375,8 +375,8 @@ const (
 type InstallStep struct {
 	Kind StepKind `json:"kind"`
 
-	// Position is the position in the recipe, for errors, such as "catalog/x.yaml:12". May
-	// be empty.
+	// Position is the file and line of the step in the recipe, for errors, such as
+	// "catalog/x.yaml:12". May be empty.
 	Position string `json:"at,omitempty"`
 
 	// Builtin is the name of the server of a StepBuiltin.
