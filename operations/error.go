@@ -68,8 +68,9 @@ func (e *Error) Error() string {
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// FileError returns an error about a file of this machine. The message is the action that
-// failed, followed by the text of err. The reason is [ReasonOf] err.
+// FileError returns an error that concerns a local file. The message is the action that
+// failed, such as "cannot read the config", followed by the text of err. The reason is
+// ReasonOf(err).
 func FileError(path, action string, err error) *Error {
 	return &Error{Code: CodeFailed, Reason: ReasonOf(err), Subject: SubjectFile.WithName(path), Message: action + ": " + err.Error(), Err: err}
 }

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// RequestIDHeader is the HTTP header that carries the request id between clients, queens,
-// hives and workers. All of them log the id.
+// RequestIDHeader is the HTTP header with the request id. Clients, queens and hives send it
+// with each request that they make for the original request, and log the id.
 const RequestIDHeader = "X-Request-Id"
 
 type requestIDKey struct{}

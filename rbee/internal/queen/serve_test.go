@@ -285,16 +285,16 @@ func TestRemotePaths(t *testing.T) {
 		op, err := client.MapPaths(operations.PackageMigrate{OutputPath: path}, r.inConfigDir)
 		if isError := want != "" && !filepath.IsAbs(want); isError {
 			if operations.CodeOf(err) != operations.CodeBadOperation || !strings.Contains(err.Error(), want) {
-				t.Errorf("WithPaths(%q) = %v, %v, want an error with %q", path, op, err, want)
+				t.Errorf("MapPaths(%q) = %v, %v, want an error with %q", path, op, err, want)
 			}
 			continue
 		}
 		if err != nil {
-			t.Errorf("WithPaths(%q) = %v, want %q", path, err, want)
+			t.Errorf("MapPaths(%q) = %v, want %q", path, err, want)
 			continue
 		}
 		if m, ok := op.(operations.PackageMigrate); !ok || m.OutputPath != want {
-			t.Errorf("WithPaths(%q) = %+v, want %q", path, op, want)
+			t.Errorf("MapPaths(%q) = %+v, want %q", path, op, want)
 		}
 	}
 	for _, op := range []operations.Operation{
