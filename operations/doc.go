@@ -3,11 +3,10 @@
 //
 // # Running an operation
 //
-// A [Runner] runs one [Operation], sends [Event] values while the operation runs, and
-// returns a [Report] or an error (or both, if the operation was canceled). The queen's
-// router inside the rbee program is a Runner, and so is a client of a queen or a hive
-// (package operations/client). A program that uses a Runner does not depend on where
-// the operation runs.
+// A [Runner] runs an [Operation], sends [Event] values while the operation runs, and
+// returns a [Report] or an error. The queen's router inside the rbee program is a
+// Runner, and so is a client of a queen or a hive (package operations/client). A
+// program that uses a Runner does not depend on where the operation runs.
 //
 //	report, err := runner.Run(ctx, operations.PackageSync{DryRun: true}, nil)
 //

@@ -83,9 +83,9 @@ type Step struct {
 	// downloaded by the hive. 0 if none, or if not known in advance.
 	Bytes int64 `json:"bytes,omitempty"`
 
-	// Digest is a SHA-256 in hex: of the binary if the step installs rbee, or of the
-	// installed files if it installs a worker. Empty if the step installs nothing, or
-	// if the digest is not known in advance.
+	// Digest is a SHA-256 in hex. If the step installs rbee, it is the digest of the
+	// binary; if the step installs a worker, it identifies the installed files. Empty
+	// if the step installs nothing, or if the digest is not known in advance.
 	Digest string `json:"digest,omitempty"`
 
 	// DownloadBytes is the part of Bytes that the hive downloads itself.

@@ -63,7 +63,7 @@ func (st *state) attempt(l *login) (c *Client, dropped bool, err error) {
 }
 
 // checkDropped reports whether err means that the host dropped the connection before the login. It returns err with the
-// output of the host or the ProxyCommand added, or with [ReasonProtocol] if the host is not an SSH server.
+// output of the host or the ProxyCommand added. If the host is not an SSH server, the error has [ReasonProtocol].
 func (l *login) checkDropped(link *link, err error) (dropped bool, _ error) {
 	if l.ctx.Err() != nil || !isDropped(err) {
 		return false, err

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// RequestIDHeader is the HTTP header with the request id. Clients, queens and hives send it
-// with each request that they make for the original request, and log the id.
+// RequestIDHeader is the HTTP header with the request id. Queens and hives log the id and
+// forward it with the requests that they send to process the original request.
 const RequestIDHeader = "X-Request-Id"
 
 type requestIDKey struct{}
