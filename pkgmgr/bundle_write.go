@@ -37,8 +37,8 @@ type BundleOptions struct {
 }
 
 // WriteBundle writes a bundle with all artifacts that the hives need. Call [Fleet.Read]
-// first, so that the bundle only contains the variants for the actual machines. Artifacts
-// that are not in the cache are fetched. The file is written atomically.
+// first, so that the bundle contains only the variants for the platforms of the machines.
+// Artifacts that are not in the cache are fetched. The file is written atomically.
 func (f *Fleet) WriteBundle(ctx context.Context, path string, o BundleOptions) (*operations.BundleReport, error) {
 	start := time.Now()
 	if len(o.Platforms) == 0 {

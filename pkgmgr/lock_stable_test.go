@@ -43,7 +43,7 @@ func (f *lockFleet) addEngine(version string, at time.Time, requires ...string) 
 	})
 }
 
-// setGlibc replaces the hives of the fleet by one hive for each version of glibc.
+// setGlibc replaces the hives of the fleet with one hive for each version of glibc.
 func (f *lockFleet) setGlibc(glibc ...string) {
 	f.t.Helper()
 	f.config, f.machines = echoFleet(len(glibc))

@@ -16,8 +16,8 @@ type Paths struct {
 	CacheDir  string // files that can be fetched again
 }
 
-// DefaultPaths returns the subdirectories named rbee of the directories in the XDG base
-// directory specification. env returns the value of an environment variable.
+// DefaultPaths returns the subdirectories rbee of the user directories that the XDG base
+// directory specification defines. env returns the value of an environment variable.
 func DefaultPaths(env func(string) string) (Paths, error) {
 	home := env("HOME")
 	if home == "" {
@@ -53,7 +53,7 @@ func (p Paths) Record() string { return filepath.Join(p.StateDir, "fleet.json") 
 func (p Paths) BinaryCache() string { return filepath.Join(p.CacheDir, "binaries") }
 
 // ConfigFile returns the absolute path of a config file, or of the default one if name is
-// empty. It replaces a leading ~/ by the home directory.
+// empty. It replaces a leading ~/ with the home directory.
 func (p Paths) ConfigFile(name string) (string, error) {
 	if name == "" {
 		return p.Config(), nil

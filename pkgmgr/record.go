@@ -18,10 +18,10 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Record is a file with the addresses of the hives that this machine installed. With it,
-// hives can be found and uninstalled after they were removed from the config. The state that
-// a hive reports has precedence over the record. The zero value has no file: it is empty,
-// and changes to it are discarded.
+// Record is a file with the addresses of the hives that this machine installed. rbee uses
+// the record to find and uninstall hives that were removed from the config. The state that a
+// hive reports has precedence over the record. The zero value has no file: the record is
+// empty, and changes are discarded.
 type Record struct {
 	// Path is the file, such as ~/.local/state/rbee/fleet.json.
 	Path string

@@ -82,7 +82,7 @@ func (v *validation) checkSSHKey() {
 	}
 }
 
-// expandHome replaces a leading ~/ by the user's home directory.
+// expandHome replaces a leading ~/ with the user's home directory.
 func expandHome(path string) string {
 	rest, ok := strings.CutPrefix(path, "~/")
 	if !ok {

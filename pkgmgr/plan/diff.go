@@ -45,7 +45,7 @@ type Options struct {
 	// Force reinstalls components that are installed already.
 	Force bool
 
-	// Downgrade replaces a newer rbee on a hive by the build in [Desired.Binaries].
+	// Downgrade replaces a newer rbee on a hive with the build in [Desired.Binaries].
 	Downgrade bool
 
 	// Fetch allows network lookups: a build of rbee for another platform, the

@@ -230,7 +230,7 @@ func (q *query) path(s string) (string, error) {
 	return filepath.Abs(s)
 }
 
-// expandBraces replaces ${NAME} by the value of the environment variable. It sets *missing to the name of a variable that is
+// expandBraces replaces ${NAME} with the value of the environment variable. It sets *missing to the name of a variable that is
 // not set.
 func expandBraces(s string, missing *string) string {
 	var b strings.Builder

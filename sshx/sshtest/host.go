@@ -219,7 +219,7 @@ func (h *Host) accept(l net.Listener) {
 	}
 }
 
-// Rekey replaces the host keys by a new ed25519 key, like a reinstalled machine. Open connections are not affected.
+// Rekey replaces the host keys with a new ed25519 key, like a reinstalled machine. Open connections are not affected.
 func (h *Host) Rekey() error {
 	key, _, err := NewKey()
 	if err != nil {
