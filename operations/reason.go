@@ -10,8 +10,8 @@ import (
 )
 
 // Reason is the specific cause of an error, within its [Code]. Every error of rbee has
-// one. An error from a custom connection may have a reason that is not one of these
-// constants. Treat an unknown reason as [ReasonFailed].
+// one. An error from a custom connection may have another reason than these constants. Treat
+// an unknown reason as [ReasonFailed].
 type Reason string
 
 // General reasons.

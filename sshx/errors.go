@@ -23,7 +23,7 @@ const (
 	ReasonRefused        Reason = "refused"          // the host refused the connection
 	ReasonTimeout        Reason = "timeout"          // the host did not respond in time
 	ReasonUnreachable    Reason = "unreachable"      // no route to the host
-	ReasonAuth           Reason = "auth"             // the host rejected all keys and passwords, or there were none
+	ReasonAuth           Reason = "auth"             // the host rejected all keys and passwords, or the client has none
 	ReasonHostKeyUnknown Reason = "host_key_unknown" // known_hosts has no key for the host, and the key was not accepted
 	ReasonHostKeyChanged Reason = "host_key_changed" // known_hosts has a different key for the host, or the key is revoked
 	ReasonProtocol       Reason = "protocol"         // the server is not an SSH server, or supports no common algorithm

@@ -86,8 +86,8 @@ type passwordCache struct {
 // maxCachedPasswords limits how many cached passwords are tried on a host. Hosts may block clients after too many attempts.
 const maxCachedPasswords = 2
 
-// candidate returns a cached password that has not been tried on host: the password that host accepted before, or else one of
-// the newest passwords of the user.
+// candidate returns a cached password that has not been tried on host: the password that the host
+// accepted before, or else the newest password of the user.
 func (p *passwordCache) candidate(user, host string, tried map[string]bool) (string, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
