@@ -172,7 +172,7 @@ var errDialTimeout = errors.New("dial timeout")
 func (st *state) dial(ctx context.Context, r sshconfig.Settings) (*Client, error) {
 	if r.KeyFile != "" {
 		if f := st.keys.get(r.KeyFile); f.err != nil {
-			return nil, dialError(r, ReasonConfig, fmt.Errorf("key file: %w", f.err))
+			return nil, dialError(r, ReasonConfig, fmt.Errorf("cannot use key file: %w", f.err))
 		}
 	}
 	limit := st.timeout

@@ -118,7 +118,7 @@ func checkStarted(err error, filter *stdio.MarkFilter, cmd command, target strin
 	}
 	if err == nil {
 		err = &Error{Op: cmd.op, Target: target, Reason: ReasonFailed,
-			Err: fmt.Errorf("the account does not run commands: it responded with %q", preamble)}
+			Err: fmt.Errorf("the account does not run commands: the host sent %q", preamble)}
 	}
 	return err
 }

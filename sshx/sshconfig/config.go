@@ -148,7 +148,7 @@ func (l loader) include(line directive, file string, depth int) ([][]directive, 
 		}
 		matches, err := filepath.Glob(pattern)
 		if err != nil {
-			return nil, fmt.Errorf("%s: Include %s: %w", line.pos, pattern, err)
+			return nil, fmt.Errorf("%s: invalid Include pattern %q: %w", line.pos, pattern, err)
 		}
 		for _, match := range matches {
 			lines, err := l.file(match, depth+1)

@@ -41,16 +41,16 @@ type Settings struct {
 }
 
 // Address returns the resolved user@host:port.
-func (r Settings) Address() string {
-	return Target{Host: r.HostName, User: r.User, Port: r.Port}.String()
+func (s Settings) Address() string {
+	return Target{Host: s.HostName, User: s.User, Port: s.Port}.String()
 }
 
 // HostKeyName returns the host name and port to look up in known_hosts.
-func (r Settings) HostKeyName() string {
-	if r.HostKeyAlias != "" {
-		return net.JoinHostPort(r.HostKeyAlias, "22")
+func (s Settings) HostKeyName() string {
+	if s.HostKeyAlias != "" {
+		return net.JoinHostPort(s.HostKeyAlias, "22")
 	}
-	return net.JoinHostPort(r.HostName, strconv.Itoa(r.Port))
+	return net.JoinHostPort(s.HostName, strconv.Itoa(s.Port))
 }
 
 // resolve returns the settings for t, including its jump hosts. route lists the aliases that are being resolved. A host on
