@@ -30,8 +30,8 @@ type Error struct {
 	// Reason is the specific cause. Every error of rbee has one.
 	Reason Reason `json:"reason,omitempty"`
 
-	// Subject is the object that the error concerns. It is the zero value if there is
-	// no such object, or if it is the hive.
+	// Subject is the object that the error concerns. It is the zero value if the error
+	// concerns only the hive, or no object.
 	Subject Subject `json:"subject,omitzero"`
 
 	// Hive is the alias of the hive. Empty if the error does not concern a hive.

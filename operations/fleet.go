@@ -105,8 +105,9 @@ type Traffic struct {
 	// IntervalSeconds is the interval between two points, in seconds.
 	IntervalSeconds float64 `json:"every_seconds"`
 
-	// Points covers the last minutes, oldest first. The interval of the last point has
-	// not ended.
+	// Points lists the points of up to five minutes, oldest first. The interval of the
+	// last point includes the time of the snapshot, so the counts of this point are
+	// incomplete.
 	Points []TrafficPoint `json:"points"`
 
 	// Models counts requests per model since the start of the queen.

@@ -22,7 +22,7 @@ type login struct {
 
 	keys            []identity // not offered yet
 	hasKeys         bool
-	prompted        int             // number of password prompts
+	promptCount     int             // number of password prompts
 	triedPasswords  map[string]bool // passwords sent to this host
 	lastPassword    string          // the last password sent
 	lastInteractive bool            // the last attempt was keyboard-interactive
@@ -95,7 +95,7 @@ func (l *login) next(c *ssh.ClientAuthContext) (method ssh.AuthMethod, err error
 	}
 	l.noInteractive = l.noInteractive || l.lastInteractive && !l.hadQuestions
 	l.lastInteractive, l.hadQuestions = false, false
-	if l.prompted >= maxPasswordAttempts {
+	if l.promptCount >= maxPasswordAttempts {
 		return nil, nil
 	}
 	if slices.Contains(c.AllowedMethods, "keyboard-interactive") && !l.noInteractive {

@@ -18,8 +18,8 @@ const (
 	defaultTimeout   = 20 * time.Second
 	defaultKeepAlive = 15 * time.Second
 
-	// defaultHandshakes is the default of [Dialer.MaxHandshakes]. A handshake takes 8 round trips and 2 ms of CPU. 64
-	// handshakes take an eighth of a second of CPU time, and are enough to use that time well at high latency.
+	// defaultHandshakes is the default of [Dialer.MaxHandshakes]. A handshake takes 8 round trips and 2 ms of CPU. With a
+	// round trip of 50 ms, 64 concurrent handshakes complete 160 logins per second and use a third of one CPU.
 	defaultHandshakes = 64
 	// handshakesPerAddress is less than 10, the default limit (MaxStartups) at which sshd starts to drop connections.
 	handshakesPerAddress = 8

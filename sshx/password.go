@@ -22,7 +22,7 @@ func (l *login) challenge(name, instruction string, questions []string, echos []
 		answer, err := l.password()
 		return []string{answer}, err
 	}
-	l.prompted++
+	l.promptCount++
 	answers := make([]string, len(questions))
 	err := l.st.prompts.do(l.ctx, l.clock, func(ctx context.Context, p Prompter) error {
 		for i, q := range questions {
@@ -59,7 +59,7 @@ func (l *login) password() (string, error) {
 			if pw, err = p.Secret(ctx, question); err != nil {
 				return err
 			}
-			l.prompted++
+			l.promptCount++
 			cache.add(l.r.User, pw)
 			return nil
 		})
