@@ -50,7 +50,7 @@ func TestSlowBody(t *testing.T) {
 			continue
 		case s := <-samples:
 			if s.Status != 499 || !strings.Contains(s.Err.Error(), "body too slow") {
-				t.Errorf("sample = %+v, want status 499 and a slow body", s)
+				t.Errorf("sample = %+v, want status 499 and an error about a slow body", s)
 			}
 		case <-timeout:
 			t.Error("the slow body was not rejected within 20 s")
@@ -75,26 +75,26 @@ func TestMaxBodyMemory(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, "data: [DONE]\n\n")
 	})
-	f := &router{backends: []gateway.Backend{b}, proceed: make(chan struct{}), waiting: make(chan struct{}, 1)}
-	url, _ := startGateway(t, f, gateway.Options{MaxBodyMemory: 100_000})
+	rt := &router{backends: []gateway.Backend{b}, proceed: make(chan struct{}), waiting: make(chan struct{}, 1)}
+	url, _ := startGateway(t, rt, gateway.Options{MaxBodyMemory: 100_000})
 	large := `{"model":"m","x":"` + strings.Repeat("x", 60_000) + `"}`
 	first := make(chan *http.Response, 1)
 	go func() { first <- send(t, t.Context(), "POST", url+"/v1/chat/completions", large) }()
-	wait(t, f.waiting, "first request")
+	wait(t, rt.waiting, "first request")
 	resp, body := do(t, "POST", url+"/v1/chat/completions", large)
 	if e := errorIn(t, body); resp.StatusCode != http.StatusServiceUnavailable || *e.Code != "overloaded" || resp.Header.Get("Retry-After") != "1" {
 		t.Errorf("second large request = %s %s, want 503 overloaded, Retry-After 1", resp.Status, body)
 	}
-	// The same without Content-Length.
+	// A large body without Content-Length.
 	resp, err := http.Post(url+"/v1/chat/completions", "application/json", io.MultiReader(strings.NewReader(large)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("large request of unknown length = %s, want 503", resp.Status)
+		t.Errorf("large request without Content-Length = %s, want 503", resp.Status)
 	}
-	close(f.proceed)
+	close(rt.proceed)
 	streams := []*http.Response{wait(t, first, "response")} // in progress
 	for range 3 {
 		streams = append(streams, send(t, t.Context(), "POST", url+"/v1/chat/completions", large))
@@ -158,8 +158,8 @@ func TestBodyReleased(t *testing.T) {
 // responses and samples.
 func TestLongModelName(t *testing.T) {
 	t.Parallel()
-	f := &router{err: &gateway.APIError{Status: 404, Message: "no"}}
-	url, samples := startGateway(t, f, gateway.Options{})
+	rt := &router{err: &gateway.APIError{Status: 404, Message: "no"}}
+	url, samples := startGateway(t, rt, gateway.Options{})
 	longest := strings.Repeat("m", 512)
 	form := "--B\r\nContent-Disposition: form-data; name=model\r\n\r\n%s\r\n--B--\r\n"
 	for name, test := range map[string]struct{ method, path, kind, body string }{
@@ -268,8 +268,8 @@ func TestStaleConnection(t *testing.T) {
 	for _, down := range []bool{false, true} {
 		b := worker(t, "w1", nil)
 		b.URL = "http://" + startClosingServer(t, down)
-		f := &router{backends: []gateway.Backend{b}}
-		url, samples := startGateway(t, f, gateway.Options{})
+		rt := &router{backends: []gateway.Backend{b}}
+		url, samples := startGateway(t, rt, gateway.Options{})
 		want := http.StatusOK
 		for i := range 3 {
 			resp, body := do(t, "POST", url+"/v1/completions", hello)
@@ -283,7 +283,7 @@ func TestStaleConnection(t *testing.T) {
 				want = http.StatusServiceUnavailable
 			}
 		}
-		for i, err := range f.releases() {
+		for i, err := range rt.releases() {
 			if failed := i > 0 && down; (err != nil) != failed {
 				t.Errorf("request %d, down %t: Release(%v), want an error: %t", i, down, err, failed)
 			}
