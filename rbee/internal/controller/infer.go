@@ -27,7 +27,7 @@ const (
 type candidate struct{ loader.Candidate }
 
 // infer sends the prompt to the best ready worker of the model. If a worker fails before it
-// has responded, infer tries the next one. If no worker is ready, it starts one, unless the
+// has responded, infer tries the next one. If no worker is ready, infer starts one, unless the
 // operation forbids that.
 func (c *Controller) infer(ctx context.Context, op operations.Infer, events operations.Handler) (*operations.InferReport, error) {
 	events = serialize(events)

@@ -57,7 +57,7 @@ func (c *Controller) rollback(ctx context.Context, op operations.PackageRollback
 	return &operations.RollbackReport{Hive: op.Hive, Worker: op.Worker, From: current.Version, To: current.Previous}, nil
 }
 
-// rollbackHive restores the previous rbee of a hive, and restarts its daemon if it runs.
+// rollbackHive restores the previous rbee of a hive, and restarts its daemon if it is running.
 func rollbackHive(ctx context.Context, op operations.PackageRollback, fleet *pkgmgr.Fleet, state *wire.State) (*operations.RollbackReport, error) {
 	fail := func(reason operations.Reason, message string) (*operations.RollbackReport, error) {
 		return nil, &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectHive.WithName(op.Hive), Hive: op.Hive, Message: message}

@@ -25,8 +25,8 @@ const (
 	progressInterval = 15 * time.Second
 )
 
-// runWorkflow runs the workflow on one worker. final reports whether the next worker must not
-// be tried: this worker accepted the workflow, or every worker would reject it.
+// runWorkflow runs the workflow on one worker. final is true if the worker accepted the
+// workflow, or if every worker would reject it: no other worker must be tried.
 func (c candidate) runWorkflow(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, final bool, err error) {
 	start := time.Now()
 	r = &operations.InferReport{Model: c.Worker.Model, Hive: c.Client.Hive.Alias, WorkerID: c.Worker.ID, Seed: op.Seed}

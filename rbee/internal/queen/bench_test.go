@@ -30,8 +30,8 @@ import (
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
-// bench contains the setup of benchmarks that compare rbee with minimal SSH programs. Environment
-// variables contain the paths of its files:
+// bench contains the setup of benchmarks that compare rbee with minimal SSH programs.
+// Environment variables contain the paths of its files:
 //
 //	RBEE_BENCH_CONFIG      hives.conf of hosts that the benchmarks may modify
 //	RBEE_BENCH_SSH_CONFIG  ssh_config with UserKnownHostsFile

@@ -162,7 +162,7 @@ func Serve(ctx context.Context, c controller.Options, o Options) error {
 	return nil
 }
 
-// listenError returns the error of a queen that cannot listen on an address.
+// listenError returns the error for a queen that cannot listen on an address.
 func listenError(addr string, err error) error {
 	e := &operations.Error{
 		Code: operations.CodeFailed, Reason: operations.ReasonFailed, Subject: operations.SubjectQueen.WithName(addr), Message: "cannot start the queen: " + err.Error(), Err: err,
