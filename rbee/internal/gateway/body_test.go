@@ -59,8 +59,8 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
-// TestMaxBodyMemory checks that the bodies of all requests count until the response
-// starts.
+// TestMaxBodyMemory checks that the bodies of all requests count until their responses
+// start.
 func TestMaxBodyMemory(t *testing.T) {
 	t.Parallel()
 	finish := make(chan struct{})
@@ -82,7 +82,7 @@ func TestMaxBodyMemory(t *testing.T) {
 	go func() { first <- send(t, t.Context(), "POST", url+"/v1/chat/completions", large) }()
 	wait(t, rt.waiting, "first request")
 	resp, body := do(t, "POST", url+"/v1/chat/completions", large)
-	if e := errorIn(t, body); resp.StatusCode != http.StatusServiceUnavailable || *e.Code != "overloaded" || resp.Header.Get("Retry-After") != "1" {
+	if e := decodeError(t, body); resp.StatusCode != http.StatusServiceUnavailable || *e.Code != "overloaded" || resp.Header.Get("Retry-After") != "1" {
 		t.Errorf("second large request = %s %s, want 503 overloaded, Retry-After 1", resp.Status, body)
 	}
 	// A large body without Content-Length.
@@ -179,7 +179,7 @@ func TestLongModelName(t *testing.T) {
 				body = fmt.Sprintf(body, model)
 			}
 			resp, text := do(t, test.method, url+path, body, "Content-Type", test.kind)
-			e := errorIn(t, text)
+			e := decodeError(t, text)
 			if resp.StatusCode != status || status == 400 && (len(text) > 300 || e.Param == nil || *e.Param != "model" || e.Type != "invalid_request_error") {
 				t.Errorf("%s, name of %d bytes: response = %s %.300s, want status %d", name, len(model), resp.Status, text, status)
 			}
@@ -211,7 +211,7 @@ func TestDetail(t *testing.T) {
 	} {
 		url, samples := startGateway(t, &router{err: test.err}, gateway.Options{ShowDetail: test.show})
 		_, body := do(t, "POST", url+"/v1/completions", hello)
-		e := errorIn(t, body)
+		e := decodeError(t, body)
 		if strings.Contains(body, secret) != test.detail || !test.detail && e.Message != test.message {
 			t.Errorf("%s: message = %q, want %q, detail shown: %t", name, e.Message, test.message, test.detail)
 		}
@@ -260,9 +260,9 @@ func startClosingServer(t *testing.T, always bool) (address string) {
 	return l.Addr().String()
 }
 
-// TestStaleConnection checks that a kept-alive connection that the worker closed is
-// retried on the same worker, and that a new connection that is closed counts as a
-// failure.
+// TestStaleConnection checks that a request on a kept-alive connection that the worker
+// closed is retried on the same worker, and that a new connection that the worker closes
+// counts as a failure.
 func TestStaleConnection(t *testing.T) {
 	t.Parallel()
 	for _, down := range []bool{false, true} {

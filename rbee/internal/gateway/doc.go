@@ -18,9 +18,9 @@
 //
 // # Request and response bodies
 //
-// The gateway interprets as little as possible, so that clients can use
-// all features of engines. It reads a request body into memory and locates the value of
-// "model" without decoding the rest. It forwards the body unchanged, except that it
+// The gateway interprets as little as possible, so that clients can use all features of
+// engines. It reads a request body into memory and locates the value of "model" without
+// decoding the rest. It forwards the body unchanged, except that it
 // replaces the name of the model if the worker uses another one ([Backend].Name). It
 // forwards the response as it arrives, and flushes each piece of a stream.
 //

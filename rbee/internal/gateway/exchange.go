@@ -114,7 +114,7 @@ func (x *exchange) infer() {
 }
 
 // attempt forwards the request to one worker. It returns a [*WorkerError] if the worker
-// failed, and any other error if the client did.
+// failed, and another error if the client failed.
 func (x *exchange) attempt(r *apiRequest, lease *Lease) (err error) {
 	defer func() {
 		var failed *WorkerError

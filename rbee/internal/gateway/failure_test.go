@@ -124,7 +124,7 @@ func TestMaxTries(t *testing.T) {
 		rt := &router{backends: list}
 		url, samples := startGateway(t, rt, gateway.Options{})
 		resp, body := do(t, "POST", url+"/v1/chat/completions", hello)
-		e := errorIn(t, body)
+		e := decodeError(t, body)
 		if resp.StatusCode != want || !strings.Contains(e.Message, "worker w3 on hive gpu-1 returned") || e.Type != "server_error" || (resp.Header.Get("Retry-After") == "1") != (want == 503) {
 			t.Errorf("response = %s %v %s, want %d and an error about w3", resp.Status, resp.Header, body, want)
 		}
@@ -137,7 +137,7 @@ func TestMaxTries(t *testing.T) {
 	// Without another worker the client receives the router's error.
 	url, samples := startGateway(t, &router{backends: []gateway.Backend{worker(t, "w1", respondStatus(502, ""))}}, gateway.Options{})
 	resp, body := do(t, "POST", url+"/v1/chat/completions", hello)
-	if e := errorIn(t, body); resp.StatusCode != http.StatusServiceUnavailable || e.Message != "no other worker" {
+	if e := decodeError(t, body); resp.StatusCode != http.StatusServiceUnavailable || e.Message != "no other worker" {
 		t.Errorf("response = %s %s, want 503 no other worker", resp.Status, body)
 	}
 	if s := samples.next(t); !strings.Contains(s.Err.Error(), "no other worker (previous error: worker w1 on hive gpu-1 returned 502 Bad Gateway") {
@@ -177,7 +177,7 @@ func TestTruncatedStream(t *testing.T) {
 			if test.complete {
 				return
 			}
-			if e := errorIn(t, `{"error"`+event); e.Type != "server_error" || *e.Code != "worker_failed" || !strings.HasSuffix(body, "}\n\n") {
+			if e := decodeError(t, `{"error"`+event); e.Type != "server_error" || *e.Code != "worker_failed" || !strings.HasSuffix(body, "}\n\n") {
 				t.Errorf("body = %q, want an error event with code worker_failed at the end", body)
 			}
 		})

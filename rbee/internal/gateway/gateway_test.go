@@ -158,7 +158,7 @@ type apiError struct {
 	Code    *string `json:"code"`
 }
 
-func errorIn(t testing.TB, body string) apiError {
+func decodeError(t testing.TB, body string) apiError {
 	t.Helper()
 	var v struct {
 		Error *apiError `json:"error"`
@@ -384,7 +384,7 @@ func TestModels(t *testing.T) {
 		t.Errorf("HEAD /v1/models = %s %q, want 200 and a Content-Length", resp.Status, body)
 	}
 	resp, body := do(t, "GET", url+"/v1/models/org/n", "")
-	if e := errorIn(t, body); resp.StatusCode != http.StatusNotFound || e.Type != "not_found_error" || *e.Code != "model_not_found" || !strings.Contains(e.Message, `"org/n"`) {
+	if e := decodeError(t, body); resp.StatusCode != http.StatusNotFound || e.Type != "not_found_error" || *e.Code != "model_not_found" || !strings.Contains(e.Message, `"org/n"`) {
 		t.Errorf("GET /v1/models/org/n = %s %s, want 404 model_not_found", resp.Status, body)
 	}
 	notFound := 0
@@ -427,7 +427,7 @@ func TestRequestErrors(t *testing.T) {
 		"compressed":     {"POST", "/v1/responses", "x", "gzip", 415, "invalid_request_error", "", "", ""},
 	} {
 		resp, body := do(t, test.method, url+test.path, test.body, "Content-Encoding", test.header)
-		e := errorIn(t, body)
+		e := decodeError(t, body)
 		orEmpty := func(s *string) string {
 			if s == nil {
 				return ""
@@ -469,7 +469,7 @@ func TestRouterErrors(t *testing.T) {
 	} {
 		url, samples := startGateway(t, &router{err: test.err}, gateway.Options{})
 		resp, body := do(t, "POST", url+"/v1/completions", hello)
-		if e := errorIn(t, body); resp.StatusCode != test.status || e.Type != test.kind || resp.Header.Get("Retry-After") != test.after {
+		if e := decodeError(t, body); resp.StatusCode != test.status || e.Type != test.kind || resp.Header.Get("Retry-After") != test.after {
 			t.Errorf("%s: response = %s %v %s, want status %d, type %s, Retry-After %q", name, resp.Status, resp.Header, body, test.status, test.kind, test.after)
 		}
 		if s := samples.next(t); s.Status != test.status || !errors.Is(s.Err, test.err) || s.Model != "m" {
@@ -495,7 +495,7 @@ func TestMaxInFlight(t *testing.T) {
 		t.Errorf("status of the third request = %d, want 503", s)
 	}
 	resp, body := do(t, "POST", url+"/v1/completions", hello)
-	if e := errorIn(t, body); resp.StatusCode != http.StatusServiceUnavailable || *e.Code != "overloaded" || resp.Header.Get("Retry-After") != "1" {
+	if e := decodeError(t, body); resp.StatusCode != http.StatusServiceUnavailable || *e.Code != "overloaded" || resp.Header.Get("Retry-After") != "1" {
 		t.Errorf("response at the limit = %s %s, want 503 overloaded, Retry-After 1", resp.Status, body)
 	}
 	if resp, _ := do(t, "GET", url+"/v1/models", ""); resp.StatusCode != http.StatusOK {

@@ -365,8 +365,8 @@ func asError(err error) *operations.Error {
 	var known *operations.Error
 	switch {
 	case errors.As(err, &known):
-		own := *known
-		return &own
+		errCopy := *known
+		return &errCopy
 	case errors.Is(err, context.Canceled):
 		return &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: err.Error()}
 	}

@@ -13,8 +13,8 @@ import (
 const evictTimeout = 3 * time.Minute
 
 // EvictIdle evicts on-demand workers that have been idle for the given time, until the
-// loader's background context is done. With a negative time it evicts none. It also
-// forgets workers that no longer exist.
+// loader's background context is done. If the time is negative, it evicts no workers. It
+// also drops the counters of workers that no longer exist.
 func (l *Loader) EvictIdle(after time.Duration) {
 	every := time.Minute
 	if after >= 0 {
@@ -50,7 +50,7 @@ func (l *Loader) evictIdleOnce(after time.Duration) {
 }
 
 // Evict stops a worker that has been idle for the given time, and reports whether it did.
-// Requests for its model wait until it has exited, then load the model again.
+// Requests for its model wait until the worker has exited, then load the model again.
 func (l *Loader) Evict(ctx context.Context, conn *registry.Connection, w operations.WorkerProcess, idle time.Duration, reason string) (evicted bool) {
 	client := conn.Client()
 	if client == nil {
@@ -73,7 +73,7 @@ func (l *Loader) Evict(ctx context.Context, conn *registry.Connection, w operati
 	return true
 }
 
-// lacksMemory reports whether a hive could not load the model because of insufficient
+// lacksMemory reports whether any hive could not load the model because of insufficient
 // memory.
 func lacksMemory(list []registry.Snapshot) bool {
 	for _, snap := range list {

@@ -36,7 +36,7 @@ type Traffic interface {
 	BeginEviction(w operations.WorkerProcess, since time.Time, idle time.Duration) (done func(evicted bool), ok bool)
 
 	// Evicted returns a channel that is closed at the end of the eviction of a worker; nil
-	// if it is not being evicted.
+	// if the worker is not being evicted.
 	Evicted(w operations.WorkerProcess) <-chan struct{}
 
 	// Forget drops the counters of workers whose keys are not in present.
@@ -297,7 +297,7 @@ func (l *Loader) WaitingByModel() map[string]int {
 	return n
 }
 
-// run loads a model and stores the result in l.
+// run loads a model and stores the result in load.
 func (l *Loader) run(ctx context.Context, load *inFlight, key loadKey) {
 	err := errors.New("the load panicked, which is a bug in rbee")
 	defer func() {

@@ -212,13 +212,13 @@ func (d *Client) withHive(err error) error {
 	if !errors.As(err, &e) {
 		return err
 	}
-	named := *e
-	named.Hive = d.Hive.Alias
-	if named.Subject.Kind == "" || named.Subject.Kind == operations.SubjectQueen {
-		named.Subject = operations.SubjectHive.WithName(d.Hive.Alias) // the client has set only the address
+	hiveErr := *e
+	hiveErr.Hive = d.Hive.Alias
+	if hiveErr.Subject.Kind == "" || hiveErr.Subject.Kind == operations.SubjectQueen {
+		hiveErr.Subject = operations.SubjectHive.WithName(d.Hive.Alias) // the client has set only the address
 	}
-	if named.Code == operations.CodeUnreachable && operations.ConnectionReason(named.Err) == operations.ReasonRefused {
-		named.Reason, named.Message = operations.ReasonDaemon, fmt.Sprintf("the hive daemon is not running: port %d refused the connection", d.port)
+	if hiveErr.Code == operations.CodeUnreachable && operations.ConnectionReason(hiveErr.Err) == operations.ReasonRefused {
+		hiveErr.Reason, hiveErr.Message = operations.ReasonDaemon, fmt.Sprintf("the hive daemon is not running: port %d refused the connection", d.port)
 	}
-	return &named
+	return &hiveErr
 }

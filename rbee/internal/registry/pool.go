@@ -159,10 +159,10 @@ func (p *Pool) Run(ctx context.Context) {
 	defer running.Wait()
 	tick := time.NewTicker(configInterval)
 	defer tick.Stop()
-	var applied fileVersion
+	var lastVersion fileVersion
 	for {
-		if now, err := p.statConfig(); err != nil || now != applied || applied == (fileVersion{}) {
-			applied = now
+		if version, err := p.statConfig(); err != nil || version != lastVersion || lastVersion == (fileVersion{}) {
+			lastVersion = version
 			p.applyConfig(ctx, &running)
 		}
 		select {
@@ -313,23 +313,23 @@ func (p *Pool) WaitWorkerReady(ctx context.Context, h config.Hive, w operations.
 func (p *Pool) waitAllTried(ctx context.Context) error {
 	for {
 		p.mu.Lock()
-		next, waiting := p.changed, ""
+		next, pending := p.changed, ""
 		if !p.configRead {
-			waiting = "the config"
+			pending = "the config"
 		}
 		p.mu.Unlock()
 		for _, c := range p.Connections() {
 			if !c.hasResult() {
-				waiting = c.hive.Alias
+				pending = c.hive.Alias
 			}
 		}
-		if waiting == "" {
+		if pending == "" {
 			return nil
 		}
 		select {
 		case <-next:
 		case <-ctx.Done():
-			return fmt.Errorf("cannot wait for %s: %w", waiting, context.Cause(ctx))
+			return fmt.Errorf("cannot wait for %s: %w", pending, context.Cause(ctx))
 		}
 	}
 }

@@ -37,8 +37,8 @@ type Connector interface {
 	// that the caller closes.
 	Snapshot(ctx context.Context, h config.Hive) Snapshot
 
-	// Refresh requests the snapshots that are not current again. A snapshot that does not
-	// arrive in time is replaced with an error.
+	// Refresh replaces each snapshot that is not current with a new one, or with an error
+	// if the new one does not arrive in time.
 	Refresh(ctx context.Context, list []Snapshot)
 
 	// LastReport returns the last snapshot of a hive, even if the hive is offline, or nil

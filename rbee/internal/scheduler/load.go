@@ -17,8 +17,8 @@ type LoadTarget struct {
 	Free   uint64 // device memory, in bytes
 }
 
-// LoadTargets returns the hives that can load a model, sorted by free memory, most first. By
-// alias, reasons contains the reason why each other hive with a snapshot cannot.
+// LoadTargets returns the hives that can load a model, most free memory first. reasons
+// contains, by alias, why each other hive with a snapshot cannot load the model.
 func LoadTargets(hives []Hive, model string) (list []LoadTarget, reasons map[string]string) {
 	reasons = map[string]string{}
 	for i := range hives {
@@ -141,8 +141,8 @@ func FetchTarget(hives []Hive, known [][]operations.Model, model string) int {
 	return target
 }
 
-// formatOf guesses the format of a model from its name: repositories of GGUF files usually
-// have it in their names, and only they have several quantizations.
+// formatOf guesses the format of a model from its name: names of GGUF repositories usually
+// contain the format, and only GGUF models have a quantization after a colon.
 func formatOf(model string) string {
 	if _, after, _ := strings.Cut(model, "/"); strings.Contains(after, ":") || strings.Contains(strings.ToLower(after), "gguf") {
 		return "gguf"
