@@ -14,7 +14,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
 )
 
-// Intervals at which the parts of a snapshot are updated while a client is connected.
+// Intervals of updates while a client is connected.
 const (
 	snapshotInterval  = 500 * time.Millisecond // snapshots, and the workers, which are in memory
 	modelsInterval    = 5 * time.Second        // models and worker types on disk
@@ -47,8 +47,8 @@ func (sv *Server) newWatcher(rec *control.Record, rt *Runtime) *watcher {
 	return &watcher{server: sv, rec: rec, rt: rt, refreshSlot: make(chan struct{}, 1), stop: make(chan struct{}), models: []operations.Model{}, installed: []operations.InstalledWorkerType{}}
 }
 
-// ServeHTTP streams snapshots until the client disconnects. It sends a snapshot when it
-// differs from the last one.
+// ServeHTTP streams snapshots until the client disconnects. It sends only snapshots that
+// differ from the previous one.
 func (w *watcher) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(out)
 	_ = control.SetReadDeadline(time.Time{})
@@ -62,7 +62,7 @@ func (w *watcher) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return // the client has disconnected
 		}
-		// A new time alone does not make a new snapshot.
+		// Compare the snapshots without their time.
 		at := snapshot.Time
 		snapshot.Time = time.Time{}
 		m := &snapshot.Machine
@@ -95,8 +95,8 @@ func (w *watcher) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// roundDown rounds a number of bytes down to a multiple of 64 MiB, to hide constant small
-// changes.
+// roundDown rounds a number of bytes down to a multiple of 64 MiB, so that small changes do
+// not cause new snapshots.
 func roundDown(n uint64) uint64 { return n &^ (64<<20 - 1) }
 
 // snapshot returns the current snapshot. It fails only if ctx ends.
@@ -114,9 +114,9 @@ func (w *watcher) snapshot(ctx context.Context) (operations.HiveSnapshot, error)
 	}, ctx.Err()
 }
 
-// refresh updates in the background the parts of the snapshot that are due. Only one
-// refresh runs at a time. The first call waits for the models; no call waits for the
-// machine, because vendor tools may be slow.
+// refresh updates the outdated parts of the snapshot in the background. Only one refresh runs
+// at a time. The first call waits for the models; no call waits for the hardware, because
+// vendor tools may be slow.
 func (w *watcher) refresh(ctx context.Context) {
 	w.mu.Lock()
 	first := w.modelsAt.IsZero()
