@@ -12,7 +12,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
-// Machine returns the machine with the paths and the detector of this hive.
+// Machine returns the machine with the directories and the detector of this hive.
 func (in *Inspector) Machine() machine.Machine {
 	m := machine.Machine{Home: in.Home.Root, Detector: in.Detector}
 	if m.Detector == nil {
@@ -23,11 +23,12 @@ func (in *Inspector) Machine() machine.Machine {
 }
 
 // Capabilities returns the hardware of this machine and the processes that hold memory on
-// its accelerators. It needs no daemon: it reads the worker IDs from the worker records.
+// its accelerators. It does not need the daemon: it reads the worker IDs from the worker
+// records.
 func (in *Inspector) Capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
 	var holders []operations.DeviceProcess
 	var wg sync.WaitGroup
-	at := time.Now()
+	queriedAt := time.Now()
 	wg.Go(func() { holders = in.holders(ctx) })
 	r, err := in.Resources(ctx)
 	wg.Wait()
@@ -35,7 +36,7 @@ func (in *Inspector) Capabilities(ctx context.Context) (*operations.HiveCapabili
 		return nil, err
 	}
 	r.Processes = holders
-	_ = workers.Reserve(in.Home.Path(home.WorkerRecords), r.Devices, holders, at) // without records nothing is reserved
+	_ = workers.Reserve(in.Home.Path(home.WorkerRecords), r.Devices, holders, queriedAt) // without records, nothing is reserved
 	return r, nil
 }
 
