@@ -30,7 +30,7 @@ func (in *Installer) upgradeManifests() {
 	manifests, _ := filepath.Glob(in.Home.Path(wire.WorkersDir + "/*/*/" + installed.ManifestName)) // the only possible error is a bad pattern
 	for _, path := range manifests {
 		var m installed.Manifest
-		if head, err := statefile.ReadSchema(path); err != nil || head.Schema > 0 || statefile.Read(path, &m) != nil {
+		if header, err := statefile.ReadSchema(path); err != nil || header.Schema > 0 || statefile.Read(path, &m) != nil {
 			continue
 		}
 		m.LaunchDigest = m.Launch.Digest()

@@ -51,8 +51,8 @@ func (c uvCache) cleanWheels(ph *progress.Phase) error {
 	return errors.Join(err, c.cleanArchives(nil, ph))
 }
 
-// cleanArchives removes unpacked wheels without a record from the cache of uv, except for
-// those in extra, and the links to them.
+// cleanArchives removes unpacked wheels without a record, and the links to them, from the
+// cache of uv. It keeps the wheels in extra.
 func (c uvCache) cleanArchives(extra map[string]*unpackedWheel, ph *progress.Phase) error {
 	needed := map[string]bool{}
 	records, _ := filepath.Glob(c.store.Home.Path(installed.WheelsDir + "/*/" + installed.UnpackedName)) // the only possible error is a bad pattern
