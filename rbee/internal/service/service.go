@@ -133,8 +133,8 @@ func (s *Service) Manager(ctx context.Context, name string) Manager {
 	}
 }
 
-// pickManager returns the name of the service manager that answers for the home directory
-// of the service; [Detached] if none does.
+// pickManager returns the name of the service manager that is available for the home
+// directory of the service; [Detached] if none is.
 func (s *Service) pickManager(ctx context.Context, goos string) string {
 	home, err := s.userHome()
 	u, userErr := user.Current()
@@ -144,8 +144,8 @@ func (s *Service) pickManager(ctx context.Context, goos string) string {
 	return s.detect(ctx, goos)
 }
 
-// Detect returns the name of the service manager that answers for this user;
-// [Detached] if none does.
+// Detect returns the name of the service manager that is available to this user; [Detached]
+// if none is.
 func (s *Service) Detect(ctx context.Context) string { return s.detect(ctx, runtime.GOOS) }
 
 func (s *Service) detect(ctx context.Context, goos string) string {

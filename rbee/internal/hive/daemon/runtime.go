@@ -200,17 +200,17 @@ func (rt *Runtime) Run(ctx context.Context, op operations.Operation, events oper
 
 // capabilities runs the queries concurrently, because the vendor tools are slow.
 func (rt *Runtime) capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
-	var holders []operations.DeviceProcess
+	var deviceProcesses []operations.DeviceProcess
 	var wg sync.WaitGroup
 	queriedAt := time.Now()
-	wg.Go(func() { holders = rt.Workers.DeviceProcesses(ctx) })
+	wg.Go(func() { deviceProcesses = rt.Workers.DeviceProcesses(ctx) })
 	r, err := rt.machine.Capabilities(ctx)
 	wg.Wait()
 	if err != nil {
 		return nil, err
 	}
-	r.Processes = holders
-	rt.Workers.Reserve(r.Devices, holders, queriedAt)
+	r.Processes = deviceProcesses
+	rt.Workers.Reserve(r.Devices, deviceProcesses, queriedAt)
 	return r, nil
 }
 

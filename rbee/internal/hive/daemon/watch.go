@@ -32,15 +32,15 @@ type watcher struct {
 	refreshSlot chan struct{} // semaphore of size 1: held while refreshing
 	stop        chan struct{} // closed when the daemon stops
 
-	mu             sync.Mutex
-	machine        operations.HiveCapabilitiesReport
-	holders        []operations.DeviceProcess // processes with device memory; read only while a worker is loading
-	machineAt      time.Time
-	machineReadAt  time.Time // start of the query that returned machine
-	machineTriedAt time.Time // end of the last query, successful or not
-	models         []operations.Model
-	modelsAt       time.Time
-	installed      []operations.InstalledWorkerType
+	mu              sync.Mutex
+	machine         operations.HiveCapabilitiesReport
+	deviceProcesses []operations.DeviceProcess // processes with device memory; read only while a worker is loading
+	machineAt       time.Time
+	machineReadAt   time.Time // start of the query that returned machine
+	machineTriedAt  time.Time // end of the last query, successful or not
+	models          []operations.Model
+	modelsAt        time.Time
+	installed       []operations.InstalledWorkerType
 }
 
 func (sv *Server) newWatcher(rec *control.Record, rt *Runtime) *watcher {
@@ -106,7 +106,7 @@ func (w *watcher) snapshot(ctx context.Context) (operations.HiveSnapshot, error)
 	defer w.mu.Unlock()
 	machine := w.machine
 	machine.Devices = slices.Clone(machine.Devices)
-	w.rt.Workers.Reserve(machine.Devices, w.holders, w.machineReadAt)
+	w.rt.Workers.Reserve(machine.Devices, w.deviceProcesses, w.machineReadAt)
 	return operations.HiveSnapshot{
 		Time: time.Now().UTC(), Version: w.rec.Version, Since: w.rec.Since,
 		Machine: machine, MachineAt: w.machineAt, WorkerTypes: w.installed,
@@ -174,10 +174,10 @@ func (w *watcher) refreshMachine(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	start := time.Now()
-	var holders []operations.DeviceProcess
+	var deviceProcesses []operations.DeviceProcess
 	var wg sync.WaitGroup
 	if w.rt.Workers.IsLoading() {
-		wg.Go(func() { holders = w.rt.Workers.DeviceProcesses(ctx) })
+		wg.Go(func() { deviceProcesses = w.rt.Workers.DeviceProcesses(ctx) })
 	}
 	report, err := w.server.Inspector.Resources(ctx)
 	wg.Wait()
@@ -187,6 +187,6 @@ func (w *watcher) refreshMachine(ctx context.Context) {
 	if err != nil {
 		return // keep the previous values and their time
 	}
-	w.holders, w.machineReadAt = holders, start
+	w.deviceProcesses, w.machineReadAt = deviceProcesses, start
 	w.machine, w.machineAt = *report, time.Now().UTC().Truncate(time.Second)
 }

@@ -205,7 +205,7 @@ func (in *Installer) upgradeRecords() error {
 	return nil
 }
 
-// clean removes leftovers of earlier runs. The caller holds the lock.
+// clean removes leftovers of earlier runs. The caller must hold the lock.
 func (in *Installer) clean(ph *progress.Phase) error {
 	uploads, err := filepath.Glob(in.Home.Path(wire.UploadGlob))
 	if err != nil {
@@ -283,7 +283,7 @@ func (s *stepRunner) send(m wire.Message) {
 }
 
 // checkExpected returns an error if the installed component has changed since the step was
-// planned. The caller holds the lock.
+// planned. The caller must hold the lock.
 func (s *stepRunner) checkExpected(ctx context.Context, step *wire.Step) error {
 	if step.Expect == nil {
 		return nil

@@ -25,7 +25,7 @@ func writeManifest(dir string, m *installed.Manifest) error {
 }
 
 // upgradeManifests rewrites manifests of schema 0, which an older rbee wrote. It ignores
-// errors. The caller holds the lock.
+// errors. The caller must hold the lock.
 func (in *Installer) upgradeManifests() {
 	manifests, _ := filepath.Glob(in.Home.Path(wire.WorkersDir + "/*/*/" + installed.ManifestName)) // the only possible error is a bad pattern
 	for _, path := range manifests {

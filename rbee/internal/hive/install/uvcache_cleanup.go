@@ -16,7 +16,7 @@ import (
 )
 
 // cleanWheels removes wheels that no installed version needs, and leftovers of interrupted
-// installs. The caller holds the lock. ph, which may be nil, counts the files.
+// installs. The caller must hold the lock. ph, which may be nil, counts the files.
 func (c uvCache) cleanWheels(ph *progress.Phase) error {
 	entries, err := os.ReadDir(c.store.Home.Path(installed.WheelsDir))
 	if errors.Is(err, fs.ErrNotExist) {

@@ -86,7 +86,7 @@ func (v *Verifier) lock(ctx context.Context) (release func(), err error) {
 	return func() { _ = l.Close() }, nil
 }
 
-// run runs a verify command. The caller holds the lock.
+// run runs a verify command. The caller must hold the lock.
 func (v *Verifier) run(ctx context.Context, e engine.Engine) error {
 	state, err := os.MkdirTemp(v.Home.Path(wire.RunDir), verifyPrefix)
 	if err != nil {
