@@ -22,7 +22,7 @@ import (
 // Machines get the release of rbee that the go.mod of this program requires. The release is
 // read from the directory in RBEE_BINARIES (see [artifact.Binaries.Dir]) or downloaded. If
 // RBEE_RELEASE_URL is set, it replaces the address of the public releases. A program that
-// requires a development version of this module uses the rbee on its PATH, if any, for
+// requires a development version of this module uses the rbee in PATH, if any, for
 // machines of the same platform.
 //
 // DefaultOptions returns an error if the recipes, the lock or the record cannot be read; see
@@ -58,8 +58,8 @@ func DefaultOptions(c *config.Config, connect Connect) (Options, error) {
 	return o, nil
 }
 
-// installedRbee returns the path of the rbee on the PATH and its version. Both are "" if no
-// program named rbee is found, or if it is another program.
+// installedRbee returns the path and the version of the rbee in PATH. Both are "" if PATH
+// contains no program named rbee, or another program with this name.
 func installedRbee() (path, version string) {
 	path, err := exec.LookPath("rbee")
 	if err != nil {

@@ -71,7 +71,7 @@ func TestStaleStepsFail(t *testing.T) {
 }
 
 // TestApplySamePlanTwice checks that equal plans of two Fleets can be applied one after the
-// other: the second one succeeds because the hives have the expected workers already.
+// other: the second one succeeds because the hives already have the expected workers.
 func TestApplySamePlanTwice(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
@@ -199,7 +199,7 @@ func TestNewerHiveKeepsItsWorkers(t *testing.T) {
 	}
 }
 
-// TestUninstallOfNewerHive checks that a newer, incompatible rbee is only removed with
+// TestUninstallOfNewerHive checks that a newer, incompatible rbee is removed only with
 // downgrade, both by an uninstall and as an extra hive.
 func TestUninstallOfNewerHive(t *testing.T) {
 	t.Parallel()
