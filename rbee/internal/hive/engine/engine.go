@@ -1,6 +1,6 @@
 // Package engine runs one inference engine. It expands the placeholders of its recipe,
 // builds its environment, starts and watches its process, probes its port, and runs its
-// verify command. Package workers decides when.
+// verify command. Package workers uses it to manage workers.
 package engine
 
 import (
@@ -28,8 +28,8 @@ type Model struct {
 	Cache    int64  // bytes of Estimate for the context of one request
 	Explain  string // explains how Estimate was computed
 
-	// Sum computes SHA256 if that is empty and the recipe uses it, which takes as
-	// long as reading the file. Sum is nil for a directory.
+	// Sum computes the checksum if SHA256 is empty and the recipe uses it. Sum reads the
+	// complete file. It is nil for a directory.
 	Sum func(ctx context.Context) (string, error)
 }
 
