@@ -21,8 +21,8 @@ const DefaultMaxBody = 64 << 20
 
 // Options configure [Guard]. With the zero value, all requests are denied.
 type Options struct {
-	// Keys holds the accepted keys. If Keys is nil, no key is required, but all requests
-	// are denied unless the server listens on loopback and Hosts is empty.
+	// Keys holds the accepted keys. If Keys is nil, a server on loopback without Hosts
+	// requires no key; other servers deny all requests that require a scope.
 	Keys *Keys
 
 	// Addr is the address that the server listens on, such as "127.0.0.1:8080". An

@@ -499,8 +499,8 @@ func FuzzGuard(f *testing.F) {
 			}
 			return
 		}
-		// A request that passes names this server as Host, and its Origin is that of the
-		// server or the allowed one.
+		// A request that passes has the name of this server as Host, and as Origin either the
+		// origin of this server or the allowed origin.
 		lower := strings.ToLower(host)
 		if !strings.HasPrefix(lower, "localhost") && !strings.HasPrefix(lower, "queen") && !strings.HasPrefix(lower, "127.") && !strings.HasPrefix(lower, "[::") && !strings.HasPrefix(lower, "[0") {
 			t.Errorf("Host %q passed, want it denied", host)

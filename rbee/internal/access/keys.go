@@ -29,8 +29,8 @@ const (
 	ScopeAdmin Scope = "admin" // everything
 )
 
-// Includes reports whether a key with the scope s permits a request that requires the scope
-// required.
+// Includes reports whether a key with the scope s permits requests that require the given
+// scope.
 func (s Scope) Includes(required Scope) bool {
 	return s == required || s == ScopeAdmin && required == ScopeInfer
 }

@@ -26,7 +26,7 @@ import (
 const (
 	certificateSubject = "rbee"     // common name in certificates that rbee creates
 	certificateYears   = 10         // validity of such a certificate
-	clockSkew          = -time.Hour // start of the validity from now, for clients with slow clocks
+	clockSkew          = -time.Hour // start of the validity, relative to now, for clients with slow clocks
 )
 
 // Certificate returns the certificate in the files tls.crt and tls.key of dir, and its

@@ -35,7 +35,7 @@ type Client struct {
 	PollInterval time.Duration
 
 	// StallTimeout is the maximum time without data during one request; 0 means a
-	// minute. A workflow may run longer, because ComfyUI responds to polls meanwhile.
+	// minute. A workflow may run longer, because ComfyUI responds to polls while it runs.
 	StallTimeout time.Duration
 }
 

@@ -74,6 +74,6 @@ func checkTokens(t *testing.T, c completion) {
 		n++
 	}
 	if joined.String() != c.text || n != c.words || n != countWords(c.text) || !utf8.ValidString(c.text) {
-		t.Errorf("nextToken() returned %d tokens that join to %q, want those of %+v", n, joined.String(), c)
+		t.Errorf("nextToken() returned %d tokens with the text %q, want the words and text of %+v", n, joined.String(), c)
 	}
 }

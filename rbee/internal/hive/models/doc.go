@@ -64,12 +64,12 @@ type Store struct {
 	// UserAgent is sent with every request; empty means "rbee".
 	UserAgent string
 
-	// Parallel is the number of connections of a download; 0 means 8.
-	Parallel int
+	// Connections is the number of connections of a download; 0 means 8.
+	Connections int
 
-	// Stall is the maximum time without data before a connection is closed and opened
+	// StallTimeout is the maximum time without data before a connection is closed and opened
 	// again; 0 means 30 seconds.
-	Stall time.Duration
+	StallTimeout time.Duration
 
 	chunk      int64         // bytes of a chunk; 0 means 16 MiB
 	retryDelay time.Duration // before the first retry after a failure; 0 means 250 ms

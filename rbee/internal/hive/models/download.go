@@ -60,15 +60,15 @@ func (s *Store) Download(ctx context.Context, ref model.Ref, o DownloadOptions) 
 
 // hub returns a client for a model hub.
 func (s *Store) hub(endpoint string, token operations.Secret) *model.Hub {
-	c := &fetch.Client{HTTP: s.HTTP, Hub: endpoint, HubToken: token, UserAgent: s.UserAgent, Stall: cmp.Or(s.Stall, defaultStall)}
+	c := &fetch.Client{HTTP: s.HTTP, Hub: endpoint, HubToken: token, UserAgent: s.UserAgent, Stall: cmp.Or(s.StallTimeout, defaultStallTimeout)}
 	if c.HTTP == nil {
 		c.HTTP = fetch.NewHTTPClient()
 	}
 	return &model.Hub{Client: c, Pause: s.retryDelay}
 }
 
-// defaultStall is the default of [Store].Stall.
-const defaultStall = 30 * time.Second
+// defaultStallTimeout is the default of [Store].StallTimeout.
+const defaultStallTimeout = 30 * time.Second
 
 // bootID returns an identifier of this boot of the machine; empty if unknown.
 func bootID() string {
@@ -331,7 +331,7 @@ func (d *download) fetch(ctx context.Context) error {
 		}
 	}
 	err := d.hub.Client.DownloadFiles(ctx, files, fetch.Options{
-		Connections: d.s.Parallel, ChunkSize: d.s.chunk, Pause: d.s.retryDelay, BootID: bootID(),
+		Connections: d.s.Connections, ChunkSize: d.s.chunk, Pause: d.s.retryDelay, BootID: bootID(),
 	})
 	var wrong *fetch.MismatchError
 	var failed *fetch.TransferError

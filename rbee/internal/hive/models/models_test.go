@@ -63,7 +63,7 @@ func newFixture(t testing.TB) *fixture {
 		"org/gated": {"x.safetensors": hubtest.Noise(12, 100)},
 		"org/plain": {"model.onnx": hubtest.Noise(13, 100)},
 	})}
-	w.Store = &Store{Dir: filepath.Join(t.TempDir(), "hub"), Endpoint: w.URL, chunk: 64 << 10, retryDelay: time.Millisecond, Stall: 5 * time.Second}
+	w.Store = &Store{Dir: filepath.Join(t.TempDir(), "hub"), Endpoint: w.URL, chunk: 64 << 10, retryDelay: time.Millisecond, StallTimeout: 5 * time.Second}
 	t.Cleanup(w.Close)
 	return w
 }
@@ -234,7 +234,7 @@ func TestTransientFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newFixture(t)
-			w.Stall, w.ListFailures = 300*time.Millisecond, 2
+			w.StallTimeout, w.ListFailures = 300*time.Millisecond, 2
 			w.Fail(q4, f)
 			w.mustDownload(t, "org/gguf")
 			w.checkFiles(t, "org/gguf", q4)
@@ -284,7 +284,7 @@ func TestPermanentFaults(t *testing.T) {
 func TestExpiredURL(t *testing.T) {
 	t.Parallel()
 	w := newFixture(t)
-	w.Parallel = 2
+	w.Connections = 2
 	held := w.Hold(200_000)
 	go func() { <-held; w.Expire(); w.Release() }()
 	w.mustDownload(t, "org/gguf")

@@ -46,7 +46,7 @@ func TestContextPlaceholders(t *testing.T) {
 				if length == 0 {
 					length = 8192
 				}
-				return engine.Model{Path: "/m", Estimate: 5 * gib, Cache: gib, Context: length, Explain: "test estimate"}, nil
+				return engine.Model{Path: "/m", Estimate: 5 * gib, Cache: gib, Context: length, Breakdown: "test estimate"}, nil
 			}
 			o.Devices = func(context.Context) ([]gpu.Device, error) {
 				return []gpu.Device{{Vendor: "nvidia", MemoryTotal: 80 * gib, MemoryFree: new(uint64(80 * gib))}}, nil

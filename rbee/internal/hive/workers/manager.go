@@ -242,12 +242,13 @@ func (m *Manager) Get(ref operations.WorkerRef) (*operations.WorkerProcess, erro
 }
 
 // find returns the worker with the id, an unambiguous prefix of the id, or the process id in
-// ref. Among workers with the prefix, one that is not stopped has precedence. The error is an
-// [*operations.Error] with CodeNotFound, or CodeFailed if only a newer rbee can read the
-// record.
+// ref. If several workers have the prefix, a single worker that is not stopped has
+// precedence. The error is an [*operations.Error] with CodeNotFound, or with CodeFailed if
+// only a newer rbee can read the record.
 func (m *Manager) find(ref operations.WorkerRef) (*worker, error) {
-	var matches, live []*worker // the workers with the prefix, and those of them that are not stopped
-	var ids []string
+	var matches []*worker // workers with the prefix
+	var ids []string      // their ids
+	var live []*worker    // the matches that are not stopped
 	for _, w := range m.all() {
 		p := w.report()
 		switch {

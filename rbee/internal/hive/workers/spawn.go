@@ -50,7 +50,7 @@ func (m *Manager) Spawn(ctx context.Context, op operations.WorkerSpawn, events o
 		}
 		switch {
 		case m.ctx.Err() != nil:
-			return nil, failure(operations.ReasonStopping, p.ID, "the hive daemon is stopping; worker %s will continue when a hive daemon starts", p.ID)
+			return nil, failure(operations.ReasonStopping, p.ID, "cannot wait for worker %s: the hive daemon is stopping; the next hive daemon resumes the worker", p.ID)
 		case ctx.Err() != nil:
 			return nil, m.abandon(ctx, w)
 		}
@@ -143,7 +143,7 @@ func (m *Manager) StopAll(ctx context.Context, workerType string) error {
 }
 
 // StopOffline stops all recorded workers of a type, or all recorded workers if workerType is
-// empty, without a hive daemon. The hive daemon must not be running.
+// empty, and resumes no worker. The hive daemon must not be running.
 func StopOffline(ctx context.Context, o Options, workerType string) error {
 	m := New(o)
 	defer m.Close()

@@ -225,7 +225,7 @@ func (w *worker) place(ctx context.Context, l wire.Launch, model engine.Model) (
 	}
 	if l.Memory != nil {
 		request.Overhead, request.Fraction = l.Memory.Overhead, l.Memory.Share
-		request.Estimate, request.Breakdown = model.Estimate, model.Explain
+		request.Estimate, request.Breakdown = model.Estimate, model.Breakdown
 		if r.Parallel > 1 && model.Estimate > 0 && l.Memory.Share == 0 {
 			// An engine that reserves a share divides it among the requests; other engines
 			// need memory for the context of each request.

@@ -2,7 +2,6 @@ package workers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -190,7 +189,7 @@ func (w *worker) finish(ctx context.Context, o StopOptions) error {
 		w.startDraining()
 		w.enter(operations.WorkerStopped, func(r *record) { r.Problem = "" })
 	case r.State != operations.WorkerStopped:
-		return errors.New("the hive daemon is stopping; the worker will continue when a hive daemon starts")
+		return fmt.Errorf("cannot wait for %s to stop: the hive daemon is stopping", r.ID)
 	}
 	return nil
 }
