@@ -138,10 +138,10 @@ func findModel(ctx context.Context, store *models.Store, name string, length int
 	}
 	estimate, err := model.EstimateMemory(*m, length)
 	if err != nil {
-		found.Explain = "unknown memory estimate: " + err.Error()
+		found.Breakdown = "unknown memory estimate: " + err.Error()
 		return found, nil
 	}
-	found.Estimate, found.Explain = estimate.Total(), estimate.Explain()
+	found.Estimate, found.Breakdown = estimate.Total(), estimate.Explain()
 	found.Context, found.Cache = int(estimate.Context), estimate.Cache
 	return found, nil
 }
