@@ -54,7 +54,7 @@ func (c *inferCmd) Run(ctx context.Context, a *app) error {
 	case c.Workflow != "":
 		return c.runWorkflow(ctx, a)
 	case c.Model == "":
-		return &usageError{message: "missing flags: --model=MODEL", hint: "run `rbee list-workers` to list the running models"}
+		return &usageError{message: missingFlags([]string{"--model MODEL"}), hint: "run `rbee list-workers` to list the running models"}
 	}
 	prompt, err := c.prompt(ctx, a)
 	if err != nil {

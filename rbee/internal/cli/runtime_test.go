@@ -175,14 +175,14 @@ func TestRuntimeUsageErrors(t *testing.T) {
 	for line, want := range map[string]string{
 		"spawn-worker --worker echo --model m":                        "--hive is missing; the config has gpu-1, gpu-2\n   hint: add --hive gpu-1",
 		"spawn-worker --worker echo":                                  "--model",
-		"spawn-worker --hive a --worker echo --model m m2":            "unexpected argument m2",
+		"spawn-worker --hive a --worker echo --model m m2":            `unexpected argument "m2"`,
 		"spawn-worker --hive a --worker echo --model m m2 -- -x":      "unexpected argument",
 		"spawn-worker --hive a --worker echo --model m --env NOT_SET": "--env NOT_SET: the variable is not set",
 		"spawn-worker --hive a --worker echo --model m --env =x":      `"env"`,
 		"spawn-worker --hive a --worker echo --model m --device gpu":  `"gpu"`,
 		"spawn-worker --hive a --worker echo --model m --port 70000":  "70000",
 		"get-worker 0":                                 "invalid process ID 0",
-		"get-worker":                                   "<id>",
+		"get-worker":                                   "missing argument: ID",
 		"stop-worker x --hive a --grace=-1s":           "grace_seconds",
 		"worker-logs x --hive a --lines=-3":            "invalid --lines -3",
 		"worker-logs x --hive a -f --json":             "--follow and --json",
@@ -195,7 +195,7 @@ func TestRuntimeUsageErrors(t *testing.T) {
 		"infer hi --model m --temperature 3":           "temperature",
 		"infer hi --model m --top-p 0":                 "top_p",
 		"infer hi --model m --max-tokens 0 --hive a":   "max_tokens",
-		"hive-capabilities a b":                        "unexpected argument b",
+		"hive-capabilities a b":                        `unexpected argument "b"`,
 		"spawn-worker --hive a --worker echo --modl m": `did you mean "--model"`,
 	} {
 		r := (&fleetRunner{hives: twoHives}).command(t, nil, strings.Fields(line)...)

@@ -66,8 +66,8 @@ func (c *spawnWorkerCmd) check(line []string) error {
 	}
 	if len(c.Args) > after {
 		return &usageError{
-			message: "unexpected argument " + c.Args[0],
-			hint:    "put the flags of the engine after --; see `rbee spawn-worker --help`",
+			message: fmt.Sprintf("unexpected argument %q", c.Args[0]),
+			hint:    "put the flags of the engine after --; run `rbee spawn-worker --help`",
 		}
 	}
 	return nil
