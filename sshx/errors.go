@@ -42,8 +42,19 @@ type Error struct {
 	Err    error // the cause; never nil
 }
 
+// opDial is the operation of [Dialer.Dial].
+const opDial = "dial"
+
 func (e *Error) Error() string {
-	return fmt.Sprintf("%s %s: %v", e.Op, e.Target, e.Err)
+	if e.Op != opDial {
+		return fmt.Sprintf("%s %s: %v", e.Op, e.Target, e.Err)
+	}
+	switch e.Reason {
+	case ReasonResolve, ReasonRefused, ReasonTimeout, ReasonUnreachable:
+		return fmt.Sprintf("cannot reach %s: %v", e.Target, e.Err)
+	default:
+		return fmt.Sprintf("cannot connect to %s: %v", e.Target, e.Err)
+	}
 }
 
 // Unwrap returns Err. For a canceled context, Err is or wraps the error of the context.

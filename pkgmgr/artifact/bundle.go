@@ -77,11 +77,11 @@ func OpenBundle(path string) (_ *Bundle, err error) {
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("it is damaged or not a bundle: %w", err)
+			return nil, fmt.Errorf("damaged, or not a bundle: %w", err)
 		}
 		if first {
 			if h.Name != BundleIndexName {
-				return nil, errors.New("it is not a bundle: the first entry is not " + BundleIndexName)
+				return nil, errors.New("not a bundle: the first entry is not " + BundleIndexName)
 			}
 			if err := json.NewDecoder(io.LimitReader(t, maxBundleIndex)).Decode(&b.index); err != nil {
 				return nil, fmt.Errorf("invalid index: %w", err)

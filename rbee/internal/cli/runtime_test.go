@@ -173,7 +173,7 @@ func TestRuntimeFlagsSetOperations(t *testing.T) {
 func TestRuntimeUsageErrors(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
-		"spawn-worker --worker echo --model m":                        "--hive is missing; the config has gpu-1, gpu-2\n   hint: add --hive gpu-1",
+		"spawn-worker --worker echo --model m":                        "missing flag: --hive ALIAS; the config has gpu-1, gpu-2\n   hint: add --hive gpu-1",
 		"spawn-worker --worker echo":                                  "--model",
 		"spawn-worker --hive a --worker echo --model m m2":            `unexpected argument "m2"`,
 		"spawn-worker --hive a --worker echo --model m m2 -- -x":      "unexpected argument",
