@@ -16,7 +16,7 @@ type rollbackCmd struct {
 // help implements [helper].
 func (rollbackCmd) help() commandHelp {
 	return commandHelp{
-		text:     "Nothing is downloaded: the previous version is still on the hive. The worker type stays pinned to that version until you run `rbee sync --upgrade TYPE` or set another version in the config; `rbee status` does not report the pinned version as drift. Running workers keep their version until they are restarted.\n\nWith TYPE rbee, the command restores the previous rbee on the hive and restarts the daemon. The next `rbee sync` installs its own version again, unless the restored one is newer.",
+		text:     "Nothing is downloaded: the previous version is still on the hive. The worker type stays pinned to that version until you run `rbee sync --upgrade TYPE` or set another version in the config; `rbee status` does not report the pinned version as drift. Running workers keep their version until they are restarted.\n\nWith TYPE rbee, the command restores the previous rbee on the hive and restarts the daemon. The next `rbee sync` replaces it with the version of the local rbee, unless the restored version is newer.",
 		examples: []string{"rbee rollback --hive gpu-1 vllm", "rbee rollback --hive gpu-1 rbee"},
 	}
 }
