@@ -81,7 +81,7 @@ func (c *inferCmd) Run(ctx context.Context, a *app) error {
 	return c.showStats(a, report)
 }
 
-// showStats prints facts about an answer on stderr.
+// showStats prints the statistics of an answer to stderr.
 func (c *inferCmd) showStats(a *app, report *operations.InferReport) error {
 	w, style := a.p.Stderr, a.style(a.p.Stderr)
 	if report.FinishReason == "length" && !a.flags().Quiet {

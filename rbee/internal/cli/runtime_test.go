@@ -251,14 +251,14 @@ func TestSpawnPrintsResult(t *testing.T) {
 		loading := w
 		loading.State = operations.WorkerLoading
 		events(operations.Event{Type: operations.EventWorker, Hive: "gpu-1", Worker: &loading})
-		return &operations.WorkerSpawnReport{Worker: w, Reason: "8 GB of 80 GB", DurationSeconds: 0.1}, nil
+		return &operations.WorkerSpawnReport{Worker: w, Reason: "8 GiB of 80 GiB", DurationSeconds: 0.1}, nil
 	}}
 	line := []string{"spawn-worker", "--hive", "gpu-1", "--worker", "echo", "--model", "m"}
 	r := f.command(t, nil, line...)
 	if r.code != 0 || r.out != "✅ Spawned echo-1a2b on gpu-1: echo serves m on port 43123 (pid 123, CPU, ready after 0.1s)\n" || r.errOut != "gpu-1: echo-1a2b: loading\n" {
 		t.Errorf("spawn-worker exits with %d and prints %q to stdout and %q to stderr, want exit code 0 and the worker", r.code, r.out, r.errOut)
 	}
-	if r = f.command(t, nil, append(line, "--verbose")...); !strings.Contains(r.out, "8 GB of 80 GB") {
+	if r = f.command(t, nil, append(line, "--verbose")...); !strings.Contains(r.out, "8 GiB of 80 GiB") {
 		t.Errorf("spawn-worker --verbose prints %q, want the reason", r.out)
 	}
 	w.State, w.Problem, w.LogTail = operations.WorkerFailed, "exit status 3", []string{"out of memory"}
@@ -425,7 +425,7 @@ func (f *fleetRunner) onTTY(t *testing.T, answer string, args ...string) result 
 	t.Helper()
 	terminal, tty, err := pty.Open()
 	if err != nil {
-		t.Skipf("no pseudo-terminal here: %v", err)
+		t.Skipf("cannot open a pseudo-terminal: %v", err)
 	}
 	defer terminal.Close()
 	if err := pty.Setsize(tty, &pty.Winsize{Rows: 24, Cols: 100}); err != nil {

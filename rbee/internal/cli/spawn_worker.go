@@ -58,7 +58,7 @@ func (c *spawnWorkerCmd) Run(ctx context.Context, a *app) error {
 	return err
 }
 
-// check rejects arguments before "--", which are usually values of missing flags.
+// check rejects arguments before "--", which usually are values whose flag is missing.
 func (c *spawnWorkerCmd) check(line []string) error {
 	after := 0
 	if end := slices.Index(line, "--"); end >= 0 {
