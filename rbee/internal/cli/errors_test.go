@@ -423,7 +423,7 @@ func TestUsageMessages(t *testing.T) {
 		"rollback vllm":                "missing flag: --hive ALIAS",
 		"spawn-worker":                 "missing flags: --model MODEL, --worker TYPE",
 		"sync --parallel x":            `invalid --parallel "x": want an integer`,
-		"sync --parallel -1":           `invalid --parallel "-1": want --parallel=VALUE for a value that begins with -`,
+		"sync --parallel -1":           `invalid --parallel "-1": want --parallel=VALUE for a value that starts with -`,
 		"sync --timeout 5":             `invalid --timeout "5": want a duration such as 30s`,
 		"sync --json=x":                `invalid --json "x": want true or false`,
 		"sync -c":                      "--config needs a value",

@@ -94,7 +94,7 @@ func (c *serveCmd) secure(a *app, paths pkgmgr.Paths, s *queen.Options) (pin str
 			if !public {
 				name = c.Host[0]
 			}
-			return "", &usageError{message: "other machines can reach " + name + ", but there are no API keys", hint: "run `rbee key add NAME` to create one"}
+			return "", &usageError{message: "other machines can reach " + name + ", but no API key exists", hint: "run `rbee key add NAME` to create one"}
 		}
 	}
 	switch {

@@ -25,7 +25,7 @@ var parserErrors = []struct {
 	{regexp.MustCompile(`^missing flags: (.*)$`), func(m []string, _ bool) string {
 		return missingFlags(strings.Split(strings.ReplaceAll(m[1], "=", " "), ", "))
 	}},
-	{regexp.MustCompile(`^expected (?:one of )?(".*")$`), func(m []string, isGroup bool) string {
+	{regexp.MustCompile(`^expected [a-z ]*(".*")$`), func(m []string, isGroup bool) string {
 		if isGroup {
 			return "missing command: " + alternatives(m[1])
 		}
@@ -36,7 +36,7 @@ var parserErrors = []struct {
 		return valueName(m[1]) + " needs a value"
 	}},
 	{regexp.MustCompile(`^(\S+): .* but got (".*") \(short flag\); perhaps try `), func(m []string, _ bool) string {
-		return fmt.Sprintf("invalid %s %s: want %s=VALUE for a value that begins with -", valueName(m[1]), m[2], m[1])
+		return fmt.Sprintf("invalid %s %s: want %s=VALUE for a value that starts with -", valueName(m[1]), m[2], m[1])
 	}},
 	{regexp.MustCompile(`^(\S+): expected .* int but got (".*")`), func(m []string, _ bool) string {
 		return fmt.Sprintf("invalid %s %s: want an integer", valueName(m[1]), m[2])
@@ -50,7 +50,7 @@ var parserErrors = []struct {
 	{regexp.MustCompile(`^(\S+): bool value must be .* but got (".*")$`), func(m []string, _ bool) string {
 		return fmt.Sprintf("invalid %s %s: want true or false", valueName(m[1]), m[2])
 	}},
-	{regexp.MustCompile(`^(\S+) must be one of (".*") but got (".*")$`), func(m []string, _ bool) string {
+	{regexp.MustCompile(`^(\S+) must be [a-z ]+(".*") but got (".*")$`), func(m []string, _ bool) string {
 		return fmt.Sprintf("invalid %s %s: want %s", valueName(m[1]), m[3], alternatives(m[2]))
 	}},
 }
