@@ -33,7 +33,7 @@ func TestDevicesJSON(t *testing.T) {
 	}
 }
 
-func TestUnmetRequirement(t *testing.T) {
+func TestUnmet(t *testing.T) {
 	t.Parallel()
 	card := func(driver, compute string) gpu.Device {
 		return gpu.Device{Vendor: "nvidia", Name: "card", Driver: driver, ComputeCapability: compute}
@@ -48,26 +48,26 @@ func TestUnmetRequirement(t *testing.T) {
 		{DeviceRequirements{}, gpu.Device{Vendor: "intel"}, ""},
 		{DeviceRequirements{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}, gpu.Device{Vendor: "amd", Architecture: "gfx942"}, ""},
 		{DeviceRequirements{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}, gpu.Device{Vendor: "amd"}, ""},
-		{DeviceRequirements{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}, gpu.Device{Vendor: "amd", Architecture: "gfx1100"}, "architecture gfx1100, gfx90a or gfx942 is needed"},
+		{DeviceRequirements{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}, gpu.Device{Vendor: "amd", Architecture: "gfx1100"}, "architecture gfx1100, but gfx90a or gfx942 is required"},
 		{DeviceRequirements{Vendor: NoGPU}, gpu.Device{Vendor: "intel"}, "the build uses no accelerator"},
 		{DeviceRequirements{Vendor: "nvidia"}, gpu.Device{Vendor: "amd"}, "the build is for nvidia"},
 		{DeviceRequirements{Vendor: "nvidia"}, gpu.Device{Vendor: "nvidia", Error: "GPU is lost"}, "GPU is lost"},
 		{DeviceRequirements{Vendor: "nvidia", Driver: "580"}, card("580.65.06", ""), ""},
 		{DeviceRequirements{Vendor: "nvidia", Driver: "580.82"}, card("580.65.06", ""), "driver 580.65.06 is older than 580.82"},
-		{DeviceRequirements{Vendor: "nvidia", Driver: "580"}, card("", "9.0"), "the driver's version is not known"},
+		{DeviceRequirements{Vendor: "nvidia", Driver: "580"}, card("", "9.0"), "the driver version is unknown"},
 		{DeviceRequirements{Vendor: "nvidia", Compute: "7.5"}, card("", "12.0"), ""},
 		{DeviceRequirements{Vendor: "nvidia", Compute: "7.5"}, card("", ""), ""},
-		{DeviceRequirements{Vendor: "nvidia", Compute: "7.5"}, card("", "6.1"), "compute capability 6.1, 7.5 is needed"},
-		{DeviceRequirements{Vendor: "nvidia", ComputeMax: "9.0"}, card("", "10.0"), "compute capability 10.0, 9.0 is the highest that the build supports"},
+		{DeviceRequirements{Vendor: "nvidia", Compute: "7.5"}, card("", "6.1"), "compute capability 6.1, but 7.5 is required"},
+		{DeviceRequirements{Vendor: "nvidia", ComputeMax: "9.0"}, card("", "10.0"), "compute capability 10.0, but the build supports at most 9.0"},
 		{cuda12, card("535.54", "8.9"), ""},
 		{cuda12, card("535.54", "8.7"), ""}, // runs the machine code for 8.6
 		{cuda12, card("535.54", ""), ""},    // unknown compute capability
 		{cuda12, card("520", "8.9"), "driver 520 is older than 525"},
-		{cuda12, card("535.54", "8.0"), "driver 535.54 is older than 570, which compute capability 8.0 needs"},
+		{cuda12, card("535.54", "8.0"), "driver 535.54 is older than 570, which compute capability 8.0 requires"},
 		{cuda12, card("570.86", "8.0"), ""},
 		{cuda12, card("570.86", "6.1"), ""},
 		{cuda12, card("580", "12.1"), ""},
-		{cuda12, card("580", "3.7"), "compute capability 3.7, 5.0 is needed"},
+		{cuda12, card("580", "3.7"), "compute capability 3.7, but 5.0 is required"},
 	} {
 		if got := tt.needs.Unmet(tt.device); got != tt.want {
 			t.Errorf("%+v.Unmet(%+v) = %q, want %q", tt.needs, tt.device, got, tt.want)
