@@ -79,7 +79,7 @@ func TestReasons(t *testing.T) {
 			"wait until the queen has connected to the hive; run `rbee top` to see its state", 4},
 		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotRbee, Subject: operations.SubjectQueen.WithName("http://127.0.0.1:80"), Message: `http://127.0.0.1:80 is not a queen: it answered "200 OK" with text/html`},
 			"check the address in --queen or $RBEE_QUEEN; `rbee serve` prints it", 1},
-		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotRbee, Subject: operations.SubjectHive.WithName("gpu-1"), Hive: "gpu-1", Message: "unexpected output of the hive's shell"},
+		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotRbee, Subject: operations.SubjectHive.WithName("gpu-1"), Hive: "gpu-1", Message: "cannot parse the output of the hive's shell"},
 			"", 1},
 		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonVersionMismatch, Subject: operations.SubjectQueen.WithName("http://127.0.0.1:8500"), Message: `http://127.0.0.1:8500 does not support fleet snapshots: it answered "404 Not Found"`},
 			"use a queen of the same version as this rbee; run `rbee version` to print it", 1},
