@@ -18,13 +18,13 @@ const DefaultTimeout = 10 * time.Second
 // Detector detects accelerators. The zero value is ready to use. Set the fields before the
 // first call; the methods are safe for concurrent use.
 //
-// Use one Detector for repeated calls and do not copy it. It shares the run of a tool between
-// concurrent calls, and does not start a tool again while an earlier run of it hangs.
+// Use one Detector for repeated calls and do not copy it. Concurrent calls share one run of a
+// tool, and a Detector does not start a tool again while an earlier run of the tool hangs.
 type Detector struct {
 	// Timeout is the time limit for each run of a tool; 0 means DefaultTimeout.
 	Timeout time.Duration
-	// Run runs a tool; nil means [Tools.Run] of private Tools. It is called concurrently,
-	// but not with the same command line.
+	// Run runs a tool; nil means [Tools.Run] of a private Tools value. Run is called
+	// concurrently, but never twice at the same time with the same command line.
 	Run Runner
 	// Sys and Proc are the mount points of sysfs and procfs; empty means /sys and /proc.
 	Sys, Proc string
@@ -35,7 +35,7 @@ type Detector struct {
 	calls    calls
 }
 
-// Detect returns the devices of all vendors and the CUDA version. The error is ctx.Err();
+// Detect returns the devices of all vendors and the CUDA version. The error wraps ctx.Err();
 // if a vendor's tool or driver fails, the report contains a Device with Error set.
 //
 // For NVIDIA it runs nvidia-smi twice in parallel, because only the default output contains
@@ -55,7 +55,7 @@ func (d *Detector) Detect(ctx context.Context) (Report, error) {
 }
 
 // Devices returns the devices of all vendors, sorted as in a [Report]. The result is not nil
-// unless Devices returns an error. The error is ctx.Err(); if a vendor's tool or driver
+// unless Devices returns an error. The error wraps ctx.Err(); if a vendor's tool or driver
 // fails, the result contains a Device with Error set.
 func (d *Detector) Devices(ctx context.Context) ([]Device, error) {
 	var found [3][]Device
@@ -65,7 +65,7 @@ func (d *Detector) Devices(ctx context.Context) ([]Device, error) {
 	} else {
 		cards := d.pciCards()
 		wg.Go(func() { found[0] = d.nvidia(ctx, cardsOf(cards, NVIDIA)) })
-		wg.Go(func() { found[1] = d.hipOrder(d.withArchitecture(d.amd(ctx, cardsOf(cards, AMD)))) })
+		wg.Go(func() { found[1] = d.withHIPIndices(d.withArchitecture(d.amd(ctx, cardsOf(cards, AMD)))) })
 		wg.Go(func() { found[2] = d.intel(ctx, cardsOf(cards, Intel)) })
 	}
 	wg.Wait()
@@ -116,8 +116,8 @@ type toolError struct {
 func (e *toolError) Error() string { return e.message }
 func (e *toolError) Unwrap() error { return e.err }
 
-// runTool runs a tool with the time limit. If the tool fails, it returns the output and a
-// *toolError.
+// runTool runs a tool with the time limit of d. If the tool fails, runTool returns its output
+// and a *toolError.
 func (d *Detector) runTool(ctx context.Context, tool string, args ...string) (Result, error) {
 	limit := d.Timeout
 	if limit <= 0 {
@@ -144,7 +144,8 @@ func (d *Detector) runTool(ctx context.Context, tool string, args ...string) (Re
 	return r, nil
 }
 
-// failureText returns the output of a failed tool in one line.
+// failureText returns the output of a failed tool in one line, or its exit code if the output
+// is empty.
 func (r Result) failureText(tool string) string {
 	output := oneLine(string(r.Stdout) + "\n" + string(r.Stderr))
 	if output == "" {

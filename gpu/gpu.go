@@ -2,8 +2,8 @@
 //
 // # Detection
 //
-// The package runs the tool of each vendor. The PCI devices in /sys provide missing
-// information and the cards without a working driver:
+// The package runs the tool of each vendor. It also reads the PCI devices in /sys, to find
+// cards without a working driver and values that the tools do not report:
 //
 //	NVIDIA  nvidia-smi: one run for the devices, and one for the CUDA version if requested
 //	AMD     amd-smi, or else rocm-smi, or else the files of amdgpu in /sys
@@ -68,9 +68,9 @@ type Device struct {
 	// that are loading and have not allocated it yet. The hive sets it, not the detector.
 	MemoryReserved uint64 `json:"memory_reserved,omitempty"`
 	// Unified reports whether the device shares main memory with the CPU. This is the case
-	// for Apple, NVIDIA boards such as the GB10, whose tool does not report the size, and
-	// AMD APUs. The memory of an APU is the sum of its carve-out and the main memory that
-	// the driver can map (GTT).
+	// for Apple devices, AMD APUs, and NVIDIA boards such as the GB10, for which nvidia-smi
+	// does not report a memory size. The memory of an APU is the sum of its carve-out and
+	// the main memory that the driver can map (GTT).
 	Unified bool `json:"unified,omitempty"`
 
 	// Driver is the version of the kernel driver, such as "570.86.15".
@@ -125,8 +125,8 @@ func (r Report) Usable() []Device {
 	return usable
 }
 
-// Process is a process that uses memory of a device. A process that uses two devices is
-// listed twice.
+// Process is a process that uses memory of a device. A process that uses several devices is
+// listed once for each device.
 type Process struct {
 	Vendor Vendor `json:"vendor"`
 	// DeviceUUID is the Device.UUID; empty if the tool does not report it.
@@ -136,12 +136,12 @@ type Process struct {
 	Name string `json:"name,omitempty"`
 	// Memory is the used device memory in bytes; nil means unknown.
 	Memory *uint64 `json:"memory,omitempty"`
-	// User is the name of the process owner, or the user id if it has no name. It is empty
-	// if the process has exited or is not visible.
+	// User is the name of the user who owns the process, or the user id if the user has no
+	// name. It is empty if the process has exited or is not visible.
 	User string `json:"user,omitempty"`
 }
 
-// Detect calls [Detector.Detect] of a new Detector.
+// Detect calls [Detector.Detect] on a new Detector.
 func Detect(ctx context.Context) (Report, error) {
 	return (&Detector{}).Detect(ctx)
 }

@@ -2,7 +2,7 @@ package gpu
 
 import (
 	"context"
-	_ "embed" // the probe
+	_ "embed" // for probe.sh
 	"errors"
 	"fmt"
 	"os/exec"
@@ -15,8 +15,8 @@ import (
 var probeScript string
 
 // ProbeScript returns a POSIX shell script that prints the input for [Parse]. It is for
-// machines on which a program with a [Detector] is not installed. It searches tools in the
-// same directories as a detector. If the machine has timeout(1), it runs each tool for at
+// machines on which a program with a [Detector] is not installed. It searches for tools in the
+// same directories as a Detector. If the machine has timeout(1), it runs each tool for at
 // most 10 seconds. It always exits with status 0.
 func ProbeScript() string {
 	return fmt.Sprintf("tool_dirs='%s'\nnvidia_fields='%s'\ntool_limit=%d\n",
@@ -30,13 +30,13 @@ var ErrNoProbe = errors.New("incomplete output of the GPU probe")
 // probeTimeout is the time limit of the script for each tool.
 const probeTimeout = 10 * time.Second
 
-// timedOut reports whether an exit status means that timeout(1) killed a tool: 124, or 143
+// isTimeout reports whether an exit status means that timeout(1) killed a tool: 124, or 143
 // with BusyBox, or 137 after SIGKILL.
-func timedOut(status int) bool { return status == 124 || status == 137 || status == 143 }
+func isTimeout(status int) bool { return status == 124 || status == 137 || status == 143 }
 
-// Parse returns the devices that [Detector.Devices] would return on the machine on which the
-// script of [ProbeScript] printed out. It does not run programs, and interprets the output of
-// the tools as the detector does. It skips text before the output of the script.
+// Parse parses the output of the script of [ProbeScript]. It returns the devices that
+// [Detector.Devices] would return on the machine on which the script ran. It does not run
+// programs, and skips text before the output of the script.
 func Parse(out []byte) ([]Device, error) {
 	rec, err := parseRecording(string(out))
 	if err != nil {
@@ -46,12 +46,12 @@ func Parse(out []byte) ([]Device, error) {
 	return d.Devices(context.Background())
 }
 
-// noProc is the procfs of a recording, which does not contain one.
+// noProc is the mount point of procfs for a recording, which contains no files of procfs.
 const noProc = "/nonexistent"
 
 // recording is the parsed output of the script.
 type recording struct {
-	os    string // as uname(1) writes it
+	os    string // the output of uname -s
 	sysfs recordedSysfs
 	runs  map[string]Result // by command line
 }
@@ -99,7 +99,7 @@ func (rec *recording) run(_ context.Context, name string, args ...string) (Resul
 	line := strings.Join(append([]string{name}, args...), " ")
 	r, ok := rec.runs[line]
 	switch {
-	case ok && timedOut(r.ExitCode):
+	case ok && isTimeout(r.ExitCode):
 		return Result{}, context.DeadlineExceeded
 	case ok:
 		return r, nil

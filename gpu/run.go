@@ -13,8 +13,8 @@ import (
 )
 
 // Runner runs a program and returns its output. The error is exec.ErrNotFound if the program
-// does not exist, the error of ctx if ctx is done first, or an error about starting the
-// program. An exit code other than 0 is not an error.
+// does not exist, the error of ctx if ctx is done first, or the reason why the program did not
+// start. An exit code other than 0 is not an error.
 type Runner func(ctx context.Context, name string, args ...string) (Result, error)
 
 // Result is the output and exit code of a program.
@@ -44,7 +44,7 @@ type Tools struct {
 	exitTimeout time.Duration   // for tests; 0 means killedExitTimeout
 
 	mu   sync.Mutex
-	hung []*HangError // processes that hang, oldest first
+	hung []*HangError // hanging processes, oldest first
 }
 
 // HangError reports that a tool was not started because an earlier process of it was killed
@@ -61,10 +61,10 @@ func (e *HangError) Error() string {
 		e.Tool, e.Since.UTC().Format(time.RFC3339), e.PID)
 }
 
-// Run searches for the program in PATH and in the vendors' default directories. It runs it with
-// the C locale in a new process group, and kills the group when ctx is done. If a killed
-// process does not exit, Run returns a *[HangError] for programs with this name until the
-// process has exited.
+// Run searches for the program in PATH and in the vendors' default directories. It runs the
+// program with the C locale in a new process group, and kills the group when ctx is done. If a
+// killed process does not exit, further calls with the same name return a *[HangError] until
+// the process has exited.
 func (t *Tools) Run(ctx context.Context, name string, args ...string) (Result, error) {
 	path, err := findTool(name)
 	if err != nil {
@@ -99,25 +99,26 @@ func (t *Tools) Run(ctx context.Context, name string, args ...string) (Result, e
 	case errors.Is(err, exec.ErrWaitDelay):
 		killGroup(cmd) // remaining children of the tool
 	case err != nil && !errors.As(err, &exit):
-		return Result{}, fmt.Errorf("waiting for %s: %w", path, err)
+		return Result{}, fmt.Errorf("cannot wait for %s: %w", path, err)
 	}
 	return Result{Stdout: stdout.data, Stderr: stderr.data, ExitCode: cmd.ProcessState.ExitCode()}, nil
 }
 
-// killTool kills a tool. If it does not exit in time, killTool records it until it exits.
+// killTool kills a tool. If the tool does not exit in time, killTool records hang until the tool
+// exits.
 func (t *Tools) killTool(cmd *exec.Cmd, hang *HangError, exited <-chan error) {
-	kill, patience := t.kill, t.exitTimeout
+	kill, timeout := t.kill, t.exitTimeout
 	if kill == nil {
 		kill = killGroup
 	}
-	if patience == 0 {
-		patience = killedExitTimeout
+	if timeout == 0 {
+		timeout = killedExitTimeout
 	}
 	kill(cmd)
 	select {
 	case <-exited: //nolint:errcheck // the tool was killed
 		return
-	case <-time.After(patience): // do not read the buffers: the command still uses them
+	case <-time.After(timeout): // do not read the buffers: the command still uses them
 	}
 	t.mu.Lock()
 	t.hung = append(t.hung, hang)
@@ -125,18 +126,18 @@ func (t *Tools) killTool(cmd *exec.Cmd, hang *HangError, exited <-chan error) {
 	go func() {
 		<-exited //nolint:errcheck // the tool was killed
 		t.mu.Lock()
-		t.hung = slices.DeleteFunc(t.hung, func(l *HangError) bool { return l == hang })
+		t.hung = slices.DeleteFunc(t.hung, func(h *HangError) bool { return h == hang })
 		t.mu.Unlock()
 	}()
 }
 
-// hangingProcess returns the oldest process of a tool that hangs, or nil.
+// hangingProcess returns the oldest hanging process of a tool, or nil.
 func (t *Tools) hangingProcess(name string) *HangError {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, l := range t.hung {
-		if l.Tool == name {
-			return l
+	for _, h := range t.hung {
+		if h.Tool == name {
+			return h
 		}
 	}
 	return nil

@@ -341,7 +341,7 @@ func TestChooseByMachine(t *testing.T) {
 		{"vllm", "0.20.2", bullseye, nvidia("580", "9.0"), "", "worker vllm 0.20.2 cannot run on this machine: cuda-13: glibc 2.31 is older than 2.35; cuda-12.9: glibc 2.31 is older than 2.35; rocm: glibc 2.31 is older than 2.35"},
 		{"vllm", "0.21.0", bullseye, nvidia("580", "9.0"), "cuda-13", "RTX, driver 580"},
 		{"vllm", "0.19.1", bullseye, nvidia("570", "9.0"), "cuda-12", "RTX, driver 570"},
-		{"vllm", "0.9", linux, nvidia("580", "6.1"), "", "worker vllm 0.9 cannot run on this machine: cuda-12: RTX has compute capability 6.1, 7.5 is needed"},
+		{"vllm", "0.9", linux, nvidia("580", "6.1"), "", "worker vllm 0.9 cannot run on this machine: cuda-12: RTX has compute capability 6.1, want at least 7.5"},
 		{"vllm", "0.9", old, nvidia("580", "9.0"), "", "worker vllm 0.9 cannot run on this machine: cuda-12: glibc 2.27 is older than 2.31"},
 		{"vllm", "0.9", linux, []gpu.Device{{Vendor: "nvidia", Error: "version mismatch"}}, "", "worker vllm 0.9 cannot run on this machine: cuda-12: the driver of the NVIDIA GPU fails: version mismatch"},
 		{"sglang", "0.5.20", linux, nvidia("570", "9.0"), "", "worker sglang 0.5.20 cannot run on this machine: cuda-13: driver 570 is older than 580"},

@@ -126,10 +126,10 @@ sources:
 		source, reason string
 	}{
 		{[]gpu.Device{card("gfx942")}, "instinct", "card"},
-		{[]gpu.Device{card("gfx1201")}, "radeon", "card; not instinct: card has architecture gfx1201, gfx90a or gfx942 is needed"},
-		{[]gpu.Device{card("gfx942"), card("gfx1100")}, "instinct", "card; not used: card (architecture gfx1100, gfx90a or gfx942 is needed)"},
+		{[]gpu.Device{card("gfx1201")}, "radeon", "card; not instinct: card has architecture gfx1201, want gfx90a or gfx942"},
+		{[]gpu.Device{card("gfx942"), card("gfx1100")}, "instinct", "card; not used: card (architecture gfx1100, want gfx90a or gfx942)"},
 		{[]gpu.Device{card("")}, "instinct", "card"},
-		{[]gpu.Device{card("gfx900")}, "cpu", "not instinct: card has architecture gfx900, gfx90a or gfx942 is needed, not radeon: card has architecture gfx900, gfx1100 or gfx1201 is needed"},
+		{[]gpu.Device{card("gfx900")}, "cpu", "not instinct: card has architecture gfx900, want gfx90a or gfx942, not radeon: card has architecture gfx900, want gfx1100 or gfx1201"},
 	} {
 		c, err := r.Choose("1", Machine{DevicesKnown: true, Devices: tt.devices}, "")
 		if err != nil || c.Source.Name != tt.source || c.Reason != tt.reason {
