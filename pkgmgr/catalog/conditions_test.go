@@ -102,8 +102,8 @@ func TestParseSourceConditionsProblems(t *testing.T) {
 	}
 }
 
-// TestChooseByArchitecture checks that a source is chosen by the architecture of an AMD
-// GPU, and that the hive gets the requirement.
+// TestChooseByArchitecture checks that Choose selects a source by the architecture of an AMD
+// GPU, and that Launch returns the requirement.
 func TestChooseByArchitecture(t *testing.T) {
 	t.Parallel()
 	r, err := ParseRecipe("x.yaml", []byte(`type: x

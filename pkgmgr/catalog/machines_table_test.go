@@ -11,7 +11,7 @@ import (
 )
 
 // outcome returns the variant that a recipe chooses on a machine, or "no: " and the reason
-// reason it cannot be installed.
+// why no variant can be installed.
 func outcome(t *testing.T, typ, version string, m machinestest.Machine) string {
 	t.Helper()
 	r, ok := Builtin().Recipe(typ)
@@ -28,9 +28,9 @@ func outcome(t *testing.T, typ, version string, m machinestest.Machine) string {
 	return choice.Source.Name
 }
 
-// TestCatalogByMachine contains the decision table of the built-in recipes: the variant of
-// the newest version that each machine gets or, after "no: ", a part of the reason why it
-// gets none.
+// TestCatalogByMachine checks the decision table of the built-in recipes. The table contains
+// the variant of the newest version for each machine or, after "no: ", a part of the reason
+// why no variant can be installed.
 func TestCatalogByMachine(t *testing.T) {
 	t.Parallel()
 	const (
@@ -72,11 +72,11 @@ func TestCatalogByMachine(t *testing.T) {
 		"CPU, arm64":                   {"cpu", "linux", noGPU, noGPU, "cpu"},
 		"Alpine": {platform + "linux/amd64 (musl)", platform + "linux/amd64 (musl)", platform + "linux/amd64 (musl)",
 			platform + "linux/amd64 (musl)", platform + "linux/amd64 (musl)"},
-		"Mac, arm64":                             {"metal", "darwin", platform + "darwin/arm64", platform + "darwin/arm64", "metal"},
-		"Mac, amd64":                             {"cpu", "darwin", platform + "darwin/amd64", platform + "darwin/amd64", platform + "darwin/amd64"},
-		"RX 7900, no Vulkan loader":              {"cpu", "rocm", "no: ROCm 7 is missing", noGPU, "rocm"},
-		"RTX 4090, no OpenMP":                    {"no: cuda-13: libgomp.so.1 is missing (Debian: libgomp1, Fedora: libgomp)", "cuda", "cuda-13", "cuda-13", "cuda-13"},
-		"RTX 4090, glibc and libraries not read": {"cuda-13", "cuda", "cuda-13", "cuda-13", "cuda-13"},
+		"Mac, arm64":                            {"metal", "darwin", platform + "darwin/arm64", platform + "darwin/arm64", "metal"},
+		"Mac, amd64":                            {"cpu", "darwin", platform + "darwin/amd64", platform + "darwin/amd64", platform + "darwin/amd64"},
+		"RX 7900, no Vulkan loader":             {"cpu", "rocm", "no: ROCm 7 is missing", noGPU, "rocm"},
+		"RTX 4090, no OpenMP":                   {"no: cuda-13: libgomp.so.1 is missing (Debian: libgomp1, Fedora: libgomp)", "cuda", "cuda-13", "cuda-13", "cuda-13"},
+		"RTX 4090, glibc and libraries unknown": {"cuda-13", "cuda", "cuda-13", "cuda-13", "cuda-13"},
 		"NVIDIA, driver broken": {"cpu", "linux", "no: the driver of the NVIDIA GPU fails: version mismatch",
 			"no: the driver of the NVIDIA GPU fails: version mismatch", "cpu"},
 	}
@@ -103,8 +103,8 @@ func TestCatalogByMachine(t *testing.T) {
 	}
 }
 
-// TestCatalogOlderVersions checks the builds of earlier versions that machines get if their
-// driver is too old for the newest version.
+// TestCatalogOlderVersions checks the builds of earlier versions for machines whose driver is
+// too old for the newest version.
 func TestCatalogOlderVersions(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ typ, version, machine, want string }{

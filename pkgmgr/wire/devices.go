@@ -102,9 +102,9 @@ func (n *DeviceRequirements) Unmet(d gpu.Device) string {
 	case n.Architectures != nil && d.Architecture != "" && !slices.Contains(n.Architectures, d.Architecture):
 		return fmt.Sprintf("architecture %s, want %s", d.Architecture, strings.Join(n.Architectures, " or "))
 	case driver != "" && d.Driver == "":
-		return "the driver's version is not known"
+		return "the driver version is unknown"
 	case driver != "" && compareNumbers(d.Driver, driver) < 0 && driver != n.Driver:
-		return fmt.Sprintf("driver %s is older than %s, which compute capability %s needs", d.Driver, driver, d.ComputeCapability)
+		return fmt.Sprintf("driver %s is older than %s, which compute capability %s requires", d.Driver, driver, d.ComputeCapability)
 	case driver != "" && compareNumbers(d.Driver, driver) < 0:
 		return fmt.Sprintf("driver %s is older than %s", d.Driver, driver)
 	}

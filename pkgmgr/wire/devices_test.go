@@ -54,7 +54,7 @@ func TestUnmetRequirement(t *testing.T) {
 		{DeviceRequirements{Vendor: "nvidia"}, gpu.Device{Vendor: "nvidia", Error: "GPU is lost"}, "GPU is lost"},
 		{DeviceRequirements{Vendor: "nvidia", Driver: "580"}, card("580.65.06", ""), ""},
 		{DeviceRequirements{Vendor: "nvidia", Driver: "580.82"}, card("580.65.06", ""), "driver 580.65.06 is older than 580.82"},
-		{DeviceRequirements{Vendor: "nvidia", Driver: "580"}, card("", "9.0"), "the driver's version is not known"},
+		{DeviceRequirements{Vendor: "nvidia", Driver: "580"}, card("", "9.0"), "the driver version is unknown"},
 		{DeviceRequirements{Vendor: "nvidia", Compute: "7.5"}, card("", "12.0"), ""},
 		{DeviceRequirements{Vendor: "nvidia", Compute: "7.5"}, card("", ""), ""},
 		{DeviceRequirements{Vendor: "nvidia", Compute: "7.5"}, card("", "6.1"), "compute capability 6.1, want at least 7.5"},
@@ -63,7 +63,7 @@ func TestUnmetRequirement(t *testing.T) {
 		{cuda12, card("535.54", "8.7"), ""}, // runs the machine code for 8.6
 		{cuda12, card("535.54", ""), ""},    // unknown compute capability
 		{cuda12, card("520", "8.9"), "driver 520 is older than 525"},
-		{cuda12, card("535.54", "8.0"), "driver 535.54 is older than 570, which compute capability 8.0 needs"},
+		{cuda12, card("535.54", "8.0"), "driver 535.54 is older than 570, which compute capability 8.0 requires"},
 		{cuda12, card("570.86", "8.0"), ""},
 		{cuda12, card("570.86", "6.1"), ""},
 		{cuda12, card("580", "12.1"), ""},
