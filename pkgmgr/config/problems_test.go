@@ -55,12 +55,12 @@ func TestParseReportsProblems(t *testing.T) {
 		}},
 		{"yaml empty", "c.yaml", "hive:\n- alias: a\n  hostname:\n", []string{`3:12 a: hostname is empty (want a string, for example "192.168.1.100")`}},
 		{"yaml twice", "c.yml", yml + "  alias: b\n", []string{`4:3 duplicate key "alias" (first defined on line 2)`}},
-		{"yaml documents", "c.yaml", yml + "---\nhive: []\n", []string{`4:1 second YAML document (a file contains one document: remove the --- line)`}},
+		{"yaml documents", "c.yaml", yml + "---\nhive: []\n", []string{`4:1 the file has more than one YAML document (remove the --- line)`}},
 		{"yaml root", "c.yaml", "- a\n", []string{`1:1 the file is a list (want keys with values)`}},
 		{"yaml key", "c.yaml", "[a]: b\n", []string{`1:1 invalid key (want a string)`}},
 		{"yaml large", "c.yaml", yml + "  ssh_port: 99999999999999999999\n", []string{`4:13 a: ssh_port is a decimal number (want an integer, for example 22)`}},
 		{"yaml worker", "c.yaml", yml + "  workers: [vllm]\n", []string{`4:13 a: workers 1 is a string (want a table, for example { type: "vllm", version: "latest" })`}},
-		{"yaml merge", "c.yaml", "hive:\n- <<: 1\n  alias: a\n  hostname: h\n", []string{`2:7 invalid value of merge key << (want a table, for example *name with &name at a table above)`}},
+		{"yaml merge", "c.yaml", "hive:\n- <<: 1\n  alias: a\n  hostname: h\n", []string{`2:7 invalid value of merge key << (want a table, for example the alias *name of a table with the anchor &name)`}},
 		{"yaml broken", "c.yaml", "hive: [\n", []string{`1:0 invalid YAML: did not find expected node content`}},
 	}
 	for _, tt := range tests {
