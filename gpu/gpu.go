@@ -136,8 +136,8 @@ type Process struct {
 	Name string `json:"name,omitempty"`
 	// Memory is the used device memory in bytes; nil means unknown.
 	Memory *uint64 `json:"memory,omitempty"`
-	// User is the name of the user who owns the process, or the user id if the user has no
-	// name. It is empty if the process has exited or is not visible.
+	// User is the user name of the process owner, or the user id if the owner has no name.
+	// It is empty if the process has exited or is not visible.
 	User string `json:"user,omitempty"`
 }
 

@@ -168,7 +168,7 @@ type Step struct {
 	Pos config.Pos
 }
 
-// Origin is the origin of an artifact. Exactly one of File, URL, Asset and Code is set.
+// Origin is the origin of an artifact. File, URL, Asset and Code are mutually exclusive.
 type Origin struct {
 	File string // a path on the machine that runs rbee, relative to the recipe's directory
 	URL  string // https, or http with a checksum

@@ -305,7 +305,7 @@ func (l *Lock) Pinned(hive, typ string) (Pin, bool) {
 }
 
 // Pin fixes the version of a worker on a hive, until the type is upgraded or the version
-// constraint in the config differs from that of w.
+// constraint of w in the config changes.
 func (l *Lock) Pin(hive string, w config.Worker, version string, now time.Time) {
 	p := Pin{Hive: hive, Type: w.Type, Requested: w.Version, Version: version, Since: now.UTC().Truncate(time.Second)}
 	l.mu.Lock()

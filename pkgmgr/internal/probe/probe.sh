@@ -52,7 +52,7 @@ for f in /lib/ld-musl-*; do [ -e "$f" ] && libc=musl; done
 libraries=null rocm=
 if [ -n "$libc" ] && [ "$(uname -s)" = Linux ]; then
 	libraries=
-	lookup() { # reports whether one of the directories $2... contains the file $1
+	lookup() { # reports whether any of the directories $2... contains the file $1
 		file=$1
 		shift
 		for dir in "$@"; do

@@ -234,8 +234,8 @@ func (l *Lookup) steps(ctx context.Context, recipe *catalog.Recipe, c catalog.Ch
 }
 
 // checkSolution resolves the packages of a version, unless they are locked. It returns nil if
-// the packages have a solution for one of the machines that install the version constraint. The
-// error is a [*NoSolutionError] if they have no solution for any machine.
+// the packages have a solution for at least one machine that installs the version constraint.
+// The error is a [*NoSolutionError] if they have no solution for any machine.
 func (l *Lookup) checkSolution(ctx context.Context, recipe *catalog.Recipe, constraint, version string, platform wire.Platform) error {
 	machines := []catalog.Machine{}
 	for _, m := range l.in.Hives {
