@@ -131,7 +131,7 @@ func TestReasons(t *testing.T) {
 			"choose another hive_port in the config", 1},
 		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonPortInUse, Subject: operations.SubjectWorker.WithName("vllm-3c4d"), Hive: "gpu-1", Message: "cannot use port 9000: address already in use"},
 			"choose another port with --port", 1},
-		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonPortInUse, Subject: operations.SubjectQueen.WithName("127.0.0.1:8500"), Message: "queen: listen tcp 127.0.0.1:8500: bind: address already in use"},
+		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonPortInUse, Subject: operations.SubjectQueen.WithName("127.0.0.1:8500"), Message: "cannot start the queen: listen tcp 127.0.0.1:8500: bind: address already in use"},
 			"choose another port with --addr", 1},
 		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonLookup, Hive: "gpu-1", Message: "asking https://pypi.org/simple/vllm: the server answers 503"},
 			"check that the server is reachable, then run the command again; downloaded parts are kept", 1},

@@ -24,7 +24,7 @@ func TestDashboard(t *testing.T) {
 	k.URL = "http://127.0.0.1:" + k.URL[strings.LastIndex(k.URL, ":")+1:]
 
 	page.Do(chromedp.Navigate(k.URL), chromedp.WaitVisible(chromedp.CSS("#key")), chromedp.SendKeys(chromedp.CSS("#key"), infer+"\r"))
-	page.Text("Invalid key, or its scope is not admin.")
+	page.Text("Invalid key: want an API key with the scope admin.")
 	page.Do(chromedp.SendKeys(chromedp.CSS("#key"), admin+"\r"))
 	page.Text("1 of 2 hives online")
 	page.Text("0 Fake")

@@ -253,7 +253,7 @@ func TestLogin(t *testing.T) {
 	s.key = "rbee_right"
 	page := browsertest.Open(t, 1280, 900)
 	page.Do(chromedp.Navigate(s.URL), chromedp.WaitVisible(chromedp.CSS("#key")), chromedp.SendKeys(chromedp.CSS("#key"), "rbee_wrong\r"))
-	page.Text("Invalid key, or its scope is not admin.")
+	page.Text("Invalid key: want an API key with the scope admin.")
 	page.Wait(`document.querySelector("#fleet").hidden`)
 	page.Do(chromedp.SendKeys(chromedp.CSS("#key"), "rbee_right\r"), chromedp.WaitVisible(chromedp.CSS("#fleet")))
 	page.Text("● online")

@@ -13,20 +13,20 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/registry"
 )
 
-// capabilitiesScript runs `rbee hive capabilities`, or prints a record without an OS where
-// rbee is not installed.
+// capabilitiesScript runs `rbee hive capabilities`, or prints a record without an OS if rbee
+// is not installed.
 //
 //go:embed capabilities.sh
 var capabilitiesScript string
 
 // capabilities runs rbee on the hive to detect its devices. It does not need the daemon.
-func (q *Controller) capabilities(ctx context.Context, op operations.HiveCapabilities) (*operations.HiveCapabilitiesReport, error) {
-	hives, err := q.files.Hives(operations.Target{HiveID: op.Alias, ConfigPath: op.ConfigPath})
+func (c *Controller) capabilities(ctx context.Context, op operations.HiveCapabilities) (*operations.HiveCapabilitiesReport, error) {
+	hives, err := c.files.Hives(operations.Target{HiveID: op.Alias, ConfigPath: op.ConfigPath})
 	if err != nil {
 		return nil, err
 	}
 	h := hives[0]
-	host, err := q.conn.Host(ctx, h)
+	host, err := c.conn.Host(ctx, h)
 	if err != nil {
 		return nil, registry.UnreachableError(h.Alias, err)
 	}

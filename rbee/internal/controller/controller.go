@@ -1,8 +1,8 @@
 // Package controller runs operations: package and hive operations over SSH, and runtime
-// operations through the daemons of hives. The CLI uses one in its own process, so that
-// no daemon is needed; a queen uses one for the operations that it receives over HTTP.
+// operations through the daemons of hives. The CLI uses a [Controller] in its own
+// process. A queen uses one for the operations that it receives over HTTP.
 //
-// Each file of this package holds the operations of one kind.
+// Each file of this package contains the operations of one kind.
 package controller
 
 import (
@@ -54,7 +54,7 @@ type Traffic interface {
 type FinishedRequest struct {
 	Worker  operations.WorkerProcess
 	Start   time.Time
-	Retries int  // requests to other workers for the same operation, before this one
+	Retries int  // earlier requests to other workers for the same operation
 	Stream  bool // the response was streamed
 	Final   bool // no other worker is tried after this one
 	Report  *operations.InferReport
@@ -81,7 +81,7 @@ type Loader interface {
 	Load(ctx context.Context, op operations.Infer, found *loader.FindResult, events operations.Handler) (*loader.FindResult, error)
 }
 
-// Dependencies are the packages that a controller uses.
+// Dependencies are the components that a controller uses.
 type Dependencies struct {
 	Connector registry.Connector
 	Loader    Loader
@@ -91,7 +91,7 @@ type Dependencies struct {
 	SSHHosts func(pattern string) ([]string, error)
 }
 
-// Controller runs operations. It may be used by several goroutines at once.
+// Controller runs operations. It is safe for concurrent use.
 type Controller struct {
 	opts     Options
 	files    *Files
@@ -104,19 +104,18 @@ type Controller struct {
 
 var _ operations.Runner = (*Controller)(nil)
 
-// New returns a controller that opens connections for each operation. It opens no
-// connection yet.
+// New returns a controller that opens connections for each operation.
 func New(o Options) (*Controller, error) {
 	files, err := NewFiles(o)
 	if err != nil {
 		return nil, err
 	}
 	dialer := NewDialer(o)
-	q := NewWithDependencies(o, files, Dependencies{
+	c := NewWithDependencies(o, files, Dependencies{
 		Connector: dialer, Loader: loader.NewDirect(dialer, files.Hives), Traffic: noTraffic{}, SSHHosts: dialer.SSHHosts,
 	})
-	q.close = dialer.Close
-	return q, nil
+	c.close = dialer.Close
+	return c, nil
 }
 
 // NewWithDependencies returns a controller that uses d. The caller closes the dependencies.
@@ -134,47 +133,47 @@ func NewDialer(o Options) *registry.Dialer {
 }
 
 // Close closes the connections that operations share, such as those to jump hosts.
-func (q *Controller) Close() error { return q.close() }
+func (c *Controller) Close() error { return c.close() }
 
 // Run implements [operations.Runner].
-func (q *Controller) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+func (c *Controller) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	if err := op.Validate(); err != nil {
 		return nil, err
 	}
 	if operations.ShouldForwardToHive(op) {
-		return q.runOnHives(ctx, op, events)
+		return c.runOnHives(ctx, op, events)
 	}
 	switch op := op.(type) {
 	case operations.PackageSync:
-		return report(q.sync(ctx, op, events))
+		return report(c.sync(ctx, op, events))
 	case operations.PackageInstall:
-		return report(q.sync(ctx, op.Sync(), events))
+		return report(c.sync(ctx, op.Sync(), events))
 	case operations.PackageStatus:
-		return report(q.status(ctx, op, events))
+		return report(c.status(ctx, op, events))
 	case operations.PackageUninstall:
-		return report(q.uninstall(ctx, op, events))
+		return report(c.uninstall(ctx, op, events))
 	case operations.PackageValidate:
-		return report(q.validate(ctx, op, events))
+		return report(c.validate(ctx, op, events))
 	case operations.PackageMigrate:
-		return report(q.migrate(ctx, op, events))
+		return report(c.migrate(ctx, op, events))
 	case operations.PackageRollback:
-		return report(q.rollback(ctx, op, events))
+		return report(c.rollback(ctx, op, events))
 	case operations.PackageBundle:
-		return report(q.bundle(ctx, op, events))
+		return report(c.bundle(ctx, op, events))
 	case operations.HiveList:
-		return report(q.hiveList(op))
+		return report(c.hiveList(op))
 	case operations.HiveGet:
-		return report(q.hiveGet(ctx, op, events))
+		return report(c.hiveGet(ctx, op, events))
 	case operations.HiveStatus:
-		return report(q.hiveStatus(ctx, op, events))
+		return report(c.hiveStatus(ctx, op, events))
 	case operations.HiveStart:
-		return report(q.hiveDaemon(ctx, op.Alias, op.ConfigPath, operations.ActionStartHive, events))
+		return report(c.hiveDaemon(ctx, op.Alias, op.ConfigPath, operations.ActionStartHive, events))
 	case operations.HiveStop:
-		return report(q.hiveDaemon(ctx, op.Alias, op.ConfigPath, operations.ActionStopHive, events))
+		return report(c.hiveDaemon(ctx, op.Alias, op.ConfigPath, operations.ActionStopHive, events))
 	case operations.HiveCapabilities:
-		return report(q.capabilities(ctx, op))
+		return report(c.capabilities(ctx, op))
 	case operations.Infer:
-		return report(q.infer(ctx, op, events))
+		return report(c.infer(ctx, op, events))
 	default:
 		return nil, &operations.Error{
 			Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("unsupported operation %s", op.Kind()),
@@ -199,13 +198,16 @@ func report[R interface {
 }
 
 // openFleet opens the fleet of a scope.
-func (q *Controller) openFleet(d *desired, scope operations.Scope, push bool, events operations.Handler) (*pkgmgr.Fleet, error) {
+func (c *Controller) openFleet(d *desired, scope operations.Scope, push bool, events operations.Handler) (*pkgmgr.Fleet, error) {
 	return pkgmgr.Open(d.config, pkgmgr.Options{
-		Connect: q.conn.Host, Aliases: scope.Hives, Labels: scope.Labels, Extra: d.extra, Catalog: d.catalog,
-		Binaries: d.binaries, Version: q.opts.Version, CacheDir: q.files.Paths.CacheDir,
-		Origins: q.opts.Origins, Lock: d.lock, Record: q.files.record, Push: push, Bundle: d.bundle,
+		Connect: c.conn.Host, Aliases: scope.Hives, Labels: scope.Labels, Extra: d.extra, Catalog: d.catalog,
+		Binaries: d.binaries, Version: c.opts.Version, CacheDir: c.files.Paths.CacheDir,
+		Origins: c.opts.Origins, Lock: d.lock, Record: c.files.record, Push: push, Bundle: d.bundle,
 		Parallel: scope.Parallel, Events: events,
 	})
 }
 
-func lockWait(secs float64) time.Duration { return time.Duration(secs * float64(time.Second)) }
+// lockWait converts the lock wait of an operation to a duration.
+func lockWait(seconds float64) time.Duration {
+	return time.Duration(seconds * float64(time.Second))
+}

@@ -12,11 +12,11 @@ import (
 func TestRunSupportsAllOperations(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	q, err := New(Options{Version: "1", Paths: pkgmgr.Paths{Home: dir, ConfigDir: filepath.Join(dir, "config"), StateDir: dir, CacheDir: dir}})
+	c, err := New(Options{Version: "1", Paths: pkgmgr.Paths{Home: dir, ConfigDir: filepath.Join(dir, "config"), StateDir: dir, CacheDir: dir}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = q.Close() })
+	t.Cleanup(func() { _ = c.Close() })
 	out := filepath.Join(t.TempDir(), "out")
 	hive, worker := operations.Target{HiveID: "a"}, operations.WorkerRef{PID: 1}
 	ops := []operations.Operation{
@@ -34,7 +34,7 @@ func TestRunSupportsAllOperations(t *testing.T) {
 	for _, op := range ops {
 		seen[op.Kind()] = true
 		// Without a config an operation has nothing to do or returns a not-found error.
-		if _, err := q.Run(t.Context(), op, nil); err != nil && operations.CodeOf(err) != operations.CodeNotFound {
+		if _, err := c.Run(t.Context(), op, nil); err != nil && operations.CodeOf(err) != operations.CodeNotFound {
 			t.Errorf("Run(%s) = %v, want nil or code not_found", op.Kind(), err)
 		}
 	}

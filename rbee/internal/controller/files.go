@@ -19,10 +19,10 @@ type Files struct {
 	binaries *artifact.Binaries
 }
 
-// NewFiles returns the files at o.Paths. It reads no file yet.
+// NewFiles returns the files at o.Paths. It does not read them.
 func NewFiles(o Options) (*Files, error) {
 	if o.Paths == (pkgmgr.Paths{}) {
-		return nil, errors.New("controller: Options.Paths is empty")
+		return nil, errors.New("invalid controller options: Paths is empty")
 	}
 	return &Files{
 		Paths: o.Paths, record: pkgmgr.Record{Path: o.Paths.Record()},
@@ -88,7 +88,7 @@ func (f *Files) readRest(config *config.Config, path string) (*desired, error) {
 	return &desired{config: config, path: path, catalog: catalog, lock: lock, extra: extra, binaries: f.binaries}, nil
 }
 
-// Hives returns the hives of a target: the named one, or all of the config.
+// Hives returns the hives of a target: the named hive, or all hives of the config.
 func (f *Files) Hives(t operations.Target) ([]config.Hive, error) {
 	d, err := f.read(t.ConfigPath)
 	if err != nil {

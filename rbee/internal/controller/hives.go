@@ -22,9 +22,10 @@ func summary(h config.Hive, inConfig bool) operations.HiveSummary {
 	return s
 }
 
-// summaries returns the hives of the config, and other hives on record for it.
-func (q *Controller) summaries(d *desired) ([]operations.HiveSummary, error) {
-	entries, err := q.files.record.Entries()
+// summaries returns the hives of the config, and the other hives that the record lists for the
+// config.
+func (c *Controller) summaries(d *desired) ([]operations.HiveSummary, error) {
+	entries, err := c.files.record.Entries()
 	if err != nil {
 		return nil, err
 	}
@@ -48,27 +49,27 @@ func (q *Controller) summaries(d *desired) ([]operations.HiveSummary, error) {
 	return list, nil
 }
 
-func (q *Controller) hiveList(op operations.HiveList) (*operations.HiveListReport, error) {
-	d, err := q.files.read(op.ConfigPath)
+func (c *Controller) hiveList(op operations.HiveList) (*operations.HiveListReport, error) {
+	d, err := c.files.read(op.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
-	list, err := q.summaries(d)
+	list, err := c.summaries(d)
 	if err != nil {
 		return nil, err
 	}
-	warnings, err := q.files.record.Warnings(d.path)
+	warnings, err := c.files.record.Warnings(d.path)
 	return &operations.HiveListReport{Hives: list, Warnings: warnings}, err
 }
 
 // readHive reads the state of one hive. The caller closes the fleet.
-func (q *Controller) readHive(ctx context.Context, alias, configPath string, events operations.Handler) (*desired, *pkgmgr.Fleet, plan.HiveState, error) {
+func (c *Controller) readHive(ctx context.Context, alias, configPath string, events operations.Handler) (*desired, *pkgmgr.Fleet, plan.HiveState, error) {
 	var state plan.HiveState
-	d, err := q.files.read(configPath)
+	d, err := c.files.read(configPath)
 	if err != nil {
 		return nil, nil, state, err
 	}
-	fleet, err := q.openFleet(d, operations.Scope{Hives: operations.Aliases{alias}}, false, events)
+	fleet, err := c.openFleet(d, operations.Scope{Hives: operations.Aliases{alias}}, false, events)
 	if err != nil {
 		return nil, nil, state, err
 	}
@@ -76,13 +77,13 @@ func (q *Controller) readHive(ctx context.Context, alias, configPath string, eve
 	return d, fleet, fleet.States()[0], nil
 }
 
-func (q *Controller) hiveGet(ctx context.Context, op operations.HiveGet, events operations.Handler) (*operations.HiveGetReport, error) {
-	d, fleet, state, err := q.readHive(ctx, op.Alias, op.ConfigPath, events)
+func (c *Controller) hiveGet(ctx context.Context, op operations.HiveGet, events operations.Handler) (*operations.HiveGetReport, error) {
+	d, fleet, state, err := c.readHive(ctx, op.Alias, op.ConfigPath, events)
 	if err != nil {
 		return nil, err
 	}
 	defer fleet.Close()
-	list, err := q.summaries(d)
+	list, err := c.summaries(d)
 	if err != nil {
 		return nil, err
 	}
@@ -95,8 +96,8 @@ func (q *Controller) hiveGet(ctx context.Context, op operations.HiveGet, events 
 	return r, nil
 }
 
-func (q *Controller) hiveStatus(ctx context.Context, op operations.HiveStatus, events operations.Handler) (*operations.HiveDaemonReport, error) {
-	_, fleet, state, err := q.readHive(ctx, op.Alias, op.ConfigPath, events)
+func (c *Controller) hiveStatus(ctx context.Context, op operations.HiveStatus, events operations.Handler) (*operations.HiveDaemonReport, error) {
+	_, fleet, state, err := c.readHive(ctx, op.Alias, op.ConfigPath, events)
 	if err != nil {
 		return nil, err
 	}
@@ -115,8 +116,8 @@ func (q *Controller) hiveStatus(ctx context.Context, op operations.HiveStatus, e
 }
 
 // hiveDaemon starts or stops the daemon of one hive.
-func (q *Controller) hiveDaemon(ctx context.Context, alias, configPath string, action operations.Action, events operations.Handler) (*operations.HiveDaemonReport, error) {
-	_, fleet, before, err := q.readHive(ctx, alias, configPath, events)
+func (c *Controller) hiveDaemon(ctx context.Context, alias, configPath string, action operations.Action, events operations.Handler) (*operations.HiveDaemonReport, error) {
+	_, fleet, before, err := c.readHive(ctx, alias, configPath, events)
 	if err != nil {
 		return nil, err
 	}

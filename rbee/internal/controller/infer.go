@@ -27,25 +27,25 @@ const (
 type candidate struct{ loader.Candidate }
 
 // infer sends the prompt to the best ready worker of the model. If a worker fails before it
-// has responded, infer tries the next one. If no worker is ready, it starts one, unless the
+// has responded, infer tries the next one. If no worker is ready, infer starts one, unless the
 // operation forbids that.
-func (q *Controller) infer(ctx context.Context, op operations.Infer, events operations.Handler) (*operations.InferReport, error) {
+func (c *Controller) infer(ctx context.Context, op operations.Infer, events operations.Handler) (*operations.InferReport, error) {
 	events = serialize(events)
-	found, err := q.loader.Find(ctx, op)
+	found, err := c.loader.Find(ctx, op)
 	defer func() { found.Close() }()
 	for first := true; ; first = false {
 		if loader.IsNoCandidate(err) && mayLoad(op) {
-			found, err = q.loader.Load(ctx, op, found, events)
+			found, err = c.loader.Load(ctx, op, found, events)
 		}
 		if err != nil {
 			return nil, err
 		}
-		r, tryErr := q.tryCandidates(ctx, found.Candidates, op, events)
+		r, tryErr := c.tryCandidates(ctx, found.Candidates, op, events)
 		if !first || !errors.Is(tryErr, errEvicting) {
 			return r, tryErr
 		}
 		found.Close()
-		found, err = q.loader.Find(ctx, op) // without the worker that is being evicted
+		found, err = c.loader.Find(ctx, op) // without the worker that is being evicted
 	}
 }
 
@@ -54,20 +54,20 @@ func mayLoad(op operations.Infer) bool {
 	return !op.NoSpawn && op.Workflow == nil && op.WorkerID == ""
 }
 
-// errEvicting is the error of a worker whose eviction has just started.
+// errEvicting is the error for a worker that is being evicted.
 var errEvicting = errors.New("the worker is stopping")
 
 // tryCandidates tries one worker after the other, until one has started to respond.
-func (q *Controller) tryCandidates(ctx context.Context, candidates []loader.Candidate, op operations.Infer, events operations.Handler) (r *operations.InferReport, err error) {
+func (c *Controller) tryCandidates(ctx context.Context, candidates []loader.Candidate, op operations.Infer, events operations.Handler) (r *operations.InferReport, err error) {
 	candidates = candidates[:min(len(candidates), maxInferAttempts)]
-	for i, o := range candidates {
+	for i, next := range candidates {
 		var final bool
-		r, final, err = q.tryCandidate(ctx, candidate{o}, op, i, events)
+		r, final, err = c.tryCandidate(ctx, candidate{next}, op, i, events)
 		if err == nil || final || ctx.Err() != nil {
 			return r, err
 		}
 		if i < len(candidates)-1 { // the last error is returned
-			events.Send(operations.Event{Type: operations.EventNote, Hive: o.Client.Hive.Alias, Message: err.Error()})
+			events.Send(operations.Event{Type: operations.EventNote, Hive: next.Client.Hive.Alias, Message: err.Error()})
 		}
 	}
 	return nil, err
@@ -75,23 +75,23 @@ func (q *Controller) tryCandidates(ctx context.Context, candidates []loader.Cand
 
 // tryCandidate sends the operation to a worker and counts the request. final is true if the
 // worker has started to respond, or returned an error that other workers would return too.
-func (q *Controller) tryCandidate(ctx context.Context, o candidate, op operations.Infer, retries int, events operations.Handler) (r *operations.InferReport, final bool, err error) {
-	end, ok := q.traffic.Begin(o.Worker)
+func (c *Controller) tryCandidate(ctx context.Context, target candidate, op operations.Infer, retries int, events operations.Handler) (r *operations.InferReport, final bool, err error) {
+	end, ok := c.traffic.Begin(target.Worker)
 	if !ok {
-		return nil, false, o.fail(fmt.Sprintf("worker %s is stopping", o.Worker.ID), errEvicting)
+		return nil, false, target.fail(fmt.Sprintf("worker %s is stopping", target.Worker.ID), errEvicting)
 	}
 	defer end()
-	send := o.chat
+	send := target.chat
 	if op.Workflow != nil {
-		send = o.runWorkflow
+		send = target.runWorkflow
 	}
 	start := time.Now()
 	r, final, err = send(ctx, op, events)
-	q.traffic.Finish(ctx, FinishedRequest{Worker: o.Worker, Start: start, Retries: retries, Stream: op.Stream, Final: final, Report: r, Err: err})
+	c.traffic.Finish(ctx, FinishedRequest{Worker: target.Worker, Start: start, Retries: retries, Stream: op.Stream, Final: final, Report: r, Err: err})
 	return r, final, err
 }
 
-// chatRequest is a chat or completion request in OpenAI's format, plus top_k, which open
+// chatRequest is a chat or completion request in OpenAI's format, plus top_k, which many
 // engines support:
 // https://platform.openai.com/docs/api-reference/chat/create
 type chatRequest struct {
@@ -134,36 +134,36 @@ type chatResponse struct {
 }
 
 // chat sends the prompt to one worker. See tryCandidate for final.
-func (o candidate) chat(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, final bool, err error) {
+func (c candidate) chat(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, final bool, err error) {
 	start := time.Now()
-	resp, err := o.post(ctx, "/v1/chat/completions", op)
+	resp, err := c.post(ctx, "/v1/chat/completions", op)
 	if err == nil && isCompletionOnly(resp) {
-		resp, err = o.post(ctx, "/v1/completions", op)
+		resp, err = c.post(ctx, "/v1/completions", op)
 	}
 	if err != nil {
-		return nil, false, o.fail(err.Error(), err)
+		return nil, false, c.fail(err.Error(), err)
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, !isUnavailable(resp), o.fail(fmt.Sprintf("worker %s returned %s: %s", o.Worker.ID, resp.Status, errorMessage(resp.Body)), nil)
+		return nil, !isUnavailable(resp), c.fail(fmt.Sprintf("worker %s returned %s: %s", c.Worker.ID, resp.Status, errorMessage(resp.Body)), nil)
 	}
-	r = &operations.InferReport{Model: op.Model, Hive: o.Client.Hive.Alias, WorkerID: o.Worker.ID}
+	r = &operations.InferReport{Model: op.Model, Hive: c.Client.Hive.Alias, WorkerID: c.Worker.ID}
 	var text strings.Builder
 	handle := func(data []byte) error {
-		var a chatResponse
-		if err := json.Unmarshal(data, &a); err != nil {
-			return fmt.Errorf("worker %s returned an invalid response: %w", o.Worker.ID, err)
+		var response chatResponse
+		if err := json.Unmarshal(data, &response); err != nil {
+			return fmt.Errorf("worker %s returned an invalid response: %w", c.Worker.ID, err)
 		}
-		if a.Error != nil {
+		if response.Error != nil {
 			final = true
-			return fmt.Errorf("worker %s: %s", o.Worker.ID, a.Error.Message)
+			return fmt.Errorf("worker %s: %s", c.Worker.ID, response.Error.Message)
 		}
-		if a.Usage != nil {
-			r.PromptTokens, r.CompletionTokens = a.Usage.PromptTokens, a.Usage.CompletionTokens
+		if response.Usage != nil {
+			r.PromptTokens, r.CompletionTokens = response.Usage.PromptTokens, response.Usage.CompletionTokens
 		}
-		for _, c := range a.Choices {
-			piece := c.Delta.Content + c.Message.Content + c.Text
-			r.FinishReason = cmp.Or(c.FinishReason, r.FinishReason)
+		for _, choice := range response.Choices {
+			piece := choice.Delta.Content + choice.Message.Content + choice.Text
+			r.FinishReason = cmp.Or(choice.FinishReason, r.FinishReason)
 			if piece == "" {
 				continue
 			}
@@ -190,13 +190,14 @@ func (o candidate) chat(ctx context.Context, op operations.Infer, events operati
 		if ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		return nil, final, o.fail(err.Error(), err)
+		return nil, final, c.fail(err.Error(), err)
 	}
 	r.Text, r.DurationSeconds = text.String(), time.Since(start).Seconds()
 	return r, true, nil
 }
 
-func (o candidate) fail(message string, err error) error {
+// fail returns an error of the candidate's worker.
+func (c candidate) fail(message string, err error) error {
 	code, reason := operations.CodeFailed, operations.ReasonOf(err)
 	switch {
 	case errors.Is(err, context.Canceled):
@@ -207,43 +208,43 @@ func (o candidate) fail(message string, err error) error {
 		reason = operations.ReasonWorkerFailed
 	}
 	return &operations.Error{
-		Code: code, Reason: reason, Subject: operations.SubjectWorker.WithName(o.Worker.ID), Hive: o.Client.Hive.Alias, Message: message, Err: err,
+		Code: code, Reason: reason, Subject: operations.SubjectWorker.WithName(c.Worker.ID), Hive: c.Client.Hive.Alias, Message: message, Err: err,
 	}
 }
 
 // post sends the prompt through the hive to the worker.
-func (o candidate) post(ctx context.Context, path string, op operations.Infer) (*http.Response, error) {
-	q := chatRequest{
-		Model: cmp.Or(o.Worker.ServedName, o.Worker.Model), MaxTokens: op.MaxTokens, Temperature: op.Temperature, TopP: op.TopP, TopK: op.TopK, Seed: op.Seed, Stream: op.Stream,
+func (c candidate) post(ctx context.Context, path string, op operations.Infer) (*http.Response, error) {
+	chat := chatRequest{
+		Model: cmp.Or(c.Worker.ServedName, c.Worker.Model), MaxTokens: op.MaxTokens, Temperature: op.Temperature, TopP: op.TopP, TopK: op.TopK, Seed: op.Seed, Stream: op.Stream,
 	}
 	if op.Stream {
-		q.StreamOptions = &streamOptions{IncludeUsage: true}
+		chat.StreamOptions = &streamOptions{IncludeUsage: true}
 	}
 	if strings.HasSuffix(path, "/chat/completions") {
 		if op.System != "" {
-			q.Messages = append(q.Messages, chatMessage{Role: "system", Content: op.System})
+			chat.Messages = append(chat.Messages, chatMessage{Role: "system", Content: op.System})
 		}
-		q.Messages = append(q.Messages, chatMessage{Role: "user", Content: op.Prompt})
+		chat.Messages = append(chat.Messages, chatMessage{Role: "user", Content: op.Prompt})
 	} else {
-		q.Prompt = strings.TrimPrefix(op.System+"\n\n"+op.Prompt, "\n\n")
+		chat.Prompt = strings.TrimPrefix(op.System+"\n\n"+op.Prompt, "\n\n")
 	}
-	body, err := json.Marshal(q)
+	body, err := json.Marshal(chat)
 	if err != nil {
 		return nil, err
 	}
-	to := o.Client.WorkerURL(o.Worker.ID) + path
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(body))
+	url := c.Client.WorkerURL(c.Worker.ID) + path
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Authorization", "Bearer "+string(o.Client.API.Token))
+	req.Header.Set("Authorization", "Bearer "+string(c.Client.API.Token))
 	if id := client.RequestID(ctx); id != "" {
 		req.Header.Set(client.RequestIDHeader, id)
 	}
-	resp, err := o.Client.API.HTTP.Do(req)
+	resp, err := c.Client.API.HTTP.Do(req)
 	if err != nil {
-		return nil, fmt.Errorf("cannot reach worker %s: %w", o.Worker.ID, err)
+		return nil, fmt.Errorf("cannot reach worker %s: %w", c.Worker.ID, err)
 	}
 	return resp, nil
 }
@@ -259,7 +260,7 @@ func isUnavailable(resp *http.Response) bool {
 }
 
 // isCompletionOnly reports whether a response means that the engine or the model supports
-// completions but not chat. It replaces the body that it reads.
+// completions but not chat. It replaces the body with the part that it has read.
 func isCompletionOnly(resp *http.Response) bool {
 	switch resp.StatusCode {
 	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusBadRequest, http.StatusNotImplemented:
@@ -297,15 +298,15 @@ func errorMessage(body io.Reader) string {
 	return text[:min(len(text), 300)]
 }
 
-// errTruncated is the error of a stream without an end mark.
+// errTruncated is the error for a stream without an end marker.
 var errTruncated = errors.New("the response was truncated")
 
-// eachEvent calls handle for the server-sent events of a response until its end mark.
+// eachEvent calls handle for the server-sent events of a response until the end marker.
 func eachEvent(body io.Reader, handle func(data []byte) error) error {
 	for events := sse.NewReader(body, maxResponseSize); ; {
 		e, err := events.Next()
 		switch {
-		case errors.Is(err, io.EOF) && isEndMark(events.Partial()):
+		case errors.Is(err, io.EOF) && isEndMarker(events.Partial()):
 			return nil
 		case errors.Is(err, io.EOF):
 			return errTruncated
@@ -313,7 +314,7 @@ func eachEvent(body io.Reader, handle func(data []byte) error) error {
 			return fmt.Errorf("%w: %w", errTruncated, err)
 		case e.Comment:
 			continue
-		case isEndMark(e.Data):
+		case isEndMarker(e.Data):
 			return nil
 		}
 		if err := handle(bytes.TrimSpace(e.Data)); err != nil {
@@ -322,4 +323,4 @@ func eachEvent(body io.Reader, handle func(data []byte) error) error {
 	}
 }
 
-func isEndMark(data []byte) bool { return string(bytes.TrimSpace(data)) == "[DONE]" }
+func isEndMarker(data []byte) bool { return string(bytes.TrimSpace(data)) == "[DONE]" }

@@ -61,19 +61,19 @@ func TestIsCompletionOnly(t *testing.T) {
 	} {
 		resp := &http.Response{StatusCode: c.status, Body: io.NopCloser(strings.NewReader(c.body))}
 		if got := isCompletionOnly(resp); got != c.want {
-			t.Errorf("isCompletionOnly() of %d %s = %t, want %t", c.status, c.body, got, c.want)
+			t.Errorf("isCompletionOnly(%d %s) = %t, want %t", c.status, c.body, got, c.want)
 		}
 		if rest, _ := io.ReadAll(resp.Body); string(rest) != c.body {
-			t.Errorf("after isCompletionOnly() of %d the body is %q, want %q", c.status, rest, c.body)
+			t.Errorf("body after isCompletionOnly(%d) = %q, want %q", c.status, rest, c.body)
 		}
 	}
 }
 
-// TestInferUnknownHive checks that infer returns the error of determining the hives, and not
-// that no worker serves the model.
+// TestInferUnknownHive checks that infer returns the error about the hive or the config, not
+// an error about missing workers.
 func TestInferUnknownHive(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct {
+	for _, test := range []struct {
 		name, config string
 		want         operations.Reason
 	}{
@@ -82,19 +82,19 @@ func TestInferUnknownHive(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		path := filepath.Join(dir, "hives.conf")
-		if c.config != "" {
-			if err := os.WriteFile(path, []byte(c.config), 0o600); err != nil {
+		if test.config != "" {
+			if err := os.WriteFile(path, []byte(test.config), 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}
-		q, err := New(Options{Version: "1", Paths: pkgmgr.Paths{Home: dir, ConfigDir: dir, StateDir: dir, CacheDir: dir}})
+		c, err := New(Options{Version: "1", Paths: pkgmgr.Paths{Home: dir, ConfigDir: dir, StateDir: dir, CacheDir: dir}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { _ = q.Close() })
+		t.Cleanup(func() { _ = c.Close() })
 		op := operations.Infer{Target: operations.Target{HiveID: "nosuch", ConfigPath: path}, Model: "m", Prompt: "p", MaxTokens: 1}
-		if _, err := q.Run(t.Context(), op, nil); operations.ReasonOf(err) != c.want {
-			t.Errorf("%s: Run(infer) = %v (reason %s), want reason %s", c.name, err, operations.ReasonOf(err), c.want)
+		if _, err := c.Run(t.Context(), op, nil); operations.ReasonOf(err) != test.want {
+			t.Errorf("%s: Run(infer) = %v (reason %s), want reason %s", test.name, err, operations.ReasonOf(err), test.want)
 		}
 	}
 }

@@ -17,17 +17,17 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
-func (q *Controller) migrate(ctx context.Context, op operations.PackageMigrate, events operations.Handler) (*operations.MigrateReport, error) {
-	out, err := q.outputFile(op)
+func (c *Controller) migrate(ctx context.Context, op operations.PackageMigrate, events operations.Handler) (*operations.MigrateReport, error) {
+	out, err := c.outputFile(op)
 	if err != nil {
 		return nil, err
 	}
-	candidates, err := q.migrateCandidates(op)
+	candidates, err := c.migrateCandidates(op)
 	if err != nil {
 		return nil, err
 	}
 	fleet, err := pkgmgr.Open(&config.Config{Hives: candidates}, pkgmgr.Options{
-		Connect: q.conn.Host, Parallel: op.Parallel, Events: events,
+		Connect: c.conn.Host, Parallel: op.Parallel, Events: events,
 	})
 	if err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func (q *Controller) migrate(ctx context.Context, op operations.PackageMigrate, 
 	if err := writeConfig(out, config.Format(cfg, header), op.Force); err != nil {
 		return nil, err
 	}
-	return r, q.files.record.Update(cfg.Hives, nil, out, time.Now())
+	return r, c.files.record.Update(cfg.Hives, nil, out, time.Now())
 }
 
 func noHivesError(warnings []operations.ValidateWarning) error {
@@ -73,8 +73,8 @@ func noHivesError(warnings []operations.ValidateWarning) error {
 
 // outputFile returns the path of the file that migrate writes. Without Force the file must
 // not exist.
-func (q *Controller) outputFile(op operations.PackageMigrate) (string, error) {
-	out, err := q.files.Paths.ConfigFile(op.OutputPath)
+func (c *Controller) outputFile(op operations.PackageMigrate) (string, error) {
+	out, err := c.files.Paths.ConfigFile(op.OutputPath)
 	if err != nil {
 		return "", err
 	}
@@ -116,12 +116,12 @@ func writeConfig(path string, content []byte, overwrite bool) error {
 
 // migrateCandidates returns the hives to read, each address once. Hives of the config and
 // the record come first, because their settings are known.
-func (q *Controller) migrateCandidates(op operations.PackageMigrate) ([]config.Hive, error) {
-	d, err := q.files.readOrEmpty(op.ConfigPath)
+func (c *Controller) migrateCandidates(op operations.PackageMigrate) ([]config.Hive, error) {
+	d, err := c.files.readOrEmpty(op.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := q.files.record.Entries()
+	entries, err := c.files.record.Entries()
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (q *Controller) migrateCandidates(op operations.PackageMigrate) ([]config.H
 		add(e.Hive())
 	}
 	if op.SSHConfig != "" {
-		aliases, err := q.sshHosts(op.SSHConfig)
+		aliases, err := c.sshHosts(op.SSHConfig)
 		if err != nil {
 			return nil, err
 		}

@@ -15,14 +15,14 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
-func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events operations.Handler) (*operations.SyncReport, error) {
+func (c *Controller) sync(ctx context.Context, op operations.PackageSync, events operations.Handler) (*operations.SyncReport, error) {
 	start := time.Now()
-	d, err := q.files.read(op.ConfigPath)
+	d, err := c.files.read(op.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
 	if op.BundlePath != "" {
-		closeBundle, err := q.useBundle(d, op.BundlePath)
+		closeBundle, err := c.useBundle(d, op.BundlePath)
 		if err != nil {
 			return nil, err
 		}
@@ -31,7 +31,7 @@ func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events
 	if err := checkWorkerTypes(d, op.UpgradeWorkers); err != nil {
 		return nil, err
 	}
-	fleet, err := q.openFleet(d, op.Scope, op.Push, events)
+	fleet, err := c.openFleet(d, op.Scope, op.Push, events)
 	if err != nil {
 		return nil, err
 	}
@@ -47,14 +47,14 @@ func (q *Controller) sync(ctx context.Context, op operations.PackageSync, events
 	if op.DryRun {
 		return fleet.SyncReport(plan, nil, time.Since(start)), nil
 	}
-	// Save the lock before the first installation, so that it always has every installed
+	// Save the lock before the first installation, so that it always contains every installed
 	// version.
 	if err := fleet.Save(nil); err != nil {
 		return nil, err
 	}
 	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})
-	// Save it again, without the pins of upgraded workers.
-	if err := errors.Join(fleet.Save(reports), q.saveWarnings(d, fleet, plan)); err != nil {
+	// Save the lock again, without the pins of upgraded workers.
+	if err := errors.Join(fleet.Save(reports), c.saveWarnings(d, fleet, plan)); err != nil {
 		return nil, err
 	}
 	return fleet.SyncReport(plan, reports, time.Since(start)), nil
@@ -78,23 +78,23 @@ func checkWorkerTypes(d *desired, types []string) error {
 
 // saveWarnings stores the warnings about the hives that a fleet has read, for list-hives,
 // which does not connect to hives.
-func (q *Controller) saveWarnings(d *desired, fleet *pkgmgr.Fleet, p *plan.Plan) error {
+func (c *Controller) saveWarnings(d *desired, fleet *pkgmgr.Fleet, p *plan.Plan) error {
 	var read []string
 	for _, s := range fleet.States() {
 		if s.State != nil {
 			read = append(read, s.Hive.Alias)
 		}
 	}
-	return q.files.record.SetWarnings(read, d.path, fleet.Warnings(p))
+	return c.files.record.SetWarnings(read, d.path, fleet.Warnings(p))
 }
 
-func (q *Controller) status(ctx context.Context, op operations.PackageStatus, events operations.Handler) (*operations.StatusReport, error) {
+func (c *Controller) status(ctx context.Context, op operations.PackageStatus, events operations.Handler) (*operations.StatusReport, error) {
 	start := time.Now()
-	d, err := q.files.read(op.ConfigPath)
+	d, err := c.files.read(op.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
-	fleet, err := q.openFleet(d, op.Scope, false, events)
+	fleet, err := c.openFleet(d, op.Scope, false, events)
 	if err != nil {
 		return nil, err
 	}
@@ -104,18 +104,18 @@ func (q *Controller) status(ctx context.Context, op operations.PackageStatus, ev
 		return nil, err
 	}
 	plan := fleet.Plan(ctx, plan.Options{})
-	if err := q.saveWarnings(d, fleet, plan); err != nil {
+	if err := c.saveWarnings(d, fleet, plan); err != nil {
 		return nil, err
 	}
 	return fleet.StatusReport(plan, op.Verbose, time.Since(start)), nil
 }
 
-func (q *Controller) validate(ctx context.Context, op operations.PackageValidate, events operations.Handler) (*operations.ValidateReport, error) {
-	d, err := q.files.read(op.ConfigPath)
+func (c *Controller) validate(ctx context.Context, op operations.PackageValidate, events operations.Handler) (*operations.ValidateReport, error) {
+	d, err := c.files.read(op.ConfigPath)
 	if err != nil {
 		return invalidReport(err)
 	}
-	fleet, err := q.openFleet(d, op.Scope, false, events)
+	fleet, err := c.openFleet(d, op.Scope, false, events)
 	if err != nil {
 		return nil, err
 	}
@@ -145,13 +145,13 @@ func invalidReport(err error) (*operations.ValidateReport, error) {
 	return r, nil
 }
 
-func (q *Controller) uninstall(ctx context.Context, op operations.PackageUninstall, events operations.Handler) (*operations.UninstallReport, error) {
+func (c *Controller) uninstall(ctx context.Context, op operations.PackageUninstall, events operations.Handler) (*operations.UninstallReport, error) {
 	start := time.Now()
-	d, err := q.files.readOrEmpty(op.ConfigPath)
+	d, err := c.files.readOrEmpty(op.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
-	fleet, err := q.openFleet(d, op.Scope, false, events)
+	fleet, err := c.openFleet(d, op.Scope, false, events)
 	if err != nil {
 		return nil, err
 	}
@@ -197,7 +197,7 @@ func (q *Controller) uninstall(ctx context.Context, op operations.PackageUninsta
 	case failed > 0:
 		r.Status = operations.StatusPartial
 	case op.Purge:
-		if r.PurgedPaths, err = q.purge(d.path); err != nil {
+		if r.PurgedPaths, err = c.purge(d.path); err != nil {
 			return nil, err
 		}
 	}
@@ -215,12 +215,12 @@ func workerCounts(states []plan.HiveState) map[string]int {
 	return counts
 }
 
-// purge removes the config from this machine, and all other files of rbee unless hives of
-// other configs are on record. It must be called only after rbee is uninstalled from every
+// purge removes the config from this machine, and all other files of rbee unless the record
+// lists hives of other configs. It must be called only after rbee is uninstalled from every
 // hive of the config.
-func (q *Controller) purge(configPath string) (purged []string, err error) {
-	paths := q.files.Paths
-	others, err := q.files.record.Entries() // without the hives of this config, which are uninstalled
+func (c *Controller) purge(configPath string) (purged []string, err error) {
+	paths := c.files.Paths
+	others, err := c.files.record.Entries() // without the hives of this config, which are uninstalled
 	if err != nil {
 		return nil, err
 	}

@@ -21,36 +21,36 @@ type hiveOperation interface {
 	OperationTarget() operations.Target
 }
 
-// Fails to compile if the method is renamed.
+// This assertion fails to compile if OperationTarget is renamed.
 var _ hiveOperation = operations.WorkerSpawn{}
 
-// runOnHives runs an operation on the hive that it names. The list operations run on all
-// hives of the config if they name none.
-func (q *Controller) runOnHives(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+// runOnHives runs an operation on its target hive. List operations without a target hive run
+// on all hives of the config.
+func (c *Controller) runOnHives(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	switch op := op.(type) {
 	case operations.WorkerProcessList:
-		return report(q.workerList(ctx, op))
+		return report(c.workerList(ctx, op))
 	case operations.ModelList:
-		return report(q.modelList(ctx, op))
+		return report(c.modelList(ctx, op))
 	case hiveOperation:
-		return q.forward(ctx, op.OperationTarget(), op, events)
+		return c.forward(ctx, op.OperationTarget(), op, events)
 	default:
-		return nil, &operations.Error{Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("operation %s has no target hive", op.Kind())}
+		return nil, &operations.Error{Code: operations.CodeUnsupported, Reason: operations.ReasonUnsupported, Message: fmt.Sprintf("cannot run operation %s: it has no target hive", op.Kind())}
 	}
 }
 
 // forward runs an operation on one hive.
-func (q *Controller) forward(ctx context.Context, t operations.Target, op operations.Operation, events operations.Handler) (operations.Report, error) {
-	hives, err := q.files.Hives(t)
+func (c *Controller) forward(ctx context.Context, t operations.Target, op operations.Operation, events operations.Handler) (operations.Report, error) {
+	hives, err := c.files.Hives(t)
 	if err != nil {
 		return nil, err
 	}
-	d, err := q.conn.Client(ctx, hives[0])
+	client, err := c.conn.Client(ctx, hives[0])
 	if err != nil {
 		return nil, err
 	}
-	defer d.Close()
-	r, err := d.Do(ctx, op, events)
+	defer client.Close()
+	r, err := client.Do(ctx, op, events)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func (q *Controller) forward(ctx context.Context, t operations.Target, op operat
 	return r, nil
 }
 
-// setHive sets the hive in a report, because a hive does not know its own alias.
+// setHive sets the alias of the hive in a report, because hives omit it.
 func setHive(r operations.Report, alias string) {
 	switch r := r.(type) {
 	case *operations.WorkerSpawnReport:
@@ -87,9 +87,9 @@ func setHive(r operations.Report, alias string) {
 // runOnEach runs an operation on each hive of a target concurrently, and returns the reports
 // sorted by alias. If the target names a hive, err is the error of that hive.
 func runOnEach[R operations.Report](
-	ctx context.Context, q *Controller, t operations.Target, newOperation func(operations.Target) operations.Operation,
+	ctx context.Context, c *Controller, t operations.Target, newOperation func(operations.Target) operations.Operation,
 ) (reports []R, failed []*operations.Error, err error) {
-	hives, err := q.files.Hives(t)
+	hives, err := c.files.Hives(t)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -99,7 +99,7 @@ func runOnEach[R operations.Report](
 	for i, h := range hives {
 		p.Go(func() {
 			target := operations.Target{HiveID: h.Alias, ConfigPath: t.ConfigPath}
-			results[i], errs[i] = q.forward(ctx, target, newOperation(target), nil)
+			results[i], errs[i] = c.forward(ctx, target, newOperation(target), nil)
 		})
 	}
 	p.Wait()
@@ -114,7 +114,7 @@ func runOnEach[R operations.Report](
 		r, ok := results[i].(R)
 		if !ok {
 			return nil, nil, &operations.Error{
-				Code: operations.CodeFailed, Reason: operations.ReasonNotRbee, Subject: operations.SubjectHive.WithName(hives[i].Alias), Hive: hives[i].Alias, Message: fmt.Sprintf("unexpected report %T from the hive", results[i]),
+				Code: operations.CodeFailed, Reason: operations.ReasonNotRbee, Subject: operations.SubjectHive.WithName(hives[i].Alias), Hive: hives[i].Alias, Message: fmt.Sprintf("invalid report from the hive: got %T, want %T", results[i], r),
 			}
 		}
 		reports = append(reports, r)
@@ -122,7 +122,7 @@ func runOnEach[R operations.Report](
 	return reports, failed, nil
 }
 
-// withHive returns err as the error of a hive in a report.
+// withHive converts err to the error of a hive for a report.
 func withHive(alias string, err error) *operations.Error {
 	var e *operations.Error
 	if errors.As(registry.OperationError(err), &e) && e.Hive != "" {
@@ -131,8 +131,8 @@ func withHive(alias string, err error) *operations.Error {
 	return &operations.Error{Code: operations.CodeOf(err), Reason: operations.ReasonOf(err), Subject: operations.SubjectOf(err), Hive: alias, Message: err.Error(), Err: err}
 }
 
-func (q *Controller) workerList(ctx context.Context, op operations.WorkerProcessList) (*operations.WorkerListReport, error) {
-	reports, failed, err := runOnEach[*operations.WorkerListReport](ctx, q, op.Target, func(t operations.Target) operations.Operation {
+func (c *Controller) workerList(ctx context.Context, op operations.WorkerProcessList) (*operations.WorkerListReport, error) {
+	reports, failed, err := runOnEach[*operations.WorkerListReport](ctx, c, op.Target, func(t operations.Target) operations.Operation {
 		return operations.WorkerProcessList{Target: t, All: op.All}
 	})
 	if err != nil {
@@ -145,8 +145,8 @@ func (q *Controller) workerList(ctx context.Context, op operations.WorkerProcess
 	return report, nil
 }
 
-func (q *Controller) modelList(ctx context.Context, op operations.ModelList) (*operations.ModelListReport, error) {
-	reports, failed, err := runOnEach[*operations.ModelListReport](ctx, q, op.Target, func(t operations.Target) operations.Operation {
+func (c *Controller) modelList(ctx context.Context, op operations.ModelList) (*operations.ModelListReport, error) {
+	reports, failed, err := runOnEach[*operations.ModelListReport](ctx, c, op.Target, func(t operations.Target) operations.Operation {
 		return operations.ModelList{Target: t}
 	})
 	if err != nil {
@@ -159,7 +159,7 @@ func (q *Controller) modelList(ctx context.Context, op operations.ModelList) (*o
 	return report, nil
 }
 
-// serialize returns a handler that several goroutines may call at once.
+// serialize returns a handler that is safe for concurrent use.
 func serialize(events operations.Handler) operations.Handler {
 	if events == nil {
 		return func(operations.Event) {}

@@ -20,8 +20,8 @@ import (
 )
 
 // rollback restores the previous version of a worker on a hive, and pins it.
-func (q *Controller) rollback(ctx context.Context, op operations.PackageRollback, events operations.Handler) (*operations.RollbackReport, error) {
-	d, fleet, state, err := q.readHive(ctx, op.Hive, op.ConfigPath, events)
+func (c *Controller) rollback(ctx context.Context, op operations.PackageRollback, events operations.Handler) (*operations.RollbackReport, error) {
+	d, fleet, state, err := c.readHive(ctx, op.Hive, op.ConfigPath, events)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (q *Controller) rollback(ctx context.Context, op operations.PackageRollback
 	return &operations.RollbackReport{Hive: op.Hive, Worker: op.Worker, From: current.Version, To: current.Previous}, nil
 }
 
-// rollbackHive restores the previous rbee of a hive, and restarts its daemon if it runs.
+// rollbackHive restores the previous rbee of a hive, and restarts its daemon if it is running.
 func rollbackHive(ctx context.Context, op operations.PackageRollback, fleet *pkgmgr.Fleet, state *wire.State) (*operations.RollbackReport, error) {
 	fail := func(reason operations.Reason, message string) (*operations.RollbackReport, error) {
 		return nil, &operations.Error{Code: operations.CodeFailed, Reason: reason, Subject: operations.SubjectHive.WithName(op.Hive), Hive: op.Hive, Message: message}
@@ -81,8 +81,8 @@ func rollbackHive(ctx context.Context, op operations.PackageRollback, fleet *pkg
 	return &operations.RollbackReport{Hive: op.Hive, Worker: op.Worker, From: from, To: to}, nil
 }
 
-// buildText returns the version of an rbee, with its build if the other one has the same
-// version.
+// buildText returns the version of an rbee binary, and its build if the other binary has the
+// same version.
 func buildText(rbee, other *wire.BinaryRecord) string {
 	text := cmp.Or(rbee.Version, "unknown")
 	if rbee.Version == other.Version && len(rbee.SHA256) > buildLen {
@@ -91,7 +91,8 @@ func buildText(rbee, other *wire.BinaryRecord) string {
 	return text
 }
 
-const buildLen = 12 // digits of a SHA-256
+// buildLen is the number of hexadecimal digits of a SHA-256 that identify a build.
+const buildLen = 12
 
 // pinVersion pins a worker to a version until its version constraint in the config changes.
 // It does nothing for a worker that is not in the config.
@@ -110,8 +111,8 @@ func pinVersion(d *desired, op operations.PackageRollback, version string) error
 }
 
 // bundle writes all artifacts of a config into one file.
-func (q *Controller) bundle(ctx context.Context, op operations.PackageBundle, events operations.Handler) (*operations.BundleReport, error) {
-	d, err := q.files.read(op.ConfigPath)
+func (c *Controller) bundle(ctx context.Context, op operations.PackageBundle, events operations.Handler) (*operations.BundleReport, error) {
+	d, err := c.files.read(op.ConfigPath)
 	if err != nil {
 		return nil, err
 	}
@@ -131,10 +132,10 @@ func (q *Controller) bundle(ctx context.Context, op operations.PackageBundle, ev
 		}
 		o.Platforms = append(o.Platforms, platform)
 	}
-	if o.Recipes, err = userRecipes(q.files.Paths.Recipes()); err != nil {
+	if o.Recipes, err = userRecipes(c.files.Paths.Recipes()); err != nil {
 		return nil, err
 	}
-	fleet, err := q.openFleet(d, op.Scope, true, events)
+	fleet, err := c.openFleet(d, op.Scope, true, events)
 	if err != nil {
 		return nil, err
 	}
@@ -172,7 +173,7 @@ func userRecipes(dir string) (map[string]string, error) {
 
 // useBundle opens a bundle and uses its lock, catalog and rbee binaries.
 // closeBundle removes the extracted files.
-func (q *Controller) useBundle(d *desired, path string) (closeBundle func(), err error) {
+func (c *Controller) useBundle(d *desired, path string) (closeBundle func(), err error) {
 	b, err := artifact.OpenBundle(path)
 	if err != nil {
 		return nil, err
@@ -197,7 +198,7 @@ func (q *Controller) useBundle(d *desired, path string) (closeBundle func(), err
 		return nil, err
 	}
 	d.bundle = b
-	d.binaries = &artifact.Binaries{Self: q.opts.Self, Version: q.opts.Version, Dir: dir} // no downloads
+	d.binaries = &artifact.Binaries{Self: c.opts.Self, Version: c.opts.Version, Dir: dir} // no downloads
 	return func() {
 		_ = b.Close()
 		_ = os.RemoveAll(dir)

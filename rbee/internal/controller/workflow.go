@@ -21,23 +21,23 @@ const (
 	// maxSeed limits random seeds to integers that every JSON reader decodes exactly.
 	maxSeed = 1 << 53
 
-	// progressInterval is the time between two notes about the same progress.
+	// progressInterval is the interval at which unchanged progress is reported again.
 	progressInterval = 15 * time.Second
 )
 
-// runWorkflow runs the workflow on one worker. final is true if the worker accepted it, or if
-// no other worker would.
-func (o candidate) runWorkflow(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, final bool, err error) {
+// runWorkflow runs the workflow on one worker. final is true if the worker accepted the
+// workflow, or if every worker would reject it: no other worker must be tried.
+func (c candidate) runWorkflow(ctx context.Context, op operations.Infer, events operations.Handler) (r *operations.InferReport, final bool, err error) {
 	start := time.Now()
-	r = &operations.InferReport{Model: o.Worker.Model, Hive: o.Client.Hive.Alias, WorkerID: o.Worker.ID, Seed: op.Seed}
-	graph, err := o.fillWorkflow(op, r)
+	r = &operations.InferReport{Model: c.Worker.Model, Hive: c.Client.Hive.Alias, WorkerID: c.Worker.ID, Seed: op.Seed}
+	graph, err := c.fillWorkflow(op, r)
 	if err != nil {
 		return nil, true, err
 	}
 	client := comfyui.Client{
-		HTTP:    o.Client.API.HTTP,
-		BaseURL: o.Client.WorkerURL(o.Worker.ID),
-		Header:  http.Header{"Authorization": {"Bearer " + string(o.Client.API.Token)}},
+		HTTP:    c.Client.API.HTTP,
+		BaseURL: c.Client.WorkerURL(c.Worker.ID),
+		Header:  http.Header{"Authorization": {"Bearer " + string(c.Client.API.Token)}},
 	}
 	lastText, lastSent := "", time.Time{}
 	result, err := client.Run(ctx, graph, func(p comfyui.Progress) {
@@ -51,19 +51,19 @@ func (o candidate) runWorkflow(ctx context.Context, op operations.Infer, events 
 		}
 		message := text
 		if text == lastText {
-			message += ", for " + p.Elapsed.Round(time.Second).String()
+			message += " (" + p.Elapsed.Round(time.Second).String() + " elapsed)"
 		}
 		lastText, lastSent = text, time.Now()
 		events(operations.Event{Time: lastSent, Type: operations.EventNote, Hive: r.Hive, Message: message})
 	})
 	if err != nil {
-		return nil, final, o.fail(fmt.Sprintf("worker %s: %v", o.Worker.ID, err), err)
+		return nil, final, c.fail(fmt.Sprintf("worker %s: %v", c.Worker.ID, err), err)
 	}
 	remaining := int64(maxWorkflowFiles)
 	for _, f := range result.Files {
 		name, data, err := client.Fetch(ctx, f, remaining)
 		if err != nil {
-			return nil, true, o.fail(fmt.Sprintf("cannot read the output of the workflow from worker %s: %v", o.Worker.ID, err), err)
+			return nil, true, c.fail(fmt.Sprintf("cannot fetch the output of the workflow from worker %s: %v", c.Worker.ID, err), err)
 		}
 		remaining -= int64(len(data))
 		r.Files = append(r.Files, operations.InferFile{Name: name, Node: f.Node, Kind: f.Kind, Bytes: int64(len(data)), Data: data})
@@ -72,8 +72,9 @@ func (o candidate) runWorkflow(ctx context.Context, op operations.Infer, events 
 	return r, true, nil
 }
 
-// fillWorkflow returns the workflow of op with its placeholders replaced.
-func (o candidate) fillWorkflow(op operations.Infer, r *operations.InferReport) (comfyui.Workflow, error) {
+// fillWorkflow returns the workflow of op with its placeholders replaced. It sets the seed in r
+// if the workflow uses one.
+func (c candidate) fillWorkflow(op operations.Infer, r *operations.InferReport) (comfyui.Workflow, error) {
 	invalid := func(format string, args ...any) error {
 		return &operations.Error{Code: operations.CodeBadOperation, Reason: operations.ReasonInvalidOperation, Message: fmt.Sprintf(format, args...)}
 	}
@@ -86,18 +87,18 @@ func (o candidate) fillWorkflow(op operations.Infer, r *operations.InferReport) 
 		seed = *op.Seed
 	}
 	graph, placeholders := graph.With(map[string]any{
-		"prompt": op.Prompt, "seed": seed, "model_file": o.Worker.ModelFile,
+		"prompt": op.Prompt, "seed": seed, "model_file": c.Worker.ModelFile,
 	})
 	hasPlaceholder := func(name string) bool { return slices.Contains(placeholders, name) }
 	switch {
 	case op.Prompt != "" && !hasPlaceholder("prompt"):
-		return nil, invalid("the workflow has no placeholder for the prompt: write {prompt} into its text")
+		return nil, invalid("invalid workflow: want {prompt} in a text, which is replaced by the prompt")
 	case op.Prompt == "" && hasPlaceholder("prompt"):
-		return nil, invalid("the workflow needs a prompt")
+		return nil, invalid("invalid prompt \"\": want text for the workflow's placeholder {prompt}")
 	case op.Seed != nil && !hasPlaceholder("seed"):
-		return nil, invalid("the workflow has no placeholder for the seed: write \"{seed}\" as its value")
-	case o.Worker.ModelFile == "" && hasPlaceholder("model_file"):
-		return nil, invalid("the workflow needs {model_file}, but the model %s of worker %s has no single file", o.Worker.Model, o.Worker.ID)
+		return nil, invalid("invalid workflow: want the value \"{seed}\", which is replaced by the seed")
+	case c.Worker.ModelFile == "" && hasPlaceholder("model_file"):
+		return nil, invalid("cannot replace {model_file} in the workflow: model %s of worker %s is not a single file", c.Worker.Model, c.Worker.ID)
 	case hasPlaceholder("seed"):
 		r.Seed = &seed
 	}

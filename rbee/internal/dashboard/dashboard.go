@@ -1,7 +1,7 @@
-// Package dashboard serves the web page of the queen, which shows the fleet live. The
-// page consists of three embedded files without a build step. It uses the queen's HTTP
-// API only: GET /v1/fleet for the data, POST /login where a key is required, and jobs
-// for the logs of workers.
+// Package dashboard serves the web page of the queen, which shows the live state of the
+// fleet. The page consists of three embedded files without a build step. It uses only the
+// queen's HTTP API: GET /v1/fleet for the data, POST /login if an API key is required, and
+// jobs for the logs of workers.
 package dashboard
 
 import (
@@ -17,10 +17,10 @@ import (
 //go:embed index.html dashboard.css dashboard.js
 var files embed.FS
 
-// policy allows the page its own files only, and no inline scripts or styles.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+// securityPolicy allows only the page's own files, and no inline scripts or styles.
+const securityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
 
-var types = map[string]string{".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
+var contentTypes = map[string]string{".html": "text/html; charset=utf-8", ".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8"}
 
 // Handler serves the page and its files. It returns 404 for other paths, and 405 for
 // methods other than GET and HEAD.
@@ -43,8 +43,8 @@ func Handler() http.Handler {
 		sum := sha256.Sum256(data)
 		tag := `"` + hex.EncodeToString(sum[:8]) + `"`
 		h := w.Header()
-		h.Set("Content-Type", types[path.Ext(name)])
-		h.Set("Content-Security-Policy", policy)
+		h.Set("Content-Type", contentTypes[path.Ext(name)])
+		h.Set("Content-Security-Policy", securityPolicy)
 		h.Set("Cache-Control", "no-cache")
 		h.Set("Etag", tag)
 		if r.Header.Get("If-None-Match") == tag {

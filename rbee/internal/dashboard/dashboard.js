@@ -113,7 +113,7 @@ function drawWorkers(s, now) {
   $("noworkers").hidden = all.length > 0;
   $("workers").closest(".wide").hidden = all.length === 0;
   updateChildren($("workers"), all, (w) => w.hive + "/" + w.id, (w) => {
-    const row = make("tr", "", ...["Model", "Engine", "Hive", "State", "Devices", "Requests", "Up", ""].map(cell));
+    const row = make("tr", "", ...["Model", "Engine", "Hive", "State", "Devices", "Requests", "Uptime", ""].map(cell));
     row.children[3].append(make("span"), make("span", "note"));
     row.children[5].className = row.children[6].className = "n";
     const button = make("button", "", "Logs");
@@ -140,11 +140,11 @@ function drawModels(s) {
   for (const h of s.hives) {
     for (const w of h.snapshot?.workers ?? []) if (w.state === "ready") loaded.add(w.model_id || w.model);
     for (const m of h.snapshot?.models ?? []) {
-      const known = models.get(m.id) ?? { id: m.id, repo: m.repo, hives: [], bytes: 0, complete: false };
-      known.hives.push(h.alias);
-      known.bytes = Math.max(known.bytes, m.bytes ?? 0);
-      known.complete ||= m.complete;
-      models.set(m.id, known);
+      const model = models.get(m.id) ?? { id: m.id, repo: m.repo, hives: [], bytes: 0, complete: false };
+      model.hives.push(h.alias);
+      model.bytes = Math.max(model.bytes, m.bytes ?? 0);
+      model.complete ||= m.complete;
+      models.set(m.id, model);
     }
   }
   const list = [...models.values()].sort((a, b) => (a.id < b.id ? -1 : 1));
@@ -163,20 +163,20 @@ function drawModels(s) {
   });
 }
 
-const issue = (name) => name.replaceAll("_", " ");
+const issueText = (name) => name.replaceAll("_", " ");
 
 function drawDrift(s, now) {
   const list = s.drift ?? [];
-  text($("insync"), !known(s.drift_at) ? "Not compared yet." : (list.length ? "" : "All components match the config. ") + "Checked " + duration(since(s.drift_at, now)) + " ago.");
+  text($("insync"), !known(s.drift_at) ? "Not checked yet." : (list.length ? "" : "All components match the config. ") + "Checked " + duration(since(s.drift_at, now)) + " ago.");
   updateChildren($("drift"), list.map((d, i) => ({ ...d, key: i + d.hive + d.issue + (d.worker ?? "") })), (d) => d.key, () => make("li"), (node, d) => {
-    text(node, d.hive + ": " + (d.details || issue(d.issue) + (d.worker ? " " + d.worker : "")));
+    text(node, d.hive + ": " + (d.details || issueText(d.issue) + (d.worker ? " " + d.worker : "")));
   });
 }
 
 const svg = "http://www.w3.org/2000/svg";
 
 function plot(node, series, label) {
-  const most = Math.max(...series.flatMap((s) => s.values), 1e-9);
+  const highest = Math.max(...series.flatMap((s) => s.values), 1e-9);
   series.forEach((s, i) => {
     let line = node.children[i];
     if (!line) {
@@ -185,7 +185,7 @@ function plot(node, series, label) {
       node.append(line);
     }
     const step = 300 / Math.max(s.values.length - 1, 1);
-    line.setAttribute("points", s.values.map((v, x) => (x * step).toFixed(1) + "," + (58 - (56 * v) / most).toFixed(1)).join(" "));
+    line.setAttribute("points", s.values.map((v, x) => (x * step).toFixed(1) + "," + (58 - (56 * v) / highest).toFixed(1)).join(" "));
   });
   node.setAttribute("aria-label", label);
 }
@@ -195,11 +195,11 @@ function drawTraffic(t) {
   if (points.length > 1) points.pop(); // the last interval is incomplete
   const rate = points.map((p) => p.requests / t.every_seconds), errors = points.map((p) => p.errors / t.every_seconds);
   const first = points.map((p) => p.first_token_seconds);
-  const last = (values) => values[values.length - 1] ?? 0, most = (values) => Math.max(0, ...values);
-  text($("rate"), last(rate).toFixed(1) + (most(rate) > 0 ? ", max " + most(rate).toFixed(1) : "") + (most(errors) > 0 ? ", errors " + last(errors).toFixed(1) : ""));
+  const last = (values) => values[values.length - 1] ?? 0, highest = (values) => Math.max(0, ...values);
+  text($("rate"), last(rate).toFixed(1) + (highest(rate) > 0 ? ", max " + highest(rate).toFixed(1) : "") + (highest(errors) > 0 ? ", errors " + last(errors).toFixed(1) : ""));
   const measured = first.filter((v) => v > 0), ms = (v) => (v * 1000).toFixed(0) + " ms";
-  text($("first"), measured.length ? ms(last(measured)) + ", max " + ms(most(measured)) : "");
-  plot($("requests"), [{ values: rate }, { values: most(errors) > 0 ? errors : [], className: "errors" }], "Requests per second, now " + $("rate").textContent);
+  text($("first"), measured.length ? ms(last(measured)) + ", max " + ms(highest(measured)) : "");
+  plot($("requests"), [{ values: rate }, { values: highest(errors) > 0 ? errors : [], className: "errors" }], "Requests per second, now " + $("rate").textContent);
   plot($("latency"), [{ values: first }], "Median time to first byte, latest " + ($("first").textContent || "none"));
 }
 
@@ -210,8 +210,8 @@ function draw(s) {
   const devices = s.hives.reduce((n, h) => n + (h.snapshot?.machine?.devices?.length ?? 0), 0);
   const parts = [count("online") + " of " + s.hives.length + " hives online"];
   for (const link of ["stale", "offline"]) if (count(link)) parts.push(count(link) + " " + link);
-  const counted = (n, word) => n + " " + word + (n === 1 ? "" : "s");
-  parts.push(counted(devices, "device"), counted(workers.filter((w) => w.state === "ready").length, "worker") + " ready", counted(s.traffic.in_flight, "request") + " in flight");
+  const plural = (n, word) => n + " " + word + (n === 1 ? "" : "s");
+  parts.push(plural(devices, "device"), plural(workers.filter((w) => w.state === "ready").length, "worker") + " ready", plural(s.traffic.in_flight, "request") + " in flight");
   if (s.traffic.waiting) parts.push(s.traffic.waiting + " waiting");
   text($("summary"), parts.join(", "));
   text($("problem"), s.config_problem ? "Cannot read the config: " + s.config_problem : "");
@@ -264,7 +264,7 @@ async function followFleet() {
     }
     lastEventAt = 0;
     text($("connection"), "reconnecting …");
-    await new Promise((go) => setTimeout(go, pause));
+    await new Promise((resolve) => setTimeout(resolve, pause));
   }
 }
 
@@ -277,19 +277,19 @@ function login() {
   $("fleet").hidden = true;
   $("login").hidden = false;
   $("key").focus();
-  return new Promise((done) => {
-    $("login").onsubmit = async (submit) => {
-      submit.preventDefault();
+  return new Promise((resolve) => {
+    $("login").onsubmit = async (event) => {
+      event.preventDefault();
       const response = await fetch("/login", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ key: $("key").value }) });
       $("key").value = "";
       if (!response.ok) {
-        text($("loginerror"), "Invalid key, or its scope is not admin.");
+        text($("loginerror"), "Invalid key: want an API key with the scope admin.");
         $("key").focus();
         return;
       }
       text($("loginerror"), "");
       $("login").hidden = true;
-      done();
+      resolve();
     };
   });
 }
@@ -320,9 +320,9 @@ async function openLogs(hive, id) {
   try {
     const operation = { operation: "worker_process_logs", hive_id: hive, id, lines: 200, follow: true };
     const created = await fetch("/v1/jobs", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(operation), signal: stop.signal });
-    const answer = await created.json();
-    if (!created.ok) throw new Error(answer.error?.message ?? "the queen returned status " + created.status);
-    job = answer.job_id;
+    const body = await created.json();
+    if (!created.ok) throw new Error(body.error?.message ?? "the queen returned status " + created.status);
+    job = body.job_id;
     if (stop.signal.aborted) return close();
     await readEvents(await fetch("/v1/jobs/" + encodeURIComponent(job) + "/stream", { signal: stop.signal }), (data) => {
       if (data.startsWith("[ERROR]")) return append("\n" + data.slice(8));

@@ -35,7 +35,7 @@ func TestHandler(t *testing.T) {
 	for path, want := range map[string]string{"/": "<!doctype html>", "/dashboard.js": "/v1/fleet", "/dashboard.css": ":root"} {
 		resp, body := request(http.MethodGet, path, "")
 		if resp.StatusCode != http.StatusOK || !strings.Contains(body, want) || !strings.Contains(resp.Header.Get("Content-Security-Policy"), "default-src 'none'") {
-			t.Errorf("GET %s = %s with header %v and %d bytes, want 200, a policy and a body with %q", path, resp.Status, resp.Header, len(body), want)
+			t.Errorf("GET %s = %s with header %v and %d bytes, want 200, a Content-Security-Policy and a body with %q", path, resp.Status, resp.Header, len(body), want)
 		}
 		if again, _ := request(http.MethodGet, path, resp.Header.Get("Etag")); again.StatusCode != http.StatusNotModified {
 			t.Errorf("GET %s with the same ETag = %s, want 304", path, again.Status)
@@ -52,7 +52,7 @@ func TestHandler(t *testing.T) {
 }
 
 // TestDataIsInsertedAsText checks that the script never parses data as HTML or code, and that
-// the page has no inline styles or scripts, which the policy forbids.
+// the page has no inline styles or scripts, which the Content-Security-Policy forbids.
 func TestDataIsInsertedAsText(t *testing.T) {
 	t.Parallel()
 	script, err := files.ReadFile("dashboard.js")

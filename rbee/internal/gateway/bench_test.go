@@ -19,8 +19,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
-// respondImmediately is a worker that responds immediately, with JSON or with the number of events in
-// the query.
+// respondImmediately is the handler of a worker that responds without delay: with JSON, or
+// with the number of events in the query.
 func respondImmediately(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)
 	if n, _ := strconv.Atoi(r.URL.Query().Get("events")); n > 0 {
@@ -137,7 +137,7 @@ func BenchmarkThroughput(b *testing.B) {
 }
 
 // BenchmarkOpenStreams measures the memory per open stream, of client, proxy and worker
-// together. The difference to direct is the memory of the proxy.
+// together. The difference from direct is the memory of the proxy.
 func BenchmarkOpenStreams(b *testing.B) {
 	const streams = 500
 	end := make(chan struct{})

@@ -52,7 +52,7 @@ func (x *exchange) readBody() ([]byte, error) {
 	var apiErr *APIError
 	switch {
 	case err == nil:
-		// The deadline was for the body. The response may take any time.
+		// The deadline applies only to the body: the response may take longer.
 		_ = x.control.SetReadDeadline(time.Time{})
 		return body, nil
 	case errors.As(err, &apiErr):
@@ -103,56 +103,56 @@ type bodyReader struct {
 }
 
 // Read waits for the next bytes until the deadline.
-func (p *bodyReader) Read(b []byte) (int, error) {
-	deadline := time.Now().Add(p.WriteTimeout)
-	rateDeadline := p.start.Add(p.WriteTimeout + time.Duration(p.count)*(time.Second/minBodyRate))
+func (r *bodyReader) Read(b []byte) (int, error) {
+	deadline := time.Now().Add(r.WriteTimeout)
+	rateDeadline := r.start.Add(r.WriteTimeout + time.Duration(r.count)*(time.Second/minBodyRate))
 	if rateDeadline.Before(deadline) {
 		deadline = rateDeadline
 	}
-	_ = p.control.SetReadDeadline(deadline) // ignored if not supported
-	n, err := p.in.Read(b)
-	p.count += int64(n)
+	_ = r.control.SetReadDeadline(deadline) // ignored if not supported
+	n, err := r.in.Read(b)
+	r.count += int64(n)
 	return n, err
 }
 
 // bodyParts returns the body with the model replaced by name, as a list of slices.
-func (a *apiRequest) bodyParts(name string) [][]byte {
-	if name == "" || name == a.model {
-		return [][]byte{a.body}
+func (r *apiRequest) bodyParts(name string) [][]byte {
+	if name == "" || name == r.model {
+		return [][]byte{r.body}
 	}
 	encoded := []byte(name)
-	if !a.isForm {
+	if !r.isForm {
 		encoded, _ = json.Marshal(name) // never fails for a string
 	}
-	return [][]byte{a.body[:a.modelValue.from], encoded, a.body[a.modelValue.to:]}
+	return [][]byte{r.body[:r.modelValue.from], encoded, r.body[r.modelValue.to:]}
 }
 
-// workerBody is a request body that is sent to a worker. A transport keeps the request
-// until the response has ended, but closes the body once it is sent: Close releases it.
+// workerBody is a request body that is sent to a worker. Close releases the memory, because
+// a transport closes the body once it is sent, but keeps the request until the response ends.
 type workerBody struct {
 	mu    sync.Mutex // a transport may call Close during Read
 	parts [][]byte
 }
 
 // Read implements [io.Reader].
-func (o *workerBody) Read(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for len(o.parts) > 0 && len(o.parts[0]) == 0 {
-		o.parts = o.parts[1:]
+func (b *workerBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for len(b.parts) > 0 && len(b.parts[0]) == 0 {
+		b.parts = b.parts[1:]
 	}
-	if len(o.parts) == 0 {
+	if len(b.parts) == 0 {
 		return 0, io.EOF
 	}
-	n := copy(p, o.parts[0])
-	o.parts[0] = o.parts[0][n:]
+	n := copy(p, b.parts[0])
+	b.parts[0] = b.parts[0][n:]
 	return n, nil
 }
 
 // Close implements [io.Closer].
-func (o *workerBody) Close() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.parts = nil
+func (b *workerBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.parts = nil
 	return nil
 }

@@ -50,7 +50,7 @@ func TestSlowBody(t *testing.T) {
 			continue
 		case s := <-samples:
 			if s.Status != 499 || !strings.Contains(s.Err.Error(), "body too slow") {
-				t.Errorf("sample = %+v, want status 499 and a slow body", s)
+				t.Errorf("sample = %+v, want status 499 and an error about a slow body", s)
 			}
 		case <-timeout:
 			t.Error("the slow body was not rejected within 20 s")
@@ -59,8 +59,8 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
-// TestMaxBodyMemory checks that the bodies of all requests count until the response
-// starts.
+// TestMaxBodyMemory checks that the bodies of all requests count until their responses
+// start.
 func TestMaxBodyMemory(t *testing.T) {
 	t.Parallel()
 	finish := make(chan struct{})
@@ -75,26 +75,26 @@ func TestMaxBodyMemory(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, "data: [DONE]\n\n")
 	})
-	f := &router{backends: []gateway.Backend{b}, proceed: make(chan struct{}), waiting: make(chan struct{}, 1)}
-	url, _ := startGateway(t, f, gateway.Options{MaxBodyMemory: 100_000})
+	rt := &router{backends: []gateway.Backend{b}, proceed: make(chan struct{}), waiting: make(chan struct{}, 1)}
+	url, _ := startGateway(t, rt, gateway.Options{MaxBodyMemory: 100_000})
 	large := `{"model":"m","x":"` + strings.Repeat("x", 60_000) + `"}`
 	first := make(chan *http.Response, 1)
 	go func() { first <- send(t, t.Context(), "POST", url+"/v1/chat/completions", large) }()
-	wait(t, f.waiting, "first request")
+	wait(t, rt.waiting, "first request")
 	resp, body := do(t, "POST", url+"/v1/chat/completions", large)
-	if e := errorIn(t, body); resp.StatusCode != http.StatusServiceUnavailable || *e.Code != "overloaded" || resp.Header.Get("Retry-After") != "1" {
+	if e := decodeError(t, body); resp.StatusCode != http.StatusServiceUnavailable || *e.Code != "overloaded" || resp.Header.Get("Retry-After") != "1" {
 		t.Errorf("second large request = %s %s, want 503 overloaded, Retry-After 1", resp.Status, body)
 	}
-	// The same without Content-Length.
+	// A large body without Content-Length.
 	resp, err := http.Post(url+"/v1/chat/completions", "application/json", io.MultiReader(strings.NewReader(large)))
 	if err != nil {
 		t.Fatal(err)
 	}
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusServiceUnavailable {
-		t.Errorf("large request of unknown length = %s, want 503", resp.Status)
+		t.Errorf("large request without Content-Length = %s, want 503", resp.Status)
 	}
-	close(f.proceed)
+	close(rt.proceed)
 	streams := []*http.Response{wait(t, first, "response")} // in progress
 	for range 3 {
 		streams = append(streams, send(t, t.Context(), "POST", url+"/v1/chat/completions", large))
@@ -158,8 +158,8 @@ func TestBodyReleased(t *testing.T) {
 // responses and samples.
 func TestLongModelName(t *testing.T) {
 	t.Parallel()
-	f := &router{err: &gateway.APIError{Status: 404, Message: "no"}}
-	url, samples := startGateway(t, f, gateway.Options{})
+	rt := &router{err: &gateway.APIError{Status: 404, Message: "no"}}
+	url, samples := startGateway(t, rt, gateway.Options{})
 	longest := strings.Repeat("m", 512)
 	form := "--B\r\nContent-Disposition: form-data; name=model\r\n\r\n%s\r\n--B--\r\n"
 	for name, test := range map[string]struct{ method, path, kind, body string }{
@@ -179,7 +179,7 @@ func TestLongModelName(t *testing.T) {
 				body = fmt.Sprintf(body, model)
 			}
 			resp, text := do(t, test.method, url+path, body, "Content-Type", test.kind)
-			e := errorIn(t, text)
+			e := decodeError(t, text)
 			if resp.StatusCode != status || status == 400 && (len(text) > 300 || e.Param == nil || *e.Param != "model" || e.Type != "invalid_request_error") {
 				t.Errorf("%s, name of %d bytes: response = %s %.300s, want status %d", name, len(model), resp.Status, text, status)
 			}
@@ -211,7 +211,7 @@ func TestDetail(t *testing.T) {
 	} {
 		url, samples := startGateway(t, &router{err: test.err}, gateway.Options{ShowDetail: test.show})
 		_, body := do(t, "POST", url+"/v1/completions", hello)
-		e := errorIn(t, body)
+		e := decodeError(t, body)
 		if strings.Contains(body, secret) != test.detail || !test.detail && e.Message != test.message {
 			t.Errorf("%s: message = %q, want %q, detail shown: %t", name, e.Message, test.message, test.detail)
 		}
@@ -260,16 +260,16 @@ func startClosingServer(t *testing.T, always bool) (address string) {
 	return l.Addr().String()
 }
 
-// TestStaleConnection checks that a kept-alive connection that the worker closed is
-// retried on the same worker, and that a new connection that is closed counts as a
-// failure.
+// TestStaleConnection checks that a request on a kept-alive connection that the worker
+// closed is retried on the same worker, and that a new connection that the worker closes
+// counts as a failure.
 func TestStaleConnection(t *testing.T) {
 	t.Parallel()
 	for _, down := range []bool{false, true} {
 		b := worker(t, "w1", nil)
 		b.URL = "http://" + startClosingServer(t, down)
-		f := &router{backends: []gateway.Backend{b}}
-		url, samples := startGateway(t, f, gateway.Options{})
+		rt := &router{backends: []gateway.Backend{b}}
+		url, samples := startGateway(t, rt, gateway.Options{})
 		want := http.StatusOK
 		for i := range 3 {
 			resp, body := do(t, "POST", url+"/v1/completions", hello)
@@ -283,7 +283,7 @@ func TestStaleConnection(t *testing.T) {
 				want = http.StatusServiceUnavailable
 			}
 		}
-		for i, err := range f.releases() {
+		for i, err := range rt.releases() {
 			if failed := i > 0 && down; (err != nil) != failed {
 				t.Errorf("request %d, down %t: Release(%v), want an error: %t", i, down, err, failed)
 			}

@@ -18,9 +18,9 @@
 //
 // # Request and response bodies
 //
-// The gateway interprets as little as possible, so that engines can support more than
-// the gateway knows. It reads a request body into memory and locates the value of
-// "model" without decoding the rest. It forwards the body unchanged, except that it
+// The gateway interprets as little as possible, so that clients can use all features of
+// engines. It reads a request body into memory and locates the value of "model" without
+// decoding the rest. It forwards the body unchanged, except that it
 // replaces the name of the model if the worker uses another one ([Backend].Name). It
 // forwards the response as it arrives, and flushes each piece of a stream.
 //
@@ -61,13 +61,13 @@
 //
 // # Conversation affinity
 //
-// Engines cache the state of a conversation's beginning. [RouteRequest].Affinity is a hash
+// Engines cache the state of the beginning of a conversation. [RouteRequest].Affinity is a hash
 // of all messages up to the user's first message, which later requests of the same
 // conversation repeat. The hash is stable across restarts.
 //
 // # Authentication
 //
-// The handler does not authenticate: wrap it. The wrapper must also drain the rest of a
-// rejected request's body. Time limits for request headers, and for bodies of requests
-// that are rejected unread, belong to the [net/http.Server].
+// The handler does not authenticate clients: wrap it in a handler that does. That handler
+// must also drain the body of a rejected request. Set the time limits for headers, and for
+// bodies of rejected requests, in the [net/http.Server].
 package gateway

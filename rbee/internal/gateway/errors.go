@@ -14,7 +14,7 @@ type APIError struct {
 	Status     int           // HTTP status
 	Type       string        // such as "invalid_request_error"; empty selects the type for Status
 	Code       string        // such as "model_not_found"; may be empty
-	Message    string        // text for people
+	Message    string        // human-readable
 	Detail     string        // replaces Message in logs, and for clients that [Options].ShowDetail accepts; may be empty
 	RetryAfter time.Duration // value of the Retry-After header; 0 omits it
 
@@ -22,14 +22,15 @@ type APIError struct {
 }
 
 // Error returns the message with all details.
-func (r *APIError) Error() string { return r.message(true) }
+func (e *APIError) Error() string { return e.message(true) }
 
-// message returns Detail, if withDetail is set, or Message.
-func (r *APIError) message(withDetail bool) string {
-	if withDetail && r.Detail != "" {
-		return r.Detail
+// message returns Detail if withDetail is set and Detail is not empty. Otherwise it returns
+// Message.
+func (e *APIError) message(withDetail bool) string {
+	if withDetail && e.Detail != "" {
+		return e.Detail
 	}
-	return r.Message
+	return e.Message
 }
 
 func apiErrorf(status int, code, format string, args ...any) *APIError {
@@ -59,7 +60,7 @@ func checkModelLength(size int) error {
 	return nil
 }
 
-// asAPIError returns the response for err.
+// asAPIError converts err to an error response.
 func asAPIError(err error) *APIError {
 	var apiErr *APIError
 	if errors.As(err, &apiErr) {
@@ -88,7 +89,7 @@ func errorType(status int) string {
 }
 
 // json returns the response body in OpenAI's format, with Detail if withDetail is set.
-func (r *APIError) json(withDetail bool) []byte {
+func (e *APIError) json(withDetail bool) []byte {
 	type nullable *string // nil is null
 	orNull := func(s string) nullable {
 		if s == "" {
@@ -96,9 +97,9 @@ func (r *APIError) json(withDetail bool) []byte {
 		}
 		return &s
 	}
-	kind := r.Type
+	kind := e.Type
 	if kind == "" {
-		kind = errorType(r.Status)
+		kind = errorType(e.Status)
 	}
 	var body struct {
 		Error struct {
@@ -108,30 +109,30 @@ func (r *APIError) json(withDetail bool) []byte {
 			Code    nullable `json:"code"`
 		} `json:"error"`
 	}
-	body.Error.Message, body.Error.Type, body.Error.Param, body.Error.Code = r.message(withDetail), kind, orNull(r.param), orNull(r.Code)
+	body.Error.Message, body.Error.Type, body.Error.Param, body.Error.Code = e.message(withDetail), kind, orNull(e.param), orNull(e.Code)
 	data, _ := json.Marshal(body) // never fails for strings
 	return data
 }
 
 // Write sends the error as a response, without Detail.
-func (r *APIError) Write(w http.ResponseWriter) {
+func (e *APIError) Write(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "application/json")
-	if r.RetryAfter > 0 {
-		w.Header().Set("Retry-After", r.retryAfter())
+	if e.RetryAfter > 0 {
+		w.Header().Set("Retry-After", e.retryAfter())
 	}
-	w.WriteHeader(r.Status)
-	_, _ = w.Write(r.json(false))
+	w.WriteHeader(e.Status)
+	_, _ = w.Write(e.json(false))
 }
 
 // retryAfter returns the value of the Retry-After header in seconds, rounded up.
-func (r *APIError) retryAfter() string {
-	return strconv.Itoa(int((r.RetryAfter + time.Second - 1) / time.Second))
+func (e *APIError) retryAfter() string {
+	return strconv.Itoa(int((e.RetryAfter + time.Second - 1) / time.Second))
 }
 
 // WorkerError reports that a worker failed to serve a request.
 type WorkerError struct {
 	Worker, Hive string
-	Status       int   // response status; 0 without a response or if it was cut off
+	Status       int   // response status; 0 if the response is missing or truncated
 	Err          error // cause
 }
 
@@ -153,10 +154,10 @@ func (e *WorkerError) summary() string {
 	return fmt.Sprintf("%s returned %d %s", name, e.Status, http.StatusText(e.Status))
 }
 
-// apiError returns the response for a request that failed on tries workers; e is the
-// last failure.
-func (e *WorkerError) apiError(tries int) *APIError {
-	apiErr := apiErrorf(http.StatusBadGateway, "worker_failed", "%s (last of %d attempts)", e.summary(), tries)
+// apiError returns the error response after the given number of failed attempts. e is the
+// error of the last one.
+func (e *WorkerError) apiError(attempts int) *APIError {
+	apiErr := apiErrorf(http.StatusBadGateway, "worker_failed", "%s (last of %d attempts)", e.summary(), attempts)
 	switch e.Status {
 	case http.StatusServiceUnavailable:
 		apiErr.RetryAfter = time.Second

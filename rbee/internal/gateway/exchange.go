@@ -57,7 +57,8 @@ func (x *exchange) finish() {
 	x.Observer.Observe(x.sample)
 }
 
-// checkMethod responds with an error if the request has none of the methods.
+// checkMethod reports whether the method of the request is allowed. If not, it responds with
+// an error.
 func (x *exchange) checkMethod(methods ...string) bool {
 	if slices.Contains(methods, x.r.Method) {
 		return true
@@ -75,21 +76,21 @@ func (x *exchange) infer() {
 		x.writeError(overloadedError("the server is overloaded: %d requests are in progress", x.MaxInFlight))
 		return
 	}
-	a, err := x.read()
+	r, err := x.read()
 	if err != nil {
 		x.writeError(err)
 		return
 	}
-	x.parsed, x.sample.Model, x.sample.Stream = a, a.model, a.stream
-	req := RouteRequest{Model: a.model, Path: x.sample.Path, Affinity: a.affinity, RequestID: x.sample.RequestID}
+	x.parsed, x.sample.Model, x.sample.Stream = r, r.model, r.stream
+	req := RouteRequest{Model: r.model, Path: x.sample.Path, Affinity: r.affinity, RequestID: x.sample.RequestID}
 	for {
 		lease, err := x.Router.Acquire(x.ctx, req)
 		if err != nil {
 			x.writeError(err)
 			return
 		}
-		x.sample.Model, x.sample.Hive, x.sample.Worker, x.sample.Retries = cmp.Or(lease.Model, a.model), lease.Hive, lease.Worker, len(req.Exclude)
-		err = x.attempt(a, lease)
+		x.sample.Model, x.sample.Hive, x.sample.Worker, x.sample.Retries = cmp.Or(lease.Model, r.model), lease.Hive, lease.Worker, len(req.Exclude)
+		err = x.attempt(r, lease)
 		var failed *WorkerError
 		switch {
 		case err == nil:
@@ -99,7 +100,7 @@ func (x *exchange) infer() {
 		}
 		x.sample.Err = err
 		req.Exclude = append(req.Exclude, cmp.Or(lease.Instance, lease.Worker))
-		x.Log.Warn("worker failed", "request", x.sample.RequestID, "model", a.model, "hive", lease.Hive,
+		x.Log.Warn("worker failed", "request", x.sample.RequestID, "model", r.model, "hive", lease.Hive,
 			"worker", lease.Worker, "attempt", len(req.Exclude), "response_started", x.headerSent, "error", err)
 		switch {
 		case x.headerSent:
@@ -113,8 +114,8 @@ func (x *exchange) infer() {
 }
 
 // attempt forwards the request to one worker. It returns a [*WorkerError] if the worker
-// failed, and any other error if the client did.
-func (x *exchange) attempt(a *apiRequest, lease *Lease) (err error) {
+// failed, and another error if the client failed.
+func (x *exchange) attempt(r *apiRequest, lease *Lease) (err error) {
 	defer func() {
 		var failed *WorkerError
 		if errors.As(err, &failed) {
@@ -123,7 +124,7 @@ func (x *exchange) attempt(a *apiRequest, lease *Lease) (err error) {
 		}
 		lease.Release(nil)
 	}()
-	resp, err := x.send(a, &lease.Backend)
+	resp, err := x.send(r, &lease.Backend)
 	if err != nil {
 		return err
 	}
@@ -131,8 +132,8 @@ func (x *exchange) attempt(a *apiRequest, lease *Lease) (err error) {
 	return x.relay(resp, &lease.Backend)
 }
 
-// workerError returns a [*WorkerError], unless the client has disconnected, which cancels
-// the request to the worker too.
+// workerError returns a [*WorkerError], or another error if the client has disconnected,
+// which also cancels the request to the worker.
 func (x *exchange) workerError(b *Backend, status int, err error) error {
 	if ctxErr := x.ctx.Err(); ctxErr != nil {
 		return fmt.Errorf("client disconnected: %w", ctxErr)

@@ -16,8 +16,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
-// abortAfter returns a worker that writes text and closes the connection, like a worker
-// that is killed.
+// abortAfter returns the handler of a worker that writes text and closes the connection,
+// like a worker that is killed.
 func abortAfter(header http.Header, text string) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		for name, values := range header {
@@ -49,7 +49,7 @@ func TestRetry(t *testing.T) {
 		status int              // in the WorkerError
 	}{
 		"no listener":         {nil, 0},
-		"closed at once":      {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 0},
+		"closed immediately":  {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, 0},
 		"closed after header": {abortAfter(http.Header{"Content-Length": {"10"}}, ""), 0},
 		"empty stream":        {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Type", "text/event-stream") }, 0},
 		"truncated stream":    {abortAfter(events, ""), 0},
@@ -72,8 +72,8 @@ func TestRetry(t *testing.T) {
 			}
 			requests := make(chan request, 1)
 			second := worker(t, "w2", recordRequests(requests, func(w http.ResponseWriter) { _, _ = io.WriteString(w, "fine") }))
-			f := &router{backends: []gateway.Backend{first, second}}
-			url, samples := startGateway(t, f, gateway.Options{})
+			rt := &router{backends: []gateway.Backend{first, second}}
+			url, samples := startGateway(t, rt, gateway.Options{})
 			resp, body := do(t, "POST", url+"/v1/chat/completions", hello)
 			if r := wait(t, requests, "request"); resp.StatusCode != http.StatusOK || body != "fine" || r.body != hello {
 				t.Errorf("response = %s %q to a request with body %q, want 200 fine to %q", resp.Status, body, r.body, hello)
@@ -81,7 +81,7 @@ func TestRetry(t *testing.T) {
 			if s := samples.next(t); s.Retries != 1 || s.Worker != "w2" || s.Status != 200 {
 				t.Errorf("sample = %+v, want 1 retry, worker w2, status 200", s)
 			}
-			released := f.releases()
+			released := rt.releases()
 			var failed *gateway.WorkerError
 			if len(released) != 2 || !errors.As(released[0], &failed) || released[1] != nil {
 				t.Fatalf("Release() errors = %v, want a WorkerError and nil", released)
@@ -89,7 +89,7 @@ func TestRetry(t *testing.T) {
 			if failed.Worker != "w1" || failed.Hive != "gpu-1" || failed.Status != test.status {
 				t.Errorf("WorkerError = %+v, want worker w1 on gpu-1 with status %d", failed, test.status)
 			}
-			if w := f.requested(); len(w[0].Exclude) != 0 || fmt.Sprint(w[1].Exclude) != "[w1]" {
+			if w := rt.requested(); len(w[0].Exclude) != 0 || fmt.Sprint(w[1].Exclude) != "[w1]" {
 				t.Errorf("Acquire() requests = %+v, want none and then w1 excluded", w)
 			}
 		})
@@ -101,14 +101,14 @@ func TestRetry(t *testing.T) {
 func TestEngineErrors(t *testing.T) {
 	t.Parallel()
 	for _, code := range []int{400, 401, 404, 429, 500, 501} {
-		f := &router{backends: []gateway.Backend{worker(t, "w1", respondStatus(code, ""))}}
-		url, samples := startGateway(t, f, gateway.Options{})
+		rt := &router{backends: []gateway.Backend{worker(t, "w1", respondStatus(code, ""))}}
+		url, samples := startGateway(t, rt, gateway.Options{})
 		resp, body := do(t, "POST", url+"/v1/chat/completions", hello)
 		if resp.StatusCode != code || body != "engine error" {
 			t.Errorf("response = %s %q, want %d and the engine's body", resp.Status, body, code)
 		}
-		if s := samples.next(t); s.Status != code || s.Err != nil || f.releases()[0] != nil {
-			t.Errorf("sample = %+v, Release() errors = %v, want status %d and no errors", s, f.releases(), code)
+		if s := samples.next(t); s.Status != code || s.Err != nil || rt.releases()[0] != nil {
+			t.Errorf("sample = %+v, Release() errors = %v, want status %d and no errors", s, rt.releases(), code)
 		}
 	}
 }
@@ -121,15 +121,15 @@ func TestMaxTries(t *testing.T) {
 		for i := range 4 {
 			list = append(list, worker(t, fmt.Sprint("w", i+1), respondStatus(code, "")))
 		}
-		f := &router{backends: list}
-		url, samples := startGateway(t, f, gateway.Options{})
+		rt := &router{backends: list}
+		url, samples := startGateway(t, rt, gateway.Options{})
 		resp, body := do(t, "POST", url+"/v1/chat/completions", hello)
-		e := errorIn(t, body)
+		e := decodeError(t, body)
 		if resp.StatusCode != want || !strings.Contains(e.Message, "worker w3 on hive gpu-1 returned") || e.Type != "server_error" || (resp.Header.Get("Retry-After") == "1") != (want == 503) {
 			t.Errorf("response = %s %v %s, want %d and an error about w3", resp.Status, resp.Header, body, want)
 		}
 		var failed *gateway.WorkerError
-		if s := samples.next(t); s.Retries != 2 || s.Status != want || !errors.As(s.Err, &failed) || len(f.releases()) != 3 {
+		if s := samples.next(t); s.Retries != 2 || s.Status != want || !errors.As(s.Err, &failed) || len(rt.releases()) != 3 {
 			t.Errorf("sample = %+v, want 2 retries, status %d and a WorkerError", s, want)
 		}
 	}
@@ -137,7 +137,7 @@ func TestMaxTries(t *testing.T) {
 	// Without another worker the client receives the router's error.
 	url, samples := startGateway(t, &router{backends: []gateway.Backend{worker(t, "w1", respondStatus(502, ""))}}, gateway.Options{})
 	resp, body := do(t, "POST", url+"/v1/chat/completions", hello)
-	if e := errorIn(t, body); resp.StatusCode != http.StatusServiceUnavailable || e.Message != "no other worker" {
+	if e := decodeError(t, body); resp.StatusCode != http.StatusServiceUnavailable || e.Message != "no other worker" {
 		t.Errorf("response = %s %s, want 503 no other worker", resp.Status, body)
 	}
 	if s := samples.next(t); !strings.Contains(s.Err.Error(), "no other worker (previous error: worker w1 on hive gpu-1 returned 502 Bad Gateway") {
@@ -163,21 +163,21 @@ func TestTruncatedStream(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := &router{backends: []gateway.Backend{worker(t, "w1", test.first), worker(t, "w2", respondWith(events, "again"))}}
-			url, samples := startGateway(t, f, gateway.Options{})
+			rt := &router{backends: []gateway.Backend{worker(t, "w1", test.first), worker(t, "w2", respondWith(events, "again"))}}
+			url, samples := startGateway(t, rt, gateway.Options{})
 			resp, body := do(t, "POST", url+test.path, hello)
 			_, event, hasError := strings.Cut(body, "\n\ndata: {\"error\"")
 			if resp.StatusCode != http.StatusOK || !strings.Contains(body, "data: {\"a\":1}\n\n") || hasError == test.complete {
 				t.Fatalf("response = %s %q, want 200, complete: %t", resp.Status, body, test.complete)
 			}
 			s := samples.next(t)
-			if s.Status != 200 || s.Retries != 0 || !s.Stream || (s.Err == nil) != test.complete || (f.releases()[0] == nil) != test.complete || len(f.requested()) != 1 {
-				t.Errorf("sample = %+v, Release() errors = %v, want status 200, one attempt, complete: %t", s, f.releases(), test.complete)
+			if s.Status != 200 || s.Retries != 0 || !s.Stream || (s.Err == nil) != test.complete || (rt.releases()[0] == nil) != test.complete || len(rt.requested()) != 1 {
+				t.Errorf("sample = %+v, Release() errors = %v, want status 200, one attempt, complete: %t", s, rt.releases(), test.complete)
 			}
 			if test.complete {
 				return
 			}
-			if e := errorIn(t, `{"error"`+event); e.Type != "server_error" || *e.Code != "worker_failed" || !strings.HasSuffix(body, "}\n\n") {
+			if e := decodeError(t, `{"error"`+event); e.Type != "server_error" || *e.Code != "worker_failed" || !strings.HasSuffix(body, "}\n\n") {
 				t.Errorf("body = %q, want an error event with code worker_failed at the end", body)
 			}
 		})
@@ -206,8 +206,8 @@ func TestTruncatedResponse(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f := &router{backends: []gateway.Backend{worker(t, "w1", h)}}
-			url, samples := startGateway(t, f, gateway.Options{})
+			rt := &router{backends: []gateway.Backend{worker(t, "w1", h)}}
+			url, samples := startGateway(t, rt, gateway.Options{})
 			client := &http.Client{Transport: &http.Transport{DisableCompression: true, DisableKeepAlives: true}}
 			resp, err := client.Post(url+"/v1/audio/speech", "application/json", strings.NewReader(hello))
 			if err == nil { // the connection may be closed before the header
@@ -217,14 +217,15 @@ func TestTruncatedResponse(t *testing.T) {
 			if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 				t.Errorf("Post() and read: error = %v, want EOF or unexpected EOF", err)
 			}
-			if s := samples.next(t); s.Status != 200 || s.Err == nil || f.releases()[0] == nil {
-				t.Errorf("sample = %+v, Release() errors = %v, want status 200 and errors", s, f.releases())
+			if s := samples.next(t); s.Status != 200 || s.Err == nil || rt.releases()[0] == nil {
+				t.Errorf("sample = %+v, Release() errors = %v, want status 200 and errors", s, rt.releases())
 			}
 		})
 	}
 }
 
-// TestClientDisconnects checks that the request to the worker is canceled.
+// TestClientDisconnects checks that the request to the worker is canceled when the client
+// disconnects.
 func TestClientDisconnects(t *testing.T) {
 	t.Parallel()
 	for name, started := range map[string]bool{"before the response": false, "during the response": true} {
@@ -242,8 +243,8 @@ func TestClientDisconnects(t *testing.T) {
 				<-r.Context().Done()
 				close(canceled)
 			})
-			f := &router{backends: []gateway.Backend{b}}
-			url, samples := startGateway(t, f, gateway.Options{})
+			rt := &router{backends: []gateway.Backend{b}}
+			url, samples := startGateway(t, rt, gateway.Options{})
 			conn := dial(t, url, hello)
 			wait(t, received, "request")
 			if started {
@@ -254,15 +255,15 @@ func TestClientDisconnects(t *testing.T) {
 			if s := samples.next(t); s.Status != 499 || !errors.Is(s.Err, context.Canceled) || s.Retries != 0 {
 				t.Errorf("sample = %+v, want status 499, context.Canceled, no retries", s)
 			}
-			if released := f.releases(); len(released) != 1 || released[0] != nil {
+			if released := rt.releases(); len(released) != 1 || released[0] != nil {
 				t.Errorf("Release() errors = %v, want one nil", released)
 			}
 		})
 	}
 	t.Run("during Acquire", func(t *testing.T) {
 		t.Parallel()
-		f := &router{proceed: make(chan struct{}), waiting: make(chan struct{}, 1)}
-		url, samples := startGateway(t, f, gateway.Options{})
+		rt := &router{proceed: make(chan struct{}), waiting: make(chan struct{}, 1)}
+		url, samples := startGateway(t, rt, gateway.Options{})
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		done := make(chan error)
@@ -271,9 +272,9 @@ func TestClientDisconnects(t *testing.T) {
 			_, err := http.DefaultTransport.RoundTrip(r)
 			done <- err
 		}()
-		wait(t, f.waiting, "request")
+		wait(t, rt.waiting, "request")
 		cancel()
-		if err := wait(t, done, "end"); !errors.Is(err, context.Canceled) {
+		if err := wait(t, done, "result of RoundTrip()"); !errors.Is(err, context.Canceled) {
 			t.Errorf("RoundTrip() error = %v, want context.Canceled", err)
 		}
 		if s := samples.next(t); s.Status != 499 || s.Worker != "" || s.BytesOut != 0 {
@@ -308,14 +309,14 @@ func TestClientDoesNotRead(t *testing.T) {
 			}
 		}
 	})
-	f := &router{backends: []gateway.Backend{b}}
-	url, samples := startGateway(t, f, gateway.Options{WriteTimeout: 100 * time.Millisecond})
+	rt := &router{backends: []gateway.Backend{b}}
+	url, samples := startGateway(t, rt, gateway.Options{WriteTimeout: 100 * time.Millisecond})
 	dial(t, url, hello)
 	wait(t, canceled, "cancellation")
 	if s := samples.next(t); s.Status != 499 || !errors.Is(s.Err, os.ErrDeadlineExceeded) {
 		t.Errorf("sample = %+v, want status 499 and a write timeout", s)
 	}
-	if released := f.releases(); len(released) != 1 || released[0] != nil {
+	if released := rt.releases(); len(released) != 1 || released[0] != nil {
 		t.Errorf("Release() errors = %v, want one nil", released)
 	}
 }
@@ -331,7 +332,7 @@ func TestClientDoesNotSend(t *testing.T) {
 		t.Errorf("sample of the empty request = %+v, want status 400", s)
 	}
 	if s := samples.next(t); s.Status != 499 || !strings.Contains(s.Err.Error(), "received 1 bytes in ") {
-		t.Errorf("sample of the incomplete request = %+v, want status 499 and a slow body", s)
+		t.Errorf("sample of the incomplete request = %+v, want status 499 and an error about a slow body", s)
 	}
 }
 

@@ -16,24 +16,24 @@ func readForm(body []byte, contentType string) (*apiRequest, error) {
 	if err != nil || kind != "multipart/form-data" || params["boundary"] == "" {
 		return nil, apiErrorf(http.StatusBadRequest, "", "invalid content type %q: want multipart/form-data with a boundary", contentType)
 	}
-	a := &apiRequest{body: body, isForm: true}
+	r := &apiRequest{body: body, isForm: true}
 	scanFields(body, params["boundary"], func(name string, v span) {
 		switch name {
 		case "model":
-			a.modelValue = v
+			r.modelValue = v
 		case "stream":
-			a.stream = strings.EqualFold(string(v.bytes(body)), "true")
+			r.stream = strings.EqualFold(string(v.bytes(body)), "true")
 		}
 	})
-	size := a.modelValue.to - a.modelValue.from
+	size := r.modelValue.to - r.modelValue.from
 	if size == 0 {
 		return nil, modelError("missing required parameter: model")
 	}
 	if err := checkModelLength(size); err != nil {
 		return nil, err
 	}
-	a.model = string(a.modelValue.bytes(body))
-	return a, nil
+	r.model = string(r.modelValue.bytes(body))
+	return r, nil
 }
 
 // scanFields calls each for the fields of a form that are not files. It stops at the
@@ -53,7 +53,7 @@ func scanFields(body []byte, boundary string, each func(name string, v span)) {
 		if n < 0 {
 			return
 		}
-		part := span{from: end + n} // includes the line end of the delimiter, which can also start the empty line
+		part := span{from: end + n} // includes the line break of the delimiter, so that a part without a header matches too
 		if part.to = nextDelimiter(body, part.from, delimiter); part.to < 0 {
 			return
 		}
@@ -64,8 +64,8 @@ func scanFields(body []byte, boundary string, each func(name string, v span)) {
 	}
 }
 
-// nextDelimiter returns the position of the next delimiter, or -1. A longer word that
-// starts like the delimiter does not count.
+// nextDelimiter returns the position of the next delimiter, or -1. It skips
+// longer words that only start with the delimiter.
 func nextDelimiter(body []byte, from int, delimiter []byte) int {
 	for {
 		n := bytes.Index(body[from:], delimiter)

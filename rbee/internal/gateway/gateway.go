@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Backend is a worker that serves a model, and how to send requests to it.
+// Backend describes a worker that serves a model, and how to send requests to it.
 type Backend struct {
 	Worker   string // worker id
 	Instance string // differs after a restart of the worker; empty means the same as Worker
@@ -26,7 +26,7 @@ type Backend struct {
 	Header http.Header
 
 	// Transport sends the request. It must not decompress the response: the client
-	// receives the content encoding that it asked for.
+	// receives the content encoding that it requested.
 	Transport http.RoundTripper
 
 	// Name is the worker's name for the model. If it is empty, the body is forwarded
@@ -48,8 +48,8 @@ type RouteRequest struct {
 type Lease struct {
 	Backend
 
-	// Release returns the backend. It is called once: with a [*WorkerError] if the worker
-	// failed, else with nil. A client that disconnects is not a failure of the worker.
+	// Release releases the backend. It is called once: with a [*WorkerError] if the worker
+	// failed, and with nil otherwise. A client that disconnects is not a failure of the worker.
 	Release func(err error)
 }
 
@@ -68,7 +68,7 @@ type ModelInfo struct {
 	ID      string
 	Created time.Time
 	Loaded  bool     // a worker serves the model
-	Workers []string // ids of these workers
+	Workers []string // ids of the workers that serve the model
 }
 
 // Observer receives a [Sample] of each request, from the goroutine that served it.
@@ -76,9 +76,9 @@ type Observer interface {
 	Observe(s Sample)
 }
 
-// Sample describes a request that has ended.
+// Sample describes a completed request.
 type Sample struct {
-	Path      string // as in the API, such as /v1/models/{id}; empty for an unknown path
+	Path      string // pattern, such as /v1/models/{id}; empty for an unknown path
 	Model     string // model that the worker serves; without a worker the name in the request
 	Hive      string // hive of Worker
 	Worker    string // last worker that received the request; empty if none did
@@ -96,7 +96,7 @@ type Sample struct {
 	BytesIn          int64 // size of the request body
 	BytesOut         int64
 	Retries          int   // workers tried after the first one
-	Err              error // nil if the gateway forwarded a response, whatever its status
+	Err              error // nil if the gateway forwarded a response, regardless of its status
 }
 
 // Options configure the gateway. All fields except Router are optional.
@@ -165,7 +165,7 @@ type gateway struct {
 }
 
 // ServeHTTP dispatches the request by its path. It does not use a [http.ServeMux], which
-// would redirect unclean paths where a client should receive an error.
+// redirects unclean paths instead of rejecting them.
 func (g *gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := newExchange(g, w, r)
 	defer x.finish()

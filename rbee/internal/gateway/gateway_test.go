@@ -17,12 +17,12 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
-// router returns its backends in order, without the excluded ones.
+// router is a [gateway.Router] that returns the first backend that is not excluded.
 type router struct {
 	backends []gateway.Backend
 	models   []gateway.ModelInfo
-	err      error         // returned by Acquire, unless nil
-	proceed  chan struct{} // if set, Acquire blocks until it is closed
+	err      error         // returned by Acquire; may be nil
+	proceed  chan struct{} // if not nil, Acquire blocks until it is closed
 	waiting  chan struct{} // receives when Acquire blocks
 
 	mu       sync.Mutex
@@ -30,52 +30,52 @@ type router struct {
 	released []error
 }
 
-func (f *router) Models(context.Context) []gateway.ModelInfo { return f.models }
+func (rt *router) Models(context.Context) []gateway.ModelInfo { return rt.models }
 
-func (f *router) Acquire(ctx context.Context, w gateway.RouteRequest) (*gateway.Lease, error) {
-	f.mu.Lock()
-	w.Exclude = slices.Clone(w.Exclude)
-	f.requests = append(f.requests, w)
-	f.mu.Unlock()
-	if f.proceed != nil {
+func (rt *router) Acquire(ctx context.Context, req gateway.RouteRequest) (*gateway.Lease, error) {
+	rt.mu.Lock()
+	req.Exclude = slices.Clone(req.Exclude)
+	rt.requests = append(rt.requests, req)
+	rt.mu.Unlock()
+	if rt.proceed != nil {
 		select {
-		case f.waiting <- struct{}{}:
+		case rt.waiting <- struct{}{}:
 		default:
 		}
 		select {
-		case <-f.proceed:
+		case <-rt.proceed:
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
 	}
-	if f.err != nil {
-		return nil, f.err
+	if rt.err != nil {
+		return nil, rt.err
 	}
-	for _, b := range f.backends {
-		if !slices.Contains(w.Exclude, b.Worker) {
-			return &gateway.Lease{Backend: b, Release: f.release}, nil
+	for _, b := range rt.backends {
+		if !slices.Contains(req.Exclude, b.Worker) {
+			return &gateway.Lease{Backend: b, Release: rt.release}, nil
 		}
 	}
 	return nil, &gateway.APIError{Status: 503, Message: "no other worker"}
 }
 
-func (f *router) release(err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.released = append(f.released, err)
+func (rt *router) release(err error) {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	rt.released = append(rt.released, err)
 }
 
 // releases returns the arguments of the Release calls.
-func (f *router) releases() []error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return slices.Clone(f.released)
+func (rt *router) releases() []error {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	return slices.Clone(rt.released)
 }
 
-func (f *router) requested() []gateway.RouteRequest {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return slices.Clone(f.requests)
+func (rt *router) requested() []gateway.RouteRequest {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	return slices.Clone(rt.requests)
 }
 
 // sampleChan is an observer that stores samples.
@@ -83,7 +83,7 @@ type sampleChan chan gateway.Sample
 
 func (s sampleChan) Observe(sample gateway.Sample) { s <- sample }
 
-// next returns the sample of the next request that ends.
+// next returns the sample of the next request that completes.
 func (s sampleChan) next(t testing.TB) gateway.Sample {
 	t.Helper()
 	return wait(t, s, "sample")
@@ -111,10 +111,10 @@ func worker(t testing.TB, name string, h http.HandlerFunc) gateway.Backend {
 }
 
 // startGateway starts a gateway with the given router.
-func startGateway(t testing.TB, f *router, o gateway.Options) (url string, samples sampleChan) {
+func startGateway(t testing.TB, rt *router, o gateway.Options) (url string, samples sampleChan) {
 	t.Helper()
 	samples = make(sampleChan, 100)
-	o.Router, o.Observer = f, samples
+	o.Router, o.Observer = rt, samples
 	s := httptest.NewServer(gateway.New(o))
 	t.Cleanup(s.Close)
 	return s.URL, samples
@@ -128,7 +128,7 @@ func do(t testing.TB, method, url, body string, header ...string) (*http.Respons
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)
 	if err != nil {
-		t.Fatalf("reading the response: %v", err)
+		t.Fatalf("cannot read the response: %v", err)
 	}
 	return resp, string(data)
 }
@@ -158,7 +158,7 @@ type apiError struct {
 	Code    *string `json:"code"`
 }
 
-func errorIn(t testing.TB, body string) apiError {
+func decodeError(t testing.TB, body string) apiError {
 	t.Helper()
 	var v struct {
 		Error *apiError `json:"error"`
@@ -177,12 +177,13 @@ type request struct {
 	body string
 }
 
-// recordRequests returns a worker that sends its requests to a channel and calls response.
-func recordRequests(requests chan<- request, response func(w http.ResponseWriter)) http.HandlerFunc {
+// recordRequests returns the handler of a worker that sends each request to a channel and then
+// calls respond.
+func recordRequests(requests chan<- request, respond func(w http.ResponseWriter)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		requests <- request{r, string(body)}
-		response(w)
+		respond(w)
 	}
 }
 
@@ -200,8 +201,8 @@ func TestForward(t *testing.T) {
 		_, _ = io.WriteString(w, response)
 	}))
 	b.Header = http.Header{"Authorization": {"Bearer ours"}, "x-hive": {"h"}}
-	f := &router{backends: []gateway.Backend{b}}
-	url, samples := startGateway(t, f, gateway.Options{})
+	rt := &router{backends: []gateway.Backend{b}}
+	url, samples := startGateway(t, rt, gateway.Options{})
 	sent := " {\"x\": [1,{\"model\":\"no\"}], \"model\": \"org/m\",\n\"é\":\"\\u00e9\", \"messages\":[] } "
 	resp, body := do(t, "POST", url+"/v1/embeddings?a=b%2Fc&a=%20;", sent, "Authorization", "Bearer theirs", "X-Api-Key", "k", "Cookie", "c=d",
 		"Connection", "X-Hop", "X-Hop", "h", "Te", "trailers", "X-Mine", "m", "User-Agent", "", "X-Request-Id", "id-7", "Accept-Encoding", "br")
@@ -227,11 +228,11 @@ func TestForward(t *testing.T) {
 		s.PromptTokens != 3 || s.CompletionTokens != 4 || s.Retries != 0 || s.Err != nil {
 		t.Errorf("sample = %+v, want all fields of the request", s)
 	}
-	if released := f.releases(); len(released) != 1 || released[0] != nil {
+	if released := rt.releases(); len(released) != 1 || released[0] != nil {
 		t.Errorf("Release() errors = %v, want one nil", released)
 	}
-	if w := f.requested()[0]; w.Model != "org/m" || w.Path != "/v1/embeddings" || w.Affinity == 0 {
-		t.Errorf("Acquire() request = %+v, want model org/m, path /v1/embeddings, an affinity", w)
+	if req := rt.requested()[0]; req.Model != "org/m" || req.Path != "/v1/embeddings" || req.Affinity == 0 {
+		t.Errorf("Acquire() request = %+v, want model org/m, path /v1/embeddings, an affinity", req)
 	}
 }
 
@@ -273,8 +274,8 @@ func TestStream(t *testing.T) {
 			w.(http.Flusher).Flush()
 		}
 	})
-	f := &router{backends: []gateway.Backend{b}}
-	url, samples := startGateway(t, f, gateway.Options{})
+	rt := &router{backends: []gateway.Backend{b}}
+	url, samples := startGateway(t, rt, gateway.Options{})
 	list := []string{": hi\n\n", "data: {\"a\"", ":1}\n\n", "data: " + strings.Repeat("x", 20_000) + "\n\n",
 		"data: {\"usage\":{\"prompt_tokens\":11,\"completion_tokens\":22}}\n\n", "data: [DONE]\n\n"}
 	read := make(chan *http.Response)
@@ -346,27 +347,27 @@ func TestForwardForm(t *testing.T) {
 	t.Parallel()
 	requests := make(chan request, 1)
 	b := worker(t, "w1", recordRequests(requests, func(w http.ResponseWriter) { _, _ = io.WriteString(w, `{"text":"hi"}`) }))
-	f := &router{backends: []gateway.Backend{b}}
-	url, _ := startGateway(t, f, gateway.Options{})
+	rt := &router{backends: []gateway.Backend{b}}
+	url, _ := startGateway(t, rt, gateway.Options{})
 	form := "--B\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a.wav\"\r\nContent-Type: audio/wav\r\n\r\n\x00\xff\r\n--B\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\norg/whisper\r\n--B--\r\n"
 	const kind = `multipart/form-data; boundary="B"`
 	_, body := do(t, "POST", url+"/v1/audio/translations", form, "Content-Type", kind)
 	if r := wait(t, requests, "request"); r.body != form || r.Header.Get("Content-Type") != kind || body != `{"text":"hi"}` {
-		t.Errorf("worker received %q and responded %q, want the form and {\"text\":\"hi\"}", r.body, body)
+		t.Errorf("worker received %q, client received %q, want the form and {\"text\":\"hi\"}", r.body, body)
 	}
-	if m := f.requested()[0].Model; m != "org/whisper" {
+	if m := rt.requested()[0].Model; m != "org/whisper" {
 		t.Errorf("model = %q, want org/whisper", m)
 	}
 }
 
 func TestModels(t *testing.T) {
 	t.Parallel()
-	f := &router{}
-	url, samples := startGateway(t, f, gateway.Options{})
+	rt := &router{}
+	url, samples := startGateway(t, rt, gateway.Options{})
 	if _, body := do(t, "GET", url+"/v1/models", ""); body != `{"object":"list","data":[]}` {
 		t.Errorf("GET /v1/models = %s, want an empty list", body)
 	}
-	f.models = []gateway.ModelInfo{{ID: "m"}, {ID: "org/m:7b", Created: time.Unix(1700000000, 0), Loaded: true, Workers: []string{"w1"}}}
+	rt.models = []gateway.ModelInfo{{ID: "m"}, {ID: "org/m:7b", Created: time.Unix(1700000000, 0), Loaded: true, Workers: []string{"w1"}}}
 	const first = `{"id":"m","object":"model","created":0,"owned_by":"rbee","loaded":false,"workers":[]}`
 	const second = `{"id":"org/m:7b","object":"model","created":1700000000,"owned_by":"rbee","loaded":true,"workers":["w1"]}`
 	for path, want := range map[string]string{
@@ -383,11 +384,11 @@ func TestModels(t *testing.T) {
 		t.Errorf("HEAD /v1/models = %s %q, want 200 and a Content-Length", resp.Status, body)
 	}
 	resp, body := do(t, "GET", url+"/v1/models/org/n", "")
-	if e := errorIn(t, body); resp.StatusCode != http.StatusNotFound || e.Type != "not_found_error" || *e.Code != "model_not_found" || !strings.Contains(e.Message, `"org/n"`) {
+	if e := decodeError(t, body); resp.StatusCode != http.StatusNotFound || e.Type != "not_found_error" || *e.Code != "model_not_found" || !strings.Contains(e.Message, `"org/n"`) {
 		t.Errorf("GET /v1/models/org/n = %s %s, want 404 model_not_found", resp.Status, body)
 	}
 	notFound := 0
-	for range 7 { // in the order in which the requests ended
+	for range 7 { // the order of the samples is that in which the requests completed
 		if s := samples.next(t); s.Status == http.StatusNotFound {
 			notFound++
 			if s.Path != "/v1/models/{id}" || s.Model != "org/n" || s.Err == nil {
@@ -396,14 +397,14 @@ func TestModels(t *testing.T) {
 		}
 	}
 	if notFound != 1 {
-		t.Errorf("%d requests had status 404, want 1", notFound)
+		t.Errorf("samples have status 404 %d times, want once", notFound)
 	}
 }
 
 func TestRequestErrors(t *testing.T) {
 	t.Parallel()
-	f := &router{}
-	url, samples := startGateway(t, f, gateway.Options{MaxBody: 1000})
+	rt := &router{}
+	url, samples := startGateway(t, rt, gateway.Options{MaxBody: 1000})
 	long := `{"model":"` + strings.Repeat("m", 2000) + `"}`
 	for name, test := range map[string]struct {
 		method, path, body, header string
@@ -426,7 +427,7 @@ func TestRequestErrors(t *testing.T) {
 		"compressed":     {"POST", "/v1/responses", "x", "gzip", 415, "invalid_request_error", "", "", ""},
 	} {
 		resp, body := do(t, test.method, url+test.path, test.body, "Content-Encoding", test.header)
-		e := errorIn(t, body)
+		e := decodeError(t, body)
 		orEmpty := func(s *string) string {
 			if s == nil {
 				return ""
@@ -440,13 +441,13 @@ func TestRequestErrors(t *testing.T) {
 			t.Errorf("%s: sample = %+v, want status %d, an error, no worker", name, s, test.status)
 		}
 	}
-	// The same without Content-Length.
+	// A body without Content-Length that is too large.
 	resp, err := http.Post(url+"/v1/responses", "application/json", io.MultiReader(strings.NewReader(long)))
 	if err != nil || resp.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Fatalf("Post() = %v, %v, want status 413", resp, err)
 	}
 	resp.Body.Close()
-	if n := len(f.requested()); n != 0 {
+	if n := len(rt.requested()); n != 0 {
 		t.Errorf("Acquire() was called %d times, want 0", n)
 	}
 }
@@ -460,7 +461,7 @@ func TestRouterErrors(t *testing.T) {
 		after  string
 	}{
 		"unknown model": {&gateway.APIError{Status: 404, Code: "model_not_found", Message: "no"}, 404, "not_found_error", ""},
-		"too many":      {&gateway.APIError{Status: 429, Message: "no", RetryAfter: 1500 * time.Millisecond}, 429, "rate_limit_error", "2"},
+		"many requests": {&gateway.APIError{Status: 429, Message: "no", RetryAfter: 1500 * time.Millisecond}, 429, "rate_limit_error", "2"},
 		"loading":       {fmt.Errorf("wrapped: %w", &gateway.APIError{Status: 503, Message: "no", RetryAfter: time.Millisecond}), 503, "server_error", "1"},
 		"explicit type": {&gateway.APIError{Status: 402, Type: "insufficient_quota", Message: "no"}, 402, "insufficient_quota", ""},
 		"other error":   {errors.New("failed"), 503, "server_error", ""},
@@ -468,7 +469,7 @@ func TestRouterErrors(t *testing.T) {
 	} {
 		url, samples := startGateway(t, &router{err: test.err}, gateway.Options{})
 		resp, body := do(t, "POST", url+"/v1/completions", hello)
-		if e := errorIn(t, body); resp.StatusCode != test.status || e.Type != test.kind || resp.Header.Get("Retry-After") != test.after {
+		if e := decodeError(t, body); resp.StatusCode != test.status || e.Type != test.kind || resp.Header.Get("Retry-After") != test.after {
 			t.Errorf("%s: response = %s %v %s, want status %d, type %s, Retry-After %q", name, resp.Status, resp.Header, body, test.status, test.kind, test.after)
 		}
 		if s := samples.next(t); s.Status != test.status || !errors.Is(s.Err, test.err) || s.Model != "m" {
@@ -480,8 +481,8 @@ func TestRouterErrors(t *testing.T) {
 func TestMaxInFlight(t *testing.T) {
 	t.Parallel()
 	b := worker(t, "w1", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok") })
-	f := &router{backends: []gateway.Backend{b}, proceed: make(chan struct{})}
-	url, samples := startGateway(t, f, gateway.Options{MaxInFlight: 2})
+	rt := &router{backends: []gateway.Backend{b}, proceed: make(chan struct{})}
+	url, samples := startGateway(t, rt, gateway.Options{MaxInFlight: 2})
 	statuses := make(chan int)
 	for range 3 {
 		go func() {
@@ -494,23 +495,23 @@ func TestMaxInFlight(t *testing.T) {
 		t.Errorf("status of the third request = %d, want 503", s)
 	}
 	resp, body := do(t, "POST", url+"/v1/completions", hello)
-	if e := errorIn(t, body); resp.StatusCode != http.StatusServiceUnavailable || *e.Code != "overloaded" || resp.Header.Get("Retry-After") != "1" {
+	if e := decodeError(t, body); resp.StatusCode != http.StatusServiceUnavailable || *e.Code != "overloaded" || resp.Header.Get("Retry-After") != "1" {
 		t.Errorf("response at the limit = %s %s, want 503 overloaded, Retry-After 1", resp.Status, body)
 	}
 	if resp, _ := do(t, "GET", url+"/v1/models", ""); resp.StatusCode != http.StatusOK {
 		t.Errorf("GET /v1/models at the limit = %s, want 200", resp.Status)
 	}
-	close(f.proceed)
+	close(rt.proceed)
 	for range 2 {
 		if s := wait(t, statuses, "response"); s != 200 {
 			t.Errorf("status of a blocked request = %d, want 200", s)
 		}
 	}
 	for range 5 {
-		samples.next(t) // until all requests have ended
+		samples.next(t) // waits until all requests have completed
 	}
 	if resp, _ := do(t, "POST", url+"/v1/completions", hello); resp.StatusCode != http.StatusOK {
-		t.Errorf("response after the others ended = %s, want 200", resp.Status)
+		t.Errorf("response after the other requests completed = %s, want 200", resp.Status)
 	}
 }
 

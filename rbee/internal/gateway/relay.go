@@ -17,19 +17,18 @@ import (
 )
 
 // send forwards the request and returns the engine's response.
-func (x *exchange) send(a *apiRequest, b *Backend) (*http.Response, error) {
-	resp, stale, err := x.roundTrip(a, b)
+func (x *exchange) send(r *apiRequest, b *Backend) (*http.Response, error) {
+	resp, stale, err := x.roundTrip(r, b)
 	if err != nil && stale && x.ctx.Err() == nil {
-		// The worker may just have closed an idle connection. That is not a failure of
-		// the worker.
-		resp, _, err = x.roundTrip(a, b)
+		// The worker may just have closed the idle connection, which is not a failure.
+		resp, _, err = x.roundTrip(r, b)
 	}
 	if err != nil {
 		return nil, x.workerError(b, 0, err)
 	}
 	switch hiveErr := resp.Header.Get(hiveErrorHeader); {
 	case hiveErr != "":
-		err = fmt.Errorf("error of the hive: %s", hiveErr)
+		err = fmt.Errorf("hive error: %s", hiveErr)
 	case resp.StatusCode == http.StatusBadGateway, resp.StatusCode == http.StatusServiceUnavailable, resp.StatusCode == http.StatusGatewayTimeout:
 		err = errors.New("worker is unavailable")
 	default:
@@ -41,12 +40,12 @@ func (x *exchange) send(a *apiRequest, b *Backend) (*http.Response, error) {
 
 // roundTrip sends the request once. stale reports whether it used a kept-alive connection
 // and received no byte.
-func (x *exchange) roundTrip(a *apiRequest, b *Backend) (resp *http.Response, stale bool, err error) {
+func (x *exchange) roundTrip(r *apiRequest, b *Backend) (resp *http.Response, stale bool, err error) {
 	var reused, received atomic.Bool
 	req, err := x.newRequest(httptrace.WithClientTrace(x.ctx, &httptrace.ClientTrace{
 		GotConn:              func(c httptrace.GotConnInfo) { reused.Store(c.Reused) },
 		GotFirstResponseByte: func() { received.Store(true) },
-	}), a, b)
+	}), r, b)
 	if err != nil {
 		return nil, false, err
 	}
@@ -55,27 +54,27 @@ func (x *exchange) roundTrip(a *apiRequest, b *Backend) (resp *http.Response, st
 }
 
 // newRequest returns the request to the worker.
-func (x *exchange) newRequest(ctx context.Context, a *apiRequest, b *Backend) (*http.Request, error) {
+func (x *exchange) newRequest(ctx context.Context, r *apiRequest, b *Backend) (*http.Request, error) {
 	url := b.URL + x.sample.Path
 	if x.r.URL.RawQuery != "" {
 		url += "?" + x.r.URL.RawQuery
 	}
-	body := func() (io.ReadCloser, error) { return &workerBody{parts: a.bodyParts(b.Name)}, nil }
+	body := func() (io.ReadCloser, error) { return &workerBody{parts: r.bodyParts(b.Name)}, nil }
 	first, _ := body()
 	req, err := http.NewRequestWithContext(ctx, x.r.Method, url, first) //nolint:gosec // the URL comes from the hive of the worker
 	if err != nil {
 		return nil, err
 	}
 	req.GetBody = body
-	for _, part := range a.bodyParts(b.Name) {
+	for _, part := range r.bodyParts(b.Name) {
 		req.ContentLength += int64(len(part))
 	}
 	copyHeader(req.Header, x.r.Header)
 	for _, name := range []string{"Authorization", "X-Api-Key", "Cookie", "Host", "Expect", "Content-Length"} {
 		delete(req.Header, name)
 	}
-	// The access package checks the origin of requests. An engine would reject origins
-	// that it does not know.
+	// The access package checks the origin of requests. An engine would reject
+	// unknown origins.
 	for name := range req.Header {
 		if name == "Origin" || name == "Referer" || strings.HasPrefix(name, "Sec-Fetch-") {
 			delete(req.Header, name)
@@ -115,7 +114,7 @@ func (x *exchange) relay(resp *http.Response, b *Backend) error {
 	if n == 0 && err != nil && (needsDone || err != io.EOF) {
 		return x.workerError(b, 0, truncatedError(err))
 	}
-	for name := range resp.Header { // cookies and CORS are up to the gateway, not to engines
+	for name := range resp.Header { // the gateway controls cookies and CORS, not the engine
 		if name == "Set-Cookie" || name == "Vary" || strings.HasPrefix(name, "Access-Control-") {
 			delete(resp.Header, name)
 		}
@@ -147,12 +146,12 @@ func (x *exchange) relay(resp *http.Response, b *Backend) error {
 	return x.flushNow()
 }
 
-// truncatedError returns the error of a body that ended early.
+// truncatedError returns the error for a response body that ended early.
 func truncatedError(err error) error {
 	if errors.Is(err, io.EOF) {
 		return fmt.Errorf("stream ended without [DONE]: %w", io.ErrUnexpectedEOF)
 	}
-	return fmt.Errorf("reading the response: %w", err)
+	return fmt.Errorf("cannot read the response: %w", err)
 }
 
 // writeStreamError ends an incomplete response in a way that the client can detect.
@@ -199,7 +198,7 @@ func (x *exchange) write(p []byte) error {
 	n, err := x.w.Write(p)
 	x.sample.BytesOut += int64(n)
 	if err != nil && !errors.Is(err, http.ErrBodyNotAllowed) { // the response to HEAD
-		return fmt.Errorf("writing to the client: %w", err)
+		return fmt.Errorf("cannot write to the client: %w", err)
 	}
 	if x.autoFlush {
 		return x.flushNow()
@@ -210,7 +209,7 @@ func (x *exchange) write(p []byte) error {
 // flushNow sends buffered data.
 func (x *exchange) flushNow() error {
 	if err := x.control.Flush(); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return fmt.Errorf("writing to the client: %w", err)
+		return fmt.Errorf("cannot write to the client: %w", err)
 	}
 	return nil
 }
@@ -254,8 +253,8 @@ func hasDone(end []byte) bool {
 	return bytes.HasPrefix(last, []byte("[DONE]"))
 }
 
-// usage returns the token counts of the last usage object that is not null. In text that
-// a model generated, the quotes would be escaped.
+// usage returns the token counts of the last usage object that is not null. Generated
+// text does not match, because its quotes are escaped.
 func usage(end []byte) (prompt, completion int) {
 	usageKey := []byte(`"usage"`)
 	for at := bytes.LastIndex(end, usageKey); at >= 0; at = bytes.LastIndex(end[:at], usageKey) {

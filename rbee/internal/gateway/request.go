@@ -35,14 +35,14 @@ func (x *exchange) read() (*apiRequest, error) {
 // readJSON finds the fields that the gateway needs in a JSON object. If a key is repeated,
 // its last value counts, as in [encoding/json].
 func readJSON(body []byte) (*apiRequest, error) {
-	a := &apiRequest{body: body}
+	r := &apiRequest{body: body}
 	var messages, prompt span
 	ok := scanObject(body, 0, func(key []byte, v span) bool {
 		switch string(key) {
 		case "model":
-			a.modelValue = v
+			r.modelValue = v
 		case "stream":
-			a.stream = string(v.bytes(body)) == "true"
+			r.stream = string(v.bytes(body)) == "true"
 		case "messages":
 			messages = v
 		case "prompt", "input":
@@ -53,30 +53,30 @@ func readJSON(body []byte) (*apiRequest, error) {
 	switch {
 	case !ok:
 		return nil, modelError("cannot parse the request body: want a JSON object")
-	case a.modelValue.to == 0:
+	case r.modelValue.to == 0:
 		return nil, modelError("missing required parameter: model")
-	case body[a.modelValue.from] != '"':
+	case body[r.modelValue.from] != '"':
 		return nil, modelError("invalid model: want a string")
 	}
-	if err := checkModelLength((a.modelValue.to - a.modelValue.from) / len(`\u0000`)); err != nil {
-		return nil, err // too long even if every character is an escape
+	if err := checkModelLength((r.modelValue.to - r.modelValue.from) / len(`\u0000`)); err != nil {
+		return nil, err // too long even if every character is escaped
 	}
-	model, ok := unquote(a.modelValue.bytes(body))
+	model, ok := unquote(r.modelValue.bytes(body))
 	if !ok || model == "" {
 		return nil, modelError("invalid model: want a non-empty string")
 	}
 	if err := checkModelLength(len(model)); err != nil {
 		return nil, err
 	}
-	a.model = model
+	r.model = model
 	if messages.to == 0 {
 		messages = prompt
 	}
-	a.affinity = affinity(body, messages)
-	return a, nil
+	r.affinity = affinity(body, messages)
+	return r, nil
 }
 
-// Limits of the conversation's beginning that [affinity] hashes.
+// Limits of the part of a conversation that [affinity] hashes.
 const (
 	affinityBytes    = 1 << 10 // bytes of each message
 	affinityMessages = 4       // messages

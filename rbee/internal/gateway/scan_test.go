@@ -26,7 +26,7 @@ func TestReadJSON(t *testing.T) {
 		`{"x":{"model":"no"},"y":["model","no",{}],"model":"ü"}`:        {model: "ü"},
 		`{"x":"\\\"","y":"\\\\","z":-1.5e+7,"n":null,"model":"a"}`:      {model: "a"},
 		`{"MODEL":"no","model":"a","stream":"true"}`:                    {model: "a"},
-		`{"temperature":NaN,"model":"a"}`:                               {model: "a"}, // some clients send it and some engines accept it
+		`{"temperature":NaN,"model":"a"}`:                               {model: "a"}, // some clients send NaN, and some engines accept it
 
 		``:                           {err: "want a JSON object"},
 		`[]`:                         {err: "want a JSON object"},
@@ -47,21 +47,21 @@ func TestReadJSON(t *testing.T) {
 		`{"model":""}`:               {err: "want a non-empty string"},
 		`{"model":"\x"}`:             {err: "want a non-empty string"},
 	} {
-		a, err := readJSON([]byte(body))
+		r, err := readJSON([]byte(body))
 		if want.err != "" {
 			if apiErr := asAPIError(err); err == nil || !strings.Contains(apiErr.Message, want.err) || apiErr.Status != 400 || apiErr.param != "model" {
 				t.Errorf("readJSON(%s) error = %v, want 400 with %q", body, err, want.err)
 			}
 			continue
 		}
-		if err != nil || a.model != want.model || a.stream != want.stream {
-			t.Errorf("readJSON(%s) = %+v, %v, want %+v", body, a, err, want)
+		if err != nil || r.model != want.model || r.stream != want.stream {
+			t.Errorf("readJSON(%s) = %+v, %v, want %+v", body, r, err, want)
 		}
 	}
 }
 
 // FuzzReadJSON checks that the scanner agrees with encoding/json on valid objects, and
-// returns on anything else.
+// terminates on any other input.
 func FuzzReadJSON(f *testing.F) {
 	for _, seed := range []string{
 		`{"model":"a","stream":true,"messages":[{"role":"user","content":"hi"}]}`,
@@ -71,7 +71,7 @@ func FuzzReadJSON(f *testing.F) {
 		f.Add([]byte(seed))
 	}
 	f.Fuzz(func(t *testing.T, body []byte) {
-		a, err := readJSON(body)
+		r, err := readJSON(body)
 		var want map[string]json.RawMessage
 		if json.Unmarshal(body, &want) != nil || want == nil {
 			return
@@ -82,42 +82,42 @@ func FuzzReadJSON(f *testing.F) {
 		}
 		if model == "" || len(model) > maxModelName {
 			if err == nil {
-				t.Fatalf("readJSON(%q) = model %q, want an error", body, a.model)
+				t.Fatalf("readJSON(%q) = model %q, want an error", body, r.model)
 			}
 			return
 		}
-		if err != nil || a.model != model || a.stream != (string(want["stream"]) == "true") {
-			t.Fatalf("readJSON(%q) = %+v, %v, want model %q, stream %s", body, a, err, model, want["stream"])
+		if err != nil || r.model != model || r.stream != (string(want["stream"]) == "true") {
+			t.Fatalf("readJSON(%q) = %+v, %v, want model %q, stream %s", body, r, err, model, want["stream"])
 		}
 
 		// Replacing the model must change nothing else.
 		var renamed map[string]json.RawMessage
-		if err := json.Unmarshal(withModel(a, "an\"other"), &renamed); err != nil {
+		if err := json.Unmarshal(withModel(r, "an\"other"), &renamed); err != nil {
 			t.Fatalf("bodyParts() of %q: %v", body, err)
 		}
 		want["model"] = []byte(`"an\"other"`)
 		if !reflect.DeepEqual(renamed, want) {
-			t.Fatalf("bodyParts() of %q = %q, want only the model replaced", body, withModel(a, "an\"other"))
+			t.Fatalf("bodyParts() of %q = %q, want only the model replaced", body, withModel(r, "an\"other"))
 		}
 	})
 }
 
 // withModel returns the body with another model name.
-func withModel(a *apiRequest, name string) []byte {
-	body, _ := io.ReadAll(&workerBody{parts: a.bodyParts(name)})
+func withModel(r *apiRequest, name string) []byte {
+	body, _ := io.ReadAll(&workerBody{parts: r.bodyParts(name)})
 	return body
 }
 
-// TestAffinity checks that requests of one conversation have the same affinity, and other
-// requests another one.
+// TestAffinity checks that requests of one conversation have the same affinity, and requests
+// of different conversations different ones.
 func TestAffinity(t *testing.T) {
 	t.Parallel()
-	of := func(rest string) uint64 {
-		a, err := readJSON([]byte(`{"model":"m",` + rest + `}`))
+	affinityOf := func(rest string) uint64 {
+		r, err := readJSON([]byte(`{"model":"m",` + rest + `}`))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return a.affinity
+		return r.affinity
 	}
 	const system, user, answer, user2 = `{"role":"system","content":"s"}`, `{"role":"user","content":"hi"}`, `{"role":"assistant","content":"yes"}`, `{"content":"and","role":"user"}`
 	long := strings.Repeat("x", 2*affinityBytes)
@@ -134,11 +134,11 @@ func TestAffinity(t *testing.T) {
 		"another prompt":        {`"prompt":"` + long + `"`, `"prompt":"y` + long + `"`, false},
 		"other tokens":          {`"prompt":[1,2,3,4,5]`, `"prompt":[1,2,3,4,6]`, false},
 	} {
-		if a, b := of(test.a), of(test.b); a == 0 || b == 0 || (a == b) != test.same {
+		if a, b := affinityOf(test.a), affinityOf(test.b); a == 0 || b == 0 || (a == b) != test.same {
 			t.Errorf("%s: affinities = %x, %x, want equal: %t", name, a, b, test.same)
 		}
 	}
-	if a := of(`"n":1`); a != 0 {
+	if a := affinityOf(`"n":1`); a != 0 {
 		t.Errorf("affinity without messages = %x, want 0", a)
 	}
 }
@@ -177,22 +177,22 @@ func TestReadForm(t *testing.T) {
 			body = *bytes.NewBuffer(append([]byte("a preamble\r\n"), body.Bytes()...))
 			body = *bytes.NewBuffer(bytes.Replace(body.Bytes(), []byte("\r\n--BOUND\r\n--x"), []byte("\r\n--BOUNDS\r\n--x"), 1))
 		}
-		a, err := readForm(body.Bytes(), w.FormDataContentType())
+		r, err := readForm(body.Bytes(), w.FormDataContentType())
 		if test.want == "" {
 			if apiErr := asAPIError(err); err == nil || apiErr.param != "model" {
-				t.Errorf("%s: readForm() = %+v, %v, want an error about model", name, a, err)
+				t.Errorf("%s: readForm() = %+v, %v, want an error about model", name, r, err)
 			}
 			continue
 		}
-		if err != nil || a.model != test.want {
-			t.Errorf("%s: readForm() = %+v, %v, want model %q", name, a, err, test.want)
+		if err != nil || r.model != test.want {
+			t.Errorf("%s: readForm() = %+v, %v, want model %q", name, r, err, test.want)
 			continue
 		}
-		before, after := body.Bytes()[:a.modelValue.from], body.Bytes()[a.modelValue.to:]
-		if got, want := withModel(a, "other"), append(append(bytes.Clone(before), "other"...), after...); !bytes.Equal(got, want) {
+		before, after := body.Bytes()[:r.modelValue.from], body.Bytes()[r.modelValue.to:]
+		if got, want := withModel(r, "other"), append(append(bytes.Clone(before), "other"...), after...); !bytes.Equal(got, want) {
 			t.Errorf("%s: bodyParts() = %q, want %q", name, got, want)
 		}
-		form, err := multipart.NewReader(bytes.NewReader(withModel(a, "other")), "BOUND").ReadForm(1 << 20)
+		form, err := multipart.NewReader(bytes.NewReader(withModel(r, "other")), "BOUND").ReadForm(1 << 20)
 		if err != nil || form.Value["model"][len(form.Value["model"])-1] != "other" {
 			t.Errorf("%s: form with another model = %v, %v, want model other", name, form, err)
 		}
@@ -209,9 +209,9 @@ func FuzzReadForm(f *testing.F) {
 	f.Add([]byte("--B\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\na\r\n--B--\r\n"))
 	f.Add([]byte("--B\r\n\r\n\r\n--B\r\n--B \r\nx"))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		a, err := readForm(body, "multipart/form-data; boundary=B")
-		if err == nil && !bytes.Contains(body, []byte(a.model)) {
-			t.Fatalf("readForm(%q) = model %q, want a part of the body", body, a.model)
+		r, err := readForm(body, "multipart/form-data; boundary=B")
+		if err == nil && !bytes.Contains(body, []byte(r.model)) {
+			t.Fatalf("readForm(%q) = model %q, want a part of the body", body, r.model)
 		}
 	})
 }

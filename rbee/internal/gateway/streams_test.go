@@ -34,7 +34,7 @@ func TestThousandStreams(t *testing.T) {
 		streams.Go(func() {
 			resp, err := client.Post(s.URL+"/v1/chat/completions", "application/json", strings.NewReader(hello))
 			if err != nil {
-				t.Error(err)
+				t.Errorf("Post() error = %v, want nil", err)
 				opened.Done()
 				return
 			}

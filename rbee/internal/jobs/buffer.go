@@ -92,12 +92,12 @@ func (b *buffer) copy(after int64, limit int, out *bytes.Buffer) int64 {
 		after = b.dropped
 	}
 	first := sort.Search(len(b.events), func(i int) bool { return b.events[i].id > after })
-	for _, k := range b.events[first:] {
+	for _, e := range b.events[first:] {
 		if out.Len() >= limit {
 			break
 		}
-		out.Write(k.data)
-		after = k.id
+		out.Write(e.data)
+		after = e.id
 	}
 	return after
 }
@@ -106,7 +106,7 @@ func (b *buffer) copy(after int64, limit int, out *bytes.Buffer) int64 {
 func encode(id int64, e operations.Event) []byte {
 	data, err := json.Marshal(e)
 	if err == nil && len(data) > maxEvent {
-		err = fmt.Errorf("it has %d bytes, which exceeds the limit of %d", len(data), maxEvent)
+		err = fmt.Errorf("its size of %d bytes exceeds the limit of %d", len(data), maxEvent)
 	}
 	if err != nil { // too large, or a time that JSON cannot represent
 		data, _ = json.Marshal(operations.Event{Time: time.Now(), Type: operations.EventNote, Message: "cannot encode an event: " + err.Error()})

@@ -27,14 +27,14 @@ func TestBufferCoalesces(t *testing.T) {
 		b.add(e)
 	}
 	var ids []int64
-	bytesKept := 0
-	for _, k := range b.events {
-		ids = append(ids, k.id)
-		bytesKept += len(k.data)
+	size := 0
+	for _, e := range b.events {
+		ids = append(ids, e.id)
+		size += len(e.data)
 	}
 	want := []int64{2, 3, 4, 5, 6, 7, 9}
-	if len(ids) != len(want) || bytesKept != b.bytes || b.dropped != 0 {
-		t.Fatalf("add() kept ids %v of %d bytes, counted %d, dropped %d, want %v, 0 dropped", ids, bytesKept, b.bytes, b.dropped, want)
+	if len(ids) != len(want) || size != b.bytes || b.dropped != 0 {
+		t.Fatalf("add() kept ids %v of %d bytes, counted %d, dropped %d, want %v, 0 dropped", ids, size, b.bytes, b.dropped, want)
 	}
 	for i := range want {
 		if ids[i] != want[i] {
@@ -66,12 +66,13 @@ func TestBufferHugeEvent(t *testing.T) {
 	t.Parallel()
 	b := newBuffer(10)
 	b.add(operations.Event{Type: operations.EventLog, Text: strings.Repeat("x", 16<<20)})
-	if text := string(b.events[0].data); len(text) > 1000 || !strings.Contains(text, "cannot encode an event: it has 167") {
+	if text := string(b.events[0].data); len(text) > 1000 || !strings.Contains(text, "cannot encode an event: its size of 167") {
 		t.Errorf("encoded event = %.300s, want a note about its size", text)
 	}
 }
 
-// TestBufferBatches checks that a batch is limited, and continues after the last one.
+// TestBufferBatches checks that copy limits each batch, and that the next batch continues after
+// it.
 func TestBufferBatches(t *testing.T) {
 	t.Parallel()
 	b := newBuffer(1000)
@@ -100,8 +101,8 @@ func (immediateRunner) Run(context.Context, operations.Operation, operations.Han
 	return &operations.HiveListReport{}, nil
 }
 
-// TestAdmitRepeated checks that the server rejects a repeated request if it may have forgotten
-// the key.
+// TestAdmitRepeated checks that the server rejects a repeated request whose key it may have
+// dropped.
 func TestAdmitRepeated(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -119,13 +120,13 @@ func TestAdmitRepeated(t *testing.T) {
 			t.Errorf("admit() of a request first sent after the server started: error = %v, want nil", apiErr.err)
 		}
 		time.Sleep(time.Minute)
-		for _, key := range []string{"c", "d", "e"} { // b and c are forgotten
+		for _, key := range []string{"c", "d", "e"} { // drops b and c
 			if apiErr := admit(key, 0); apiErr != nil {
 				t.Fatalf("admit(%q) error = %v, want nil", key, apiErr.err)
 			}
 		}
 		if admit("c", 2*time.Second) == nil {
-			t.Error("admit() of a key that may be forgotten = nil error, want an error")
+			t.Error("admit() of a key that may have been dropped = nil error, want an error")
 		}
 		if apiErr := admit("e", 2*time.Second); apiErr != nil {
 			t.Errorf("admit() of a known key: error = %v, want nil", apiErr.err)

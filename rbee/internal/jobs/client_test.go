@@ -127,7 +127,7 @@ func TestRestart(t *testing.T) {
 		t.Errorf("Run() = %v, want the error of a restarted server", err)
 	}
 	if err := old.Close(t.Context()); err != nil {
-		t.Error(err)
+		t.Errorf("Close() = %v, want nil", err)
 	}
 	first.Close()
 }
@@ -162,7 +162,7 @@ func TestCancel(t *testing.T) {
 	t.Parallel()
 	partial := &ops.SyncReport{Status: ops.StatusPartial, Hives: []ops.HiveReport{{Alias: "gpu-1", Status: ops.HiveCanceled}}}
 	for name, test := range map[string]struct {
-		answer func(error) (ops.Report, error)
+		result func(error) (ops.Report, error)
 		state  client.JobState
 		report bool
 	}{
@@ -177,7 +177,7 @@ func TestCancel(t *testing.T) {
 				events(note(1))
 				<-ctx.Done()
 				events(note(2))
-				return test.answer(ctx.Err())
+				return test.result(ctx.Err())
 			}), jobs.Options{})
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -258,7 +258,7 @@ func TestLostResponse(t *testing.T) {
 	defer h.Close()
 	c := &client.Client{URL: h.URL, HTTP: h.Client()}
 	if _, err := c.Run(t.Context(), ops.HiveList{}, nil); err != nil {
-		t.Error(err)
+		t.Errorf("Run() error = %v, want nil", err)
 	}
 	if n := runs.Load(); n != 1 {
 		t.Errorf("the operation ran %d times, want 1", n)
@@ -283,14 +283,14 @@ func TestIdempotencyKey(t *testing.T) {
 	t.Parallel()
 	_, c := serve(t, emptyReport, jobs.Options{})
 	post := func(body string) (int, string) {
-		resp, answer := do(t, "POST", c.URL+"/v1/jobs", body, "Content-Type", "application/json", "Idempotency-Key", "k1")
-		return resp.StatusCode, answer
+		resp, text := do(t, "POST", c.URL+"/v1/jobs", body, "Content-Type", "application/json", "Idempotency-Key", "k1")
+		return resp.StatusCode, text
 	}
 	status, first := post(`{"operation":"hive_list"}`)
 	if again, second := post(`{"operation":"hive_list"}`); status != 201 || again != 201 || first != second {
 		t.Errorf("responses = %d %s and %d %s, want the same 201", status, first, again, second)
 	}
-	if status, answer := post(`{"operation":"model_list"}`); status != 409 {
-		t.Errorf("another operation with the key = %d %s, want 409", status, answer)
+	if status, text := post(`{"operation":"model_list"}`); status != 409 {
+		t.Errorf("another operation with the key = %d %s, want 409", status, text)
 	}
 }

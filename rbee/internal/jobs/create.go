@@ -41,12 +41,12 @@ type request struct {
 }
 
 func (s *Server) create(w http.ResponseWriter, r *http.Request) {
-	var a request
-	defer func() { s.release(a.reserved) }()
-	apiErr := s.parseRequest(w, r, &a)
+	var req request
+	defer func() { s.release(req.reserved) }()
+	apiErr := s.parseRequest(w, r, &req)
 	var j *job
 	if apiErr == nil {
-		j, apiErr = s.admit(&a)
+		j, apiErr = s.admit(&req)
 	}
 	if apiErr != nil {
 		if apiErr.status == http.StatusTooManyRequests {
@@ -63,39 +63,39 @@ func (s *Server) create(w http.ResponseWriter, r *http.Request) {
 }
 
 // parseRequest parses a request.
-func (s *Server) parseRequest(w http.ResponseWriter, r *http.Request, a *request) *apiError {
+func (s *Server) parseRequest(w http.ResponseWriter, r *http.Request, req *request) *apiError {
 	// Only JSON is accepted: a browser sends this type to another origin only if CORS
 	// allows it.
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		return apiErrorf(http.StatusUnsupportedMediaType, operations.CodeBadOperation, operations.ReasonUnsupportedMediaType,
 			"invalid content type %q: want application/json", r.Header.Get("Content-Type"))
 	}
-	a.id, a.key = r.Header.Get(client.RequestIDHeader), r.Header.Get("Idempotency-Key")
-	if len(a.key) > 200 {
-		return apiErrorf(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "invalid Idempotency-Key of %d bytes: want at most 200", len(a.key))
+	req.id, req.key = r.Header.Get(client.RequestIDHeader), r.Header.Get("Idempotency-Key")
+	if len(req.key) > 200 {
+		return apiErrorf(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "invalid Idempotency-Key of %d bytes: want at most 200", len(req.key))
 	}
 	if age := r.Header.Get("Idempotency-Age"); age != "" {
 		seconds, err := strconv.ParseFloat(age, 64)
 		if err != nil || !(seconds >= 0 && seconds < 1e9) {
 			return apiErrorf(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "invalid Idempotency-Age %q: want seconds", age)
 		}
-		a.age = time.Duration(seconds*float64(time.Second)) + keyAgeMargin
+		req.age = time.Duration(seconds*float64(time.Second)) + keyAgeMargin
 	}
-	body, apiErr := s.readBody(w, r, a)
+	body, apiErr := s.readBody(w, r, req)
 	if apiErr != nil {
 		return apiErr
 	}
-	a.digest = sha256.Sum256(body)
+	req.digest = sha256.Sum256(body)
 	var err error
-	if a.op, err = operations.Parse(body); err != nil {
+	if req.op, err = operations.Parse(body); err != nil {
 		return &apiError{http.StatusBadRequest, asError(err)}
 	}
-	a.job = client.NewJob("", a.op) // before s.mu is held: large operations take a while
+	req.job = client.NewJob("", req.op) // before s.mu is locked, because large operations take a while
 	return nil
 }
 
 // readBody reads the body of an operation, if the memory limit allows it.
-func (s *Server) readBody(w http.ResponseWriter, r *http.Request, a *request) ([]byte, *apiError) {
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request, req *request) ([]byte, *apiError) {
 	control := http.NewResponseController(w)
 	in := &bodyReader{Reader: r.Body, control: control, start: time.Now()}
 	defer func() {
@@ -114,7 +114,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, a *request) ([
 	if expected > s.opts.MaxBody {
 		return reject(http.StatusRequestEntityTooLarge, operations.ReasonBodyTooLarge, "the operation is larger than %d bytes", s.opts.MaxBody)
 	}
-	if !s.reserve(a, expected) {
+	if !s.reserve(req, expected) {
 		return reject(http.StatusTooManyRequests, operations.ReasonBusy, "too many operations in progress: their size would exceed %d bytes", s.opts.MaxBodyMemory)
 	}
 	body, err := io.ReadAll(io.LimitReader(in, s.opts.MaxBody+1))
@@ -124,7 +124,7 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, a *request) ([
 	case int64(len(body)) > s.opts.MaxBody:
 		return reject(http.StatusRequestEntityTooLarge, operations.ReasonBodyTooLarge, "the operation is larger than %d bytes", s.opts.MaxBody)
 	}
-	s.reserve(a, int64(len(body))) // not more than expected, so it succeeds
+	s.reserve(req, int64(len(body))) // never fails: the body is not larger than expected
 	return body, nil
 }
 
@@ -138,31 +138,31 @@ type bodyReader struct {
 	failed  bool // an error other than io.EOF
 }
 
-func (t *bodyReader) Read(p []byte) (int, error) {
-	deadline := t.start.Add(2*readTimeout + time.Duration(t.count)*(time.Second/minBodyRate))
+func (r *bodyReader) Read(p []byte) (int, error) {
+	deadline := r.start.Add(2*readTimeout + time.Duration(r.count)*(time.Second/minBodyRate))
 	if now := time.Now(); deadline.After(now.Add(readTimeout)) {
 		deadline = now.Add(readTimeout)
 	}
-	_ = t.control.SetReadDeadline(deadline) // ignored if not supported
-	n, err := t.Reader.Read(p)
-	t.count += int64(n)
-	t.failed = t.failed || err != nil && !errors.Is(err, io.EOF)
+	_ = r.control.SetReadDeadline(deadline) // ignored if not supported
+	n, err := r.Reader.Read(p)
+	r.count += int64(n)
+	r.failed = r.failed || err != nil && !errors.Is(err, io.EOF)
 	return n, err
 }
 
 // reserve changes the reservation of a request to the given number of bytes, if the memory
 // limit allows it.
-func (s *Server) reserve(a *request, bytes int64) bool {
+func (s *Server) reserve(req *request, bytes int64) bool {
 	if bytes <= minCountedBody {
 		bytes = 0
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if bytes > a.reserved && s.reserved+bytes-a.reserved > s.opts.MaxBodyMemory {
+	if bytes > req.reserved && s.reserved+bytes-req.reserved > s.opts.MaxBodyMemory {
 		return false
 	}
-	s.reserved += bytes - a.reserved
-	a.reserved = bytes
+	s.reserved += bytes - req.reserved
+	req.reserved = bytes
 	return true
 }
 
@@ -173,12 +173,12 @@ func (s *Server) release(bytes int64) {
 }
 
 // admit returns the job with the request's key, or starts a new job.
-func (s *Server) admit(a *request) (*job, *apiError) {
+func (s *Server) admit(req *request) (*job, *apiError) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.prune()
-	if j := s.keys[a.key]; j != nil {
-		if j.digest != a.digest {
+	if j := s.keys[req.key]; j != nil {
+		if j.digest != req.digest {
 			return nil, apiErrorf(http.StatusConflict, operations.CodeBadOperation, operations.ReasonInvalidOperation, "the Idempotency-Key was used for another operation")
 		}
 		return j, nil
@@ -186,31 +186,31 @@ func (s *Server) admit(a *request) (*job, *apiError) {
 	switch {
 	case s.closed:
 		return nil, apiErrorf(http.StatusServiceUnavailable, operations.CodeFailed, operations.ReasonStopping, "rbee is shutting down and accepts no new jobs")
-	case a.key != "" && a.age > 0 && time.Now().Add(-a.age).Before(s.keysSince):
+	case req.key != "" && req.age > 0 && time.Now().Add(-req.age).Before(s.keysSince):
 		return nil, apiErrorf(http.StatusConflict, operations.CodeFailed, operations.ReasonFailed,
 			"cannot determine whether the operation was started before the connection was lost: check before you run it again")
 	case s.running >= s.opts.MaxRunning:
 		return nil, apiErrorf(http.StatusTooManyRequests, operations.CodeFailed, operations.ReasonBusy, "%d jobs are already running, which is the limit", s.running)
 	}
-	return s.startJob(a), nil
+	return s.startJob(req), nil
 }
 
 // startJob creates a job and runs it. The caller holds s.mu.
-func (s *Server) startJob(a *request) *job {
+func (s *Server) startJob(req *request) *job {
 	var random [8]byte
 	_, _ = rand.Read(random[:]) // never fails
 	id := hex.EncodeToString(random[:])
-	ctx := client.WithRequestID(client.WithRequestID(context.Background(), id), a.id)
+	ctx := client.WithRequestID(client.WithRequestID(context.Background(), id), req.id)
 	ctx, cancel := context.WithCancelCause(ctx)
-	j := newJob(ctx, id, a, s.opts, cancel)
-	a.reserved = 0
+	j := newJob(ctx, id, req, s.opts, cancel)
+	req.reserved = 0
 	s.jobs[j.id] = j
 	s.order = append(s.order, j)
-	if a.key != "" {
-		s.keys[a.key] = j
+	if req.key != "" {
+		s.keys[req.key] = j
 	}
 	s.running++
-	go s.run(ctx, j, a.op)
+	go s.run(ctx, j, req.op)
 	return j
 }
 

@@ -31,32 +31,32 @@ type job struct {
 	cancel        context.CancelCauseFunc
 	done          chan struct{}
 	reserved      int64       // share of Server.reserved
-	noReaderTimer *time.Timer // cancels the job without readers; nil if it needs no readers
+	noReaderTimer *time.Timer // cancels a job without readers; nil if the job needs none
 
 	mu      sync.Mutex
 	info    client.Job
-	report  []byte // JSON; nil without a report
+	report  []byte // JSON; nil if the job has no report
 	events  *buffer
 	readers int
 	trailer []byte        // end of every stream; nil while the job is running
-	wake    chan struct{} // closed at the next change; nil without waiting readers
+	wake    chan struct{} // closed at the next change; nil if no reader waits
 }
 
 // newJob returns the job of a request. ctx is the context of the operation.
-func newJob(ctx context.Context, id string, a *request, o Options, cancel context.CancelCauseFunc) *job {
+func newJob(ctx context.Context, id string, req *request, o Options, cancel context.CancelCauseFunc) *job {
 	j := &job{
-		id: id, key: a.key, digest: a.digest, createdAt: time.Now(), cancel: cancel, done: make(chan struct{}),
-		info: a.job, events: newBuffer(o.MaxEvents), reserved: a.reserved,
+		id: id, key: req.key, digest: req.digest, createdAt: time.Now(), cancel: cancel, done: make(chan struct{}),
+		info: req.job, events: newBuffer(o.MaxEvents), reserved: req.reserved,
 	}
 	j.info.ID, j.info.CreatedAt, j.info.RequestID = id, j.createdAt.UTC(), client.RequestID(ctx)
-	if follows(a.op) {
+	if follows(req.op) {
 		j.noReaderTimer = time.AfterFunc(o.NoReaderTimeout, func() { cancel(errNoReader) })
 	}
 	return j
 }
 
 // follows reports whether an operation only reports events and never ends by itself, such
-// as [operations.WorkerProcessLogs] with Follow. It is useless without a reader.
+// as [operations.WorkerProcessLogs] with Follow. Such an operation is useless without a reader.
 func follows(op operations.Operation) bool {
 	logs, ok := op.(operations.WorkerProcessLogs)
 	return ok && logs.Follow
@@ -64,7 +64,7 @@ func follows(op operations.Operation) bool {
 
 var errNoReader = &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: "no client reads the events of the job"}
 
-// addReader counts a reader until remove is called.
+// addReader registers a reader of a job that needs readers, until remove is called.
 func (j *job) addReader(timeout time.Duration) (remove func()) {
 	if j.noReaderTimer == nil {
 		return func() {}
@@ -111,8 +111,8 @@ func (s *Server) run(ctx context.Context, j *job, op operations.Operation) {
 	result = newJobResult(ctx, kind, report, err)
 }
 
-// finishJob ends a job for its readers and for the server at the same time, so that a client
-// that has read the end can start the next job.
+// finishJob stores the result of a job and frees its share of the limits in one critical
+// section, so that a client that has read the end of the stream can start the next job.
 func (s *Server) finishJob(j *job, result jobResult) {
 	s.mu.Lock()
 	j.finish(result)
@@ -141,55 +141,55 @@ func (s *Server) finishJob(j *job, result jobResult) {
 // newJobResult returns the result of a job from the values that its runner returned. ctx is
 // done if the job was canceled.
 func newJobResult(ctx context.Context, kind operations.Kind, report operations.Report, err error) jobResult {
-	var e jobResult
+	var result jobResult
 	if report != nil {
 		data, encodeErr := json.Marshal(report)
 		if encodeErr != nil {
 			return newJobResult(ctx, kind, nil, fmt.Errorf("cannot encode the report of %s: %w", kind, encodeErr))
 		}
-		e.report, e.outcome = data, report.Outcome()
+		result.report, result.outcome = data, report.Outcome()
 	}
 	if err == nil && report == nil {
-		err = fmt.Errorf("%s returned without a report", kind)
+		err = fmt.Errorf("%s returned neither a report nor an error", kind)
 	}
 	if err != nil {
-		e.err = asError(err)
+		result.err = asError(err)
 	}
-	complete := err == nil && e.outcome == operations.OutcomeOK
+	complete := err == nil && result.outcome == operations.OutcomeOK
 	switch {
 	case ctx.Err() != nil && !complete:
-		e.state = client.JobCanceled
-		if e.err != nil && e.err.Code != operations.CodeCanceled {
-			e.err.Code = operations.CodeCanceled
-			if cause := context.Cause(ctx).Error(); e.err.Message != cause {
-				e.err.Message = cause + ": " + e.err.Message
+		result.state = client.JobCanceled
+		if result.err != nil && result.err.Code != operations.CodeCanceled {
+			result.err.Code = operations.CodeCanceled
+			if cause := context.Cause(ctx).Error(); result.err.Message != cause {
+				result.err.Message = cause + ": " + result.err.Message
 			}
 		}
 	case err != nil:
-		e.state = client.JobFailed
+		result.state = client.JobFailed
 	default:
-		e.state = client.JobDone
+		result.state = client.JobDone
 	}
-	result := struct {
+	body := struct {
 		Operation operations.Kind   `json:"operation"`
 		Report    json.RawMessage   `json:"report,omitempty"`
 		Bytes     int               `json:"report_bytes,omitempty"` // length of a report that was sent in pieces
 		Error     *operations.Error `json:"error,omitempty"`
-	}{kind, e.report, 0, e.err}
-	if len(e.report) > maxPieceBytes {
-		result.Report, result.Bytes = nil, len(e.report)
+	}{kind, result.report, 0, result.err}
+	if len(result.report) > maxPieceBytes {
+		body.Report, body.Bytes = nil, len(result.report)
 	}
-	data, _ := json.Marshal(result) // never fails
+	data, _ := json.Marshal(body) // never fails
 	marker := "[DONE]"
-	switch e.state {
+	switch result.state {
 	default:
 	case client.JobCanceled:
 		marker = "[CANCELLED]"
 	case client.JobFailed:
-		marker = "[ERROR] " + strings.Join(strings.Fields(e.err.Error()), " ")
+		marker = "[ERROR] " + strings.Join(strings.Fields(result.err.Error()), " ")
 	}
-	e.trailer = sse.Append(sse.Append(nil, sse.Event{Name: "result", Data: data}), sse.Event{Data: []byte(marker)})
-	return e
+	result.trailer = sse.Append(sse.Append(nil, sse.Event{Name: "result", Data: data}), sse.Event{Data: []byte(marker)})
+	return result
 }
 
 // describe returns the current description of the job.
@@ -232,21 +232,21 @@ func (j *job) shrink(n int) int {
 	return before - j.events.bytes
 }
 
-// result returns the report as JSON, or nil.
-func (j *job) result() []byte {
+// reportJSON returns the report as JSON, or nil.
+func (j *job) reportJSON() []byte {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.report
 }
 
-// finish sets the result of the job.
-func (j *job) finish(e jobResult) {
+// finish stores the result of the job and wakes the waiting readers.
+func (j *job) finish(result jobResult) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.endedAt = time.Now()
-	j.info.State, j.info.EndedAt, j.info.Error = e.state, j.endedAt.UTC(), e.err
-	j.report, j.info.Outcome = e.report, e.outcome
-	j.trailer = e.trailer
+	j.info.State, j.info.EndedAt, j.info.Error = result.state, j.endedAt.UTC(), result.err
+	j.report, j.info.Outcome = result.report, result.outcome
+	j.trailer = result.trailer
 	if j.noReaderTimer != nil {
 		j.noReaderTimer.Stop()
 	}
@@ -262,8 +262,8 @@ func (j *job) notify() {
 }
 
 // read writes the events after an id to out, up to maxBatchBytes, and returns the id of the
-// last one. Without such events it returns the end of the stream, or a channel that is closed
-// when there are new events.
+// last one. After the last event it returns the trailer of an ended job, or a channel that is
+// closed when a running job changes.
 func (j *job) read(after int64, out *bytes.Buffer) (last int64, end []byte, wake <-chan struct{}) {
 	j.mu.Lock()
 	defer j.mu.Unlock()

@@ -64,13 +64,12 @@
 // key, if any. A client that repeats a request after a lost response also sends
 // Idempotency-Age, the number of seconds since its first attempt. If the server cannot know
 // whether the first attempt started a job, because the server started later or has already
-// forgotten jobs of that time, it rejects the request (409): starting a worker twice is
-// worse.
+// dropped jobs of that time, it rejects the request (409): starting a worker twice is worse.
 //
 // # Authentication
 //
-// The handler does not authenticate: wrap it. Time limits for request headers belong to the
-// [net/http.Server].
+// The handler does not authenticate clients: wrap it in a handler that does. Set the time
+// limits for request headers in the [net/http.Server].
 package jobs
 
 import (
@@ -151,7 +150,7 @@ type Server struct {
 	order       []*job          // by creation time
 	finished    []*job          // by end time
 	keys        map[string]*job // by Idempotency-Key
-	keysSince   time.Time       // keys first used after this time are in keys, unless unused
+	keysSince   time.Time       // keys contains every key that was first used after this time
 	running     int
 	reserved    int64 // bytes of the operations that are received or running
 	reportBytes int64 // bytes of the reports of finished jobs
@@ -234,7 +233,7 @@ func (s *Server) Close(ctx context.Context) error {
 	return s.wait(ctx, jobs)
 }
 
-// stopAccepting rejects new jobs from now on, and returns the existing ones.
+// stopAccepting makes the server reject new jobs, and returns the existing ones.
 func (s *Server) stopAccepting() []*job {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -282,7 +281,7 @@ func (s *Server) list(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) get(w http.ResponseWriter, r *http.Request) {
 	if j := s.find(w, r); j != nil {
-		writeJob(w, j.describe(), j.result())
+		writeJob(w, j.describe(), j.reportJSON())
 	}
 }
 
@@ -311,7 +310,8 @@ func (s *Server) addEvent(j *job, e operations.Event) {
 }
 
 // trimEvents drops the oldest events of the jobs with the largest buffers until the total
-// is below 7/8 of MaxBytes, so that a job with few events loses none to a job with many.
+// is below 7/8 of MaxBytes, so that a job with many events does not displace the events of
+// other jobs.
 func (s *Server) trimEvents() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -342,7 +342,7 @@ func (s *Server) prune() {
 	for len(s.finished) > 0 && (len(s.finished) > s.opts.KeepFinished || !s.finished[0].endedAt.After(oldest) || isExcess()) {
 		j := s.finished[0]
 		s.finished[0], s.finished = nil, s.finished[1:]
-		s.reportBytes -= int64(len(j.result()))
+		s.reportBytes -= int64(len(j.reportJSON()))
 		s.events.Add(-int64(j.eventBytes()))
 		delete(s.jobs, j.id)
 		for i, other := range s.order {
@@ -365,8 +365,8 @@ func asError(err error) *operations.Error {
 	var known *operations.Error
 	switch {
 	case errors.As(err, &known):
-		own := *known
-		return &own
+		errCopy := *known
+		return &errCopy
 	case errors.Is(err, context.Canceled):
 		return &operations.Error{Code: operations.CodeCanceled, Reason: operations.ReasonCanceled, Message: err.Error()}
 	}

@@ -24,8 +24,8 @@ import (
 // runnerFunc is a runner that calls itself.
 type runnerFunc func(ctx context.Context, op ops.Operation, events ops.Handler) (ops.Report, error)
 
-func (s runnerFunc) Run(ctx context.Context, op ops.Operation, events ops.Handler) (ops.Report, error) {
-	return s(ctx, op, events)
+func (f runnerFunc) Run(ctx context.Context, op ops.Operation, events ops.Handler) (ops.Report, error) {
+	return f(ctx, op, events)
 }
 
 // emptyReport returns an empty report immediately.
@@ -54,7 +54,7 @@ func serve(t testing.TB, r ops.Runner, o jobs.Options) (*jobs.Server, *client.Cl
 		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 		defer cancel()
 		if err := s.Close(ctx); err != nil {
-			t.Error(err)
+			t.Errorf("Close() = %v, want nil", err)
 		}
 		h.Close()
 	})
@@ -129,11 +129,11 @@ func TestRequestErrors(t *testing.T) {
 				header = append([]string{"Content-Type", "application/json; charset=utf-8"}, header...)
 			}
 			resp, body := do(t, test.method, c.URL+test.path, test.body, header...)
-			var answer struct{ Error *ops.Error }
-			if err := json.Unmarshal([]byte(body), &answer); err != nil || answer.Error == nil {
+			var parsed struct{ Error *ops.Error }
+			if err := json.Unmarshal([]byte(body), &parsed); err != nil || parsed.Error == nil {
 				t.Fatalf("%s %s = %s %q, want an error", test.method, test.path, resp.Status, body)
 			}
-			if resp.StatusCode != test.status || answer.Error.Code != test.code || !strings.Contains(answer.Error.Message, test.message) {
+			if resp.StatusCode != test.status || parsed.Error.Code != test.code || !strings.Contains(parsed.Error.Message, test.message) {
 				t.Errorf("%s %s = %s %s, want status %d, code %s, message with %q", test.method, test.path, resp.Status, body, test.status, test.code, test.message)
 			}
 		})
@@ -205,16 +205,16 @@ type syncBuffer struct {
 	buf bytes.Buffer
 }
 
-func (l *syncBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
 }
 
-func (l *syncBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
 }
 
 // unencodable is a report that cannot be encoded as JSON.
@@ -224,7 +224,7 @@ type unencodable struct {
 
 func (unencodable) Outcome() ops.Outcome { return ops.OutcomeOK }
 
-// TestRunnerFails checks the result of jobs whose runner fails in some way.
+// TestRunnerFails checks the result of a job for each way in which a runner can fail.
 func TestRunnerFails(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -240,7 +240,7 @@ func TestRunnerFails(t *testing.T) {
 		}, "exited its goroutine"},
 		"no report": {func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) {
 			return nil, nil
-		}, "without a report"},
+		}, "neither a report nor an error"},
 		"nil report": {func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) {
 			return (*ops.SyncReport)(nil), nil
 		}, "panicked"},
@@ -314,7 +314,7 @@ func TestMaxRunningAndClose(t *testing.T) {
 		t.Errorf("third job = %s %s, want 429 with Retry-After", resp.Status, body)
 	}
 	if err := s.Close(t.Context()); err != nil {
-		t.Error(err)
+		t.Errorf("Close() = %v, want nil", err)
 	}
 	if n := s.Running(); n != 0 {
 		t.Errorf("after Close() Running() = %d, want 0", n)
@@ -378,7 +378,7 @@ func TestSequentialJobs(t *testing.T) {
 	_, c := serve(t, emptyReport, jobs.Options{MaxRunning: 1})
 	for range 200 {
 		if _, err := c.Run(t.Context(), ops.HiveList{}, nil); err != nil {
-			t.Fatal(err)
+			t.Fatalf("Run() error = %v, want nil", err)
 		}
 	}
 }

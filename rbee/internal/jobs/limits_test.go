@@ -68,7 +68,7 @@ func TestDrain(t *testing.T) {
 	}
 	close(release)
 	if err := s.Drain(t.Context()); err != nil {
-		t.Error(err)
+		t.Errorf("Drain() after all jobs ended = %v, want nil", err)
 	}
 	for id, want := range map[string]client.JobState{job.ID: client.JobDone, following.ID: client.JobCanceled} {
 		if job, err := c.Job(t.Context(), id); err != nil || job.State != want {
@@ -101,7 +101,7 @@ func TestNoReaderTimeout(t *testing.T) {
 		state := func(path string) client.JobState {
 			var job client.Job
 			if err := json.Unmarshal(do(t.Context(), http.MethodGet, path, "").Body.Bytes(), &job); err != nil {
-				t.Error(err)
+				t.Errorf("GET %s: cannot parse the job: %v", path, err)
 			}
 			return job.State
 		}
@@ -126,14 +126,14 @@ func TestNoReaderTimeout(t *testing.T) {
 			t.Errorf("121 s after its last reader the job is %s, a job of another kind %s, want canceled, running", state(watched), state(other))
 		}
 		if err := s.Close(t.Context()); err != nil {
-			t.Error(err)
+			t.Errorf("Close() = %v, want nil", err)
 		}
 		time.Sleep(11 * time.Minute) // until the timers that drop the jobs fire
 	})
 }
 
-// TestMaxBodyMemory checks that a large operation is accepted, and that a second one exceeds
-// the limit.
+// TestMaxBodyMemory checks that the server accepts a large operation, and rejects a second one
+// while the first one is running.
 func TestMaxBodyMemory(t *testing.T) {
 	t.Parallel()
 	release := make(chan struct{})
@@ -144,27 +144,27 @@ func TestMaxBodyMemory(t *testing.T) {
 		}
 		return &ops.HiveListReport{}, nil
 	}), jobs.Options{MaxBody: 2 << 20, MaxBodyMemory: 3 << 20})
-	prompt := ops.Infer{Model: "m", Prompt: strings.Repeat("bee \"\n", 200_000), MaxTokens: 1} // 1.6 MB as JSON
+	prompt := ops.Infer{Model: "m", Prompt: strings.Repeat("bee \"\n", 200_000), MaxTokens: 1} // 1.5 MiB as JSON
 	job := start(t, c, prompt)
 	var e *ops.Error
 	if _, err := c.Start(t.Context(), prompt); !errors.As(err, &e) || !strings.Contains(e.Message, "too many operations in progress") {
 		t.Errorf("second Start() = %v, want an error about the limit", err)
 	}
 	if _, err := c.Run(t.Context(), ops.HiveList{}, nil); err != nil { // small operations do not count
-		t.Error(err)
+		t.Errorf("Run() of a small operation: error = %v, want nil", err)
 	}
 	body := struct{ io.Reader }{strings.NewReader(`{"operation":"hive_list"}`)} // no Content-Length
 	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, c.URL+"/v1/jobs", body)
 	req.Header.Set("Content-Type", "application/json")
 	if resp, err := http.DefaultClient.Do(req); err != nil || resp.StatusCode != http.StatusTooManyRequests {
-		t.Errorf("operation of unknown size = %v, %v, want 429", resp, err)
+		t.Errorf("POST without Content-Length = %v, %v, want status 429", resp, err)
 	} else {
 		resp.Body.Close()
 	}
 	close(release)
 	report, err := c.Watch(t.Context(), job.ID, 0, nil)
 	if r, ok := report.(*ops.InferReport); err != nil || !ok || r.PromptTokens != len(prompt.Prompt) {
-		t.Errorf("Watch() = %+v, %v, want the length of the prompt", report, err)
+		t.Errorf("Watch() = %+v, %v, want %d prompt tokens", report, err, len(prompt.Prompt))
 	}
 	eventually(t, "no job is running", func() bool { return s.Running() == 0 })
 	if _, err := c.Run(t.Context(), prompt, nil); err != nil {
@@ -251,8 +251,8 @@ func (b *breakingWriter) Write(p []byte) (int, error) {
 	return b.ResponseWriter.Write(p)
 }
 
-// TestKeepBytes checks that the oldest reports are dropped above the limit, but not the last
-// one.
+// TestKeepBytes checks that the server drops the oldest reports above the limit, but never the
+// newest one.
 func TestKeepBytes(t *testing.T) {
 	t.Parallel()
 	_, c := serve(t, runnerFunc(func(context.Context, ops.Operation, ops.Handler) (ops.Report, error) {
@@ -263,7 +263,7 @@ func TestKeepBytes(t *testing.T) {
 		last = runJob(t, c)
 	}
 	if list, err := c.Jobs(t.Context()); err != nil || len(list) != 3 || list[2].ID != last.ID {
-		t.Errorf("Jobs() = %d jobs, %v, want 3 with the last one", len(list), err)
+		t.Errorf("Jobs() = %d jobs, %v, want 3 including the last one", len(list), err)
 	}
 
 	_, c = serve(t, emptyReport, jobs.Options{KeepBytes: 1})
@@ -274,7 +274,7 @@ func TestKeepBytes(t *testing.T) {
 	}
 }
 
-// TestMaxBytes checks that the job with the most events loses events above the limit.
+// TestMaxBytes checks that only the job with the most events loses events above the limit.
 func TestMaxBytes(t *testing.T) {
 	t.Parallel()
 	_, c := serve(t, runnerFunc(func(_ context.Context, op ops.Operation, handle ops.Handler) (ops.Report, error) {
@@ -295,10 +295,10 @@ func TestMaxBytes(t *testing.T) {
 	if _, err := c.Watch(t.Context(), large.ID, 0, nil); err != nil {
 		t.Fatal(err)
 	}
-	bytes := 0
+	total := 0
 	for _, job := range append(small, large) {
 		_, body := do(t, "GET", c.URL+"/v1/jobs/"+job.ID+"/stream", "")
-		bytes += len(body)
+		total += len(body)
 		if dropped := strings.Contains(body, "events are missing"); dropped != (job.ID == large.ID) {
 			t.Errorf("%s: events dropped: %t, want %t", job.Operation, dropped, !dropped)
 		}
@@ -306,13 +306,13 @@ func TestMaxBytes(t *testing.T) {
 			t.Error("the newest event was dropped, want it kept")
 		}
 	}
-	if bytes < 80_000 || bytes > 101_000 { // results and a note are not counted
-		t.Errorf("the streams have %d bytes, want 80000 to 101000", bytes)
+	if total < 80_000 || total > 101_000 { // results and a note are not counted
+		t.Errorf("the streams have %d bytes in total, want 80000 to 101000", total)
 	}
 }
 
-// TestRequestID checks that a job uses the request id of its request, or its own id, and
-// forwards it.
+// TestRequestID checks that a job logs and forwards the request id of its request, or its own
+// id if the request has none.
 func TestRequestID(t *testing.T) {
 	t.Parallel()
 	ids := make(chan string, 1)
@@ -328,7 +328,7 @@ func TestRequestID(t *testing.T) {
 		t.Errorf("request id without a header = %q, want %q", got, job.ID)
 	}
 	if _, err := queen.Run(client.WithRequestID(t.Context(), "the-caller's"), ops.HiveList{}, nil); err != nil {
-		t.Error(err)
+		t.Errorf("Run() error = %v, want nil", err)
 	}
 	if got := <-ids; got != "the-caller's" {
 		t.Errorf("request id with a header = %q, want the-caller's", got)

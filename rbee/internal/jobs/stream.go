@@ -50,7 +50,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 			continue
 		}
 		if end != nil {
-			if sendReport(out, j.result()) == nil {
+			if sendReport(out, j.reportJSON()) == nil {
 				_, _ = out.Write(end) // last write
 			}
 			return
@@ -115,17 +115,17 @@ func newTimedWriter(w http.ResponseWriter) timedWriter {
 }
 
 // end removes the deadline, which would affect the next response on the connection.
-func (s timedWriter) end() { _ = s.control.SetWriteDeadline(time.Time{}) }
+func (t timedWriter) end() { _ = t.control.SetWriteDeadline(time.Time{}) }
 
-func (s timedWriter) send(data []byte) error {
-	if err := s.write(data); err != nil {
+func (t timedWriter) send(data []byte) error {
+	if err := t.write(data); err != nil {
 		return err
 	}
-	return s.control.Flush()
+	return t.control.Flush()
 }
 
-func (s timedWriter) write(data []byte) error {
-	_ = s.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // ignored if not supported
-	_, err := s.w.Write(data)
+func (t timedWriter) write(data []byte) error {
+	_ = t.control.SetWriteDeadline(time.Now().Add(writeTimeout)) // ignored if not supported
+	_, err := t.w.Write(data)
 	return err
 }

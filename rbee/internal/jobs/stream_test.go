@@ -29,7 +29,7 @@ func count(n int) runnerFunc {
 	}
 }
 
-// runJob starts a job and waits for its end.
+// runJob starts a job and waits until it ends.
 func runJob(t testing.TB, c *client.Client) client.Job {
 	t.Helper()
 	job, err := c.Start(t.Context(), ops.HiveList{})
@@ -146,7 +146,7 @@ func TestSlowReader(t *testing.T) {
 	proceed := make(chan struct{})
 	s, c := serve(t, runnerFunc(func(_ context.Context, _ ops.Operation, handle ops.Handler) (ops.Report, error) {
 		<-proceed
-		padding := strings.Repeat("x", 300) // in total much more than connections buffer
+		padding := strings.Repeat("x", 300) // in total much more than the connections buffer
 		for i := range events {
 			e := note(i + 1)
 			e.Text = padding
@@ -225,7 +225,7 @@ func TestManyReaders(t *testing.T) {
 	all.Wait()
 }
 
-// TestHeartbeat checks that an idle stream has a comment every 15 seconds.
+// TestHeartbeat checks that the server sends a comment every 15 seconds on an idle stream.
 func TestHeartbeat(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -247,7 +247,7 @@ func TestHeartbeat(t *testing.T) {
 			t.Errorf("stream after 31 s = %q, want two comments", got)
 		}
 		if err := s.Close(t.Context()); err != nil {
-			t.Error(err)
+			t.Errorf("Close() = %v, want nil", err)
 		}
 		<-streamEnded
 		if got := stream.Body.String(); !strings.HasSuffix(got, "\ndata: [CANCELLED]\n\n") {
@@ -257,8 +257,8 @@ func TestHeartbeat(t *testing.T) {
 	})
 }
 
-// TestReaderDisconnects checks that the request of a disconnected reader ends, but not the
-// job.
+// TestReaderDisconnects checks that the request of a reader ends when the reader disconnects,
+// but not the job.
 func TestReaderDisconnects(t *testing.T) {
 	t.Parallel()
 	s := jobs.New(untilCanceled, jobs.Options{})

@@ -13,9 +13,9 @@ import (
 const evictTimeout = 3 * time.Minute
 
 // EvictIdle evicts on-demand workers that have been idle for the given time, until the
-// loader's background context is done. With a negative time it evicts none. It also
-// forgets workers that no longer exist.
-func (f *Loader) EvictIdle(after time.Duration) {
+// loader's background context is done. If the time is negative, it evicts no workers. It
+// also drops the counters of workers that no longer exist.
+func (l *Loader) EvictIdle(after time.Duration) {
 	every := time.Minute
 	if after >= 0 {
 		every = max(min(after/4, every), 100*time.Millisecond)
@@ -25,82 +25,82 @@ func (f *Loader) EvictIdle(after time.Duration) {
 	for {
 		select {
 		case <-tick.C:
-		case <-f.background.Done():
+		case <-l.background.Done():
 			return
 		}
-		f.evictIdleOnce(after)
+		l.evictIdleOnce(after)
 	}
 }
 
-func (f *Loader) evictIdleOnce(after time.Duration) {
+func (l *Loader) evictIdleOnce(after time.Duration) {
 	present := map[string]bool{}
-	for _, l := range f.pool.Connections() {
-		v := l.View(time.Now())
-		if v.Snapshot == nil {
+	for _, conn := range l.pool.Connections() {
+		view := conn.View(time.Now())
+		if view.Snapshot == nil {
 			continue
 		}
-		for _, w := range v.Snapshot.Workers {
+		for _, w := range view.Snapshot.Workers {
 			present[scheduler.WorkerKey(w)] = true
-			if after >= 0 && v.Link == operations.LinkOnline && scheduler.Evictable(w) {
-				go f.Evict(f.background, l, w, after, "idle for "+after.String()) // a slow hive must not delay the others
+			if after >= 0 && view.Link == operations.LinkOnline && scheduler.Evictable(w) {
+				go l.Evict(l.background, conn, w, after, "idle for "+after.String()) // a slow hive must not delay the others
 			}
 		}
 	}
-	f.traffic.Forget(present)
+	l.traffic.Forget(present)
 }
 
 // Evict stops a worker that has been idle for the given time, and reports whether it did.
-// Requests for its model wait until it has exited, then load the model again.
-func (f *Loader) Evict(ctx context.Context, l *registry.Connection, w operations.WorkerProcess, idle time.Duration, reason string) (evicted bool) {
-	d := l.Client()
-	if d == nil {
+// Requests for its model wait until the worker has exited, then load the model again.
+func (l *Loader) Evict(ctx context.Context, conn *registry.Connection, w operations.WorkerProcess, idle time.Duration, reason string) (evicted bool) {
+	client := conn.Client()
+	if client == nil {
 		return false
 	}
-	defer d.Close()
-	done, ok := f.traffic.BeginEviction(w, f.pool.Since(), idle)
+	defer client.Close()
+	done, ok := l.traffic.BeginEviction(w, l.pool.Since(), idle)
 	if !ok {
 		return false
 	}
 	defer func() { done(evicted) }()
 	ctx, cancel := context.WithTimeout(ctx, evictTimeout)
 	defer cancel()
-	_, err := d.Do(ctx, operations.WorkerProcessDelete{Target: operations.Target{HiveID: w.Hive}, WorkerRef: operations.WorkerRef{ID: w.ID}}, nil)
+	_, err := client.Do(ctx, operations.WorkerProcessDelete{Target: operations.Target{HiveID: w.Hive}, WorkerRef: operations.WorkerRef{ID: w.ID}}, nil)
 	if err != nil {
-		f.log.Warn("cannot evict worker", "hive", w.Hive, "worker", w.ID, "error", err)
+		l.log.Warn("cannot evict worker", "hive", w.Hive, "worker", w.ID, "error", err)
 		return false
 	}
-	f.log.Info("worker evicted", "hive", w.Hive, "worker", w.ID, "model", scheduler.ServedModel(w), "reason", reason)
+	l.log.Info("worker evicted", "hive", w.Hive, "worker", w.ID, "model", scheduler.ServedModel(w), "reason", reason)
 	return true
 }
 
-// lacksMemory reports whether a hive could not load the model because of insufficient
+// lacksMemory reports whether any hive could not load the model because of insufficient
 // memory.
 func lacksMemory(list []registry.Snapshot) bool {
-	for _, v := range list {
-		if isOutOfMemory(v) {
+	for _, snap := range list {
+		if isOutOfMemory(snap) {
 			return true
 		}
 	}
 	return false
 }
 
-func isOutOfMemory(v registry.Snapshot) bool {
-	return operations.ReasonOf(v.Err) == operations.ReasonInsufficientMemory
+func isOutOfMemory(snap registry.Snapshot) bool {
+	return operations.ReasonOf(snap.Err) == operations.ReasonInsufficientMemory
 }
 
 // evictForMemory evicts the cheapest idle worker of the hives that could not load the model
 // because of insufficient memory. It returns false if no worker could be evicted.
-func (f *Loader) evictForMemory(ctx context.Context, list []registry.Snapshot, model string) bool {
+func (l *Loader) evictForMemory(ctx context.Context, list []registry.Snapshot, model string) bool {
 	schedHives := hives(list)
 	for i := range schedHives {
 		if !isOutOfMemory(list[i]) {
 			schedHives[i].Report = nil
 		}
 	}
-	idle := func(w operations.WorkerProcess) time.Duration { return f.traffic.Idle(w, f.pool.Since()) }
+	idle := func(w operations.WorkerProcess) time.Duration { return l.traffic.Idle(w, l.pool.Since()) }
 	for _, v := range scheduler.Victims(schedHives, idle) {
-		l := f.pool.Find(list[v.Hive].Hive)
-		if l != nil && f.Evict(ctx, l, v.Worker, scheduler.MinIdle, "memory needed for "+model) {
+		conn := l.pool.Find(list[v.Hive].Hive)
+		if conn != nil && l.Evict(ctx, conn, v.Worker, scheduler.MinIdle, "memory needed for "+model) {
 			return true
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/rbee/internal/registry"
 	"github.com/rbee-keeper/rbee/rbee/internal/scheduler"
 )
@@ -23,16 +24,16 @@ func (f *Finder) fetchModel(ctx context.Context, model string, list []registry.S
 	if target < 0 {
 		return nil
 	}
-	v := &list[target]
+	snap := &list[target]
 	events.Send(operations.Event{
-		Type: operations.EventNote, Hive: v.Hive.Alias, Message: "no hive has " + model + ": fetching it",
+		Type: operations.EventNote, Hive: snap.Hive.Alias, Message: "no hive has " + model + ": fetching it",
 	})
-	capacity := scheduler.Capacity(v.Report)
+	capacity := scheduler.Capacity(snap.Report)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	r, err := v.Client.Do(ctx, operations.ModelDownload{Target: operations.Target{HiveID: v.Hive.Alias}, Model: model}, func(e operations.Event) {
+	r, err := snap.Client.Do(ctx, operations.ModelDownload{Target: operations.Target{HiveID: snap.Hive.Alias}, Model: model}, func(e operations.Event) {
 		if capacity > 0 && e.Total > 0 && uint64(e.Total) > capacity {
-			cancel(fmt.Errorf("the model needs %d bytes, but the hive has only %d bytes of memory", e.Total, capacity))
+			cancel(fmt.Errorf("the model needs %s, but the hive has only %s of memory", bytesize.Format(e.Total), bytesize.Format(capacity)))
 		}
 		events.Send(e)
 	})
@@ -44,28 +45,28 @@ func (f *Finder) fetchModel(ctx context.Context, model string, list []registry.S
 	case ctx.Err() != nil && errors.Is(context.Cause(ctx), context.Canceled):
 		return registry.OperationError(context.Cause(ctx))
 	case err == nil && !ok:
-		err = fmt.Errorf("unexpected report %T from the hive", r)
+		err = fmt.Errorf("invalid report from the hive: got %T, want %T", r, got)
 	}
 	if err != nil {
-		v.Err = errors.Join(v.Err, fmt.Errorf("cannot fetch the model: %w", err))
+		snap.Err = errors.Join(snap.Err, fmt.Errorf("cannot fetch the model: %w", err))
 		return nil
 	}
-	got.Model.Hive = v.Hive.Alias
-	report := *v.Report // a copy, because the snapshot is shared
+	got.Model.Hive = snap.Hive.Alias
+	report := *snap.Report // a copy, because the snapshot is shared
 	report.Models = slices.DeleteFunc(slices.Clone(report.Models), func(m operations.Model) bool { return m.ID == got.Model.ID })
 	report.Models = append(report.Models, got.Model)
-	v.Report = &report
+	snap.Report = &report
 	return nil
 }
 
 // lastModels returns the models of the last snapshot of a hive, even if it is offline.
-func (f *Finder) lastModels(v *registry.Snapshot) []operations.Model {
-	s := v.Report
-	if s == nil {
-		s = f.conn.LastReport(v.Hive)
+func (f *Finder) lastModels(snap *registry.Snapshot) []operations.Model {
+	report := snap.Report
+	if report == nil {
+		report = f.conn.LastReport(snap.Hive)
 	}
-	if s == nil {
+	if report == nil {
 		return nil
 	}
-	return s.Models
+	return report.Models
 }

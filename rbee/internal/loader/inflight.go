@@ -36,7 +36,7 @@ type Traffic interface {
 	BeginEviction(w operations.WorkerProcess, since time.Time, idle time.Duration) (done func(evicted bool), ok bool)
 
 	// Evicted returns a channel that is closed at the end of the eviction of a worker; nil
-	// if it is not being evicted.
+	// if the worker is not being evicted.
 	Evicted(w operations.WorkerProcess) <-chan struct{}
 
 	// Forget drops the counters of workers whose keys are not in present.
@@ -74,24 +74,25 @@ type Loader struct {
 	waiting    int
 }
 
-// New returns a loader. Loads end when background ends.
+// New returns a loader. Its loads are canceled when background is done.
 func New(background context.Context, o Options) *Loader {
-	f := &Loader{
+	l := &Loader{
 		pool: o.Pool, traffic: o.Traffic, log: o.Log, config: o.Config, configFile: o.ConfigFile, background: background,
 		loads: map[loadKey]*inFlight{}, startLocks: map[string]chan struct{}{},
 	}
-	f.starter = starter{Finder{o.Pool, o.Hives, o.Traffic}, f.prepareStart}
-	return f
+	l.starter = starter{Finder{o.Pool, o.Hives, o.Traffic}, l.prepareStart}
+	return l
 }
 
-// Load waits until a worker for the operation is started, and finds it. It closes found. The
-// caller closes the result, even if there is an error.
-func (f *Loader) Load(ctx context.Context, op operations.Infer, found *FindResult, events operations.Handler) (*FindResult, error) {
-	if err := f.load(ctx, f.loadKeyOf(op), &events); err != nil {
+// Load waits until a worker for the operation has started, and returns the result of
+// [Finder.Find]. It closes found, or returns it with an error. The caller closes the result,
+// even if there is an error.
+func (l *Loader) Load(ctx context.Context, op operations.Infer, found *FindResult, events operations.Handler) (*FindResult, error) {
+	if err := l.load(ctx, l.loadKeyOf(op), &events); err != nil {
 		return found, err
 	}
 	found.Close()
-	return f.Find(ctx, op)
+	return l.Find(ctx, op)
 }
 
 // BusyError is the error of a request that cannot wait for a model because too many
@@ -105,9 +106,9 @@ func (e *BusyError) Error() string {
 
 // loadKey identifies a load. Requests with the same key share it.
 type loadKey struct {
-	model  string // the id, if hives agree on it
-	config string // config file; empty for the config of the pool
-	hive   string // empty for any
+	model  string // model id if the hives agree on it, or the requested name
+	config string // path; empty for the config of the pool
+	hive   string // alias; empty for any
 	device string // empty for any
 	fetch  bool   // a hive may download the model: set for operations, not for API requests
 }
@@ -122,126 +123,126 @@ type inFlight struct {
 	err       error
 	endedAt   time.Time // zero while running
 	detached  bool      // continues without waiters
-	abandoned bool      // canceled because nothing waited for it
+	abandoned bool      // canceled because nothing waited for the load
 	waiting   int
 	handlers  []*operations.Handler // receive the events
 	eventMu   sync.Mutex            // held while events are sent
 }
 
-// isDone reports whether the load has a result. The caller holds f.mu.
-func (l *inFlight) isDone() bool { return !l.endedAt.IsZero() }
+// isDone reports whether the load has a result. The caller holds the mu of the loader.
+func (load *inFlight) isDone() bool { return !load.endedAt.IsZero() }
 
-// load waits until a worker for a model is started, by this request or another one. If
+// load waits until a worker for a model has started, for this request or another one. If
 // events is nil, the load continues after the caller is canceled, because API clients
 // retry.
-func (f *Loader) load(ctx context.Context, w loadKey, events *operations.Handler) error {
+func (l *Loader) load(ctx context.Context, key loadKey, events *operations.Handler) error {
 	for {
-		l, err := f.join(ctx, w, events)
+		load, err := l.join(ctx, key, events)
 		if err != nil {
 			return err
 		}
 		select {
-		case <-l.done:
-			err = l.err
+		case <-load.done:
+			err = load.err
 		case <-ctx.Done():
 			err = ctx.Err()
 		}
-		if f.leave(l, events); ctx.Err() != nil || !f.isAbandoned(l) {
+		if l.leave(load, events); ctx.Err() != nil || !l.isAbandoned(load) {
 			return err
 		}
 	}
 }
 
-// isAbandoned reports whether a load was canceled because nothing waited for it.
-func (f *Loader) isAbandoned(l *inFlight) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return l.abandoned
+// isAbandoned reports whether a load was abandoned.
+func (l *Loader) isAbandoned(load *inFlight) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return load.abandoned
 }
 
 // join adds a waiter to a load, and starts the load if necessary. A successful join must be
 // followed by a leave with the same handler.
-func (f *Loader) join(ctx context.Context, w loadKey, events *operations.Handler) (*inFlight, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	l := f.inFlightFor(w, events)
-	if l == nil || !l.isDone() {
-		if f.waiting >= MaxWaiting {
-			return nil, &BusyError{w.model}
+func (l *Loader) join(ctx context.Context, key loadKey, events *operations.Handler) (*inFlight, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	load := l.inFlightFor(key, events)
+	if load == nil || !load.isDone() {
+		if l.waiting >= MaxWaiting {
+			return nil, &BusyError{key.model}
 		}
 	}
-	if l == nil {
-		for key, old := range f.loads {
+	if load == nil {
+		for k, old := range l.loads {
 			if old.isDone() && time.Since(old.endedAt) > LoadFailureTTL {
-				delete(f.loads, key)
+				delete(l.loads, k)
 			}
 		}
-		ctx, cancel := context.WithCancel(client.WithRequestID(f.background, client.RequestID(ctx)))
-		l = &inFlight{done: make(chan struct{}), cancel: cancel, fetch: w.fetch}
-		f.loads[w] = l
-		go f.run(ctx, l, w)
+		ctx, cancel := context.WithCancel(client.WithRequestID(l.background, client.RequestID(ctx)))
+		load = &inFlight{done: make(chan struct{}), cancel: cancel, fetch: key.fetch}
+		l.loads[key] = load
+		go l.run(ctx, load, key)
 	}
-	f.waiting++
 	l.waiting++
+	load.waiting++
 	switch {
 	case events != nil:
-		l.handlers = append(l.handlers, events)
-	case !l.fetch:
-		l.detached = true
+		load.handlers = append(load.handlers, events)
+	case !load.fetch:
+		load.detached = true
 	}
-	return l, nil
+	return load, nil
 }
 
-// inFlightFor returns the load for a key that is running, or that has just failed, or nil.
-// An operation (events is not nil) does not share a failure, but tries again. A request that
-// may not download a model can still wait for a load that does. The caller holds f.mu.
-func (f *Loader) inFlightFor(w loadKey, events *operations.Handler) *inFlight {
-	fetching := w
+// inFlightFor returns the load for a key if it is running or has just failed, and nil otherwise.
+// Operations (events is not nil) do not share a failure, but try again. A request that
+// may not download a model can still wait for a load that does. The caller holds l.mu.
+func (l *Loader) inFlightFor(key loadKey, events *operations.Handler) *inFlight {
+	fetching := key
 	fetching.fetch = true
-	for _, key := range []loadKey{w, fetching} {
-		if l := f.loads[key]; l != nil && !l.abandoned && !l.isDone() {
-			return l
+	for _, k := range []loadKey{key, fetching} {
+		if load := l.loads[k]; load != nil && !load.abandoned && !load.isDone() {
+			return load
 		}
 	}
-	if l := f.loads[w]; l != nil && !l.abandoned && events == nil && l.err != nil && !IsRestarting(l.err) && time.Since(l.endedAt) <= LoadFailureTTL {
-		return l
+	if load := l.loads[key]; load != nil && !load.abandoned && events == nil && load.err != nil && !IsRestarting(load.err) && time.Since(load.endedAt) <= LoadFailureTTL {
+		return load
 	}
 	return nil
 }
 
-// leave removes a waiter. It cancels the load if nothing needs it any longer.
-func (f *Loader) leave(l *inFlight, events *operations.Handler) {
-	f.mu.Lock()
-	f.waiting--
+// leave removes a waiter, and cancels the load if nothing needs it any longer.
+func (l *Loader) leave(load *inFlight, events *operations.Handler) {
+	l.mu.Lock()
 	l.waiting--
-	l.handlers = slices.DeleteFunc(l.handlers, func(h *operations.Handler) bool { return h == events })
-	if !l.detached && !l.isDone() && (l.waiting == 0 || l.fetch && len(l.handlers) == 0) {
-		l.abandoned = true
-		l.cancel()
+	load.waiting--
+	load.handlers = slices.DeleteFunc(load.handlers, func(h *operations.Handler) bool { return h == events })
+	if !load.detached && !load.isDone() && (load.waiting == 0 || load.fetch && len(load.handlers) == 0) {
+		load.abandoned = true
+		load.cancel()
 	}
-	f.mu.Unlock()
-	l.eventMu.Lock() // after this, run does not call the handler
-	defer l.eventMu.Unlock()
+	l.mu.Unlock()
+	load.eventMu.Lock() // wait until run no longer calls the handler
+	defer load.eventMu.Unlock()
 }
 
 // lockStart acquires the lock for starting a worker for a model on a hive. done releases it.
-func (f *Loader) lockStart(ctx context.Context, alias, model string) (done func(), err error) {
+func (l *Loader) lockStart(ctx context.Context, alias, model string) (done func(), err error) {
 	key := alias + "\x00" + model
 	for {
-		f.mu.Lock()
-		current := f.startLocks[key]
+		l.mu.Lock()
+		current := l.startLocks[key]
 		if current == nil {
 			lock := make(chan struct{})
-			f.startLocks[key] = lock
-			f.mu.Unlock()
+			l.startLocks[key] = lock
+			l.mu.Unlock()
 			return func() {
-				f.mu.Lock()
-				defer f.mu.Unlock()
-				delete(f.startLocks, key)
+				l.mu.Lock()
+				defer l.mu.Unlock()
+				delete(l.startLocks, key)
 				close(lock)
 			}, nil
 		}
-		f.mu.Unlock()
+		l.mu.Unlock()
 		select {
 		case <-current:
 		case <-ctx.Done():
@@ -251,125 +252,125 @@ func (f *Loader) lockStart(ctx context.Context, alias, model string) (done func(
 }
 
 // loadKeyOf returns the key of the load for an operation.
-func (f *Loader) loadKeyOf(op operations.Infer) loadKey {
-	w := loadKey{model: op.Model, config: op.ConfigPath, hive: op.HiveID, device: op.Device, fetch: true}
-	poolConfig, err := f.configFile(f.config)
-	opConfig, opErr := f.configFile(op.ConfigPath)
+func (l *Loader) loadKeyOf(op operations.Infer) loadKey {
+	key := loadKey{model: op.Model, config: op.ConfigPath, hive: op.HiveID, device: op.Device, fetch: true}
+	poolConfig, err := l.configFile(l.config)
+	opConfig, opErr := l.configFile(op.ConfigPath)
 	if err == nil && opErr == nil && poolConfig == opConfig {
-		w.config, w.model = "", f.modelID(op.Model, op.HiveID)
+		key.config, key.model = "", l.modelID(op.Model, op.HiveID)
 	}
-	return w
+	return key
 }
 
 // Waiting returns the number of requests that wait for models to be loaded.
-func (f *Loader) Waiting() int {
-	refreshing := f.pool.Refreshing()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.waiting + refreshing
+func (l *Loader) Waiting() int {
+	refreshing := l.pool.Refreshing()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.waiting + refreshing
 }
 
 // WaitingByModel returns the number of requests that wait for models to be loaded, by model.
 // Models that no hive has are counted under the empty name, which bounds the number of
 // labels in metrics.
-func (f *Loader) WaitingByModel() map[string]int {
-	knownModels, refreshing := map[string]bool{}, f.pool.Refreshing()
-	for _, l := range f.pool.Connections() {
-		if s := l.View(time.Now()).Snapshot; s != nil {
-			for _, m := range s.Models {
+func (l *Loader) WaitingByModel() map[string]int {
+	knownModels, refreshing := map[string]bool{}, l.pool.Refreshing()
+	for _, conn := range l.pool.Connections() {
+		if report := conn.View(time.Now()).Snapshot; report != nil {
+			for _, m := range report.Models {
 				knownModels[m.ID] = true
 			}
 		}
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	n := map[string]int{"": refreshing}
-	for w, l := range f.loads {
-		name := w.model
+	for key, load := range l.loads {
+		name := key.model
 		if !knownModels[name] {
 			name = ""
 		}
-		if l.waiting > 0 && !l.isDone() {
-			n[name] += l.waiting
+		if load.waiting > 0 && !load.isDone() {
+			n[name] += load.waiting
 		}
 	}
 	return n
 }
 
-// run loads a model and stores the result in l.
-func (f *Loader) run(ctx context.Context, l *inFlight, w loadKey) {
-	err := errors.New("internal error: the load panicked")
+// run loads a model and stores the result in load.
+func (l *Loader) run(ctx context.Context, load *inFlight, key loadKey) {
+	err := errors.New("the load panicked, which is a bug in rbee")
 	defer func() {
 		if p := recover(); p != nil {
-			f.log.Error("load panicked", "model", w.model, "panic", p)
+			l.log.Error("load panicked", "model", key.model, "panic", p)
 		}
-		f.mu.Lock()
-		l.err, l.endedAt = err, time.Now()
-		f.mu.Unlock()
-		l.cancel()
-		close(l.done)
+		l.mu.Lock()
+		load.err, load.endedAt = err, time.Now()
+		l.mu.Unlock()
+		load.cancel()
+		close(load.done)
 	}()
-	err = f.spawn(ctx, w, func(e operations.Event) {
-		l.eventMu.Lock()
-		defer l.eventMu.Unlock()
-		f.mu.Lock()
-		handlers := slices.Clone(l.handlers)
-		f.mu.Unlock()
+	err = l.spawn(ctx, key, func(e operations.Event) {
+		load.eventMu.Lock()
+		defer load.eventMu.Unlock()
+		l.mu.Lock()
+		handlers := slices.Clone(load.handlers)
+		l.mu.Unlock()
 		for _, events := range handlers {
 			events.Send(e)
 		}
 	})
 	if err != nil {
-		f.log.Warn("cannot load model", "model", w.model, "error", err)
+		l.log.Warn("cannot load model", "model", key.model, "error", err)
 	}
 }
 
 // spawn starts a worker for a model, and waits until the pool reports it as ready. It evicts
 // idle workers if there is insufficient memory.
-func (f *Loader) spawn(ctx context.Context, w loadKey, events operations.Handler) error {
-	op := operations.Infer{Target: operations.Target{HiveID: w.hive, ConfigPath: w.config}, Model: w.model, Device: w.device}
-	if w.config == "" {
-		op.ConfigPath = f.config
+func (l *Loader) spawn(ctx context.Context, key loadKey, events operations.Handler) error {
+	op := operations.Infer{Target: operations.Target{HiveID: key.hive, ConfigPath: key.config}, Model: key.model, Device: key.device}
+	if key.config == "" {
+		op.ConfigPath = l.config
 	}
-	list, err := f.snapshots(ctx, op.Target)
+	list, err := l.snapshots(ctx, op.Target)
 	if err != nil {
 		return err
 	}
 	defer registry.CloseAll(list)
-	if err := f.awaitEvictions(ctx, list, w.model); err != nil {
+	if err := l.awaitEvictions(ctx, list, key.model); err != nil {
 		return err
 	}
-	f.pool.Refresh(ctx, list)
-	candidates := f.candidates(list, op)
+	l.pool.Refresh(ctx, list)
+	candidates := l.candidates(list, op)
 	if len(candidates) == 0 {
-		candidates, err = f.startOnAnyHive(ctx, op, list, w.fetch, events)
+		candidates, err = l.startOnAnyHive(ctx, op, list, key.fetch, events)
 	}
-	for err != nil && lacksMemory(list) && f.evictForMemory(ctx, list, w.model) {
-		f.pool.Refresh(ctx, list)
-		if candidates = f.candidates(list, op); len(candidates) > 0 {
+	for err != nil && lacksMemory(list) && l.evictForMemory(ctx, list, key.model) {
+		l.pool.Refresh(ctx, list)
+		if candidates = l.candidates(list, op); len(candidates) > 0 {
 			err = nil // another process has started a worker
 			break
 		}
-		candidates, err = f.startOnAnyHive(ctx, op, list, w.fetch, events)
+		candidates, err = l.startOnAnyHive(ctx, op, list, key.fetch, events)
 	}
 	if err != nil {
 		return err
 	}
 	p := candidates[0].Worker
-	f.log.Info("model loaded", "model", w.model, "hive", p.Hive, "worker", p.ID)
-	return f.pool.WaitWorkerReady(ctx, candidates[0].Client.Hive, p)
+	l.log.Info("model loaded", "model", key.model, "hive", p.Hive, "worker", p.ID)
+	return l.pool.WaitWorkerReady(ctx, candidates[0].Client.Hive, p)
 }
 
 // awaitEvictions waits for evictions of workers that serve a model, so that none of them
 // is selected.
-func (f *Loader) awaitEvictions(ctx context.Context, list []registry.Snapshot, model string) error {
-	for _, v := range list {
-		if v.Report == nil {
+func (l *Loader) awaitEvictions(ctx context.Context, list []registry.Snapshot, model string) error {
+	for _, snap := range list {
+		if snap.Report == nil {
 			continue
 		}
-		serves := scheduler.Serves(v.Report.Models, model)
-		for _, w := range v.Report.Workers {
-			evicted := f.traffic.Evicted(w)
+		serves := scheduler.Serves(snap.Report.Models, model)
+		for _, w := range snap.Report.Workers {
+			evicted := l.traffic.Evicted(w)
 			if evicted == nil || !serves(&w) {
 				continue
 			}

@@ -13,7 +13,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/scheduler"
 )
 
-// restartWait is the maximum time until a restart for which a request waits.
+// restartWait limits the restart delay of a failed worker for which a request waits.
 const restartWait = 2 * time.Second
 
 // starter starts workers.
@@ -22,7 +22,7 @@ type starter struct {
 
 	// prepare is called before a worker is started on a hive. It returns a worker that was
 	// started there in the meantime, or nil. done is called when the start has ended.
-	prepare func(ctx context.Context, v *registry.Snapshot, model string, op operations.Infer) (w *operations.WorkerProcess, done func(), err error)
+	prepare func(ctx context.Context, snap *registry.Snapshot, model string, op operations.Infer) (w *operations.WorkerProcess, done func(), err error)
 }
 
 // Direct is a loader for one operation at a time.
@@ -52,34 +52,34 @@ func (d *Direct) Load(ctx context.Context, op operations.Infer, found *FindResul
 // startOnAnyHive returns a worker for the operation. It waits for a worker that is already
 // starting. Otherwise it starts one on the hive with the most free memory, and tries the
 // next hive on errors. If no hive has the model and fetch is set, a hive downloads it first.
-func (f *starter) startOnAnyHive(ctx context.Context, op operations.Infer, list []registry.Snapshot, fetch bool, events operations.Handler) ([]Candidate, error) {
-	if candidates, err := f.awaitPending(ctx, op, list, events); len(candidates) > 0 || err != nil {
+func (s *starter) startOnAnyHive(ctx context.Context, op operations.Infer, list []registry.Snapshot, fetch bool, events operations.Handler) ([]Candidate, error) {
+	if candidates, err := s.awaitPending(ctx, op, list, events); len(candidates) > 0 || err != nil {
 		return candidates, err
 	}
 	targets, reasons := scheduler.LoadTargets(hives(list), op.Model)
 	if len(targets) == 0 && fetch {
-		if err := f.fetchModel(ctx, op.Model, list, events); err != nil {
+		if err := s.fetchModel(ctx, op.Model, list, events); err != nil {
 			return nil, err
 		}
 		targets, reasons = scheduler.LoadTargets(hives(list), op.Model)
 	}
 	addReasons(list, reasons)
 	schedHives, restartsSoon := hives(list), false
-	for _, p := range targets {
-		v := &list[p.Hive]
-		if w := scheduler.RestartingWorker(schedHives[p.Hive], op.Model); w != nil { // its problem is already in v.Err
+	for _, target := range targets {
+		snap := &list[target.Hive]
+		if w := scheduler.RestartingWorker(schedHives[target.Hive], op.Model); w != nil { // snap.Err already contains its problem
 			restartsSoon = restartsSoon || time.Until(w.RestartAt) < restartWait
 			continue
 		}
-		w, err := f.startUnlessStarted(ctx, v, p, op, events)
+		w, err := s.startUnlessStarted(ctx, snap, target, op, events)
 		if ctx.Err() != nil {
 			return nil, registry.OperationError(context.Cause(ctx))
 		}
 		if err != nil {
-			v.Err = fmt.Errorf("cannot start %s: %w", p.Worker, err)
+			snap.Err = fmt.Errorf("cannot start %s: %w", target.Worker, err)
 			continue
 		}
-		return []Candidate{{v.Client, *w}}, nil
+		return []Candidate{{snap.Client, *w}}, nil
 	}
 	err := noCandidateError(op, list)
 	if restartsSoon {
@@ -88,14 +88,14 @@ func (f *starter) startOnAnyHive(ctx context.Context, op operations.Infer, list 
 	return nil, err
 }
 
-// IsRestarting reports whether err is the error of a load that was not tried because a
-// worker of the model will restart soon.
+// IsRestarting reports whether err means that no load was tried, because a worker that serves
+// the model will restart soon.
 func IsRestarting(err error) bool { return operations.ReasonOf(err) == operations.ReasonRestarting }
 
 // startUnlessStarted starts a worker on a hive, unless a worker for the model was started
 // there in the meantime.
-func (f *starter) startUnlessStarted(ctx context.Context, v *registry.Snapshot, p scheduler.LoadTarget, op operations.Infer, events operations.Handler) (*operations.WorkerProcess, error) {
-	w, done, err := f.prepare(ctx, v, p.Model, op)
+func (s *starter) startUnlessStarted(ctx context.Context, snap *registry.Snapshot, target scheduler.LoadTarget, op operations.Infer, events operations.Handler) (*operations.WorkerProcess, error) {
+	w, done, err := s.prepare(ctx, snap, target.Model, op)
 	if err != nil {
 		return nil, err
 	}
@@ -104,53 +104,53 @@ func (f *starter) startUnlessStarted(ctx context.Context, v *registry.Snapshot, 
 		return w, nil
 	}
 	events.Send(operations.Event{
-		Type: operations.EventNote, Hive: v.Hive.Alias, Message: fmt.Sprintf("no ready worker serves %s: starting %s", op.Model, p.Worker),
+		Type: operations.EventNote, Hive: snap.Hive.Alias, Message: fmt.Sprintf("no ready worker serves %s: starting %s", op.Model, target.Worker),
 	})
-	return spawn(ctx, v, p, op, events)
+	return spawn(ctx, snap, target, op, events)
 }
 
 // prepareStart acquires the start lock of a model on a hive, and returns a worker that was
 // started there in the meantime, or nil.
-func (f *Loader) prepareStart(ctx context.Context, v *registry.Snapshot, model string, op operations.Infer) (*operations.WorkerProcess, func(), error) {
-	done, err := f.lockStart(ctx, v.Hive.Alias, model)
+func (l *Loader) prepareStart(ctx context.Context, snap *registry.Snapshot, model string, op operations.Infer) (*operations.WorkerProcess, func(), error) {
+	done, err := l.lockStart(ctx, snap.Hive.Alias, model)
 	if err != nil {
 		return nil, nil, err
 	}
-	s, err := v.Client.Snapshot(ctx)
+	report, err := snap.Client.Snapshot(ctx)
 	if err != nil {
 		done()
 		return nil, nil, err
 	}
-	current := []scheduler.Hive{{Alias: v.Hive.Alias, Link: operations.LinkOnline, Report: s}}
-	if found := scheduler.Schedule(request(op), current, f.traffic).Candidates; len(found) > 0 {
+	current := []scheduler.Hive{{Alias: snap.Hive.Alias, Link: operations.LinkOnline, Report: report}}
+	if found := scheduler.Schedule(request(op), current, l.traffic).Candidates; len(found) > 0 {
 		return found[0].Worker, done, nil
 	}
 	return nil, done, nil
 }
 
-// addReasons adds the reasons why no worker can be started, by alias, to the errors of
-// hives.
+// addReasons appends the reason why a hive cannot start a worker to the error of the hive.
+// The keys of reasons are aliases.
 func addReasons(list []registry.Snapshot, reasons map[string]string) {
 	for i := range list {
-		v := &list[i]
-		if text := reasons[v.Hive.Alias]; text != "" && v.Err != nil {
-			v.Err = fmt.Errorf("%w; %s", v.Err, text)
+		snap := &list[i]
+		if text := reasons[snap.Hive.Alias]; text != "" && snap.Err != nil {
+			snap.Err = fmt.Errorf("%w; %s", snap.Err, text)
 		}
 	}
 }
 
 // spawn starts a worker on a hive.
-func spawn(ctx context.Context, v *registry.Snapshot, p scheduler.LoadTarget, op operations.Infer, events operations.Handler) (*operations.WorkerProcess, error) {
-	alias := v.Hive.Alias
-	r, err := v.Client.Do(ctx, operations.WorkerSpawn{
-		Target: operations.Target{HiveID: alias}, Model: p.Model, Worker: p.Worker, Device: op.Device, OnDemand: true,
+func spawn(ctx context.Context, snap *registry.Snapshot, target scheduler.LoadTarget, op operations.Infer, events operations.Handler) (*operations.WorkerProcess, error) {
+	alias := snap.Hive.Alias
+	r, err := snap.Client.Do(ctx, operations.WorkerSpawn{
+		Target: operations.Target{HiveID: alias}, Model: target.Model, Worker: target.Worker, Device: op.Device, OnDemand: true,
 	}, events)
 	spawned, ok := r.(*operations.WorkerSpawnReport)
 	switch {
 	case err != nil:
 		return nil, err
 	case !ok:
-		return nil, fmt.Errorf("unexpected report %T from the hive", r)
+		return nil, fmt.Errorf("invalid report from the hive: got %T, want %T", r, spawned)
 	case spawned.Worker.State != operations.WorkerReady:
 		return nil, errors.New(cmp.Or(spawned.Worker.Problem, "the worker is "+string(spawned.Worker.State)))
 	}
@@ -160,24 +160,24 @@ func spawn(ctx context.Context, v *registry.Snapshot, p scheduler.LoadTarget, op
 
 // awaitPending waits for workers that are already starting or loading. It returns the first
 // worker that can answer.
-func (f *starter) awaitPending(ctx context.Context, op operations.Infer, list []registry.Snapshot, events operations.Handler) ([]Candidate, error) {
+func (s *starter) awaitPending(ctx context.Context, op operations.Infer, list []registry.Snapshot, events operations.Handler) ([]Candidate, error) {
 	for i := range list {
-		v := &list[i]
-		if v.Report == nil || v.Client == nil {
+		snap := &list[i]
+		if snap.Report == nil || snap.Client == nil {
 			continue
 		}
 		for _, w := range scheduler.PendingWorkers(request(op), hives(list[i : i+1])[0]) {
 			events.Send(operations.Event{
-				Type: operations.EventNote, Hive: v.Hive.Alias, Message: fmt.Sprintf("waiting for worker %s: %s %s", w.ID, w.State, op.Model),
+				Type: operations.EventNote, Hive: snap.Hive.Alias, Message: fmt.Sprintf("waiting for worker %s: %s %s", w.ID, w.State, op.Model),
 			})
-			s, err := v.Client.WaitSnapshot(ctx, func(s *operations.HiveSnapshot) bool { return !isPending(s, w.ID) })
+			report, err := snap.Client.WaitSnapshot(ctx, func(report *operations.HiveSnapshot) bool { return !isPending(report, w.ID) })
 			if ctx.Err() != nil {
 				return nil, registry.OperationError(context.Cause(ctx))
 			}
-			if v.Report, v.Err = s, err; err != nil {
+			if snap.Report, snap.Err = report, err; err != nil {
 				break // the hive is offline; others may have the model
 			}
-			if candidates := f.candidates(list[i:i+1], op); len(candidates) > 0 {
+			if candidates := s.candidates(list[i:i+1], op); len(candidates) > 0 {
 				return candidates, nil
 			}
 		}
@@ -186,6 +186,6 @@ func (f *starter) awaitPending(ctx context.Context, op operations.Infer, list []
 }
 
 // isPending reports whether a worker of the snapshot is starting or loading.
-func isPending(s *operations.HiveSnapshot, id string) bool {
-	return slices.ContainsFunc(s.Workers, func(w operations.WorkerProcess) bool { return w.ID == id && scheduler.IsPending(&w) })
+func isPending(report *operations.HiveSnapshot, id string) bool {
+	return slices.ContainsFunc(report.Workers, func(w operations.WorkerProcess) bool { return w.ID == id && scheduler.IsPending(&w) })
 }

@@ -21,12 +21,12 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/scheduler"
 )
 
-// affinityBytes is the length of the prompt's beginning that determines the affinity.
+// affinityBytes is the number of leading bytes of a prompt that determine its affinity.
 const affinityBytes = 1 << 10
 
 // Candidate is a worker that can answer.
 type Candidate struct {
-	Client *registry.Client // of its hive's daemon
+	Client *registry.Client // of the hive's daemon
 	Worker operations.WorkerProcess
 }
 
@@ -37,9 +37,9 @@ type FindResult struct {
 }
 
 // Close closes the clients of the candidates.
-func (f *FindResult) Close() {
-	if f != nil {
-		registry.CloseAll(f.snapshots)
+func (r *FindResult) Close() {
+	if r != nil {
+		registry.CloseAll(r.snapshots)
 	}
 }
 
@@ -79,13 +79,13 @@ func (f *Finder) snapshots(ctx context.Context, t operations.Target) ([]registry
 	return registry.Snapshots(ctx, f.conn, hives), nil
 }
 
-// candidates returns the workers that can answer, best first. It sets Err in the snapshots
-// of hives that have none.
+// candidates returns the workers that can answer, best first. In the snapshot of a hive
+// without such a worker it sets Err to the reason.
 func (f *Finder) candidates(list []registry.Snapshot, op operations.Infer) (candidates []Candidate) {
 	r := request(op)
 	for i := range list {
-		if v := &list[i]; v.Report == nil && v.Err == nil {
-			v.Err = &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.WithName(v.Hive.Alias), Hive: v.Hive.Alias, Message: "the hive has not connected yet"}
+		if snap := &list[i]; snap.Report == nil && snap.Err == nil {
+			snap.Err = &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.WithName(snap.Hive.Alias), Hive: snap.Hive.Alias, Message: "the hive has not connected yet"}
 		}
 	}
 	schedHives := hives(list)
@@ -108,27 +108,27 @@ func (f *Finder) candidates(list []registry.Snapshot, op operations.Infer) (cand
 	return candidates
 }
 
-// hives converts snapshots for the scheduler.
+// hives converts snapshots to the scheduler's type.
 func hives(list []registry.Snapshot) []scheduler.Hive {
 	hives := make([]scheduler.Hive, len(list))
-	for i, v := range list {
-		hives[i] = schedulerHive(v.Hive, v.Link, v.Report)
+	for i, snap := range list {
+		hives[i] = schedulerHive(snap.Hive, snap.Link, snap.Report)
 	}
 	return hives
 }
 
-func schedulerHive(h config.Hive, link operations.Link, s *operations.HiveSnapshot) scheduler.Hive {
+func schedulerHive(h config.Hive, link operations.Link, report *operations.HiveSnapshot) scheduler.Hive {
 	types := make([]string, len(h.Workers))
 	for i, w := range h.Workers {
 		types[i] = w.Type
 	}
-	return scheduler.Hive{Alias: h.Alias, Types: types, Link: link, Report: s}
+	return scheduler.Hive{Alias: h.Alias, Types: types, Link: link, Report: report}
 }
 
-// request converts an operation for the scheduler.
+// request converts an operation to the scheduler's type.
 func request(op operations.Infer) scheduler.Request {
 	h := fnv.New64a()
-	_, _ = io.WriteString(h, op.System+"\x00"+op.Prompt[:min(len(op.Prompt), affinityBytes)]) // into memory
+	_, _ = io.WriteString(h, op.System+"\x00"+op.Prompt[:min(len(op.Prompt), affinityBytes)]) // never fails
 	r := scheduler.Request{Model: op.Model, WorkerID: op.WorkerID, Device: op.Device, Affinity: h.Sum64()}
 	if op.Workflow != nil {
 		r.API = catalog.APIComfyUI
@@ -142,8 +142,8 @@ func startFailures() []operations.Reason {
 	return []operations.Reason{operations.ReasonInsufficientMemory, operations.ReasonTooLarge, operations.ReasonModelGated, operations.ReasonDiskFull}
 }
 
-// IsNoCandidate reports whether err is the error of [Finder.Find] for hives on which no
-// worker can answer, in contrast to errors such as an unknown hive.
+// IsNoCandidate reports whether err means that [Finder.Find] found no worker that can answer.
+// It is false for other errors, such as an unknown hive.
 func IsNoCandidate(err error) bool {
 	reason := operations.ReasonOf(err)
 	return operations.CodeOf(err) == operations.CodeNotFound &&
@@ -169,33 +169,33 @@ func noCandidateError(op operations.Infer, list []registry.Snapshot) error {
 	if len(list) == 0 {
 		b.WriteString(": the config has no hives")
 	}
-	unreached, reasonUnreached := 0, operations.ReasonUnreachable
-	for _, v := range list {
+	unreachable, unreachableReason := 0, operations.ReasonUnreachable
+	for _, snap := range list {
 		var e *operations.Error
 		text := "a worker is ready now" // started after the candidates were determined
-		if v.Err != nil {
-			text = v.Err.Error()
+		if snap.Err != nil {
+			text = snap.Err.Error()
 		}
-		if errors.As(v.Err, &e) {
+		if errors.As(snap.Err, &e) {
 			text = e.Message
 			if e.Code == operations.CodeUnreachable {
-				unreached++
-				reasonUnreached = e.Reason
+				unreachable++
+				unreachableReason = e.Reason
 			}
 			if e.Code == operations.CodeCanceled {
-				return v.Err
+				return snap.Err
 			}
 		}
-		fmt.Fprintf(&b, "\n  %s: %s", v.Hive.Alias, text)
+		fmt.Fprintf(&b, "\n  %s: %s", snap.Hive.Alias, text)
 	}
-	if len(list) > 0 && unreached == len(list) {
+	if len(list) > 0 && unreachable == len(list) {
 		if len(list) == 1 {
 			return list[0].Err
 		}
-		return &operations.Error{Code: operations.CodeUnreachable, Reason: reasonUnreached, Message: b.String()}
+		return &operations.Error{Code: operations.CodeUnreachable, Reason: unreachableReason, Message: b.String()}
 	}
 	for _, failure := range startFailures() {
-		if slices.ContainsFunc(list, func(v registry.Snapshot) bool { return operations.ReasonOf(v.Err) == failure }) {
+		if slices.ContainsFunc(list, func(snap registry.Snapshot) bool { return operations.ReasonOf(snap.Err) == failure }) {
 			reason = failure
 			break
 		}

@@ -29,7 +29,7 @@ func TestNoCandidate(t *testing.T) {
 // noConnections is a connector for tests that do not connect.
 type noConnections struct{ registry.Connector }
 
-// TestLoadUnknownHive checks that Find and Load return the error of determining the hives.
+// TestLoadUnknownHive checks that Find and Load return the error about the hive or the config.
 func TestLoadUnknownHive(t *testing.T) {
 	t.Parallel()
 	for _, reason := range []operations.Reason{operations.ReasonUnknownHive, operations.ReasonConfigMissing} {

@@ -20,10 +20,10 @@ import (
 )
 
 const (
-	loadingRetryAfter = 5 * time.Second  // Retry-After if too many requests wait for loads
-	offlineRetryAfter = 10 * time.Second // Retry-After if the hive of the model is offline
-	restartTimeout    = 2 * time.Second  // time to wait for the restart of a failed worker
-	retryInterval     = 200 * time.Millisecond
+	loadingRetryAfter = 5 * time.Second        // Retry-After if too many requests wait for loads
+	offlineRetryAfter = 10 * time.Second       // Retry-After if the hive of the model is offline
+	restartTimeout    = 2 * time.Second        // time to wait for the restart of a failed worker
+	retryInterval     = 200 * time.Millisecond // time between two attempts to acquire a worker
 )
 
 // balancer selects workers for the gateway.
@@ -37,8 +37,8 @@ var _ gateway.Router = (*balancer)(nil)
 
 // Models implements [gateway.Router]. It returns the loaded models, and the models that a
 // hive can load.
-func (f *balancer) Models(ctx context.Context) []gateway.ModelInfo {
-	f.pool.WaitReady(ctx)
+func (b *balancer) Models(ctx context.Context) []gateway.ModelInfo {
+	b.pool.WaitReady(ctx)
 	found := map[string]*gateway.ModelInfo{}
 	info := func(id string, created time.Time) *gateway.ModelInfo {
 		m := found[id]
@@ -48,19 +48,19 @@ func (f *balancer) Models(ctx context.Context) []gateway.ModelInfo {
 		}
 		return m
 	}
-	for _, l := range f.pool.Connections() {
-		v := l.View(time.Now())
-		if v.Snapshot == nil || v.Link == operations.LinkOffline {
+	for _, conn := range b.pool.Connections() {
+		view := conn.View(time.Now())
+		if view.Snapshot == nil || view.Link == operations.LinkOffline {
 			continue
 		}
-		for _, w := range v.Snapshot.Workers {
+		for _, w := range view.Snapshot.Workers {
 			if w.API == "" && w.State == operations.WorkerReady {
 				m := info(scheduler.ServedModel(w), w.ReadyAt)
 				m.Loaded, m.Workers = true, append(m.Workers, w.ID)
 			}
 		}
-		schedHive := schedulerHive(l, v)
-		for _, m := range v.Snapshot.Models {
+		schedHive := schedulerHive(conn, view)
+		for _, m := range view.Snapshot.Models {
 			if m.Complete && scheduler.Engine(schedHive, m.Format) != "" {
 				info(m.ID, m.ModifiedAt)
 			}
@@ -75,9 +75,9 @@ func (f *balancer) Models(ctx context.Context) []gateway.ModelInfo {
 }
 
 // schedulerHive converts the state of a hive for the scheduler.
-func schedulerHive(l *registry.Connection, v operations.HiveView) scheduler.Hive {
-	h := scheduler.Hive{Alias: v.Alias, Link: v.Link, Report: v.Snapshot}
-	for _, w := range l.Hive().Workers {
+func schedulerHive(conn *registry.Connection, view operations.HiveView) scheduler.Hive {
+	h := scheduler.Hive{Alias: view.Alias, Link: view.Link, Report: view.Snapshot}
+	for _, w := range conn.Hive().Workers {
 		h.Types = append(h.Types, w.Type)
 	}
 	return h
@@ -85,15 +85,15 @@ func schedulerHive(l *registry.Connection, v operations.HiveView) scheduler.Hive
 
 // Acquire implements [gateway.Router]. It loads the model if no worker serves it. If the only
 // worker has failed, it waits up to restartTimeout for the worker to restart.
-func (f *balancer) Acquire(ctx context.Context, req gateway.RouteRequest) (*gateway.Lease, error) {
-	f.pool.WaitReady(ctx)
+func (b *balancer) Acquire(ctx context.Context, req gateway.RouteRequest) (*gateway.Lease, error) {
+	b.pool.WaitReady(ctx)
 	for start := time.Now(); ; {
-		next := f.pool.Changed()
-		lease, offline := f.pick(req)
+		next := b.pool.Changed()
+		lease, offline := b.pick(req)
 		if lease != nil {
 			return lease, nil
 		}
-		err := f.loader.LoadIfKnown(client.WithRequestID(ctx, req.RequestID), req.Model)
+		err := b.loader.LoadIfKnown(client.WithRequestID(ctx, req.RequestID), req.Model)
 		switch {
 		case err == nil:
 		case ctx.Err() != nil:
@@ -101,7 +101,7 @@ func (f *balancer) Acquire(ctx context.Context, req gateway.RouteRequest) (*gate
 		case !loader.IsRestarting(err) || time.Since(start) > restartTimeout:
 			return nil, apiError(req.Model, offline, err)
 		}
-		if lease, _ := f.pick(req); lease != nil {
+		if lease, _ := b.pick(req); lease != nil {
 			return lease, nil
 		}
 		if time.Since(start) > restartTimeout {
@@ -121,21 +121,21 @@ func (f *balancer) Acquire(ctx context.Context, req gateway.RouteRequest) (*gate
 
 // pick acquires the best ready worker, or returns nil and the aliases of offline hives with a
 // worker that could answer.
-func (f *balancer) pick(req gateway.RouteRequest) (lease *gateway.Lease, offline []string) {
+func (b *balancer) pick(req gateway.RouteRequest) (lease *gateway.Lease, offline []string) {
 	now := time.Now()
-	connections := f.pool.Connections()
+	connections := b.pool.Connections()
 	hives := make([]scheduler.Hive, len(connections))
-	for i, l := range connections {
-		v := l.View(now)
-		hives[i] = scheduler.Hive{Alias: v.Alias, Link: v.Link, Report: v.Snapshot}
+	for i, conn := range connections {
+		view := conn.View(now)
+		hives[i] = scheduler.Hive{Alias: view.Alias, Link: view.Link, Report: view.Snapshot}
 	}
-	decision := scheduler.Schedule(scheduler.Request{Model: req.Model, Exclude: req.Exclude, Affinity: req.Affinity}, hives, f.traffic)
+	decision := scheduler.Schedule(scheduler.Request{Model: req.Model, Exclude: req.Exclude, Affinity: req.Affinity}, hives, b.traffic)
 	for _, c := range decision.Candidates {
 		d := connections[c.Hive].Client()
 		if d == nil {
 			continue
 		}
-		if lease := f.acquire(d, *c.Worker); lease != nil {
+		if lease := b.acquire(d, *c.Worker); lease != nil {
 			return lease, nil
 		}
 		d.Close()
@@ -144,8 +144,8 @@ func (f *balancer) pick(req gateway.RouteRequest) (lease *gateway.Lease, offline
 }
 
 // acquire acquires a worker. It returns nil if the worker is being evicted.
-func (f *balancer) acquire(d *registry.Client, w operations.WorkerProcess) *gateway.Lease {
-	end, ok := f.traffic.Begin(w)
+func (b *balancer) acquire(d *registry.Client, w operations.WorkerProcess) *gateway.Lease {
+	end, ok := b.traffic.Begin(w)
 	if !ok {
 		return nil
 	}
@@ -160,7 +160,7 @@ func (f *balancer) acquire(d *registry.Client, w operations.WorkerProcess) *gate
 			end()
 			d.Close()
 			if err != nil {
-				f.traffic.MarkSuspect(w)
+				b.traffic.MarkSuspect(w)
 			}
 		},
 	}
@@ -186,17 +186,17 @@ func apiError(model string, offline []string, err error) *gateway.APIError {
 	}
 	var e *operations.Error
 	var busy *loader.BusyError
-	var absent *loader.UnknownModelError
+	var unknown *loader.UnknownModelError
 	switch {
 	case errors.As(err, &busy):
 		return &gateway.APIError{
 			Status: http.StatusTooManyRequests, Type: "rate_limit_error", Code: "loading", RetryAfter: loadingRetryAfter, Message: err.Error(),
 		}
-	case errors.As(err, &absent) && operations.CodeOf(err) != operations.CodeUnreachable:
+	case errors.As(err, &unknown) && operations.CodeOf(err) != operations.CodeUnreachable:
 		return unknownModelError(model, err)
 	case len(offline) > 0:
 		apiErr.Code = "hive_away"
-		apiErr.Detail = fmt.Sprintf("the model %q is served by offline hives: %s", model, strings.Join(offline, ", "))
+		apiErr.Detail = fmt.Sprintf("the model %q is only on offline hives: %s", model, strings.Join(offline, ", "))
 	case errors.As(err, &e) && (e.Reason == operations.ReasonInsufficientMemory || e.Reason == operations.ReasonTooLarge):
 		apiErr.Code, apiErr.RetryAfter = string(e.Reason), loader.LoadFailureTTL
 		apiErr.Message = fmt.Sprintf("the model %q is not available: insufficient memory to load it", model)

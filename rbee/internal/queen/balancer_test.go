@@ -27,28 +27,28 @@ func TestPick(t *testing.T) {
 	small := newFakeHive(t, "small").withDevice(1<<30, operations.WorkerProcess{ID: "w1", Model: "m"}, operations.WorkerProcess{ID: "x", Model: "other"})
 	large := newFakeHive(t, "large").withDevice(9<<30, operations.WorkerProcess{ID: "w2", Model: "m"}, operations.WorkerProcess{ID: "pictures", Model: "m", API: catalog.APIComfyUI})
 	q, _ := startQueen(t, small, large)
-	f := q.balancer
+	b := q.balancer
 	pick := func(req gateway.RouteRequest) *gateway.Lease {
 		t.Helper()
 		req.Model = "m"
-		l, offline := f.pick(req)
-		if l == nil {
+		lease, offline := b.pick(req)
+		if lease == nil {
 			t.Fatalf("pick() = nil, offline %v, want a worker", offline)
 		}
-		return l
+		return lease
 	}
 	one := pick(gateway.RouteRequest{})
 	two := pick(gateway.RouteRequest{})
 	if one.Worker != "w2" || two.Worker != "w1" {
 		t.Errorf("pick() = %s, then %s, want w2, w1", one.Worker, two.Worker)
 	}
-	if l := pick(gateway.RouteRequest{Exclude: []string{one.Instance}}); l.Worker != "w1" {
-		t.Errorf("pick() without w2 = %s, want w1", l.Worker)
+	if lease := pick(gateway.RouteRequest{Exclude: []string{one.Instance}}); lease.Worker != "w1" {
+		t.Errorf("pick() without w2 = %s, want w1", lease.Worker)
 	} else {
-		l.Release(nil)
+		lease.Release(nil)
 	}
-	if l, _ := f.pick(gateway.RouteRequest{Model: "m", Exclude: []string{one.Instance, two.Instance}}); l != nil {
-		t.Errorf("pick() without w1 and w2 = %s, want nil", l.Worker)
+	if lease, _ := b.pick(gateway.RouteRequest{Model: "m", Exclude: []string{one.Instance, two.Instance}}); lease != nil {
+		t.Errorf("pick() without w1 and w2 = %s, want nil", lease.Worker)
 	}
 	one.Release(nil)
 	two.Release(nil)
@@ -59,13 +59,13 @@ func TestPick(t *testing.T) {
 	})
 	seen := map[string]bool{}
 	for affinity := range uint64(64) {
-		l := pick(gateway.RouteRequest{Affinity: affinity})
-		l.Release(nil)
+		lease := pick(gateway.RouteRequest{Affinity: affinity})
+		lease.Release(nil)
 		again := pick(gateway.RouteRequest{Affinity: affinity})
 		again.Release(nil)
-		seen[l.Worker] = true
-		if again.Worker != l.Worker {
-			t.Errorf("pick() with affinity %d = %s, then %s, want the same", affinity, l.Worker, again.Worker)
+		seen[lease.Worker] = true
+		if again.Worker != lease.Worker {
+			t.Errorf("pick() with affinity %d = %s, then %s, want the same", affinity, lease.Worker, again.Worker)
 		}
 	}
 	if len(seen) != 2 {
@@ -73,8 +73,8 @@ func TestPick(t *testing.T) {
 	}
 	small.disconnect(q, true)
 	large.disconnect(q, true)
-	if l, offline := f.pick(gateway.RouteRequest{Model: "m"}); l != nil || len(offline) != 2 {
-		t.Errorf("pick() of offline hives = %v, offline %v, want nil, 2 hives", l, offline)
+	if lease, offline := b.pick(gateway.RouteRequest{Model: "m"}); lease != nil || len(offline) != 2 {
+		t.Errorf("pick() of offline hives = %v, offline %v, want nil, 2 hives", lease, offline)
 	}
 }
 
@@ -84,10 +84,10 @@ func TestUnreliableWorkers(t *testing.T) {
 	t.Parallel()
 	wantW1 := func(t *testing.T, q *queen) {
 		t.Helper()
-		if l, _ := q.balancer.pick(gateway.RouteRequest{Model: "m"}); l == nil || l.Worker != "w1" {
-			t.Errorf("pick() = %+v, want w1", l)
+		if lease, _ := q.balancer.pick(gateway.RouteRequest{Model: "m"}); lease == nil || lease.Worker != "w1" {
+			t.Errorf("pick() = %+v, want w1", lease)
 		} else {
-			l.Release(nil)
+			lease.Release(nil)
 		}
 		if r, err := q.infer(t.Context(), question("m"), nil); err != nil || r.WorkerID != "w1" {
 			t.Errorf("infer() = %+v, %v, want a response of w1", r, err)
@@ -103,11 +103,11 @@ func TestUnreliableWorkers(t *testing.T) {
 	t.Run("failed", func(t *testing.T) {
 		t.Parallel()
 		q, _ := start(t, Options{})
-		l, _ := q.balancer.pick(gateway.RouteRequest{Model: "m"})
-		if l == nil || l.Worker != "w2" {
-			t.Fatalf("pick() = %+v, want w2", l)
+		lease, _ := q.balancer.pick(gateway.RouteRequest{Model: "m"})
+		if lease == nil || lease.Worker != "w2" {
+			t.Fatalf("pick() = %+v, want w2", lease)
 		}
-		l.Release(errors.New("failed"))
+		lease.Release(errors.New("failed"))
 		wantW1(t, q)
 	})
 	t.Run("stale", func(t *testing.T) {

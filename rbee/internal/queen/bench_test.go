@@ -30,8 +30,8 @@ import (
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
-// bench has the hosts of benchmarks that compare rbee with minimal SSH programs. Environment
-// variables have the paths of its files:
+// bench contains the setup of benchmarks that compare rbee with minimal SSH programs.
+// Environment variables contain the paths of its files:
 //
 //	RBEE_BENCH_CONFIG      hives.conf of hosts that the benchmarks may modify
 //	RBEE_BENCH_SSH_CONFIG  ssh_config with UserKnownHostsFile
@@ -39,7 +39,7 @@ import (
 //	RBEE_BENCH_KNOWN       known_hosts
 //	RBEE_BENCH_RBEE        stripped rbee for the hosts
 //
-// docs/performance.md has the commands and the results.
+// See docs/performance.md for the commands and the results.
 type bench struct {
 	config *config.Config
 	queen  *controller.Controller
@@ -92,7 +92,7 @@ func (x *bench) scope() operations.Scope {
 	return operations.Scope{ConfigPath: x.config.Path}
 }
 
-// run runs an operation, and fails the benchmark unless it has the wanted outcome.
+// run runs an operation, and fails the benchmark unless its outcome is want.
 func (x *bench) run(b *testing.B, op operations.Operation, want operations.Outcome) {
 	b.Helper()
 	r, err := x.queen.Run(context.Background(), op, nil)
@@ -104,7 +104,7 @@ func (x *bench) run(b *testing.B, op operations.Operation, want operations.Outco
 	}
 }
 
-// bare runs a command on every host with x/crypto/ssh only.
+// bare runs a command on every host, using only x/crypto/ssh.
 func (x *bench) bare(b *testing.B, command string, stdin func() io.Reader) {
 	b.Helper()
 	var wg sync.WaitGroup
@@ -136,8 +136,9 @@ func (x *bench) bare(b *testing.B, command string, stdin func() io.Reader) {
 	}
 }
 
-// measure runs the functions in turn, so that slow changes of the load affect all of them,
-// and reports the time in milliseconds and the client CPU time per hive.
+// measure runs the functions alternately, so that a change of the system load affects all of
+// them. It reports the wall time of each, and the CPU time of this process per hive, in
+// milliseconds.
 func (x *bench) measure(b *testing.B, funcs map[string]func(), order ...string) {
 	b.Helper()
 	wall, cpu := map[string]time.Duration{}, map[string]time.Duration{}
@@ -168,15 +169,15 @@ func cpuTime(b *testing.B) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// rbeeVersion is the version of a build without a version.
+// rbeeVersion is the version of a development build.
 const rbeeVersion = "0.1.0-dev"
 
-// probeScript is a script of 1 kB that reads the state of a host.
+// probeScript is a script of about 1 KiB that reads the state of a host.
 var probeScript = "uname -sm; id -un; cat /proc/meminfo | head -3; df -Pk \"$HOME\"; ls \"$HOME/.local/share/rbee/workers\" 2>/dev/null\n" +
 	strings.Repeat("# padding of a script that reads a host's state \n", 18) + "exit 0\n"
 
 // BenchmarkStatus compares `rbee status` with a minimal x/crypto/ssh program that runs a
-// shell script of 1 kB on each hive.
+// shell script of about 1 KiB on each hive.
 func BenchmarkStatus(b *testing.B) {
 	x := newBench(b)
 	x.run(b, operations.PackageInstall{Scope: x.scope()}, operations.OutcomeOK)
@@ -219,7 +220,7 @@ func BenchmarkInstall(b *testing.B) {
 	b.ReportMetric(rbee.Seconds()/bare.Seconds(), "ratio")
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
-	b.ReportMetric(float64(u.Maxrss)/1024, "MB-peak")
+	b.ReportMetric(float64(u.Maxrss)/1024, "MiB-peak")
 }
 
 // BenchmarkParallel compares the default parallelism with one hive at a time, on hosts in this
@@ -252,8 +253,8 @@ func BenchmarkParallel(b *testing.B) {
 	b.ReportMetric(serial.Seconds()/parallel.Seconds(), "times-faster")
 }
 
-// startHosts starts n hosts with a round-trip time in this process, and returns a controller
-// for them.
+// startHosts starts n hosts with the given round-trip time in this process, and returns a
+// controller for them.
 func startHosts(b *testing.B, rbee string, n int, rtt time.Duration) (*controller.Controller, operations.Scope) {
 	b.Helper()
 	dir := b.TempDir()

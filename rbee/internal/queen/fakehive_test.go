@@ -39,9 +39,9 @@ type fakeHive struct {
 	changed     chan struct{} // closed at the next change
 	models      []operations.Model
 	workers     []operations.WorkerProcess
-	ops         []string      // operations, with the model or worker
+	ops         []string      // operations: kind, and model or worker id
 	chats       []string      // chat requests: worker and model
-	proceed     chan struct{} // if set, operations block until it is closed
+	proceed     chan struct{} // if not nil, operations block until it is closed
 	runErr      error         // error of all operations
 	chatStatus  int           // status of chat responses; 0 means 200
 	canceled    int           // operations that were canceled
@@ -170,7 +170,7 @@ func (h *fakeHive) watch(w http.ResponseWriter, r *http.Request) {
 		changed := h.changed
 		h.mu.Unlock()
 		if err != nil {
-			h.t.Error(err)
+			h.t.Errorf("cannot encode the snapshot of %s: %v", h.alias, err)
 		}
 		_, _ = w.Write(sse.Append(nil, sse.Event{Data: data}))
 		_ = http.NewResponseController(w).Flush()
@@ -184,11 +184,11 @@ func (h *fakeHive) watch(w http.ResponseWriter, r *http.Request) {
 
 func (h *fakeHive) chat(w http.ResponseWriter, r *http.Request) {
 	id := r.PathValue("id")
-	var q struct{ Model string }
-	_ = json.NewDecoder(r.Body).Decode(&q)
+	var body struct{ Model string }
+	_ = json.NewDecoder(r.Body).Decode(&body)
 	var status int
 	h.change(func() {
-		h.chats = append(h.chats, id+" "+q.Model)
+		h.chats = append(h.chats, id+" "+body.Model)
 		status = h.chatStatus
 		if !slices.ContainsFunc(h.workers, func(p operations.WorkerProcess) bool { return p.ID == id }) {
 			status = http.StatusNotFound
@@ -314,9 +314,9 @@ func (q *queen) waitForWaiting(t *testing.T, n int) {
 
 // connection returns the connection to a hive.
 func (q *queen) connection(alias string) *registry.Connection {
-	for _, l := range q.pool.Connections() {
-		if l.Hive().Alias == alias {
-			return l
+	for _, conn := range q.pool.Connections() {
+		if conn.Hive().Alias == alias {
+			return conn
 		}
 	}
 	return nil

@@ -32,12 +32,12 @@ func TestConcurrentRequestsShareLoad(t *testing.T) {
 			}
 		})
 		all.Go(func() {
-			l, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: name})
-			if err != nil || l.Model != "org/m:Q4" || l.Name != "org/m:Q4" {
-				t.Errorf("Acquire(%s) = %+v, %v, want model org/m:Q4", name, l, err)
+			lease, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: name})
+			if err != nil || lease.Model != "org/m:Q4" || lease.Name != "org/m:Q4" {
+				t.Errorf("Acquire(%s) = %+v, %v, want model org/m:Q4", name, lease, err)
 				return
 			}
-			l.Release(nil)
+			lease.Release(nil)
 		})
 	}
 	h.waitUntil(func() bool { return len(h.ops) > 0 })
@@ -58,7 +58,7 @@ func TestConcurrentRequestsShareLoad(t *testing.T) {
 		`rbee_requests_waiting{model=""} 0`, `rbee_hive_memory_bytes{hive="gpu-1"} 68719476736`,
 	} {
 		if !strings.Contains(b.String(), want+"\n") {
-			t.Errorf("metrics =\n%s, want %s", b.String(), want)
+			t.Errorf("metrics =\n%s\nwant %s", b.String(), want)
 		}
 	}
 }
@@ -117,21 +117,21 @@ func TestAcquireDuringEviction(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, worker := q.connection("gpu-1"), q.worker("gpu-1")
-	if q.loader.Evict(t.Context(), l, worker, 0, "test") {
+	conn, worker := q.connection("gpu-1"), q.worker("gpu-1")
+	if q.loader.Evict(t.Context(), conn, worker, 0, "test") {
 		t.Error("Evict() of a busy worker = true, want false")
 	}
 	lease.Release(nil)
 	h.change(func() { h.proceed = make(chan struct{}) })
 	evicted, result := make(chan bool, 1), make(chan error, 1)
-	go func() { evicted <- q.loader.Evict(t.Context(), l, worker, 0, "test") }()
+	go func() { evicted <- q.loader.Evict(t.Context(), conn, worker, 0, "test") }()
 	h.waitUntil(func() bool { return len(h.ops) == 2 })
 	if _, ok := q.traffic.Begin(worker); ok {
 		t.Error("Begin() of a worker that is being evicted = true, want false")
 	}
 	go func() {
-		l, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
-		if err == nil && l.Worker == worker.ID {
+		lease, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
+		if err == nil && lease.Worker == worker.ID {
 			err = errors.New("acquired the worker that is being evicted")
 		}
 		result <- err
@@ -149,7 +149,8 @@ func TestAcquireDuringEviction(t *testing.T) {
 	}
 }
 
-// TestInferDuringEviction checks the same for rbee infer.
+// TestInferDuringEviction checks that an operation for the model of a worker that is being
+// evicted loads the model again.
 func TestInferDuringEviction(t *testing.T) {
 	t.Parallel()
 	h := newFakeHive(t, "gpu-1", llama)
@@ -158,9 +159,9 @@ func TestInferDuringEviction(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.change(func() { h.proceed = make(chan struct{}) })
-	l, worker := q.connection("gpu-1"), q.worker("gpu-1")
+	conn, worker := q.connection("gpu-1"), q.worker("gpu-1")
 	evicted, result := make(chan bool, 1), make(chan error, 1)
-	go func() { evicted <- q.loader.Evict(t.Context(), l, worker, 0, "test") }()
+	go func() { evicted <- q.loader.Evict(t.Context(), conn, worker, 0, "test") }()
 	h.waitUntil(func() bool { return len(h.ops) == 2 })
 	go func() {
 		_, err := q.infer(t.Context(), question("org/m"), nil)
@@ -180,9 +181,9 @@ func TestUnresponsiveHive(t *testing.T) {
 	frozen, healthy := newFakeHive(t, "gpu-1", llama), newFakeHive(t, "gpu-2", llama)
 	q, _ := startQueenWith(t, Options{answerTimeout: 300 * time.Millisecond}, frozen, healthy)
 	frozen.change(func() { frozen.frozen = true })
-	l, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
-	if err != nil || l.Hive != "gpu-2" || len(frozen.ops) > 0 {
-		t.Errorf("Acquire() = %+v, %v, want a worker on gpu-2", l, err)
+	lease, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
+	if err != nil || lease.Hive != "gpu-2" || len(frozen.ops) > 0 {
+		t.Errorf("Acquire() = %+v, %v, want a worker on gpu-2", lease, err)
 	}
 }
 
@@ -216,7 +217,7 @@ func TestMaxWaiting(t *testing.T) {
 }
 
 // TestCanceledInfer checks that the handler of an operation is not called after the operation
-// has ended, and that an API request that waits for the same load gets a new one.
+// has ended, and that an API request that waits for the same load starts a new one.
 func TestCanceledInfer(t *testing.T) {
 	t.Parallel()
 	h := newFakeHive(t, "gpu-1", llama)
@@ -370,15 +371,15 @@ func TestFailedWorker(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.change(func() { h.workers = nil })
-	l, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m", Exclude: []string{first.Instance}})
-	if err != nil || l.Worker != "llama-cpp-2" {
-		t.Errorf("Acquire() after the worker was stopped = %+v, %v, want llama-cpp-2", l, err)
+	lease, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m", Exclude: []string{first.Instance}})
+	if err != nil || lease.Worker != "llama-cpp-2" {
+		t.Errorf("Acquire() after the worker was stopped = %+v, %v, want llama-cpp-2", lease, err)
 	}
 	// A failed worker that is still running is not replaced.
-	if l == nil {
+	if lease == nil {
 		return
 	}
-	exclude := []string{l.Instance}
+	exclude := []string{lease.Instance}
 	if _, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m", Exclude: exclude}); err == nil {
 		t.Error("Acquire() without the failed worker = nil error, want an error")
 	}
@@ -534,7 +535,7 @@ func TestDownloadTooLarge(t *testing.T) {
 	h := newFakeHive(t, "gpu-1")
 	h.machine.MemoryTotal = 1 << 20
 	q, _ := startQueen(t, h)
-	if _, err := q.infer(t.Context(), question("org/m"), nil); err == nil || !strings.Contains(err.Error(), "the model needs 1073741824 bytes") {
+	if _, err := q.infer(t.Context(), question("org/m"), nil); err == nil || !strings.Contains(err.Error(), "the model needs 1.0 GiB, but the hive has only 1.0 MiB of memory") {
 		t.Errorf("infer() = %v, want an error about the size of the model", err)
 	}
 }

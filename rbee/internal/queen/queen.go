@@ -76,7 +76,7 @@ func newQueen(background context.Context, c controller.Options, o Options) (*que
 	return q, nil
 }
 
-// run keeps the connections to hives open until ctx is done.
+// run keeps the connections to hives open and checks for drift until ctx is done.
 func (q *queen) run(ctx context.Context) {
 	var all sync.WaitGroup
 	defer all.Wait()

@@ -34,13 +34,13 @@ const DefaultAddr = "127.0.0.1:8500"
 
 // Timeouts and limits of the server.
 const (
-	defaultIdleTimeout = 15 * time.Minute
-	shutdownTimeout    = 30 * time.Second // for requests in progress at shutdown
-	cancelTimeout      = 5 * time.Second  // part of shutdownTimeout, for canceled jobs to end
-	idleConnTimeout    = 2 * time.Minute
-	maxHeader          = 64 << 10
-	maxBody            = 64 << 20
-	maxLogin           = 4 << 10
+	defaultIdleTimeout = 15 * time.Minute       // default of [Options].Idle
+	shutdownTimeout    = 30 * time.Second       // for requests in progress at shutdown
+	cancelTimeout      = 5 * time.Second        // part of shutdownTimeout, for canceled jobs to end
+	idleConnTimeout    = 2 * time.Minute        // for keep-alive connections without a request
+	maxHeader          = 64 << 10               // bytes of a request header
+	maxBody            = 64 << 20               // bytes of a request body
+	maxLogin           = 4 << 10                // bytes of the body of POST /login
 	minFleetInterval   = 500 * time.Millisecond // minimum time between two snapshots
 )
 
@@ -107,9 +107,9 @@ func Serve(ctx context.Context, c controller.Options, o Options) error {
 	}
 	switch {
 	case o.Keys == nil && !OnLoopback(o.Addr):
-		return fmt.Errorf("address %s is reachable from other machines, which requires API keys", o.Addr)
+		return fmt.Errorf("cannot listen on %s without API keys: other machines can reach the address", o.Addr)
 	case o.Keys == nil && len(o.Hosts) > 0:
-		return fmt.Errorf("host %s is reachable from other machines through a proxy, which requires API keys", o.Hosts[0])
+		return fmt.Errorf("cannot serve host %s without API keys: other machines can reach it through a proxy", o.Hosts[0])
 	}
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.Addr)
 	if err != nil {
@@ -162,10 +162,10 @@ func Serve(ctx context.Context, c controller.Options, o Options) error {
 	return nil
 }
 
-// listenError returns the error of a queen that cannot listen on an address.
+// listenError returns the error for a queen that cannot listen on an address.
 func listenError(addr string, err error) error {
 	e := &operations.Error{
-		Code: operations.CodeFailed, Reason: operations.ReasonFailed, Subject: operations.SubjectQueen.WithName(addr), Message: "queen: " + err.Error(), Err: err,
+		Code: operations.CodeFailed, Reason: operations.ReasonFailed, Subject: operations.SubjectQueen.WithName(addr), Message: "cannot start the queen: " + err.Error(), Err: err,
 	}
 	if operations.ReasonOf(err) == operations.ReasonPortInUse {
 		e.Reason = operations.ReasonPortInUse
@@ -243,8 +243,8 @@ func (q *queen) handler(o Options, addr net.Addr, jobsServer http.Handler) http.
 	return guard(mux)
 }
 
-// isAdmin reports whether the client has the scope admin, which includes names and addresses
-// of hives.
+// isAdmin reports whether the client has the scope admin, which permits reading the names and
+// addresses of hives.
 func isAdmin(ctx context.Context) bool {
 	return access.ScopeFrom(ctx).Includes(access.ScopeAdmin)
 }
@@ -275,7 +275,7 @@ func login(w http.ResponseWriter, r *http.Request, o Options) {
 		Key string `json:"key"`
 	}
 	if err := json.NewDecoder(http.MaxBytesReader(w, r.Body, maxLogin)).Decode(&body); err != nil || o.Keys == nil {
-		writeLoginError(w, http.StatusBadRequest, operations.ReasonInvalidOperation, "invalid login: want a JSON object with a key, and a queen with API keys")
+		writeLoginError(w, http.StatusBadRequest, operations.ReasonInvalidOperation, "cannot log in: the request is not a JSON object with a key, or the queen has no API keys")
 		return
 	}
 	key, ok, err := o.Keys.Check(body.Key)
@@ -336,7 +336,7 @@ func (q *queen) serveFleet(w http.ResponseWriter, r *http.Request, t timeouts) {
 	}
 }
 
-// remoteRunner runs operations that were received over HTTP. Their file paths must be inside
+// remoteRunner runs operations that were received over HTTP. It rejects file paths outside
 // rbee's config directory.
 type remoteRunner struct {
 	runner operations.Runner
@@ -359,7 +359,7 @@ func (r *remoteRunner) inConfigDir(path string) (string, error) {
 	if err != nil {
 		dir = r.paths.ConfigDir
 	}
-	directory := strings.HasSuffix(path, string(filepath.Separator))
+	isDir := strings.HasSuffix(path, string(filepath.Separator))
 	if rest, ok := strings.CutPrefix(path, "~/"); ok {
 		path = filepath.Join(r.paths.Home, rest)
 	}
@@ -378,9 +378,9 @@ func (r *remoteRunner) inConfigDir(path string) (string, error) {
 		}
 	}
 	if rel, err := filepath.Rel(dir, resolved); err != nil || !filepath.IsLocal(rel) {
-		return "", fmt.Errorf("%s is outside the queen's directory %s", path, dir)
+		return "", fmt.Errorf("invalid path %s: want a path inside the queen's directory %s", path, dir)
 	}
-	if directory {
+	if isDir {
 		resolved += string(filepath.Separator)
 	}
 	return resolved, nil

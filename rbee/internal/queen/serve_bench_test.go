@@ -97,7 +97,7 @@ func BenchmarkStatusThroughQueen(b *testing.B) {
 	b.ReportMetric(direct.Seconds()*1000/float64(n), "direct-ms")
 	b.ReportMetric(queen.Seconds()*1000/float64(n), "queen-ms")
 	b.ReportMetric(direct.Seconds()/queen.Seconds(), "times-faster")
-	b.ReportMetric(resident(b), "MB")
+	b.ReportMetric(resident(b), "MiB")
 }
 
 // startEcho starts an echo worker on the first hive, which must have the worker type.
@@ -191,16 +191,16 @@ func BenchmarkStreams(b *testing.B) {
 		all.Wait()
 		b.ReportMetric(float64(failed.Load()), "failed")
 	}
-	b.ReportMetric(resident(b), "MB")
+	b.ReportMetric(resident(b), "MiB")
 }
 
-// resident returns the maximum resident memory of this process in megabytes.
+// resident returns the maximum resident memory of this process in MiB.
 func resident(b *testing.B) float64 {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		b.Fatal(err)
 	}
-	return float64(u.Maxrss) * float64(maxrssUnit) / 1e6
+	return float64(u.Maxrss) * float64(maxrssUnit) / (1 << 20)
 }
 
 // maxrssUnit is the unit of Maxrss on Linux in bytes (getrusage(2)).
@@ -224,11 +224,11 @@ func BenchmarkPick(b *testing.B) {
 	for _, name := range []string{"org/model-25:Q4_K_M", "org/model-25"} {
 		b.Run(name, func(b *testing.B) {
 			for b.Loop() {
-				l, _ := q.balancer.pick(gateway.RouteRequest{Model: name, Affinity: 7})
-				if l == nil {
+				lease, _ := q.balancer.pick(gateway.RouteRequest{Model: name, Affinity: 7})
+				if lease == nil {
 					b.Fatal("pick() = nil, want a worker")
 				}
-				l.Release(nil)
+				lease.Release(nil)
 			}
 		})
 	}

@@ -58,7 +58,7 @@ func serve(t *testing.T, dir string, keyed bool, o Options) testServer {
 	t.Cleanup(func() {
 		cancel()
 		if err := <-result; err != nil {
-			t.Error(err)
+			t.Errorf("Serve() = %v, want nil", err)
 		}
 	})
 	select {
@@ -84,8 +84,8 @@ func (s testServer) dial(t *testing.T) *net.TCPConn {
 	return conn.(*net.TCPConn)
 }
 
-// TestMissingBody checks that a client that does not send its body receives a response and is
-// disconnected, at every path.
+// TestMissingBody checks for every path that a client that does not send its body receives a
+// response and is disconnected.
 func TestMissingBody(t *testing.T) {
 	t.Parallel()
 	open := serve(t, t.TempDir(), false, Options{timeouts: shortTimeouts()})
@@ -102,9 +102,9 @@ func TestMissingBody(t *testing.T) {
 			t.Parallel()
 			conn := test.server.dial(t)
 			fmt.Fprintf(conn, "%s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n", test.line)
-			answer, err := io.ReadAll(conn)
-			if err != nil || !strings.HasPrefix(string(answer), fmt.Sprintf("HTTP/1.1 %d ", test.status)) {
-				t.Errorf("response = %.200q, %v, want status %d and EOF", answer, err, test.status)
+			response, err := io.ReadAll(conn)
+			if err != nil || !strings.HasPrefix(string(response), fmt.Sprintf("HTTP/1.1 %d ", test.status)) {
+				t.Errorf("response = %.200q, %v, want status %d and EOF", response, err, test.status)
 			}
 		})
 	}
@@ -167,7 +167,7 @@ func TestStreamsOutliveTimeouts(t *testing.T) {
 	start, fleet := time.Now(), bufio.NewReader(do("GET", "/v1/fleet", "").Body)
 	for time.Since(start) < 3*shortTimeouts().read {
 		if _, err := fleet.ReadString('\n'); err != nil {
-			t.Fatalf("the fleet's stream ended after %s: %v", time.Since(start), err)
+			t.Fatalf("the stream of the fleet ended after %s: %v", time.Since(start), err)
 		}
 	}
 	do("DELETE", "/v1/jobs/"+job.ID, "")
@@ -176,14 +176,14 @@ func TestStreamsOutliveTimeouts(t *testing.T) {
 	}
 }
 
-// TestLargeBody checks that a client that sends 100 MB before it reads receives the error, and
-// that the server does not allocate memory for the body. It is not parallel because it
+// TestLargeBody checks that a client that sends a large body before it reads receives the
+// error, and that the server does not allocate memory for the body. It is not parallel because it
 // measures the memory of the process.
 func TestLargeBody(t *testing.T) {
 	s := serve(t, t.TempDir(), true, Options{})
 	for name, test := range map[string]struct {
-		key, path, type_ string
-		status           int
+		key, path, typ string
+		status         int
 	}{
 		"API request": {s.infer, "/v1/chat/completions", "invalid_request_error", 413},
 		"operation":   {s.admin, "/v1/jobs", "", 413},
@@ -195,18 +195,18 @@ func TestLargeBody(t *testing.T) {
 		piece := bytes.Repeat([]byte("x"), 100_000)
 		for range 1000 {
 			if _, err := conn.Write(piece); err != nil {
-				t.Fatalf("%s: sending the body: %v", name, err)
+				t.Fatalf("%s: cannot send the body: %v", name, err)
 			}
 		}
 		resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 		if err != nil {
-			t.Fatalf("%s: reading the response: %v", name, err)
+			t.Fatalf("%s: cannot read the response: %v", name, err)
 		}
 		var body struct {
 			Error struct{ Message, Type, Code string }
 		}
-		if err := json.NewDecoder(resp.Body).Decode(&body); err != nil || resp.StatusCode != test.status || body.Error.Message == "" || body.Error.Type != test.type_ {
-			t.Errorf("%s: response = %s %+v, %v, want status %d, type %q", name, resp.Status, body, err, test.status, test.type_)
+		if err := json.NewDecoder(resp.Body).Decode(&body); err != nil || resp.StatusCode != test.status || body.Error.Message == "" || body.Error.Type != test.typ {
+			t.Errorf("%s: response = %s %+v, %v, want status %d, type %q", name, resp.Status, body, err, test.status, test.typ)
 		}
 		runtime.ReadMemStats(&after)
 		if n := after.TotalAlloc - before.TotalAlloc; n > 8<<20 {
@@ -246,7 +246,7 @@ func TestServeRequiresKeys(t *testing.T) {
 	c := controller.Options{Paths: pkgmgr.Paths{Home: dir, ConfigDir: dir, StateDir: dir, CacheDir: dir}}
 	for _, o := range []Options{{Addr: "0.0.0.0:0"}, {Addr: "127.0.0.1:0", Hosts: []string{"queen.example.com"}}} {
 		o.Log = slog.New(slog.DiscardHandler)
-		if err := Serve(t.Context(), c, o); err == nil || !strings.Contains(err.Error(), "requires API keys") {
+		if err := Serve(t.Context(), c, o); err == nil || !strings.Contains(err.Error(), "without API keys") {
 			t.Errorf("Serve() with address %s, hosts %v = %v, want an error about API keys", o.Addr, o.Hosts, err)
 		}
 	}
@@ -274,27 +274,27 @@ func TestRemotePaths(t *testing.T) {
 		dir + "/new/":            filepath.Join(dir, "new") + "/",
 		filepath.Join(dir, "x"):  filepath.Join(dir, "x"),
 		"~/config/x":             filepath.Join(dir, "x"),
-		"/etc/passwd":            "outside",
-		dir + "/link/x":          "outside",
-		dir + "/link":            "outside",
-		"~/x":                    "outside",
-		dir + "-too":             "outside",
+		"/etc/passwd":            "want a path inside",
+		dir + "/link/x":          "want a path inside",
+		dir + "/link":            "want a path inside",
+		"~/x":                    "want a path inside",
+		dir + "-too":             "want a path inside",
 		"hives.conf":             "want an absolute path", // relative to an unknown directory
 		"../outside/x":           "want an absolute path",
 	} {
 		op, err := client.MapPaths(operations.PackageMigrate{OutputPath: path}, r.inConfigDir)
 		if isError := want != "" && !filepath.IsAbs(want); isError {
 			if operations.CodeOf(err) != operations.CodeBadOperation || !strings.Contains(err.Error(), want) {
-				t.Errorf("WithPaths(%q) = %v, %v, want an error with %q", path, op, err, want)
+				t.Errorf("MapPaths(%q) = %v, %v, want an error with %q", path, op, err, want)
 			}
 			continue
 		}
 		if err != nil {
-			t.Errorf("WithPaths(%q) = %v, want %q", path, err, want)
+			t.Errorf("MapPaths(%q) = %v, want %q", path, err, want)
 			continue
 		}
 		if m, ok := op.(operations.PackageMigrate); !ok || m.OutputPath != want {
-			t.Errorf("WithPaths(%q) = %+v, want %q", path, op, want)
+			t.Errorf("MapPaths(%q) = %+v, want %q", path, op, want)
 		}
 	}
 	for _, op := range []operations.Operation{
@@ -315,7 +315,8 @@ func testPaths(t testing.TB) pkgmgr.Paths {
 	return pkgmgr.Paths{Home: dir, ConfigDir: filepath.Join(dir, "config"), StateDir: dir, CacheDir: dir}
 }
 
-// TestServePortInUse checks the reason and the subject of an address that cannot be used.
+// TestServePortInUse checks the reason and the subject of the error for an address that cannot
+// be used.
 func TestServePortInUse(t *testing.T) {
 	t.Parallel()
 	ln, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")

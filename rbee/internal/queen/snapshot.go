@@ -16,8 +16,8 @@ func (q *queen) snapshot() operations.FleetSnapshot {
 		Time: time.Now().UTC(), Version: q.version, Since: q.pool.Since(), Config: q.configPath, Hives: []operations.HiveView{},
 		ConfigProblem: q.pool.Problem(), Traffic: q.traffic.Report(q.loader.Waiting()),
 	}
-	for _, l := range q.pool.Connections() {
-		s.Hives = append(s.Hives, l.View(s.Time))
+	for _, conn := range q.pool.Connections() {
+		s.Hives = append(s.Hives, conn.View(s.Time))
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()

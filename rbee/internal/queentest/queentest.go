@@ -1,5 +1,5 @@
-// Package queentest runs the rbee program as a queen with SSH hosts in the test's process.
-// Tests of commands use it, and the nested module with tests of third-party clients.
+// Package queentest runs the rbee program as a queen, with SSH hosts in the process of the
+// test. The tests of commands and the nested module with tests of third-party clients use it.
 package queentest
 
 import (
@@ -29,9 +29,9 @@ import (
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
 
-// WithProgram builds rbee from the module in directory root, prepends it to PATH, and returns
-// the result of run. TestMain calls it, so that tests run the real program, without the build
-// flags of the test.
+// WithProgram builds rbee from the module in the directory root, prepends the directory of the
+// program to PATH, and returns the result of run. TestMain functions call it, so that tests run
+// the real program, built without the flags of the test.
 func WithProgram(root string, run func() int) int {
 	dir, err := os.MkdirTemp("", "rbee-test-")
 	if err != nil {
@@ -42,7 +42,7 @@ func WithProgram(root string, run func() int) int {
 	build := exec.Command("go", "build", "-buildvcs=false", "-ldflags=-s -w", "-o", filepath.Join(dir, "rbee"), ".")
 	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building rbee: %v\n%s", err, out)
+		fmt.Fprintf(os.Stderr, "cannot build rbee: %v\n%s", err, out)
 		return 1
 	}
 	os.Setenv("PATH", dir+string(os.PathListSeparator)+os.Getenv("PATH"))
@@ -95,8 +95,8 @@ func (s *syncedBuffer) String() string {
 // the test stops the queen and uninstalls rbee from the hosts.
 func New(t *testing.T, n int, workers string) *Setup {
 	t.Helper()
-	k := &Setup{t: t, Home: t.TempDir(), log: &syncedBuffer{}}
-	k.Env = []string{"HOME=" + k.Home, "PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8"}
+	s := &Setup{t: t, Home: t.TempDir(), log: &syncedBuffer{}}
+	s.Env = []string{"HOME=" + s.Home, "PATH=" + os.Getenv("PATH"), "LC_ALL=C.UTF-8"}
 	key, pem, err := sshtest.NewKey()
 	if err != nil {
 		t.Fatal(err)
@@ -117,130 +117,131 @@ func New(t *testing.T, n int, workers string) *Setup {
 		if err != nil {
 			t.Fatal(err)
 		}
-		k.Hosts = append(k.Hosts, h)
+		s.Hosts = append(s.Hosts, h)
 		knownHosts += h.KnownHostsLines()
 		conf += HiveConfig(fmt.Sprintf("gpu-%d", i+1), h, port, workers)
 	}
 	for name, text := range map[string]string{".ssh/id_ed25519": string(pem), ".ssh/known_hosts": knownHosts, ".config/rbee/hives.conf": conf} {
-		k.WriteFile(name, text)
+		s.WriteFile(name, text)
 	}
 	t.Cleanup(func() {
-		k.Stop()
-		for _, h := range k.Hosts {
+		s.Stop()
+		for _, h := range s.Hosts {
 			_ = h.Refuse(false)
 		}
-		k.Run("uninstall", "--yes")
-		for _, h := range k.Hosts {
+		s.Run("uninstall", "--yes")
+		for _, h := range s.Hosts {
 			h.Close()
 		}
 		if t.Failed() {
-			t.Logf("log of the queen:\n%s", k.log)
+			t.Logf("log of the queen:\n%s", s.log)
 		}
 	})
-	return k
+	return s
 }
 
 // WriteFile writes a file below the home directory.
-func (k *Setup) WriteFile(name, text string) {
-	k.t.Helper()
-	path := filepath.Join(k.Home, name)
+func (s *Setup) WriteFile(name, text string) {
+	s.t.Helper()
+	path := filepath.Join(s.Home, name)
 	if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, []byte(text), 0o600)); err != nil {
-		k.t.Fatal(err)
+		s.t.Fatal(err)
 	}
 }
 
 // Run runs an rbee command without the queen and returns its output.
-func (k *Setup) Run(args ...string) string {
-	k.t.Helper()
+func (s *Setup) Run(args ...string) string {
+	s.t.Helper()
 	cmd := exec.Command("rbee", args...)
-	cmd.Env = k.Env
+	cmd.Env = s.Env
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		k.t.Errorf("rbee %s: %v\n%s", strings.Join(args, " "), err, out)
+		s.t.Errorf("rbee %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return string(out)
 }
 
 // Serve starts the queen and waits for its address.
-func (k *Setup) Serve(args ...string) {
-	k.t.Helper()
-	k.Queen = exec.Command("rbee", append([]string{"serve", "--addr", "127.0.0.1:0"}, args...)...)
-	k.Queen.Env, k.Queen.Stderr = k.Env, k.log
-	out, err := k.Queen.StdoutPipe()
+func (s *Setup) Serve(args ...string) {
+	s.t.Helper()
+	s.Queen = exec.Command("rbee", append([]string{"serve", "--addr", "127.0.0.1:0"}, args...)...)
+	s.Queen.Env, s.Queen.Stderr = s.Env, s.log
+	out, err := s.Queen.StdoutPipe()
 	if err == nil {
-		err = k.Queen.Start()
+		err = s.Queen.Start()
 	}
 	if err != nil {
-		k.t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
 	if err != nil {
-		k.t.Fatalf("rbee serve printed no address: %v\n%s", err, k.log)
+		s.t.Fatalf("cannot read the address from the output of rbee serve: %v\n%s", err, s.log)
 	}
-	k.URL = strings.TrimSpace(line)
+	s.URL = strings.TrimSpace(line)
 }
 
 // Stop stops the queen if it is running.
-func (k *Setup) Stop() {
-	if k.Queen != nil {
-		_ = k.Queen.Process.Signal(syscall.SIGTERM)
-		_ = k.Queen.Wait()
-		k.Queen = nil
+func (s *Setup) Stop() {
+	if s.Queen != nil {
+		_ = s.Queen.Process.Signal(syscall.SIGTERM)
+		_ = s.Queen.Wait()
+		s.Queen = nil
 	}
 }
 
 // WaitFleet returns the first snapshot of the fleet that satisfies a condition.
-func (k *Setup) WaitFleet(condition func(operations.FleetSnapshot) bool) operations.FleetSnapshot {
-	k.t.Helper()
-	ctx, cancel := context.WithTimeout(k.t.Context(), time.Minute)
+func (s *Setup) WaitFleet(condition func(operations.FleetSnapshot) bool) operations.FleetSnapshot {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), time.Minute)
 	defer cancel()
-	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, k.URL+operations.FleetPath, http.NoBody)
+	req, _ := http.NewRequestWithContext(ctx, http.MethodGet, s.URL+operations.FleetPath, http.NoBody)
 	req.Header.Set("Accept", sse.ContentType)
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		k.t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	defer resp.Body.Close()
-	var s operations.FleetSnapshot
+	var snapshot operations.FleetSnapshot
 	events := sse.NewReader(resp.Body, 0)
 	for {
 		event, err := events.Next()
 		if err != nil {
-			k.t.Fatalf("WaitFleet(): %v; last snapshot: %+v", err, s)
+			s.t.Fatalf("WaitFleet(): %v; last snapshot: %+v", err, snapshot)
 		}
 		if event.Comment {
 			continue
 		}
-		s = operations.FleetSnapshot{}
-		if err := json.Unmarshal(event.Data, &s); err != nil {
-			k.t.Fatal(err)
+		snapshot = operations.FleetSnapshot{}
+		if err := json.Unmarshal(event.Data, &snapshot); err != nil {
+			s.t.Fatal(err)
 		}
-		if condition(s) {
-			return s
+		if condition(snapshot) {
+			return snapshot
 		}
 	}
 }
 
-// PostChat sends a chat request to a model through the queen. The body of the response
-// is closed.
-func (k *Setup) PostChat(model string) *http.Response {
-	k.t.Helper()
+// PostChat sends a chat request for a model to the queen. The body of the returned response is
+// closed.
+func (s *Setup) PostChat(model string) *http.Response {
+	s.t.Helper()
 	body := fmt.Sprintf(`{"model": %q, "messages": [{"role": "user", "content": "sweet"}]}`, model)
-	resp, err := http.Post(k.URL+"/v1/chat/completions", "application/json", strings.NewReader(body))
+	resp, err := http.Post(s.URL+"/v1/chat/completions", "application/json", strings.NewReader(body))
 	if err != nil {
-		k.t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	defer resp.Body.Close()
 	if text, _ := io.ReadAll(resp.Body); resp.StatusCode == http.StatusOK && !strings.Contains(string(text), "sweet") {
-		k.t.Errorf("chat with %s = %s, want a response with sweet", model, text)
+		s.t.Errorf("chat with %s = %s, want a response with sweet", model, text)
 	}
 	return resp
 }
 
-// HiveLinked returns a condition for [Setup.WaitFleet]: the link to a hive has the given state.
+// HiveLinked returns a condition for [Setup.WaitFleet] that the link to a hive has the given
+// state.
 func HiveLinked(alias string, link operations.Link) func(operations.FleetSnapshot) bool {
-	return func(s operations.FleetSnapshot) bool {
-		for _, h := range s.Hives {
+	return func(snapshot operations.FleetSnapshot) bool {
+		for _, h := range snapshot.Hives {
 			if h.Alias == alias {
 				return h.Link == link
 			}
@@ -250,8 +251,8 @@ func HiveLinked(alias string, link operations.Link) func(operations.FleetSnapsho
 }
 
 // ReadyModels returns the sorted models of the workers that are ready.
-func ReadyModels(s operations.FleetSnapshot) (models []string) {
-	for _, h := range s.Hives {
+func ReadyModels(snapshot operations.FleetSnapshot) (models []string) {
+	for _, h := range snapshot.Hives {
 		if h.Snapshot == nil {
 			continue
 		}
@@ -265,7 +266,8 @@ func ReadyModels(s operations.FleetSnapshot) (models []string) {
 	return models
 }
 
-// fakeSMI is an nvidia-smi that reports a GPU with 8 GiB, with 5 GiB used per ready worker.
+// fakeSMI is a fake nvidia-smi. It reports a GPU with 8 GiB of memory. Each ready worker uses
+// 5 GiB.
 const fakeSMI = `#!/bin/sh
 n=$(grep -ls '"state": "ready"' "$HOME"/.local/share/rbee/run/workers/mine-*.json | wc -l)
 case "$*" in

@@ -40,19 +40,19 @@ type Connection struct {
 
 func newConnection(p *Pool, h config.Hive) *Connection { return &Connection{pool: p, hive: h} }
 
-// Hive returns the hive as the config describes it.
-func (l *Connection) Hive() config.Hive { return l.hive }
+// Hive returns the hive of the config.
+func (c *Connection) Hive() config.Hive { return c.hive }
 
 // run keeps the hive connected until ctx is done.
-func (l *Connection) run(ctx context.Context) {
+func (c *Connection) run(ctx context.Context) {
 	retry := newBackoff()
 	for {
 		start := time.Now()
-		err := l.connect(ctx)
+		err := c.connect(ctx)
 		if ctx.Err() != nil {
 			return
 		}
-		l.setOffline(err)
+		c.setOffline(err)
 		if time.Since(start) > backoffResetAfter {
 			retry.Reset()
 		}
@@ -63,45 +63,45 @@ func (l *Connection) run(ctx context.Context) {
 }
 
 // setOffline records the error that ended the connection.
-func (l *Connection) setOffline(err error) {
+func (c *Connection) setOffline(err error) {
 	var e *operations.Error
 	if !errors.As(OperationError(err), &e) {
 		return
 	}
-	l.mu.Lock()
-	changed := l.problem == nil || l.problem.Message != e.Message
-	l.problem, l.hasFailed = e, true
-	l.mu.Unlock()
+	c.mu.Lock()
+	changed := c.problem == nil || c.problem.Message != e.Message
+	c.problem, c.hasFailed = e, true
+	c.mu.Unlock()
 	if changed {
-		l.pool.log.Warn("hive disconnected", "hive", l.hive.Alias, "error", e.Message)
+		c.pool.log.Warn("hive disconnected", "hive", c.hive.Alias, "error", e.Message)
 	}
-	l.pool.Notify()
+	c.pool.Notify()
 }
 
-// connect dials the hive and watches its daemon until the connection breaks. While the
-// daemon restarts, as for an upgrade, it keeps the connection, which others may be using.
-func (l *Connection) connect(ctx context.Context) error {
+// connect dials the hive and watches its daemon until the connection breaks. It keeps the
+// connection while the daemon restarts, such as for an upgrade, because it may have other users.
+func (c *Connection) connect(ctx context.Context) error {
 	dialCtx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no connection within %s", connectTimeout))
 	defer cancel()
-	host, err := l.pool.dial(dialCtx, l.hive)
+	host, err := c.pool.dial(dialCtx, c.hive)
 	if err != nil {
-		return UnreachableError(l.hive.Alias, err)
+		return UnreachableError(c.hive.Alias, err)
 	}
 	shared := &sharedHost{Host: host}
-	l.update(func() { l.host = shared })
+	c.update(func() { c.host = shared })
 	defer func() {
-		l.update(func() { l.host, l.client = nil, nil })
+		c.update(func() { c.host, c.client = nil, nil })
 		shared.closeWhenUnused()
 	}()
 	retry := newBackoff()
 	for {
 		start := time.Now()
-		err := l.watchDaemon(ctx, host)
-		l.update(func() { l.client = nil })
+		err := c.watchDaemon(ctx, host)
+		c.update(func() { c.client = nil })
 		if e := (*operations.Error)(nil); ctx.Err() != nil || errors.As(err, &e) && e.Code == operations.CodeUnreachable && e.Reason != operations.ReasonDaemon && e.Reason != operations.ReasonVersionMismatch {
 			return err
 		}
-		l.setOffline(err)
+		c.setOffline(err)
 		if time.Since(start) > backoffResetAfter {
 			retry.Reset()
 		}
@@ -112,17 +112,17 @@ func (l *Connection) connect(ctx context.Context) error {
 }
 
 // watchDaemon finds the daemon and records its snapshots until the stream breaks.
-func (l *Connection) watchDaemon(ctx context.Context, host pkgmgr.Host) error {
+func (c *Connection) watchDaemon(ctx context.Context, host pkgmgr.Host) error {
 	findCtx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no answer within %s", connectTimeout))
 	defer cancel()
-	d, err := findDaemon(findCtx, l.hive, host)
+	d, err := findDaemon(findCtx, c.hive, host)
 	if err != nil {
 		return err
 	}
 	defer d.API.HTTP.CloseIdleConnections()
-	d.timeout = l.pool.timeout
+	d.timeout = c.pool.timeout
 	return d.watchSnapshots(ctx, "cannot watch the hive", func(s *operations.HiveSnapshot) bool {
-		l.setOnline(d, s)
+		c.setOnline(d, s)
 		return false
 	})
 }
@@ -144,104 +144,104 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // setOnline records a response of the daemon. s is nil for a keep-alive comment.
-func (l *Connection) setOnline(d *Client, s *operations.HiveSnapshot) {
-	l.mu.Lock()
-	reconnected := l.client == nil
-	l.client, l.lastSeen, l.problem = d, time.Now().UTC(), nil
+func (c *Connection) setOnline(d *Client, s *operations.HiveSnapshot) {
+	c.mu.Lock()
+	reconnected := c.client == nil
+	c.client, c.lastSeen, c.problem = d, time.Now().UTC(), nil
 	if s != nil {
-		l.snapshot = s
+		c.snapshot = s
 	}
-	l.mu.Unlock()
+	c.mu.Unlock()
 	if s != nil {
-		l.pool.onReport(l.hive.Alias, s.Workers)
+		c.pool.onReport(c.hive.Alias, s.Workers)
 	}
 	if reconnected {
-		l.pool.log.Info("hive connected", "hive", l.hive.Alias)
+		c.pool.log.Info("hive connected", "hive", c.hive.Alias)
 	}
 	if reconnected || s != nil {
-		l.pool.Notify()
+		c.pool.Notify()
 	}
 }
 
-func (l *Connection) update(change func()) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func (c *Connection) update(change func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	change()
 }
 
 // hasResult reports whether the first attempt to reach the hive has ended.
-func (l *Connection) hasResult() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.hasFailed || l.snapshot != nil
+func (c *Connection) hasResult() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hasFailed || c.snapshot != nil
 }
 
 // acquireHost returns the connection for one user, or nil while disconnected.
-func (l *Connection) acquireHost() pkgmgr.Host {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.host == nil {
+func (c *Connection) acquireHost() pkgmgr.Host {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.host == nil {
 		return nil
 	}
-	acquired := l.host.acquire()
-	if l.client == nil {
+	acquired := c.host.acquire()
+	if c.client == nil {
 		return acquired
 	}
-	return &daemonHost{acquired, l.client.API}
+	return &daemonHost{acquired, c.client.API}
 }
 
 // Client returns a client of the daemon, or nil while disconnected. The caller closes it.
-func (l *Connection) Client() *Client {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.client == nil || l.host == nil {
+func (c *Connection) Client() *Client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.client == nil || c.host == nil {
 		return nil
 	}
-	d := *l.client
-	d.host, d.shared = l.host.acquire(), true
+	d := *c.client
+	d.host, d.shared = c.host.acquire(), true
 	return &d
 }
 
 // isConnecting reports whether the daemon may be reachable although the connection has no
 // client yet: the host is connected, or no attempt has failed.
-func (l *Connection) isConnecting() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.client == nil && (l.host != nil || !l.hasFailed)
+func (c *Connection) isConnecting() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.client == nil && (c.host != nil || !c.hasFailed)
 }
 
 // OfflineError returns why the hive is offline, or nil if it is not.
-func (l *Connection) OfflineError() *operations.Error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.client != nil && time.Since(l.lastSeen) < offlineAfter {
+func (c *Connection) OfflineError() *operations.Error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.client != nil && time.Since(c.lastSeen) < offlineAfter {
 		return nil
 	}
-	if l.problem != nil {
-		return l.problem
+	if c.problem != nil {
+		return c.problem
 	}
-	return &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.WithName(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive has not connected yet"}
+	return &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonConnecting, Subject: operations.SubjectHive.WithName(c.hive.Alias), Hive: c.hive.Alias, Message: "the hive has not connected yet"}
 }
 
 // View returns the state of the connection and the last snapshot.
-func (l *Connection) View(now time.Time) operations.HiveView {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	v := operations.HiveView{
-		Alias: l.hive.Alias, Hostname: l.hive.Hostname, Labels: l.hive.Labels, Link: operations.LinkConnecting,
-		SeenAt: l.lastSeen, Snapshot: l.snapshot,
+func (c *Connection) View(now time.Time) operations.HiveView {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	view := operations.HiveView{
+		Alias: c.hive.Alias, Hostname: c.hive.Hostname, Labels: c.hive.Labels, Link: operations.LinkConnecting,
+		SeenAt: c.lastSeen, Snapshot: c.snapshot,
 	}
-	if l.problem != nil {
-		v.Problem = l.problem.Message
+	if c.problem != nil {
+		view.Problem = c.problem.Message
 	}
-	age := now.Sub(l.lastSeen)
+	age := now.Sub(c.lastSeen)
 	switch {
-	case l.client != nil && age < l.pool.staleAfter:
-		v.Link = operations.LinkOnline
-	case l.client != nil && age < offlineAfter:
-		v.Link, v.Problem = operations.LinkStale, fmt.Sprintf("last seen %s ago", age.Round(time.Second))
-	case l.client != nil || l.hasFailed || !l.lastSeen.IsZero():
-		v.Link = operations.LinkOffline
+	case c.client != nil && age < c.pool.staleAfter:
+		view.Link = operations.LinkOnline
+	case c.client != nil && age < offlineAfter:
+		view.Link, view.Problem = operations.LinkStale, fmt.Sprintf("last seen %s ago", age.Round(time.Second))
+	case c.client != nil || c.hasFailed || !c.lastSeen.IsZero():
+		view.Link = operations.LinkOffline
 	}
-	return v
+	return view
 }

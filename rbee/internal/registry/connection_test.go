@@ -9,7 +9,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr"
 )
 
-// TestLinkStates checks the state of the connection by the time since the last message.
+// TestLinkStates checks the link state for different times since the last message.
 func TestLinkStates(t *testing.T) {
 	t.Parallel()
 	now, pool := time.Now(), NewPool(t.Context(), PoolOptions{})
@@ -28,8 +28,8 @@ func TestLinkStates(t *testing.T) {
 		{"after offline timeout", &Connection{pool: pool, client: &Client{}, lastSeen: now.Add(-46 * time.Second)}, operations.LinkOffline, ""},
 		{"disconnected", &Connection{pool: pool, lastSeen: now, problem: offline}, operations.LinkOffline, "no route"},
 	} {
-		if v := c.link.View(now); v.Link != c.want || v.Problem != c.problem {
-			t.Errorf("%s: View() has link %s, problem %q, want %s, %q", c.name, v.Link, v.Problem, c.want, c.problem)
+		if view := c.link.View(now); view.Link != c.want || view.Problem != c.problem {
+			t.Errorf("%s: View() has link %s, problem %q, want %s, %q", c.name, view.Link, view.Problem, c.want, c.problem)
 		}
 	}
 }

@@ -110,13 +110,13 @@ func (d *Client) WorkerURL(id string) string {
 }
 
 // isForwardingProhibited reports whether the SSH server does not allow port forwarding
-// (AllowTcpForwarding no), in contrast to a port that does not respond.
+// (AllowTcpForwarding no), as opposed to a port that does not respond.
 func isForwardingProhibited(err error) bool {
 	return operations.ReasonOf(err) == operations.ReasonProhibited
 }
 
 // dialCommand connects to a port of the hive through `rbee hive connect`. It needs a
-// process on the hive for each connection, so it is used only where forwarding is
+// process on the hive for each connection, so it is used only if forwarding is
 // prohibited.
 func dialCommand(host pkgmgr.Host, exe string, port int) net.Conn {
 	near, far := net.Pipe()
@@ -144,8 +144,8 @@ func (c *commandConn) Close() error {
 // parseDaemon parses the output of daemonScript.
 func parseDaemon(out string) (home string, token operations.Secret, port int, err error) {
 	fail := func(e *operations.Error) (string, operations.Secret, int, error) { return "", "", 0, e }
-	daemon := func(what string) (string, operations.Secret, int, error) {
-		return fail(&operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonDaemon, Message: what})
+	daemonError := func(message string) (string, operations.Secret, int, error) {
+		return fail(&operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonDaemon, Message: message})
 	}
 	if strings.Contains(out, "\x1eabsent") {
 		return fail(&operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotInstalled, Message: "rbee is not installed on the hive"})
@@ -163,18 +163,19 @@ func parseDaemon(out string) (home string, token operations.Secret, port int, er
 	}
 	switch {
 	case !ok1 || !ok2 || !ok3 || home == "":
-		return fail(&operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotRbee, Message: "unexpected output of the hive's shell"})
+		return fail(&operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotRbee, Message: "cannot parse the output of the hive's shell"})
 	case text == "":
-		return daemon("the hive daemon is not running")
+		return daemonError("the hive daemon is not running")
 	case json.Unmarshal([]byte(text), &record) != nil || record.Port < 1:
-		return daemon("cannot read the hive daemon's record")
+		return daemonError("cannot read the hive daemon's record")
 	case secret == "":
-		return daemon("the hive daemon's token is missing")
+		return daemonError("the hive daemon's token is missing")
 	}
 	return home, operations.Secret(secret), record.Port, nil
 }
 
-// UnreachableError returns err as an [*operations.Error] with code unreachable.
+// UnreachableError returns err if it is an [*operations.Error]. Otherwise it converts err to
+// one with code unreachable, or canceled for [context.Canceled].
 func UnreachableError(alias string, err error) error {
 	var known *operations.Error
 	if errors.As(err, &known) {
@@ -211,13 +212,13 @@ func (d *Client) withHive(err error) error {
 	if !errors.As(err, &e) {
 		return err
 	}
-	named := *e
-	named.Hive = d.Hive.Alias
-	if named.Subject.Kind == "" || named.Subject.Kind == operations.SubjectQueen {
-		named.Subject = operations.SubjectHive.WithName(d.Hive.Alias) // the client knows only the address
+	hiveErr := *e
+	hiveErr.Hive = d.Hive.Alias
+	if hiveErr.Subject.Kind == "" || hiveErr.Subject.Kind == operations.SubjectQueen {
+		hiveErr.Subject = operations.SubjectHive.WithName(d.Hive.Alias) // the client has set only the address
 	}
-	if named.Code == operations.CodeUnreachable && operations.ConnectionReason(named.Err) == operations.ReasonRefused {
-		named.Reason, named.Message = operations.ReasonDaemon, fmt.Sprintf("the hive daemon is not running: port %d refused the connection", d.port)
+	if hiveErr.Code == operations.CodeUnreachable && operations.ConnectionReason(hiveErr.Err) == operations.ReasonRefused {
+		hiveErr.Reason, hiveErr.Message = operations.ReasonDaemon, fmt.Sprintf("the hive daemon is not running: port %d refused the connection", d.port)
 	}
-	return &named
+	return &hiveErr
 }

@@ -61,7 +61,7 @@ func TestDaemonScript(t *testing.T) {
 		sh.Stdin, sh.Env = strings.NewReader(daemonScript), append(os.Environ(), "RBEE_HOME="+home)
 		out, err := sh.CombinedOutput()
 		if err != nil {
-			t.Fatalf("%s: running the script: %v: %s", name, err, out)
+			t.Fatalf("%s: cannot run the script: %v: %s", name, err, out)
 		}
 		got, token, port, err := parseDaemon(string(out))
 		if c.alive != (err == nil) || c.alive && (got != home || token != "abc" || port != 8600) {
@@ -88,7 +88,7 @@ func TestParseDaemon(t *testing.T) {
 		{name: "no port", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {}\x1eend\n", code: operations.CodeUnreachable, reason: "daemon"},
 		{name: "login disabled", out: "This account is not available.\n", code: operations.CodeFailed, reason: operations.ReasonNotRbee},
 		{name: "empty", code: operations.CodeFailed, reason: operations.ReasonNotRbee},
-		{name: "no end mark", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {\"port\":1}", code: operations.CodeFailed, reason: operations.ReasonNotRbee},
+		{name: "no end marker", out: "\x1ehome /h\n\x1etoken abc\n\x1erecord {\"port\":1}", code: operations.CodeFailed, reason: operations.ReasonNotRbee},
 	} {
 		home, token, port, err := parseDaemon(c.out)
 		if (home == "/h") != (err == nil) || token != c.token || port != c.port || operations.CodeOf(err) != c.code {

@@ -14,8 +14,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// sharedHost is a connection with several users. After closeWhenUnused the last user
-// closes it.
+// sharedHost is a connection with several users. After closeWhenUnused, the release of the
+// last user closes the connection.
 type sharedHost struct {
 	pkgmgr.Host
 
@@ -53,8 +53,8 @@ type acquiredHost struct {
 }
 
 // Close implements [pkgmgr.Host].
-func (l *acquiredHost) Close() error {
-	l.once.Do(func() { l.shared.release(func() { l.shared.users-- }) })
+func (h *acquiredHost) Close() error {
+	h.once.Do(func() { h.shared.release(func() { h.shared.users-- }) })
 	return nil
 }
 

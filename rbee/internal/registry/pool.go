@@ -33,7 +33,7 @@ type PoolOptions struct {
 	// Config is the path of the config. The pool reloads it when it changes.
 	Config string
 
-	// Hives reads the config.
+	// Hives reads the hives from the config.
 	Hives func() ([]config.Hive, error)
 
 	// Dial connects to a hive over SSH.
@@ -66,7 +66,7 @@ type Pool struct {
 
 	mu          sync.Mutex
 	connections map[string]*Connection // by alias
-	sorted      []*Connection          // the same, by alias; never modified in place
+	sorted      []*Connection          // connections sorted by alias; never modified in place
 	configRead  bool                   // an attempt to read the config has ended
 	problem     string                 // error of the config
 	changed     chan struct{}          // closed and replaced at each change
@@ -79,7 +79,7 @@ type Pool struct {
 var _ Connector = (*Pool)(nil)
 
 // NewPool returns a pool without connections. [Pool.Run] opens them. Refreshes end
-// when background ends.
+// when background is done.
 func NewPool(background context.Context, o PoolOptions) *Pool {
 	return &Pool{
 		config: o.Config, hives: o.Hives, dial: o.Dial, onReport: o.OnReport, timeout: o.Timeout, staleAfter: cmp.Or(o.StaleAfter, staleAfter), log: o.Log,
@@ -89,81 +89,81 @@ func NewPool(background context.Context, o PoolOptions) *Pool {
 }
 
 // Since returns the time when the pool was created.
-func (r *Pool) Since() time.Time { return r.since }
+func (p *Pool) Since() time.Time { return p.since }
 
 // Problem returns the error of reading the config, or "".
-func (r *Pool) Problem() string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.problem
+func (p *Pool) Problem() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.problem
 }
 
-// Host implements [Connector]. It uses the pool's connection if there is one.
-func (r *Pool) Host(ctx context.Context, h config.Hive) (pkgmgr.Host, error) {
-	if l := r.Find(h); l != nil {
-		if host := l.acquireHost(); host != nil {
+// Host implements [Connector]. It uses the pool's connection to the hive, if any.
+func (p *Pool) Host(ctx context.Context, h config.Hive) (pkgmgr.Host, error) {
+	if c := p.Find(h); c != nil {
+		if host := c.acquireHost(); host != nil {
 			return host, nil
 		}
 	}
-	return r.dial(ctx, h)
+	return p.dial(ctx, h)
 }
 
-// Client implements [Connector]. It uses the pool's connection if there is one.
-func (r *Pool) Client(ctx context.Context, h config.Hive) (*Client, error) {
-	if l := r.Find(h); l != nil {
-		if d := l.Client(); d != nil {
+// Client implements [Connector]. It uses the pool's connection to the hive, if any.
+func (p *Pool) Client(ctx context.Context, h config.Hive) (*Client, error) {
+	if c := p.Find(h); c != nil {
+		if d := c.Client(); d != nil {
 			return d, nil
 		}
 	}
-	return openClient(ctx, h, r.Host)
+	return openClient(ctx, h, p.Host)
 }
 
 // Snapshot implements [Connector]. It returns the last snapshot of a hive of the pool. It
 // dials a hive that is not in the pool or still connecting.
-func (r *Pool) Snapshot(ctx context.Context, h config.Hive) Snapshot {
-	if l := r.Find(h); l != nil && !l.isConnecting() {
-		return l.currentSnapshot()
+func (p *Pool) Snapshot(ctx context.Context, h config.Hive) Snapshot {
+	if c := p.Find(h); c != nil && !c.isConnecting() {
+		return c.currentSnapshot()
 	}
-	return fetchSnapshot(ctx, r, h)
+	return fetchSnapshot(ctx, p, h)
 }
 
-// Refresh implements [Connector]. It requests the snapshots again that came from the pool:
+// Refresh implements [Connector]. It requests the snapshots from the pool again, because
 // they may be half a second old and miss recent changes. A hive that does not respond in
 // time counts as unreachable.
-func (r *Pool) Refresh(ctx context.Context, list []Snapshot) {
-	p := pool.New().WithMaxGoroutines(MaxParallel)
+func (p *Pool) Refresh(ctx context.Context, list []Snapshot) {
+	group := pool.New().WithMaxGoroutines(MaxParallel)
 	for i := range list {
 		s := &list[i]
 		if s.Client != nil && s.Client.shared {
-			p.Go(func() {
+			group.Go(func() {
 				if s.Report, s.Err = s.Client.Snapshot(ctx); s.Err == nil {
 					s.Link = operations.LinkOnline
 				}
 			})
 		}
 	}
-	p.Wait()
+	group.Wait()
 }
 
 // LastReport implements [Connector].
-func (r *Pool) LastReport(h config.Hive) *operations.HiveSnapshot {
-	if l := r.Find(h); l != nil {
-		return l.View(time.Now()).Snapshot
+func (p *Pool) LastReport(h config.Hive) *operations.HiveSnapshot {
+	if c := p.Find(h); c != nil {
+		return c.View(time.Now()).Snapshot
 	}
 	return nil
 }
 
 // Run keeps the connections open until ctx is done, and applies changes of the config.
-func (r *Pool) Run(ctx context.Context) {
+func (p *Pool) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	defer running.Wait()
 	tick := time.NewTicker(configInterval)
 	defer tick.Stop()
-	var applied fileVersion
+	var lastVersion fileVersion
 	for {
-		if now, err := r.statConfig(); err != nil || now != applied || applied == (fileVersion{}) {
-			applied = now
-			r.applyConfig(ctx, &running)
+		if version, err := p.statConfig(); err != nil || version != lastVersion || lastVersion == (fileVersion{}) {
+			lastVersion = version
+			p.applyConfig(ctx, &running)
 		}
 		select {
 		case <-tick.C:
@@ -179,8 +179,8 @@ type fileVersion struct {
 	at   time.Time
 }
 
-func (r *Pool) statConfig() (fileVersion, error) {
-	info, err := os.Stat(r.config)
+func (p *Pool) statConfig() (fileVersion, error) {
+	info, err := os.Stat(p.config)
 	if err != nil {
 		return fileVersion{}, err
 	}
@@ -189,83 +189,83 @@ func (r *Pool) statConfig() (fileVersion, error) {
 
 // applyConfig opens and closes connections to match the config. If the config cannot be
 // read, it changes nothing.
-func (r *Pool) applyConfig(ctx context.Context, running *sync.WaitGroup) {
-	hives, err := r.hives()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.configRead = true
+func (p *Pool) applyConfig(ctx context.Context, running *sync.WaitGroup) {
+	hives, err := p.hives()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.configRead = true
 	if err != nil {
-		if r.problem != err.Error() {
-			r.log.Warn("cannot read config, keeping previous one", "error", err)
+		if p.problem != err.Error() {
+			p.log.Warn("cannot read config, keeping previous one", "error", err)
 		}
-		r.problem = err.Error()
-		r.notifyLocked()
+		p.problem = err.Error()
+		p.notifyLocked()
 		return
 	}
-	r.problem = ""
+	p.problem = ""
 	hivesByAlias := map[string]config.Hive{}
 	for _, h := range hives {
 		hivesByAlias[h.Alias] = h
 	}
-	for alias, l := range r.connections {
-		if h, ok := hivesByAlias[alias]; ok && reflect.DeepEqual(h, l.hive) {
+	for alias, c := range p.connections {
+		if h, ok := hivesByAlias[alias]; ok && reflect.DeepEqual(h, c.hive) {
 			continue
 		}
-		l.stop()
-		delete(r.connections, alias)
+		c.stop()
+		delete(p.connections, alias)
 	}
 	for alias, h := range hivesByAlias {
-		if r.connections[alias] != nil {
+		if p.connections[alias] != nil {
 			continue
 		}
-		l := newConnection(r, h)
-		r.connections[alias] = l
+		c := newConnection(p, h)
+		p.connections[alias] = c
 		ctx, cancel := context.WithCancel(ctx)
-		l.stop = cancel
-		running.Go(func() { l.run(ctx) })
+		c.stop = cancel
+		running.Go(func() { c.run(ctx) })
 	}
-	r.sorted = make([]*Connection, 0, len(r.connections))
-	for _, alias := range slices.Sorted(maps.Keys(r.connections)) {
-		r.sorted = append(r.sorted, r.connections[alias])
+	p.sorted = make([]*Connection, 0, len(p.connections))
+	for _, alias := range slices.Sorted(maps.Keys(p.connections)) {
+		p.sorted = append(p.sorted, p.connections[alias])
 	}
-	r.notifyLocked()
+	p.notifyLocked()
 }
 
-// notifyLocked wakes the goroutines that wait for a change. The caller holds r.mu.
-func (r *Pool) notifyLocked() {
-	close(r.changed)
-	r.changed = make(chan struct{})
+// notifyLocked wakes the goroutines that wait for a change. The caller holds p.mu.
+func (p *Pool) notifyLocked() {
+	close(p.changed)
+	p.changed = make(chan struct{})
 }
 
 // Notify wakes the goroutines that wait for a change.
-func (r *Pool) Notify() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.notifyLocked()
+func (p *Pool) Notify() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.notifyLocked()
 }
 
 // Changed returns a channel that is closed at the next change.
-func (r *Pool) Changed() <-chan struct{} {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.changed
+func (p *Pool) Changed() <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.changed
 }
 
 // Connections returns the connections sorted by alias. The caller must not modify the
 // slice.
-func (r *Pool) Connections() []*Connection {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.sorted
+func (p *Pool) Connections() []*Connection {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.sorted
 }
 
 // Find returns the connection to a hive, or nil. The alias and the SSH settings must match,
 // because h may come from another config.
-func (r *Pool) Find(h config.Hive) *Connection {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if l := r.connections[h.Alias]; l != nil && sameMachine(l.hive, h) {
-		return l
+func (p *Pool) Find(h config.Hive) *Connection {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := p.connections[h.Alias]; c != nil && sameMachine(c.hive, h) {
+		return c
 	}
 	return nil
 }
@@ -276,26 +276,26 @@ func sameMachine(a, b config.Hive) bool {
 
 // WaitReady waits until [Pool.Run] has tried to reach every hive. It returns immediately
 // once the pool is older than readyTimeout.
-func (r *Pool) WaitReady(ctx context.Context) {
-	if time.Since(r.since) > readyTimeout {
+func (p *Pool) WaitReady(ctx context.Context) {
+	if time.Since(p.since) > readyTimeout {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
-	_ = r.waitAllTried(ctx) // after the timeout the caller works with the known hives
+	_ = p.waitAllTried(ctx) // after the timeout the caller works with the known hives
 }
 
-// WaitWorkerReady waits until a snapshot of the pool has the worker as ready.
-func (r *Pool) WaitWorkerReady(ctx context.Context, h config.Hive, w operations.WorkerProcess) error {
-	l := r.Find(h)
-	if l == nil {
+// WaitWorkerReady waits until a snapshot of the pool reports the worker as ready.
+func (p *Pool) WaitWorkerReady(ctx context.Context, h config.Hive, w operations.WorkerProcess) error {
+	c := p.Find(h)
+	if c == nil {
 		return nil // the hive belongs to another config
 	}
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	for {
-		next := r.Changed()
-		if v := l.View(time.Now()); v.Snapshot != nil && slices.ContainsFunc(v.Snapshot.Workers, func(o operations.WorkerProcess) bool {
+		next := p.Changed()
+		if view := c.View(time.Now()); view.Snapshot != nil && slices.ContainsFunc(view.Snapshot.Workers, func(o operations.WorkerProcess) bool {
 			return o.ID == w.ID && o.State == operations.WorkerReady
 		}) {
 			return nil
@@ -303,33 +303,33 @@ func (r *Pool) WaitWorkerReady(ctx context.Context, h config.Hive, w operations.
 		select {
 		case <-next:
 		case <-ctx.Done():
-			return fmt.Errorf("worker %s became ready, but its hive does not report it", w.ID)
+			return fmt.Errorf("worker %s is ready, but no snapshot of its hive reports it", w.ID)
 		}
 	}
 }
 
 // waitAllTried waits until each hive has sent a snapshot or could not be reached, or ctx
 // is done.
-func (r *Pool) waitAllTried(ctx context.Context) error {
+func (p *Pool) waitAllTried(ctx context.Context) error {
 	for {
-		r.mu.Lock()
-		next, waiting := r.changed, ""
-		if !r.configRead {
-			waiting = "the config"
+		p.mu.Lock()
+		next, pending := p.changed, ""
+		if !p.configRead {
+			pending = "the config"
 		}
-		r.mu.Unlock()
-		for _, l := range r.Connections() {
-			if !l.hasResult() {
-				waiting = l.hive.Alias
+		p.mu.Unlock()
+		for _, c := range p.Connections() {
+			if !c.hasResult() {
+				pending = c.hive.Alias
 			}
 		}
-		if waiting == "" {
+		if pending == "" {
 			return nil
 		}
 		select {
 		case <-next:
 		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s: %w", waiting, context.Cause(ctx))
+			return fmt.Errorf("cannot wait for %s: %w", pending, context.Cause(ctx))
 		}
 	}
 }

@@ -13,13 +13,13 @@ const refreshInterval = time.Second
 // RefreshAll requests the snapshots of all hives and waits for them. The stored snapshots
 // may be half a second old and miss recent changes. Concurrent callers share a refresh,
 // and there is at most one per refreshInterval.
-func (r *Pool) RefreshAll(ctx context.Context) error {
-	r.mu.Lock()
-	r.refreshing++
-	r.mu.Unlock()
-	defer func() { r.mu.Lock(); r.refreshing--; r.mu.Unlock() }()
-	done := r.refreshGroup.DoChan("", func() (any, error) {
-		r.refreshHives()
+func (p *Pool) RefreshAll(ctx context.Context) error {
+	p.mu.Lock()
+	p.refreshing++
+	p.mu.Unlock()
+	defer func() { p.mu.Lock(); p.refreshing--; p.mu.Unlock() }()
+	done := p.refreshGroup.DoChan("", func() (any, error) {
+		p.refreshHives()
 		return nil, nil
 	})
 	select {
@@ -31,37 +31,38 @@ func (r *Pool) RefreshAll(ctx context.Context) error {
 }
 
 // Refreshing returns the number of callers that wait in [Pool.RefreshAll].
-func (r *Pool) Refreshing() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.refreshing
+func (p *Pool) Refreshing() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.refreshing
 }
 
-// refreshHives waits for the refresh interval and requests all snapshots.
-func (r *Pool) refreshHives() {
-	r.mu.Lock()
-	after := refreshInterval - time.Since(r.lastRefresh)
-	r.mu.Unlock()
+// refreshHives waits until refreshInterval has passed since the last refresh, and requests all
+// snapshots.
+func (p *Pool) refreshHives() {
+	p.mu.Lock()
+	after := refreshInterval - time.Since(p.lastRefresh)
+	p.mu.Unlock()
 	select {
 	case <-time.After(after):
-	case <-r.background.Done():
+	case <-p.background.Done():
 	}
-	r.mu.Lock()
-	r.lastRefresh = time.Now()
-	r.mu.Unlock()
-	r.refreshGroup.Forget("") // later callers wait for the next refresh
-	ctx, cancel := context.WithTimeout(r.background, readyTimeout)
+	p.mu.Lock()
+	p.lastRefresh = time.Now()
+	p.mu.Unlock()
+	p.refreshGroup.Forget("") // later callers wait for the next refresh
+	ctx, cancel := context.WithTimeout(p.background, readyTimeout)
 	defer cancel()
-	p := pool.New().WithMaxGoroutines(MaxParallel)
-	for _, l := range r.Connections() {
-		p.Go(func() { l.refresh(ctx) })
+	group := pool.New().WithMaxGoroutines(MaxParallel)
+	for _, c := range p.Connections() {
+		group.Go(func() { c.refresh(ctx) })
 	}
-	p.Wait()
+	group.Wait()
 }
 
-// refresh requests a snapshot of the hive. It keeps the newer of two snapshots.
-func (l *Connection) refresh(ctx context.Context) {
-	d := l.Client()
+// refresh requests a snapshot of the hive, and stores it unless the stored one is newer.
+func (c *Connection) refresh(ctx context.Context) {
+	d := c.Client()
 	if d == nil {
 		return
 	}
@@ -70,14 +71,14 @@ func (l *Connection) refresh(ctx context.Context) {
 	if err != nil {
 		return // watchDaemon handles the error
 	}
-	l.mu.Lock()
-	newer := l.snapshot == nil || s.Time.After(l.snapshot.Time)
+	c.mu.Lock()
+	newer := c.snapshot == nil || s.Time.After(c.snapshot.Time)
 	if newer {
-		l.snapshot = s
+		c.snapshot = s
 	}
-	l.mu.Unlock()
+	c.mu.Unlock()
 	if newer {
-		l.pool.onReport(l.hive.Alias, s.Workers)
-		l.pool.Notify()
+		c.pool.onReport(c.hive.Alias, s.Workers)
+		c.pool.Notify()
 	}
 }

@@ -37,12 +37,12 @@ type Connector interface {
 	// that the caller closes.
 	Snapshot(ctx context.Context, h config.Hive) Snapshot
 
-	// Refresh requests the snapshots again that are not current. A snapshot that does not
-	// arrive in time is replaced with an error.
+	// Refresh replaces each snapshot that is not current with a new one, or with an error
+	// if the new one does not arrive in time.
 	Refresh(ctx context.Context, list []Snapshot)
 
-	// LastReport returns the last snapshot of a hive, even if the hive is offline; nil
-	// without one.
+	// LastReport returns the last snapshot of a hive, even if the hive is offline, or nil
+	// if the hive has sent none.
 	LastReport(h config.Hive) *operations.HiveSnapshot
 }
 
@@ -64,13 +64,13 @@ type DialOptions struct {
 	Timeout time.Duration
 }
 
-// Dialer is a [Connector] that opens a connection for each operation. It may be used
-// by several goroutines at once.
+// Dialer is a [Connector] that opens a connection for each operation. It is safe for
+// concurrent use.
 type Dialer struct{ ssh *sshx.Dialer }
 
 var _ Connector = (*Dialer)(nil)
 
-// NewDialer returns a dialer. It opens no connection yet.
+// NewDialer returns a dialer. It opens no connection.
 func NewDialer(o DialOptions) *Dialer {
 	d := &sshx.Dialer{
 		Home: o.Home, AcceptNewHostKeys: o.AcceptNewHostKeys, Prompter: o.Prompter, Timeout: o.Timeout,
@@ -115,11 +115,11 @@ func (d *Dialer) LastReport(config.Hive) *operations.HiveSnapshot { return nil }
 // [CloseAll].
 func Snapshots(ctx context.Context, c Connector, hives []config.Hive) []Snapshot {
 	list := make([]Snapshot, len(hives))
-	p := pool.New().WithMaxGoroutines(MaxParallel)
+	group := pool.New().WithMaxGoroutines(MaxParallel)
 	for i, h := range hives {
-		p.Go(func() { list[i] = c.Snapshot(ctx, h) })
+		group.Go(func() { list[i] = c.Snapshot(ctx, h) })
 	}
-	p.Wait()
+	group.Wait()
 	return list
 }
 

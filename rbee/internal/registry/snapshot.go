@@ -15,7 +15,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
-// Snapshot is the last report of a hive with a client of its daemon, or an error.
+// Snapshot contains the last report of a hive and a client of its daemon, or an error.
 type Snapshot struct {
 	Hive   config.Hive
 	Link   operations.Link
@@ -39,17 +39,17 @@ func fetchSnapshot(ctx context.Context, c Connector, h config.Hive) Snapshot {
 }
 
 // currentSnapshot returns the last snapshot of the hive, or an error if it is offline.
-func (l *Connection) currentSnapshot() Snapshot {
-	if e := l.OfflineError(); e != nil {
-		return Snapshot{Hive: l.hive, Link: operations.LinkOffline, Err: e}
+func (c *Connection) currentSnapshot() Snapshot {
+	if e := c.OfflineError(); e != nil {
+		return Snapshot{Hive: c.hive, Link: operations.LinkOffline, Err: e}
 	}
-	v := l.View(time.Now())
-	if v.Snapshot != nil {
-		if d := l.Client(); d != nil {
-			return Snapshot{Hive: l.hive, Link: v.Link, Client: d, Report: v.Snapshot}
+	view := c.View(time.Now())
+	if view.Snapshot != nil {
+		if d := c.Client(); d != nil {
+			return Snapshot{Hive: c.hive, Link: view.Link, Client: d, Report: view.Snapshot}
 		}
 	}
-	return Snapshot{Hive: l.hive, Link: operations.LinkOffline, Err: &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonLost, Subject: operations.SubjectHive.WithName(l.hive.Alias), Hive: l.hive.Alias, Message: "the hive disconnected"}}
+	return Snapshot{Hive: c.hive, Link: operations.LinkOffline, Err: &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonLost, Subject: operations.SubjectHive.WithName(c.hive.Alias), Hive: c.hive.Alias, Message: "the hive disconnected"}}
 }
 
 // Snapshot requests a snapshot of the hive.
@@ -111,12 +111,13 @@ func (d *Client) watchSnapshots(ctx context.Context, message string, handle func
 	}
 }
 
-// errDaemonVersion is the error of a daemon whose rbee cannot send snapshots.
+// errDaemonVersion is the error for a daemon of another rbee version, which cannot send
+// snapshots.
 var errDaemonVersion = &operations.Error{
 	Code: operations.CodeUnreachable, Reason: operations.ReasonVersionMismatch, Message: "the daemon runs another version of rbee: run `rbee sync` to update it",
 }
 
-// watchFailureReason returns the reason of a failed watch.
+// watchFailureReason returns the reason for an error of watchSnapshots.
 func watchFailureReason(err error) operations.Reason {
 	if errors.Is(err, errDaemonVersion) {
 		return operations.ReasonVersionMismatch

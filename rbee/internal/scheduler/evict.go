@@ -12,9 +12,9 @@ const MinIdle = 5 * time.Second
 
 // Victim is a worker that may be evicted.
 type Victim struct {
-	Hive   int // index into the hives that were passed
+	Hive   int // index into the hives passed to [Victims]
 	Worker operations.WorkerProcess
-	Cost   float64 // expected; see [ReloadCost]
+	Cost   float64 // see [ReloadCost]
 }
 
 // Victims returns the workers that may be evicted to free device memory, cheapest first:

@@ -11,14 +11,14 @@ import (
 
 // LoadTarget is a hive that can load a model.
 type LoadTarget struct {
-	Hive   int    // index into the hives that were passed
-	Model  string // its id
-	Worker string // the type
+	Hive   int    // index into the hives passed to [LoadTargets]
+	Model  string // model id
+	Worker string // worker type
 	Free   uint64 // device memory, in bytes
 }
 
-// LoadTargets returns the hives that can load a model, those with more free memory first.
-// For each other hive with a snapshot, reasons has the reason, by alias.
+// LoadTargets returns the hives that can load a model, most free memory first. reasons
+// contains, by alias, why each other hive with a snapshot cannot load the model.
 func LoadTargets(hives []Hive, model string) (list []LoadTarget, reasons map[string]string) {
 	reasons = map[string]string{}
 	for i := range hives {
@@ -67,8 +67,8 @@ func Engine(h Hive, format string) string {
 	return ""
 }
 
-// modelProblem returns why a name does not identify a model of a hive. found are the
-// models that match.
+// modelProblem returns the reason why a name does not identify a model of a hive. found are
+// the models that match.
 func modelProblem(found []*operations.Model) string {
 	if len(found) == 0 {
 		return "the model is not on the hive"
@@ -120,10 +120,10 @@ func IsPending(w *operations.WorkerProcess) bool {
 }
 
 // FetchTarget returns the index of the hive that should fetch a model: the hive that has a
-// part of it, else the hive with the most memory among those with an engine for it. It
+// part of the model, else the hive with the most memory among those with an engine for it. It
 // returns -1 if some hive has the complete model, if the name is ambiguous or not a hub
-// reference (owner/name), and if no hive has an engine. known has the last reported models
-// of each hive, including offline hives, which may have the model.
+// reference (owner/name), and if no hive has an engine. known contains the last
+// reported models of each hive, including offline hives, which may have the model.
 func FetchTarget(hives []Hive, known [][]operations.Model, model string) int {
 	if !strings.Contains(model, "/") {
 		return -1
@@ -141,8 +141,8 @@ func FetchTarget(hives []Hive, known [][]operations.Model, model string) int {
 	return target
 }
 
-// formatOf guesses the format of a model from its name: repositories of GGUF files usually
-// have it in their names, and only they have several quantizations.
+// formatOf guesses the format of a model from its name: names of GGUF repositories usually
+// contain the format, and only GGUF models have a quantization after a colon.
 func formatOf(model string) string {
 	if _, after, _ := strings.Cut(model, "/"); strings.Contains(after, ":") || strings.Contains(strings.ToLower(after), "gguf") {
 		return "gguf"
@@ -151,7 +151,8 @@ func formatOf(model string) string {
 }
 
 // largestHive returns the index of the hive with the most memory among those with an
-// engine for a format. Without one it considers hives with any engine, else it returns -1.
+// engine for a format. If no hive has one, it considers all hives with an engine. It returns
+// -1 if no hive has an engine.
 func largestHive(hives []Hive, format string) int {
 	var list []int
 	for i := range hives {

@@ -63,7 +63,8 @@ func CommonModelID(hives []Hive, name string) string {
 	return cmp.Or(id, name)
 }
 
-// FindModel returns the model with an id, or the only model of a repository, or nil.
+// FindModel returns the model that name identifies, or nil if [FindModels] finds no model or
+// several.
 func FindModel(models []operations.Model, name string) *operations.Model {
 	if found := FindModels(models, name); len(found) == 1 {
 		return found[0]
@@ -71,8 +72,8 @@ func FindModel(models []operations.Model, name string) *operations.Model {
 	return nil
 }
 
-// FindModels returns the models that match a name: the model with that id, else the models
-// of that id or repository, ignoring case.
+// FindModels returns the model whose id is name. Otherwise it returns all models whose id or
+// repository matches name, ignoring case.
 func FindModels(models []operations.Model, name string) (found []*operations.Model) {
 	for i := range models {
 		m := &models[i]

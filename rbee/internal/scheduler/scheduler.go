@@ -15,7 +15,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// Hive is the state of a hive as the scheduler sees it.
+// Hive is the state of a hive that the scheduler uses.
 type Hive struct {
 	Alias string
 
@@ -30,7 +30,7 @@ type Hive struct {
 	Report *operations.HiveSnapshot
 }
 
-// Request lists the requirements of a request.
+// Request contains the requirements of a request.
 type Request struct {
 	// Model is the name of the model. It may be empty if API is not.
 	Model string
@@ -91,7 +91,7 @@ type Decision struct {
 
 // Candidate is a worker that can answer.
 type Candidate struct {
-	Hive   int // index into the hives that were passed
+	Hive   int // index into the hives passed to [Schedule]
 	Worker *operations.WorkerProcess
 
 	unreliable bool

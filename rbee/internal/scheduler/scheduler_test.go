@@ -115,7 +115,7 @@ func TestLoadTargets(t *testing.T) {
 	}
 }
 
-// usage is a [Usage] for tests, by [WorkerKey].
+// usage is a [Usage] for tests. Its fields contain keys of [WorkerKey].
 type usage struct {
 	busy              map[string]int
 	evicting, suspect []string
@@ -226,7 +226,7 @@ func TestCommonModelID(t *testing.T) {
 	}
 }
 
-// TestVictims checks which workers may be evicted, and that the cheapest comes first.
+// TestVictims checks which workers Victims returns, and that the cheapest comes first.
 func TestVictims(t *testing.T) {
 	t.Parallel()
 	at := time.Unix(1000, 0)

@@ -22,17 +22,17 @@ func (t *Traffic) countMetrics(s gateway.Sample) {
 	if s.Worker != "" {
 		model = s.Model
 	}
-	worker := labels("model", model, "hive", s.Hive, "worker", s.Worker)
+	workerLabels := labels("model", model, "hive", s.Hive, "worker", s.Worker)
 	t.counter(s, "rbee_requests_total"+labels("path", s.Path, "code", strconv.Itoa(s.Status), "model", model, "hive", s.Hive, "worker", s.Worker)).Inc()
 	if s.Worker == "" {
 		return
 	}
-	t.counter(s, "rbee_prompt_tokens_total"+worker).Add(s.PromptTokens)
-	t.counter(s, "rbee_generated_tokens_total"+worker).Add(s.CompletionTokens)
-	t.counter(s, "rbee_retries_total"+worker).Add(s.Retries)
-	t.histogram(s, "rbee_request_duration_seconds"+worker).Update(s.Duration.Seconds())
+	t.counter(s, "rbee_prompt_tokens_total"+workerLabels).Add(s.PromptTokens)
+	t.counter(s, "rbee_generated_tokens_total"+workerLabels).Add(s.CompletionTokens)
+	t.counter(s, "rbee_retries_total"+workerLabels).Add(s.Retries)
+	t.histogram(s, "rbee_request_duration_seconds"+workerLabels).Update(s.Duration.Seconds())
 	if s.Stream && s.FirstByte > 0 && s.Status == http.StatusOK {
-		t.histogram(s, "rbee_time_to_first_token_seconds"+worker).Update(s.FirstByte.Seconds())
+		t.histogram(s, "rbee_time_to_first_token_seconds"+workerLabels).Update(s.FirstByte.Seconds())
 	}
 }
 
@@ -75,7 +75,7 @@ func labels(pairs ...string) string {
 	return b.String() + "}"
 }
 
-// WriteMetrics writes all metrics in Prometheus's text format. waiting has the number of
+// WriteMetrics writes all metrics in Prometheus's text format. waiting is the number of
 // requests that wait for models to be loaded, by model.
 func (t *Traffic) WriteMetrics(w io.Writer, waiting map[string]int, hives []operations.HiveView) {
 	t.set.WritePrometheus(w)

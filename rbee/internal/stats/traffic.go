@@ -43,7 +43,7 @@ type Traffic struct {
 	models   map[string]*operations.ModelTraffic
 	series   map[string]map[string]bool // names in set, by worker key
 
-	suspects map[string]time.Time // end of the suspicion, by worker key
+	suspects map[string]time.Time // end of the suspect state, by worker key
 }
 
 // activeRequests counts the requests in flight of one worker.
@@ -99,8 +99,8 @@ func (t *Traffic) Begin(w operations.WorkerProcess) (end func(), ok bool) {
 }
 
 // BeginEviction marks a worker as being evicted, so that it receives no more requests. ok is
-// false if the worker has not been idle for the given time. The caller calls done at the end
-// of the eviction.
+// false if the worker has not been idle for the given time; see [Traffic.Idle] for since. The
+// caller calls done at the end of the eviction.
 func (t *Traffic) BeginEviction(w operations.WorkerProcess, since time.Time, idle time.Duration) (done func(evicted bool), ok bool) {
 	if t.Idle(w, since) < idle {
 		return nil, false
@@ -117,7 +117,7 @@ func (t *Traffic) BeginEviction(w operations.WorkerProcess, since time.Time, idl
 		defer t.mu.Unlock()
 		close(closed)
 		if !evicted {
-			delete(t.evicting, key) // it serves again; an evicted worker is removed by Record
+			delete(t.evicting, key) // the worker serves again; Record removes an evicted worker
 		}
 	}, true
 }
@@ -150,8 +150,8 @@ func (t *Traffic) Suspect(w operations.WorkerProcess) bool {
 	return ok && !time.Now().After(until)
 }
 
-// Record updates the counts with the workers in a snapshot of a hive: the requests of other
-// programs, and which workers have exited.
+// Record updates the requests of other programs from a snapshot of a hive, and removes the
+// entries of workers that have exited.
 func (t *Traffic) Record(alias string, workers []operations.WorkerProcess) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -177,8 +177,8 @@ func (t *Traffic) Record(alias string, workers []operations.WorkerProcess) {
 	maps.DeleteFunc(t.external, func(key string, _ int) bool { return strings.HasPrefix(key, prefix) && !ready[key] })
 }
 
-// Busy returns the number of requests in flight of a worker: the current number of this
-// queen, plus the number of other programs in the last snapshot.
+// Busy returns the number of requests that a worker is answering: the current requests of this
+// queen, plus the requests of other programs in the last snapshot.
 func (t *Traffic) Busy(w operations.WorkerProcess) int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -277,7 +277,7 @@ func (t *Traffic) Observe(s gateway.Sample) {
 		p.firstTokens = append(p.firstTokens, s.FirstByte.Seconds())
 	}
 	if s.Worker == "" {
-		return // the model name may be anything
+		return // clients may send any model name
 	}
 	m := t.model(s.Model)
 	m.Requests++
@@ -287,7 +287,8 @@ func (t *Traffic) Observe(s gateway.Sample) {
 	}
 }
 
-// Report returns the counts and the time series.
+// Report returns the counts and the time series. waiting is the number of requests that wait
+// for models to be loaded.
 func (t *Traffic) Report(waiting int) operations.Traffic {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -52,11 +52,11 @@ func TestTraffic(t *testing.T) {
 		`rbee_request_duration_seconds_count{model="m",hive="h",worker="w"} 3`,
 	} {
 		if !strings.Contains(b.String(), want+"\n") {
-			t.Errorf("metrics =\n%s, want %s", b.String(), want)
+			t.Errorf("metrics =\n%s\nwant %s", b.String(), want)
 		}
 	}
 	if strings.Contains(b.String(), "unknown") {
-		t.Errorf("metrics =\n%s, want no label with the unknown model", b.String())
+		t.Errorf("metrics =\n%s\nwant no label with the unknown model", b.String())
 	}
 	if got, want := labels("a", "x\"\\\n\xff"), "{a=\"x\\\"\\\\\\n\uFFFD\"}"; got != want {
 		t.Errorf("labels() = %s, want %s", got, want)
@@ -64,7 +64,7 @@ func TestTraffic(t *testing.T) {
 	// Intervals without requests are empty points, and the number of points is limited.
 	tr.currentPoint(time.Now().Add(time.Hour))
 	if len(tr.points) != maxPoints {
-		t.Errorf("after an hour there are %d points, want %d", len(tr.points), maxPoints)
+		t.Errorf("%d points after currentPoint() an hour later, want %d", len(tr.points), maxPoints)
 	}
 	for i := 1; i < len(tr.points); i++ {
 		if tr.points[i].Time.Sub(tr.points[i-1].Time) != pointInterval {
@@ -73,7 +73,7 @@ func TestTraffic(t *testing.T) {
 	}
 }
 
-// TestExternalRequests checks that requests of other programs count.
+// TestExternalRequests checks that Busy counts the requests of other programs.
 func TestExternalRequests(t *testing.T) {
 	t.Parallel()
 	tr := New(slog.New(slog.DiscardHandler))
@@ -90,6 +90,6 @@ func TestExternalRequests(t *testing.T) {
 	}
 	tr.Record("h", nil)
 	if n := tr.Busy(w); n != 0 {
-		t.Errorf("Busy() = %d of a removed worker, want 0", n)
+		t.Errorf("Busy() of a removed worker = %d, want 0", n)
 	}
 }
