@@ -218,7 +218,7 @@ func TestLoadLockProblems(t *testing.T) {
 		"<<<<<<< ours":                        "invalid character",
 		`{}`:                                  `want the key "schema"`,
 		`{"lock":2}`:                          `want the key "schema"`,
-		`{"schema":9,"min_reader":2}`:         "reading it needs schema 2, this rbee supports 1",
+		`{"schema":9,"min_reader":2}`:         "it requires schema 2, but this rbee supports 1",
 		`{"schema":9,"min_reader":1}`:         "",
 		`{"lock":1,"workers":[{"type":"e"}]}`: `e: invalid version ""`,
 		`{"lock":1,"workers":[{"type":"e","version":"../x"}]}`: `invalid version "../x"`,

@@ -19,8 +19,8 @@ import (
 // ErrNotInArchive reports that an archive does not contain a file.
 var ErrNotInArchive = errors.New("not found in the archive")
 
-// ReadArchiveFile calls read with the content of one file of an archive. name is its path after
-// strip leading directories have been removed from the paths in the archive.
+// ReadArchiveFile calls read with the content of one file of an archive. name is the path of
+// the file in the archive without the first strip directories.
 func ReadArchiveFile(f *os.File, format wire.Format, strip int, name string, read func(io.Reader) error) error {
 	var r io.Reader
 	switch format {

@@ -122,8 +122,8 @@ func (b *Binaries) find(ctx context.Context, p wire.Platform, fetch bool) (*Bina
 	return openBinary(path, b.Version)
 }
 
-// checkSelf returns an error if b.Self has the OS and architecture of p but does not run
-// with the C library of p.
+// checkSelf returns an error if b.Self has the OS and architecture of p but cannot run with
+// the C library of p.
 func (b *Binaries) checkSelf(p wire.Platform) error {
 	if b.Self != "" && p.OS == runtime.GOOS && p.Arch == runtime.GOARCH {
 		return checkLibc(b.Self, p)
@@ -140,7 +140,7 @@ type NoBinaryError struct {
 
 // Error returns a message that includes the command to build the missing binary.
 func (e *NoBinaryError) Error() string {
-	return fmt.Sprintf("no rbee for %s: %v; build one with `GOOS=%s GOARCH=%s CGO_ENABLED=0 go build -o dist/rbee-%s-%s .` and pass its directory with --binaries",
+	return fmt.Sprintf("cannot find an rbee binary for %s: %v; build one with `GOOS=%s GOARCH=%s CGO_ENABLED=0 go build -o dist/rbee-%s-%s .` and pass its directory with --binaries",
 		e.Platform.Key(), e.Err, e.Platform.OS, e.Platform.Arch, e.Platform.OS, e.Platform.Arch)
 }
 
@@ -194,8 +194,8 @@ func CheckBuild(path string, p wire.Platform) (version string, err error) {
 // DevVersion is the version of builds without a release version.
 const DevVersion = "0.1.0-dev"
 
-// releasePattern matches the tag of a release, but not the pseudo-versions of the go
-// command, which consist of a date and a commit.
+// releasePattern matches release tags, but not the pseudo-versions of the go command, which
+// contain a date and a commit.
 var releasePattern = regexp.MustCompile(`^v[0-9]+\.[0-9]+\.[0-9]+(-[a-z]+\.?[0-9]*)?$`)
 
 // ReleaseVersion returns the release of a Go module version without its prefix v, such as
@@ -208,8 +208,8 @@ func ReleaseVersion(module string) string {
 	return module[1:]
 }
 
-// checkLibc returns an error if the binary at path is dynamically linked and the machine has
-// musl. A build with CGO_ENABLED=0 is statically linked.
+// checkLibc returns an error if the binary at path is dynamically linked and the C library of
+// p is musl. A build with CGO_ENABLED=0 is statically linked.
 func checkLibc(path string, p wire.Platform) error {
 	f, err := elf.Open(path)
 	if err != nil {
@@ -218,7 +218,7 @@ func checkLibc(path string, p wire.Platform) error {
 	defer f.Close()
 	dynamic := slices.ContainsFunc(f.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP })
 	if dynamic && p.Libc == "musl" {
-		return fmt.Errorf("%s is linked against glibc, the machine has musl: build it with CGO_ENABLED=0", path)
+		return fmt.Errorf("%s is linked against glibc, but the machine has musl: build it with CGO_ENABLED=0", path)
 	}
 	return nil
 }
@@ -234,10 +234,10 @@ func openBinary(path, version string) (*Binary, error) {
 	}, nil
 }
 
-// Maximum sizes of the files of a release, in bytes.
+// Maximum sizes of release files, in bytes.
 const (
-	maxChecksumFile = 4 << 10
-	maxBinary       = 1 << 30
+	maxChecksumSize = 4 << 10
+	maxBinarySize   = 1 << 30
 )
 
 // fetch downloads a released binary into the cache and verifies its published checksum.
@@ -246,7 +246,7 @@ func (b *Binaries) fetch(ctx context.Context, p wire.Platform) (path string, err
 	case b.Cache == "":
 		return "", errors.New("cannot download a release: no cache directory")
 	case b.Version == "" || strings.Contains(b.Version, "dev"):
-		return "", fmt.Errorf("cannot download a release of a development build (version %q)", b.Version)
+		return "", fmt.Errorf("cannot download a release for development build %q", b.Version)
 	}
 	name := fmt.Sprintf("rbee-%s-%s", p.OS, p.Arch)
 	base := b.ReleaseURL
@@ -255,7 +255,7 @@ func (b *Binaries) fetch(ctx context.Context, p wire.Platform) (path string, err
 	}
 	url := fmt.Sprintf("%s/v%s/%s", strings.TrimSuffix(base, "/"), strings.TrimPrefix(b.Version, "v"), name)
 	client := &fetch.Client{HTTP: b.Client}
-	text, err := client.Text(ctx, url+".sha256", maxChecksumFile)
+	text, err := client.Text(ctx, url+".sha256", maxChecksumSize)
 	if err != nil {
 		return "", err
 	}
@@ -264,5 +264,5 @@ func (b *Binaries) fetch(ctx context.Context, p wire.Platform) (path string, err
 		return "", fmt.Errorf("invalid checksum in %s.sha256: want a SHA-256", url)
 	}
 	path = filepath.Join(b.Cache, b.Version, name)
-	return path, client.Download(ctx, fetch.File{URL: url, Sum: sum, Limit: maxBinary, Path: path, Mode: 0o755})
+	return path, client.Download(ctx, fetch.File{URL: url, Sum: sum, Limit: maxBinarySize, Path: path, Mode: 0o755})
 }

@@ -52,8 +52,9 @@ func putFile(t *testing.T, data []byte, elem ...string) string {
 	return path
 }
 
-// TestBinariesSearchOrder adds one location after the other, in order of increasing
-// priority. The builds differ in bytes after the end of the program, which are ignored.
+// TestBinariesSearchOrder adds a build to each location, in order of increasing priority, and
+// checks that Binary returns it. The builds differ only in trailing bytes, which have no
+// effect on a program.
 func TestBinariesSearchOrder(t *testing.T) {
 	t.Parallel()
 	rbee := buildRbee(t)
@@ -217,7 +218,7 @@ func TestBinariesLibc(t *testing.T) {
 	}
 	musl := localPlatform
 	musl.Libc = "musl"
-	for _, first := range []wire.Platform{localPlatform, musl} { // the first result must not change the next
+	for _, first := range []wire.Platform{localPlatform, musl} { // the first result must not affect the next one
 		b := &artifact.Binaries{Self: "/bin/sh", Version: "1.0-dev"}
 		_, _ = b.Binary(t.Context(), first, false)
 		if _, err := b.Binary(t.Context(), musl, true); err == nil || !strings.Contains(err.Error(), "CGO_ENABLED=0") || !strings.Contains(err.Error(), "the machine has musl") {

@@ -77,11 +77,11 @@ func OpenBundle(path string) (_ *Bundle, err error) {
 			break
 		}
 		if err != nil {
-			return nil, fmt.Errorf("it is damaged or not a bundle: %w", err)
+			return nil, fmt.Errorf("not a bundle, or damaged: %w", err)
 		}
 		if first {
 			if h.Name != BundleIndexName {
-				return nil, errors.New("it is not a bundle: the first entry is not " + BundleIndexName)
+				return nil, errors.New("not a bundle: the first entry is not " + BundleIndexName)
 			}
 			if err := json.NewDecoder(io.LimitReader(t, maxBundleIndex)).Decode(&b.index); err != nil {
 				return nil, fmt.Errorf("invalid index: %w", err)
@@ -102,9 +102,9 @@ func OpenBundle(path string) (_ *Bundle, err error) {
 	}
 	switch {
 	case b.index.Format == 0:
-		return nil, errors.New("it is empty")
+		return nil, errors.New("the file is empty")
 	case len(b.entries) != b.index.Entries:
-		return nil, fmt.Errorf("it is truncated: it has %d of %d files", len(b.entries), b.index.Entries)
+		return nil, fmt.Errorf("truncated: found %d of %d files", len(b.entries), b.index.Entries)
 	}
 	return b, nil
 }
@@ -137,7 +137,7 @@ func (b *Bundle) Catalog(c *catalog.Catalog) (*catalog.Catalog, error) {
 	return c.With(recipes...), nil
 }
 
-// ExtractBinaries writes the rbee binary of each platform to dir, which can be used as
+// ExtractBinaries writes the rbee binaries of all platforms to dir, which can be used as
 // [Binaries.Dir], and verifies their checksums.
 func (b *Bundle) ExtractBinaries(dir string) error {
 	for name, e := range b.entries {

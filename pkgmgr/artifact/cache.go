@@ -23,8 +23,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Cache stores artifacts for hives by SHA-256. Each is downloaded, hashed and compressed
-// only once, even if several hives need it.
+// Cache stores artifacts for hives by SHA-256. Each artifact is downloaded, hashed and
+// compressed only once, even if several hives need it.
 type Cache struct {
 	dir    string
 	client *fetch.Client
@@ -50,8 +50,7 @@ type cacheFile struct {
 	err      error // of the last attempt
 }
 
-// maxCreateAttempts is the maximum number of attempts to create a file of the cache in one
-// run.
+// maxCreateAttempts is the maximum number of attempts to create a cache file in one run.
 const maxCreateAttempts = 3
 
 type sumEntry struct {
@@ -60,18 +59,18 @@ type sumEntry struct {
 	err  error
 }
 
-// Sum returns the SHA-256 and size of a local file. It returns an error if want, the checksum
-// in the recipe, is not empty and differs.
-func (a *Cache) Sum(path, want string) (sum string, size int64, err error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	e, ok := a.sums[path]
+// Sum returns the SHA-256 and size of a local file. want is the checksum in the recipe; if
+// want is not empty and the file has another checksum, Sum returns an error.
+func (c *Cache) Sum(path, want string) (sum string, size int64, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	e, ok := c.sums[path]
 	if !ok {
 		e.sum, e.size, e.err = fetch.HashFile(path)
-		if a.sums == nil {
-			a.sums = map[string]sumEntry{}
+		if c.sums == nil {
+			c.sums = map[string]sumEntry{}
 		}
-		a.sums[path] = e
+		c.sums[path] = e
 	}
 	if e.err == nil && want != "" && e.sum != want {
 		return "", 0, fmt.Errorf("%s has SHA-256 %s, but the recipe has %s", path, e.sum, want)
@@ -80,12 +79,12 @@ func (a *Cache) Sum(path, want string) (sum string, size int64, err error) {
 }
 
 // Open opens an artifact. file is the path of the artifact on this machine; if it is empty,
-// Open gets the artifact from the cache, the bundle or its URL. If compress is true, f has
-// the content compressed with gzip, and gzipped is true.
-func (a *Cache) Open(ctx context.Context, want wire.Artifact, file string, compress bool) (f *os.File, gzipped bool, err error) {
+// Open gets the artifact from the cache, the bundle or its URL. If compress is true, f
+// contains the artifact compressed with gzip, and gzipped is true.
+func (c *Cache) Open(ctx context.Context, want wire.Artifact, file string, compress bool) (f *os.File, gzipped bool, err error) {
 	path := file
 	if path == "" {
-		if path, err = a.fetch(ctx, want); err != nil {
+		if path, err = c.fetch(ctx, want); err != nil {
 			return nil, false, err
 		}
 	}
@@ -93,8 +92,8 @@ func (a *Cache) Open(ctx context.Context, want wire.Artifact, file string, compr
 		f, err = os.Open(path)
 		return f, false, err
 	}
-	compressed := filepath.Join(a.dir, want.SHA256+".gz")
-	if err := a.create(ctx, want.SHA256+".gz", path, func() error {
+	compressed := filepath.Join(c.dir, want.SHA256+".gz")
+	if err := c.create(ctx, want.SHA256+".gz", path, func() error {
 		// A damaged file must be replaced, because every hive would reject it.
 		if decompressesTo(compressed, want.SHA256) {
 			return nil
@@ -107,17 +106,17 @@ func (a *Cache) Open(ctx context.Context, want wire.Artifact, file string, compr
 	return f, true, err
 }
 
-// fetch adds an artifact to the cache, unless the cache has it, and returns its path.
-func (a *Cache) fetch(ctx context.Context, want wire.Artifact) (path string, err error) {
-	a.removeStale()
-	path = filepath.Join(a.dir, want.SHA256)
-	return path, a.create(ctx, want.SHA256, want.URL, func() error {
+// fetch adds an artifact to the cache unless the cache already has it, and returns its path.
+func (c *Cache) fetch(ctx context.Context, want wire.Artifact) (path string, err error) {
+	c.removeStale()
+	path = filepath.Join(c.dir, want.SHA256)
+	return path, c.create(ctx, want.SHA256, want.URL, func() error {
 		// A damaged file must be replaced, because every hive would reject it.
 		if sum, _, err := fetch.HashFile(path); err == nil && sum == want.SHA256 {
 			return nil
 		}
-		if a.bundle != nil {
-			if found, err := a.bundle.extract(want.SHA256, path); found || err != nil {
+		if c.bundle != nil {
+			if found, err := c.bundle.extract(want.SHA256, path); found || err != nil {
 				return err
 			}
 			return &NoOriginError{Name: want.Name, Bundle: true}
@@ -125,7 +124,7 @@ func (a *Cache) fetch(ctx context.Context, want wire.Artifact) (path string, err
 		if want.URL == "" {
 			return &NoOriginError{Name: want.Name}
 		}
-		return a.client.Download(ctx, fetch.File{URL: want.URL, Sum: want.SHA256, Limit: want.Size, Path: path})
+		return c.client.Download(ctx, fetch.File{URL: want.URL, Sum: want.SHA256, Limit: want.Size, Path: path})
 	})
 }
 
@@ -148,23 +147,23 @@ func (e *NoOriginError) Error() string {
 func (e *NoOriginError) ErrorCode() string { return string(operations.ReasonNotFound) }
 
 // Download downloads a file with an unknown checksum into the cache and returns its checksum
-// and size. size is the expected size in bytes; 0 if unknown.
-func (a *Cache) Download(ctx context.Context, url string, size int64) (sum string, got int64, err error) {
-	a.removeStale()
-	temp := filepath.Join(a.dir, "new-"+rand.Text())
+// and size. expectedSize is the expected size in bytes; 0 if unknown.
+func (c *Cache) Download(ctx context.Context, url string, expectedSize int64) (sum string, size int64, err error) {
+	c.removeStale()
+	temp := filepath.Join(c.dir, "new-"+rand.Text())
 	if err := atomicfile.WriteFile(temp, 0o600, func(to *os.File) (err error) {
-		sum, got, err = a.client.DownloadTo(ctx, fetch.File{URL: url, Limit: size}, to)
+		sum, size, err = c.client.DownloadTo(ctx, fetch.File{URL: url, Limit: expectedSize}, to)
 		return err
 	}); err != nil {
 		return "", 0, err
 	}
 	defer os.Remove(temp)
-	return sum, got, os.Rename(temp, filepath.Join(a.dir, sum))
+	return sum, size, os.Rename(temp, filepath.Join(c.dir, sum))
 }
 
-// removeStale removes the stale files of earlier runs. Only the first call has an effect.
-func (a *Cache) removeStale() {
-	a.cleanup.Do(func() { fetch.RemoveStale(a.dir, time.Now().Add(-fetch.PartTTL)) })
+// removeStale removes stale files of earlier runs. Only the first call has an effect.
+func (c *Cache) removeStale() {
+	c.cleanup.Do(func() { fetch.RemoveStale(c.dir, time.Now().Add(-fetch.PartTTL)) })
 }
 
 // create calls createFile to create the file with the given name from source, unless an
@@ -172,18 +171,18 @@ func (a *Cache) removeStale() {
 // createFile fails, the next call tries again, up to maxCreateAttempts. A
 // singleflight.Group does not work here: callers have different contexts, and canceling one
 // must not fail the others.
-func (a *Cache) create(ctx context.Context, name, source string, createFile func() error) error {
+func (c *Cache) create(ctx context.Context, name, source string, createFile func() error) error {
 	key := [2]string{name, source}
-	a.mu.Lock()
-	if a.entries == nil {
-		a.entries = map[[2]string]*cacheFile{}
+	c.mu.Lock()
+	if c.entries == nil {
+		c.entries = map[[2]string]*cacheFile{}
 	}
-	f := a.entries[key]
+	f := c.entries[key]
 	if f == nil {
 		f = &cacheFile{}
-		a.entries[key] = f
+		c.entries[key] = f
 	}
-	a.mu.Unlock()
+	c.mu.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.ready || f.failures >= maxCreateAttempts {
@@ -213,7 +212,7 @@ func decompressesTo(path, sum string) bool {
 }
 
 // compressFile compresses the file from into the file to. It returns an error if the content
-// does not have the checksum want, because the user may change a local file after it was
+// does not have the checksum want: the user may have changed a local file after it was
 // hashed.
 func compressFile(from, to, want string) error {
 	in, err := os.Open(from)

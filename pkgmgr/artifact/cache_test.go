@@ -17,16 +17,16 @@ import (
 func TestCacheCreateRetries(t *testing.T) {
 	t.Parallel()
 	for failures, want := range map[int]int{0: 1, 1: 2, maxCreateAttempts - 1: maxCreateAttempts, 99: maxCreateAttempts} {
-		a, attempts := &Cache{}, 0
+		c, attempts := &Cache{}, 0
 		for range 9 {
-			err := a.create(t.Context(), "x", "y", func() error {
+			err := c.create(t.Context(), "x", "y", func() error {
 				if attempts++; attempts <= failures {
 					return errors.New("no")
 				}
 				return nil
 			})
 			if (err == nil) != (attempts > failures) {
-				t.Errorf("%d failures: create() = %v after %d attempts", failures, err, attempts)
+				t.Errorf("%d failures: create() = %v after %d attempts, want an error: %t", failures, err, attempts, attempts <= failures)
 			}
 		}
 		if attempts != want {

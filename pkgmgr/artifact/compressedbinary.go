@@ -23,17 +23,17 @@ type CompressedBinaries struct {
 
 // Get returns the compressed form of a binary. Only the first call for each checksum reads
 // the binary.
-func (p *CompressedBinaries) Get(b *Binary) (*CompressedBinary, error) {
-	p.mu.Lock()
-	if p.entries == nil {
-		p.entries = map[string]func() (*CompressedBinary, error){}
+func (c *CompressedBinaries) Get(b *Binary) (*CompressedBinary, error) {
+	c.mu.Lock()
+	if c.entries == nil {
+		c.entries = map[string]func() (*CompressedBinary, error){}
 	}
-	get, ok := p.entries[b.SHA256]
+	get, ok := c.entries[b.SHA256]
 	if !ok {
 		get = sync.OnceValues(func() (*CompressedBinary, error) { return compressBinary(b) })
-		p.entries[b.SHA256] = get
+		c.entries[b.SHA256] = get
 	}
-	p.mu.Unlock()
+	c.mu.Unlock()
 	return get()
 }
 

@@ -1,5 +1,5 @@
-// Package atomicfile replaces files atomically: readers see either the old or the new file,
-// never a part of it, even after a power failure.
+// Package atomicfile replaces files atomically: readers see either the old or the new
+// content, never a partial file, even after a power failure.
 package atomicfile
 
 import (
@@ -38,8 +38,8 @@ func TempGlob(path string) string {
 	return filepath.Join(filepath.Dir(path), tempPrefix+filepath.Base(path)+"[0-9]*")
 }
 
-// RemoveTemp removes the temporary files of path that killed processes have left. No other
-// process may be writing path.
+// RemoveTemp removes the temporary files of path that killed processes left behind. The
+// caller must ensure that no process is writing path.
 func RemoveTemp(path string) {
 	dir, base := filepath.Split(path)
 	entries, _ := os.ReadDir(filepath.Clean(dir))
@@ -51,7 +51,7 @@ func RemoveTemp(path string) {
 	}
 }
 
-// Write atomically replaces the file at path with the data that the function write writes. It
+// Write atomically replaces the file at path with the output of the function write. It
 // creates missing directories.
 func Write(path string, mode fs.FileMode, write func(io.Writer) error) error {
 	return WriteFile(path, mode, func(f *os.File) error { return write(f) })
@@ -85,8 +85,8 @@ func WriteData(path string, data []byte, mode fs.FileMode) error {
 	})
 }
 
-// Create atomically creates a file with data, or returns an error that wraps [fs.ErrExist] if
-// the file exists. It creates missing directories. If the file system does not support hard
+// Create atomically creates the file at path with data. If the file exists, the error wraps
+// [fs.ErrExist]. Create creates missing directories. If the file system does not support hard
 // links, a process that is killed may leave an incomplete file.
 func Create(path string, data []byte, mode fs.FileMode) error {
 	dir := filepath.Dir(path)
@@ -133,7 +133,7 @@ func createInPlace(path string, data []byte, mode fs.FileMode) error {
 // Symlink atomically replaces path with a symbolic link to target. temp is the temporary path
 // of the link, in the same directory. A process that is killed may leave temp.
 func Symlink(target, path, temp string) error {
-	_ = os.Remove(temp) // left by a killed process
+	_ = os.Remove(temp) // a killed process may have left it
 	if err := os.Symlink(target, temp); err != nil {
 		return err
 	}
@@ -167,8 +167,8 @@ func ReadJSON(path string, v any) error {
 	return nil
 }
 
-// SyncDir syncs the entries of a directory to disk, which renameio does not do. It has no
-// effect on file systems that do not support this.
+// SyncDir flushes the entries of a directory to disk, because renameio does not. It has no
+// effect on file systems that cannot sync directories.
 func SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -181,17 +181,17 @@ func SyncDir(dir string) error {
 	return errors.Join(err, d.Close())
 }
 
-// Lock acquires an exclusive lock for replacing the file at path, and waits for it if
-// necessary. The lock is on a separate file, path + ".lock", which exists only while the lock
-// is held. The kernel releases the lock when the process exits. On file systems without
-// locks, Lock has no effect; writes are still atomic.
+// Lock acquires an exclusive lock for the file at path and waits for it if necessary. It locks
+// a separate file, path + ".lock", which exists only while the lock is held. The kernel
+// releases the lock when the process exits. On file systems without locks, Lock has no
+// effect; writes are still atomic.
 func Lock(path string) (unlock func(), err error) {
 	return lockWith(path, func(lockPath string) (*filelock.Lock, error) {
 		return filelock.Wait(context.Background(), lockPath, 0o700, filelock.NoLimit, nil)
 	})
 }
 
-// lockWith is Lock with another lock function.
+// lockWith implements [Lock] with the given lock function.
 func lockWith(path string, lock func(lockPath string) (*filelock.Lock, error)) (unlock func(), err error) {
 	lockPath := path + ".lock"
 	l, err := lock(lockPath)

@@ -87,7 +87,7 @@ func TestIsTemp(t *testing.T) {
 }
 
 // TestRemoveTempKeepsOtherFiles checks that RemoveTemp removes only the temporary files of one
-// file, even in a directory whose name contains special characters of patterns.
+// file, even in a directory whose name contains glob metacharacters.
 func TestRemoveTempKeepsOtherFiles(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "a[b]*")

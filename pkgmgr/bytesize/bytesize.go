@@ -9,8 +9,8 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// Format returns a number of bytes in the largest binary unit that is not larger than the
-// number, such as "512 B", "64.0 KiB" or "30.4 GiB". It returns "0 B" for negative numbers.
+// Format formats n bytes in the largest binary unit that is at most n, such as "512 B",
+// "64.0 KiB" or "30.4 GiB". It returns "0 B" for negative numbers.
 func Format[T int | int64 | uint64](n T) string {
 	if n < 1024 {
 		return strconv.FormatUint(uint64(max(n, 0)), 10) + " B"
@@ -20,7 +20,7 @@ func Format[T int | int64 | uint64](n T) string {
 	return humanize.IBytesN(v, len(strconv.FormatUint(integer, 10))+1)
 }
 
-// FormatOf returns a part and a total in the unit of the total, such as "0.4/80.0 GiB".
+// FormatOf formats part and total, both in the unit of total, such as "0.4/80.0 GiB".
 func FormatOf(part, total uint64) string {
 	digits := 1
 	if total < 1024 {

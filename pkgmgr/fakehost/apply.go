@@ -33,13 +33,13 @@ type run struct {
 	req     *wire.Request
 }
 
-// apply implements `rbee hive apply` like a hive: the end of stdin cancels the run, and it
-// returns an error if the request could not be read or the run was canceled.
+// apply implements `rbee hive apply`. The end of stdin cancels the run. apply returns an error
+// if the request is invalid or the run was canceled.
 func (m *Machine) apply(ctx context.Context, exe string, stdin io.Reader, stdout io.Writer) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	defer m.removeUpload(exe)
-	r := &run{machine: m, exe: exe, in: watch(ctx, cancel, stdin), out: wire.NewWriter(stdout)}
+	r := &run{machine: m, exe: exe, in: watchStdin(ctx, cancel, stdin), out: wire.NewWriter(stdout)}
 	var err error
 	if r.req, err = wire.ReadRequest(r.in); err == nil {
 		err = r.check()
@@ -55,8 +55,8 @@ func (m *Machine) apply(ctx context.Context, exe string, stdin io.Reader, stdout
 	return nil
 }
 
-// watch returns a reader for stdin and calls cancel at the end of stdin.
-func watch(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader) io.Reader {
+// watchStdin forwards stdin to the returned reader and calls cancel at the end of stdin.
+func watchStdin(ctx context.Context, cancel context.CancelCauseFunc, stdin io.Reader) io.Reader {
 	r, w := io.Pipe()
 	context.AfterFunc(ctx, func() { _ = r.CloseWithError(context.Cause(ctx)) })
 	go func() {
@@ -90,7 +90,7 @@ func (r *run) check() error {
 	return nil
 }
 
-// do takes the lock, runs the steps and returns the result with the final state.
+// do acquires the lock, runs the steps and returns the result with the final state.
 func (r *run) do(ctx context.Context) *wire.Result {
 	result := &wire.Result{Errors: make([]string, len(r.req.Steps))}
 	skipFrom := func(first int, reason string) {
@@ -120,14 +120,14 @@ func (r *run) do(ctx context.Context) *wire.Result {
 			skipFrom(i, context.Cause(ctx).Error())
 			break
 		}
-		err := r.reportStep(ctx, i, step)
+		err := r.runStep(ctx, i, step)
 		removed = step.Action == wire.ActionRemoveSelf && err == nil
 		if err == nil {
 			continue
 		}
 		result.Fail(i, err.Error(), err)
 		if step.Action == wire.ActionInstallSelf {
-			skipFrom(i+1, "rbee could not be installed")
+			skipFrom(i+1, "installing rbee failed")
 			break
 		}
 	}
@@ -138,8 +138,8 @@ func (r *run) do(ctx context.Context) *wire.Result {
 	return result
 }
 
-// lock takes the machine's lock. If it cannot take the lock within the request's LockWait,
-// locked describes the run that holds it.
+// lock acquires the machine's lock. If another run still holds the lock after the request's
+// LockWait, locked describes that run.
 func (r *run) lock(ctx context.Context) (release func(), locked *wire.LockInfo, err error) {
 	m := r.machine
 	acquired := func() func() {
@@ -172,27 +172,27 @@ func (r *run) lock(ctx context.Context) (release func(), locked *wire.LockInfo, 
 	case <-timeout.C:
 		return nil, &holder, nil
 	case <-ctx.Done():
-		return nil, nil, fmt.Errorf("waiting for the lock: %w", context.Cause(ctx))
+		return nil, nil, fmt.Errorf("cannot acquire the lock: %w", context.Cause(ctx))
 	}
 }
 
-// reportStep runs a step and reports its start and its end.
-func (r *run) reportStep(ctx context.Context, i int, step wire.Step) error {
-	_ = r.out.Write(wire.Message{Step: &wire.StepStatus{Index: i}}) // the result has the outcome too
-	err := r.step(i, step)
+// runStep runs a step and reports its start and end to the client.
+func (r *run) runStep(ctx context.Context, i int, step wire.Step) error {
+	_ = r.out.Write(wire.Message{Step: &wire.StepStatus{Index: i}}) // optional: the result reports the outcome
+	err := r.runAction(i, step)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
-	note := &wire.StepStatus{Index: i, Done: true}
+	status := &wire.StepStatus{Index: i, Done: true}
 	if err != nil {
-		note.Error, note.Cause = err.Error(), wire.CauseOf(err)
+		status.Error, status.Cause = err.Error(), wire.CauseOf(err)
 	}
-	_ = r.out.Write(wire.Message{Step: note})
+	_ = r.out.Write(wire.Message{Step: status})
 	return err
 }
 
-// step runs a step.
-func (r *run) step(i int, step wire.Step) error {
+// runAction performs the action of a step.
+func (r *run) runAction(i int, step wire.Step) error {
 	m, worker := r.machine, ""
 	if step.Worker != nil {
 		worker = step.Worker.Type
@@ -257,8 +257,8 @@ func (r *run) rollback(worker string) (err error) {
 	return err
 }
 
-// swapPrevious exchanges the installed and the previous version of a worker. It returns false
-// if the worker has no previous version. The caller holds m.mu.
+// swapPrevious swaps the installed and the previous version of a worker. It returns false if
+// the worker has no previous version. The caller holds m.mu.
 func (m *Machine) swapPrevious(s *wire.State, worker string) bool {
 	previous, ok := m.previous[worker]
 	i := slices.IndexFunc(s.Workers, func(w wire.Worker) bool { return w.Type == worker })
@@ -271,7 +271,7 @@ func (m *Machine) swapPrevious(s *wire.State, worker string) bool {
 	return true
 }
 
-// installSelf installs the running binary.
+// installSelf installs the running rbee binary.
 func (r *run) installSelf(want *wire.BinaryRecord) (err error) {
 	r.machine.Edit(func(s *wire.State) {
 		content, isUpload := r.machine.files[r.exe]
@@ -297,7 +297,7 @@ func (r *run) installSelf(want *wire.BinaryRecord) (err error) {
 	return err
 }
 
-// rollbackSelf exchanges the installed and the previous rbee.
+// rollbackSelf swaps the installed and the previous rbee.
 func (r *run) rollbackSelf() (err error) {
 	r.machine.Edit(func(s *wire.State) {
 		if s.Rbee == nil || s.PreviousRbee == nil {
@@ -312,7 +312,8 @@ func (r *run) rollbackSelf() (err error) {
 	return err
 }
 
-// start starts the daemon unless it runs with the installed binary and the right port.
+// start starts the daemon unless it already runs with the installed binary on the configured
+// port.
 func (r *run) start() (err error) {
 	r.machine.Edit(func(s *wire.State) {
 		if s.Rbee == nil {
@@ -334,7 +335,7 @@ func (r *run) start() (err error) {
 	return err
 }
 
-// installWorker installs a worker and receives its artifacts.
+// installWorker receives the artifacts of a worker and installs the worker.
 func (r *run) installWorker(i int, want *wire.WorkerInstall) error {
 	digest, err := r.digest(want)
 	if err != nil {
@@ -397,7 +398,7 @@ func (r *run) digest(want *wire.WorkerInstall) (digest string, err error) {
 	return digest, err
 }
 
-// reuse activates the current or previous install of a worker if it is the requested one and
+// reuse activates the current or previous install of a worker if it matches want and is
 // undamaged, and updates its record. It returns false if neither install matches.
 func (r *run) reuse(want *wire.WorkerInstall, digest string) (ok bool) {
 	matches := func(w wire.Worker) bool {
@@ -427,11 +428,11 @@ func (r *run) receive(i int, want wire.Artifact) ([]byte, error) {
 	}
 	blob, err := wire.NewBlobReader(r.in)
 	if err != nil {
-		return nil, fmt.Errorf("receiving the artifact: %w", err)
+		return nil, fmt.Errorf("cannot receive the artifact: %w", err)
 	}
 	content, err := io.ReadAll(blob)
 	if err = errors.Join(err, blob.Close()); err != nil {
-		return nil, fmt.Errorf("receiving the artifact: %w", err)
+		return nil, fmt.Errorf("cannot receive the artifact: %w", err)
 	}
 	if sum := sha256.Sum256(content); !strings.EqualFold(hex.EncodeToString(sum[:]), want.SHA256) {
 		return nil, &operations.Error{
@@ -446,22 +447,22 @@ func removeWorker(s *wire.State, workerType string) {
 	s.Workers = slices.DeleteFunc(s.Workers, func(w wire.Worker) bool { return w.Type == workerType })
 }
 
-// checkExpected returns an error if the machine has changed since the step was planned.
+// checkExpected returns an error if the machine changed after the step was planned.
 func (r *run) checkExpected(step *wire.Step) error {
 	if step.Expect == nil {
 		return nil
 	}
-	state, have, target := r.machine.State(), "", ""
+	state, current, target := r.machine.State(), "", ""
 	switch step.Action {
 	case wire.ActionInstallSelf:
 		if state.Rbee != nil {
-			have = state.Rbee.SHA256
+			current = state.Rbee.SHA256
 		}
 		target = step.Install.SHA256
 	case wire.ActionInstallWorker, wire.ActionRemoveWorker, wire.ActionRollback:
 		for _, w := range state.Workers {
 			if w.Type == step.Worker.Type {
-				have = w.SHA256
+				current = w.SHA256
 			}
 		}
 		if step.Action == wire.ActionInstallWorker {
@@ -474,5 +475,5 @@ func (r *run) checkExpected(step *wire.Step) error {
 	default:
 		return nil
 	}
-	return step.CheckExpected(have, target)
+	return step.CheckExpected(current, target)
 }

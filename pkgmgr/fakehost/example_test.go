@@ -11,7 +11,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
-// A test injects errors into machines and checks the reports of pkgmgr.
+// This example injects errors into machines and prints the results of an install.
 func Example() {
 	machines := fakehost.Machines{
 		"new":    {},

@@ -74,10 +74,10 @@ func TestPut(t *testing.T) {
 		t.Errorf("Put() = %v, want no error", err)
 	}
 	if err := h.Put(t.Context(), "/x", 0o755, gzipped(t, "one"), sha256.Sum256([]byte("two"))); err == nil {
-		t.Error("Put() with a wrong checksum returns no error, want one")
+		t.Error("Put() with a wrong checksum = nil, want an error")
 	}
 	if err := h.Put(t.Context(), "/x", 0o755, strings.NewReader("one"), sha256.Sum256([]byte("one"))); err == nil {
-		t.Error("Put() of data that is not compressed returns no error, want one")
+		t.Error("Put() of data that is not compressed = nil, want an error")
 	}
 	m.FailPut = errors.New("disk full")
 	if err := h.Put(t.Context(), "/x", 0o755, gzipped(t, "one"), sha256.Sum256([]byte("one"))); !errors.Is(err, m.FailPut) {
@@ -90,7 +90,7 @@ func TestPut(t *testing.T) {
 		t.Errorf("Calls() = %+v, want %+v", got, want)
 	}
 	if err := h.Script(t.Context(), "", io.Discard, nil); err == nil {
-		t.Error("Script() after Close() returns no error, want one")
+		t.Error("Script() after Close() = nil, want an error")
 	}
 }
 
@@ -121,15 +121,15 @@ func TestApply(t *testing.T) {
 		blob   string
 		want   string // in the result; empty for success
 	}{
-		"stop":            {wire.Schema, wire.Step{Action: wire.ActionStop}, "", ""},
-		"other schema":    {wire.MinReader - 1, wire.Step{Action: wire.ActionStop}, "", fmt.Sprintf("has schema %d", wire.MinReader-1)},
-		"unknown action":  {wire.Schema, wire.Step{Action: "fly"}, "", `unknown action "fly"`},
-		"no worker":       {wire.Schema, wire.Step{Action: wire.ActionInstallWorker}, "", "invalid step: no worker"},
-		"no binary":       {wire.Schema, wire.Step{Action: wire.ActionInstallSelf}, "", "no binary to install"},
-		"not uploaded":    {wire.Schema, wire.Step{Action: wire.ActionInstallSelf, Install: &wire.BinaryRecord{}}, "", "the uploaded rbee has SHA-256"},
-		"pushed":          {wire.Schema, push(fmt.Sprintf("%x", sha256.Sum256([]byte("body")))), "body", ""},
-		"changed in push": {wire.Schema, push(fmt.Sprintf("%x", sha256.Sum256([]byte("body")))), "bodx", "the artifact has SHA-256"},
-		"wrong checksum":  {wire.Schema, push("aa"), "", "want 64 hex digits"},
+		"stop":           {wire.Schema, wire.Step{Action: wire.ActionStop}, "", ""},
+		"other schema":   {wire.MinReader - 1, wire.Step{Action: wire.ActionStop}, "", fmt.Sprintf("has schema %d", wire.MinReader-1)},
+		"unknown action": {wire.Schema, wire.Step{Action: "fly"}, "", `unknown action "fly"`},
+		"no worker":      {wire.Schema, wire.Step{Action: wire.ActionInstallWorker}, "", "invalid step: no worker"},
+		"no binary":      {wire.Schema, wire.Step{Action: wire.ActionInstallSelf}, "", "no binary to install"},
+		"not uploaded":   {wire.Schema, wire.Step{Action: wire.ActionInstallSelf, Install: &wire.BinaryRecord{}}, "", "the uploaded rbee has SHA-256"},
+		"artifact":       {wire.Schema, push(fmt.Sprintf("%x", sha256.Sum256([]byte("body")))), "body", ""},
+		"other artifact": {wire.Schema, push(fmt.Sprintf("%x", sha256.Sum256([]byte("body")))), "bodx", "the artifact has SHA-256"},
+		"wrong checksum": {wire.Schema, push("aa"), "", "want 64 hex digits"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -143,7 +143,7 @@ func TestApply(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			open, _ := io.Pipe() // keeps stdin open, because its end cancels the run
+			open, _ := io.Pipe() // prevents the end of stdin, which would cancel the run
 			err := connect(t, m).Run(t.Context(), []string{m.State().Home + "/bin/rbee", "hive", "apply"}, io.MultiReader(&in, open), &out, nil)
 			if wantErr := name == "other schema"; wantErr != (err != nil) {
 				t.Fatalf("Run(apply) = %v, want an error: %t", err, wantErr)
@@ -160,8 +160,8 @@ func TestApply(t *testing.T) {
 			if k.want == "" && got != "" || !strings.Contains(got, k.want) || r.State == nil && name != "other schema" {
 				t.Errorf("result of apply: errors %q and state %+v, want errors with %q", got, r.State, k.want)
 			}
-			if got, want := string(m.Artifact("w")) == "body", name == "pushed"; got != want {
-				t.Errorf("Artifact(w) = %q, want %q: %t", m.Artifact("w"), "body", want)
+			if got, want := string(m.Artifact("w")) == "body", name == "artifact"; got != want {
+				t.Errorf("Artifact(w) = %q, equal to %q: %t, want %t", m.Artifact("w"), "body", got, want)
 			}
 		})
 	}
@@ -169,7 +169,7 @@ func TestApply(t *testing.T) {
 		t.Parallel()
 		m := &fakehost.Machine{Initial: rbee}
 		if err := connect(t, m).Run(t.Context(), []string{m.State().Home + "/bin/rbee", "hive", "apply"}, nil, nil, nil); err == nil {
-			t.Error("Run(apply) with empty stdin returns no error, want one")
+			t.Error("Run(apply) with empty stdin = nil, want an error")
 		}
 	})
 }
@@ -179,7 +179,7 @@ func TestDialAndState(t *testing.T) {
 	m := &fakehost.Machine{Initial: wire.State{Devices: []gpu.Device{{Vendor: "amd"}}}}
 	h := connect(t, m)
 	if _, err := h.Dial(t.Context(), "tcp", "127.0.0.1:8600"); err == nil {
-		t.Error("Dial() without Network returns no error, want one")
+		t.Error("Dial() without Network = nil, want an error")
 	}
 	client, server := net.Pipe()
 	defer server.Close()
@@ -224,7 +224,7 @@ func TestConcurrentFleets(t *testing.T) {
 			f.Read(t.Context(), pkgmgr.ReadOptions{})
 			for _, r := range f.Apply(t.Context(), f.Plan(t.Context(), plan.Options{Fetch: true}), pkgmgr.ApplyOptions{}) {
 				if r.Status != operations.HiveInstalled && r.Status != operations.HiveUpdated && r.Status != operations.HiveAlreadyInstalled {
-					t.Errorf("Apply() = %+v with error %v, want hives that are installed or updated", r, r.Error)
+					t.Errorf("Apply() = %+v with error %v, want status installed, updated or already_installed", r, r.Error)
 				}
 			}
 		})

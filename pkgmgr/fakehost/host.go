@@ -50,7 +50,8 @@ func (h *host) check(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Script writes the machine's state for every script, because pkgmgr uses only one script.
+// Script treats every script as the inspection script of pkgmgr and writes the machine's
+// state.
 func (h *host) Script(ctx context.Context, script string, stdout, _ io.Writer) error {
 	if err := h.check(ctx); err != nil {
 		return err
@@ -82,14 +83,14 @@ func (h *host) Put(ctx context.Context, name string, _ fs.FileMode, gz io.Reader
 	}
 	unpacked, err := gzip.NewReader(gz)
 	if err != nil {
-		return fmt.Errorf("putting %s: %w", name, err)
+		return fmt.Errorf("cannot put %s: %w", name, err)
 	}
 	content, err := io.ReadAll(unpacked)
 	if err != nil {
-		return fmt.Errorf("putting %s: %w", name, err)
+		return fmt.Errorf("cannot put %s: %w", name, err)
 	}
 	if got := sha256.Sum256(content); got != sum {
-		return fmt.Errorf("putting %s: its SHA-256 is %x, want %x", name, got, sum)
+		return fmt.Errorf("cannot put %s: its SHA-256 is %x, want %x", name, got, sum)
 	}
 	h.machine.Edit(func(*wire.State) { h.machine.files[name] = content })
 	return nil
@@ -101,7 +102,7 @@ func (h *host) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, 
 		return err
 	}
 	h.machine.count(func(c *Calls) { c.Runs++ })
-	if len(argv) == 0 || !h.machine.has(argv[0]) {
+	if len(argv) == 0 || !h.machine.canRun(argv[0]) {
 		return &exitError{127, fmt.Errorf("fakehost: no such program: %q", argv)}
 	}
 	if stdin == nil {
@@ -132,7 +133,7 @@ func (h *host) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, 
 	case <-h.closed.Done():
 		err = context.Cause(h.closed)
 	}
-	if c, ok := stdin.(io.Closer); ok { // unblocks a caller that is writing to it
+	if c, ok := stdin.(io.Closer); ok { // unblocks a writer at the other end of a pipe
 		_ = c.Close()
 	}
 	out.detach()
@@ -170,8 +171,8 @@ func (d *detachableWriter) detach() {
 	d.w = io.Discard
 }
 
-// has reports whether exe is an rbee that works.
-func (m *Machine) has(exe string) (ok bool) {
+// canRun reports whether exe is a working rbee binary.
+func (m *Machine) canRun(exe string) (ok bool) {
 	m.Edit(func(s *wire.State) {
 		_, isUpload := m.files[exe]
 		ok = isUpload || s.Rbee != nil && s.Broken == "" && exe == path.Join(s.Home, wire.Binary)
@@ -179,7 +180,7 @@ func (m *Machine) has(exe string) (ok bool) {
 	return ok
 }
 
-// Dial calls the machine's Network.
+// Dial calls the machine's Network function.
 func (h *host) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	if err := h.check(ctx); err != nil {
 		return nil, err

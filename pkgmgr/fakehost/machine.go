@@ -72,7 +72,7 @@ type Machine struct {
 	// FailPut is the error of uploads; nil for success.
 	FailPut error
 
-	// FailStep has the errors of steps, by worker type. The key for steps on rbee
+	// FailStep contains the errors of steps, by worker type. The key for steps on rbee
 	// itself is "".
 	FailStep map[string]error
 
@@ -99,7 +99,7 @@ type Machine struct {
 	holder      wire.LockInfo
 }
 
-// Calls has the number of calls of each method of the connections to a machine.
+// Calls counts the calls of the methods of all connections to a machine.
 type Calls struct{ Connects, Scripts, Puts, Runs, Closes int }
 
 // Connect implements [pkgmgr.Connect] for this machine. It ignores the hive.
@@ -117,7 +117,7 @@ func (m *Machine) Connect(ctx context.Context, _ config.Hive) (pkgmgr.Host, erro
 	return h, nil
 }
 
-// Disconnect closes all open connections as a network failure does: calls return an error with the
+// Disconnect closes all open connections like a network failure: calls return an error with the
 // code "lost", and programs on the machine read the end of stdin.
 func (m *Machine) Disconnect() {
 	var open []*host
@@ -179,8 +179,8 @@ func (m *Machine) Calls() Calls {
 	return c
 }
 
-// Artifact returns the decompressed artifacts that were sent for a worker, one after the
-// other; nil if none were sent.
+// Artifact returns the concatenated artifacts that were sent for a worker, decompressed; nil
+// if none were sent.
 func (m *Machine) Artifact(workerType string) []byte {
 	var b []byte
 	m.Edit(func(*wire.State) { b = bytes.Clone(m.artifacts[workerType]) })

@@ -21,7 +21,8 @@ const (
 	// stallTimeout is the default of [Client.Stall].
 	stallTimeout = 60 * time.Second
 
-	// dialTimeout limits the TCP connection to a server, and its TLS handshake.
+	// dialTimeout limits the time to connect to a server, and the time of its TLS
+	// handshake.
 	dialTimeout = 30 * time.Second
 
 	// MaxResponse is the maximum size of an API response, in bytes.
@@ -50,8 +51,8 @@ type Client struct {
 }
 
 // NewHTTPClient returns an HTTP client for large files. It uses the proxies of the
-// environment, does not decompress, and uses only HTTP/1.1, because all streams of HTTP/2
-// would share the throughput of one connection.
+// environment and does not decompress responses. It uses only HTTP/1.1, because HTTP/2 would
+// send all requests over one connection.
 func NewHTTPClient() *http.Client {
 	t := &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
@@ -69,11 +70,11 @@ func NewHTTPClient() *http.Client {
 }
 
 // do sends a request with the credentials for its URL, and for the URL of each redirect.
-func (f *Client) do(req *http.Request) (*http.Response, error) {
-	client := *cmp.Or(f.HTTP, http.DefaultClient)
+func (c *Client) do(req *http.Request) (*http.Response, error) {
+	client := *cmp.Or(c.HTTP, http.DefaultClient)
 	wrapped := client.CheckRedirect
 	client.CheckRedirect = func(req *http.Request, via []*http.Request) error {
-		f.authorize(req)
+		c.authorize(req)
 		req.Header.Del("Referer") // the query of the redirecting URL may be secret
 		if wrapped != nil {
 			return wrapped(req, via)
@@ -83,31 +84,31 @@ func (f *Client) do(req *http.Request) (*http.Response, error) {
 		}
 		return nil
 	}
-	req.Header.Set("User-Agent", cmp.Or(f.UserAgent, "rbee"))
-	f.authorize(req)
+	req.Header.Set("User-Agent", cmp.Or(c.UserAgent, "rbee"))
+	c.authorize(req)
 	return client.Do(req)
 }
 
-// authorize sets the credentials for the URL of the request, and removes all others.
-func (f *Client) authorize(req *http.Request) {
+// authorize sets the Authorization header for the URL of the request, and removes any other.
+func (c *Client) authorize(req *http.Request) {
 	req.Header.Del("Authorization")
-	if auth := f.credentials(req.URL); auth != "" {
+	if auth := c.credentials(req.URL); auth != "" {
 		req.Header.Set("Authorization", auth)
 	}
 }
 
 // credentials returns the Authorization header for a URL, or an empty string for none.
-func (f *Client) credentials(u *url.URL) string {
-	if f.Token != "" && f.isAPI(u) {
-		return "Bearer " + f.Token
+func (c *Client) credentials(u *url.URL) string {
+	if c.Token != "" && c.isAPI(u) {
+		return "Bearer " + c.Token
 	}
-	if auth := basicAuth(f.Downloads); auth != "" && isBelow(u, f.Downloads, true) {
+	if auth := basicAuth(c.Downloads); auth != "" && isBelow(u, c.Downloads, true) {
 		return auth
 	}
-	if f.HubToken != "" && isBelow(u, f.Hub, false) {
-		return "Bearer " + string(f.HubToken)
+	if c.HubToken != "" && isBelow(u, c.Hub, false) {
+		return "Bearer " + string(c.HubToken)
 	}
-	for _, base := range []string{f.Index, f.Torch} {
+	for _, base := range []string{c.Index, c.Torch} {
 		if auth := basicAuth(base); auth != "" && isBelow(u, base, false) {
 			return auth
 		}
@@ -126,11 +127,11 @@ func basicAuth(address string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(u.User.Username()+":"+password))
 }
 
-// HasCredentials reports whether f has credentials for the URL address, so that other
-// machines may not be able to download from it.
-func (f *Client) HasCredentials(address string) bool {
-	u, err := url.Parse(f.MirrorURL(address))
-	return err == nil && f.credentials(u) != ""
+// HasCredentials reports whether the client has credentials for the URL address. If so, other
+// machines may be unable to download from it.
+func (c *Client) HasCredentials(address string) bool {
+	u, err := url.Parse(c.MirrorURL(address))
+	return err == nil && c.credentials(u) != ""
 }
 
 // isBelow reports whether u is on the server of the URL base and, if path is true, below the
@@ -152,9 +153,9 @@ func RedactURL(address string) string {
 
 // ResponseError returns the error for a response with an error status: a [*StatusError], or
 // an [*APIError] if the rate limit of the release API is exceeded or its token is rejected.
-func (f *Client) ResponseError(resp *http.Response) error {
+func (c *Client) ResponseError(resp *http.Response) error {
 	statusErr := NewStatusError(resp)
-	if !f.isAPI(resp.Request.URL) {
+	if !c.isAPI(resp.Request.URL) {
 		return statusErr
 	}
 	switch {
@@ -164,47 +165,47 @@ func (f *Client) ResponseError(resp *http.Response) error {
 			until = " until " + formatTime(end, now)
 		}
 		help := "set GITHUB_TOKEN to an access token for a higher limit"
-		if f.Token != "" {
+		if c.Token != "" {
 			help = "the token in GITHUB_TOKEN has reached its limit"
 		}
-		return &APIError{Text: fmt.Sprintf("rate limit of %s exceeded%s: %s", RedactURL(f.API), until, help)}
-	case resp.StatusCode == http.StatusUnauthorized && f.Token != "":
-		return &APIError{Text: RedactURL(f.API) + " rejected the token in GITHUB_TOKEN"}
+		return &APIError{Text: fmt.Sprintf("rate limit of %s exceeded%s: %s", RedactURL(c.API), until, help)}
+	case resp.StatusCode == http.StatusUnauthorized && c.Token != "":
+		return &APIError{Text: RedactURL(c.API) + " rejected the token in GITHUB_TOKEN"}
 	}
 	return statusErr
 }
 
 // GetOK sends a GET request and calls read if the response has status 200. If the status is
 // 404, the error matches [ErrNotFound]. header may be nil and is not modified.
-func (f *Client) GetOK(ctx context.Context, address string, header http.Header, read func(*http.Response) error) error {
-	return f.Get(ctx, "requesting", address, header, func(resp *http.Response, _ io.Reader) error {
+func (c *Client) GetOK(ctx context.Context, address string, header http.Header, read func(*http.Response) error) error {
+	return c.Get(ctx, "requesting", address, header, func(resp *http.Response, _ io.Reader) error {
 		switch resp.StatusCode {
 		case http.StatusOK:
 			return read(resp)
 		case http.StatusNotFound:
 			return ErrNotFound
 		default:
-			return f.ResponseError(resp)
+			return c.ResponseError(resp)
 		}
 	})
 }
 
-// DecodeJSON decodes the body of an API response into the value that into points to. It reads
+// DecodeJSON decodes the body of an API response into the value that v points to. It reads
 // at most [MaxResponse] bytes.
-func DecodeJSON(resp *http.Response, into any) error {
-	if err := json.NewDecoder(io.LimitReader(resp.Body, MaxResponse)).Decode(into); err != nil {
+func DecodeJSON(resp *http.Response, v any) error {
+	if err := json.NewDecoder(io.LimitReader(resp.Body, MaxResponse)).Decode(v); err != nil {
 		return fmt.Errorf("invalid response: %w", err)
 	}
 	return nil
 }
 
-// Text returns the content of the URL from. It returns an error if the content is larger than
-// limit bytes.
-func (f *Client) Text(ctx context.Context, from string, limit int64) (string, error) {
+// Text returns the content of the URL address. It returns an error if the content is larger
+// than limit bytes.
+func (c *Client) Text(ctx context.Context, address string, limit int64) (string, error) {
 	var text strings.Builder
-	err := f.Get(ctx, "fetching", from, http.Header{}, func(resp *http.Response, r io.Reader) error {
+	err := c.Get(ctx, "fetching", address, http.Header{}, func(resp *http.Response, r io.Reader) error {
 		if resp.StatusCode != http.StatusOK {
-			return f.ResponseError(resp)
+			return c.ResponseError(resp)
 		}
 		n, err := io.Copy(&text, io.LimitReader(r, limit+1))
 		if err == nil && n > limit {
@@ -215,35 +216,35 @@ func (f *Client) Text(ctx context.Context, from string, limit int64) (string, er
 	return text.String(), err
 }
 
-// Get sends one GET request and calls read with the response, whatever its status, and a
-// reader for its body. The request fails with a [*StallError] if the server sends no data for
-// f.Stall. Errors have the form "verb URL: cause", or only the cause if verb is empty. header
-// may be nil and is not modified.
-func (f *Client) Get(ctx context.Context, verb, from string, header http.Header, read func(resp *http.Response, body io.Reader) error) error {
-	from = f.MirrorURL(from)
-	err := f.get(ctx, from, header, read)
+// Get sends one GET request and calls read with the response, which may have any status, and
+// a reader for its body. The request fails with a [*StallError] if the server sends no data
+// for [Client.Stall]. Errors have the form "verb URL: cause", or only the cause if verb is
+// empty. header may be nil and is not modified.
+func (c *Client) Get(ctx context.Context, verb, address string, header http.Header, read func(resp *http.Response, body io.Reader) error) error {
+	address = c.MirrorURL(address)
+	err := c.get(ctx, address, header, read)
 	var apiErr *APIError
 	if err == nil || verb == "" || errors.As(err, &apiErr) {
 		return err
 	}
-	return fmt.Errorf("%s %s: %w", verb, RedactURL(from), err)
+	return fmt.Errorf("%s %s: %w", verb, RedactURL(address), err)
 }
 
 // get is like [Client.Get] without mirrors, and with errors that do not include the URL.
-func (f *Client) get(ctx context.Context, from string, header http.Header, read func(*http.Response, io.Reader) error) error {
-	limit := cmp.Or(f.Stall, stallTimeout)
+func (c *Client) get(ctx context.Context, address string, header http.Header, read func(*http.Response, io.Reader) error) error {
+	limit := cmp.Or(c.Stall, stallTimeout)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	timer := time.AfterFunc(limit, func() { cancel(&StallError{limit}) })
 	defer timer.Stop()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, from, http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
 	if err != nil {
 		return withoutURL(ctx, err)
 	}
 	if header != nil {
 		req.Header = header.Clone() // do modifies it
 	}
-	resp, err := f.do(req)
+	resp, err := c.do(req)
 	if err != nil {
 		return withoutURL(ctx, err)
 	}

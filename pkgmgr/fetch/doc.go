@@ -13,11 +13,11 @@
 //     data.
 //   - [Client.DownloadFiles] fetches large files of known size in chunks, over several
 //     connections. A journal records which bytes have been received and which have been
-//     synced to disk, so that a download survives kill -9, and loses about the last 128 MiB
-//     in a power failure. It repeats failed requests with exponential backoff.
+//     synced to disk: a killed process loses no data, and a power failure loses about the
+//     last 128 MiB. Failed requests are repeated with exponential backoff.
 //
-// A request fails if the server sends no data for [Client.Stall]. Errors have types: a
-// [StatusError] is a response with an error status, [ErrNotFound] matches the error for a
-// missing file, a [MismatchError] reports wrong content, a [StallError] reports a server that
-// sends no data, and [IsDiskFull] reports whether an error was caused by a full disk.
+// A request fails if the server sends no data for [Client.Stall]. A [StatusError] reports an
+// error status, a [MismatchError] reports wrong content, and a [StallError] reports a server
+// that sends no data. Errors about missing files match [ErrNotFound]. [IsDiskFull] reports
+// whether a full disk caused an error.
 package fetch

@@ -22,7 +22,7 @@ var (
 	ErrNotFound = errors.New("not found")
 
 	// ErrBusy reports that another process is using the file of an incomplete download.
-	ErrBusy = errors.New("another process is downloading it")
+	ErrBusy = errors.New("another process is downloading the file")
 )
 
 // StatusError reports an HTTP response with an error status.
@@ -30,7 +30,7 @@ type StatusError struct {
 	Status     int           // HTTP status code
 	Code       string        // X-Error-Code header, which model hubs send; may be empty
 	Message    string        // the server's message, one line; may be empty
-	RetryAfter time.Duration // the delay before the next request that the server requests; 0 for none
+	RetryAfter time.Duration // minimum delay before the next request, from the Retry-After header; 0 for none
 }
 
 // Error implements error.
@@ -173,8 +173,8 @@ func IsDiskFull(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
-// withoutURL returns the cancellation cause of ctx, if any, or else an error of net/http
-// without the URL that its message repeats.
+// withoutURL removes the URL from an error of net/http, because the caller adds it. If ctx is
+// done, withoutURL returns the cause of ctx instead.
 func withoutURL(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -182,9 +182,9 @@ func withoutURL(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
-	var in *url.Error
-	if errors.As(err, &in) {
-		return in.Err
+	var urlErr *url.Error
+	if errors.As(err, &urlErr) {
+		return urlErr.Err
 	}
 	return err
 }

@@ -30,17 +30,17 @@ type Options struct {
 }
 
 // DownloadFiles downloads files in chunks, over several connections. Each file must have Size
-// and Sum. URLs may have the scheme file. A journal records the received data, so that a
-// later call resumes the download if this one fails or the process is killed. Each file
-// appears at its path after its checksum has been verified. Concurrent calls must not
-// download the same file.
+// and Sum. URLs may have the scheme file. A journal records the received data: if the call
+// fails or the process is killed, a later call resumes the download. Each file appears at its
+// path after its checksum has been verified. Concurrent calls must not download the same
+// file.
 //
 // A file with a wrong checksum is downloaded once more. If the checksum is wrong again, the
 // error is a [*MismatchError]. If a file cannot be downloaded, the error is a
 // [*TransferError].
-func (f *Client) DownloadFiles(ctx context.Context, files []File, o Options) error {
+func (c *Client) DownloadFiles(ctx context.Context, files []File, o Options) error {
 	for round := 1; len(files) > 0; round++ {
-		mismatched, err := f.downloadRound(ctx, files, o)
+		mismatched, err := c.downloadRound(ctx, files, o)
 		if err != nil {
 			return err
 		}
@@ -64,7 +64,7 @@ type mismatchedFile struct {
 
 // downloadRound downloads each file once. It returns the files with wrong checksums, which
 // are not errors.
-func (f *Client) downloadRound(ctx context.Context, files []File, o Options) (mismatched []mismatchedFile, err error) {
+func (c *Client) downloadRound(ctx context.Context, files []File, o Options) (mismatched []mismatchedFile, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	work := pool.New().WithMaxGoroutines(cmp.Or(o.Connections, 8))
@@ -82,7 +82,7 @@ func (f *Client) downloadRound(ctx context.Context, files []File, o Options) (mi
 		if ctx.Err() != nil {
 			break
 		}
-		p := &part{File: &file, client: f, pause: o.Pause, boot: o.BootID}
+		p := &part{File: &file, client: c, pause: o.Pause, boot: o.BootID}
 		chunk := cmp.Or(o.ChunkSize, defaultChunk)
 		local, isLocal := LocalPath(file.URL)
 		if isLocal {

@@ -32,7 +32,7 @@ type journal struct {
 	err  error // of a failed write; a line after an incomplete one could be misread
 }
 
-// chunks has the number of valid bytes of each chunk of a file.
+// chunks contains the number of valid bytes of each chunk of a file.
 type chunks struct {
 	size, length int64   // sizes of the file and of a chunk
 	done         []int64 // valid bytes at the start of each chunk
@@ -83,9 +83,9 @@ func (c *chunks) contiguous() int64 {
 }
 
 // readJournal returns the received and the synced bytes of a file of the given size. boot is
-// the ID of the current boot; if the journal has another one, only the synced bytes count as
-// received. If the journal does not exist, is invalid or belongs to a file of another size,
-// the error is fs.ErrNotExist.
+// the ID of the current boot; if the journal contains another boot ID, only the synced bytes
+// count as received. If the journal does not exist, is invalid or belongs to a file of another
+// size, the error is [fs.ErrNotExist].
 func readJournal(path string, size int64, boot string) (received, synced *chunks, err error) {
 	f, err := os.Open(path)
 	if err != nil {

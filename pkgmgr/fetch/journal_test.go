@@ -12,8 +12,8 @@ import (
 // testBoot is the boot ID of the tests.
 const testBoot = "this-boot"
 
-// TestTruncatedJournal checks that a journal can be truncated anywhere, and that after a
-// reboot only synced data counts.
+// TestTruncatedJournal checks that readJournal accepts a journal that is truncated at any
+// position, and that it ignores unsynced data after a reboot.
 func TestTruncatedJournal(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "j")
@@ -55,7 +55,7 @@ func TestTruncatedJournal(t *testing.T) {
 		t.Errorf("readJournal() after a reboot = %+v, %v, want [300 0 0 100]", got, err)
 	}
 	if _, _, err := readJournal(path, 999, testBoot); err == nil {
-		t.Error("readJournal() with another file size returns no error, want one")
+		t.Error("readJournal() with another file size = nil, want an error")
 	}
 }
 
@@ -74,8 +74,8 @@ func simulateReboot(t *testing.T, path string) {
 	}
 }
 
-// TestReopenedJournal checks that a reopened journal distinguishes received from synced data,
-// and that the new journal replaces the old one atomically.
+// TestReopenedJournal checks that a reopened journal still distinguishes received from synced
+// data, and that the new journal replaces the old one atomically.
 func TestReopenedJournal(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -133,13 +133,13 @@ func TestJournalStopsAfterWriteError(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := j.record(1, 1); err == nil {
-		t.Fatal("record() to a read-only file returns no error, want one")
+		t.Fatal("record() to a read-only file = nil, want an error")
 	}
 	j.close()
 	j.file = writable
 	defer j.close()
 	if err := j.record(1, 2); err == nil {
-		t.Error("record() after a failed write returns no error, want one")
+		t.Error("record() after a failed write = nil, want an error")
 	}
 }
 

@@ -14,12 +14,12 @@ import (
 // PartSuffix is the file name suffix of an incomplete [Client.Download].
 const PartSuffix = ".part"
 
-// PartTTL is how long the data of an incomplete download is kept.
+// PartTTL is the time for which the data of an incomplete download is kept.
 const PartTTL = 7 * 24 * time.Hour
 
-// RemoveStale removes the incomplete downloads in dir that have not been modified after
-// since and that no process is using. It ignores errors.
-func RemoveStale(dir string, since time.Time) {
+// RemoveStale removes the incomplete downloads in dir that were last modified before cutoff
+// and that no process is using. It ignores errors.
+func RemoveStale(dir string, cutoff time.Time) {
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return
@@ -31,7 +31,7 @@ func RemoveStale(dir string, since time.Time) {
 			continue
 		}
 		info, err := file.Info()
-		if err != nil || info.ModTime().After(since) {
+		if err != nil || info.ModTime().After(cutoff) {
 			continue
 		}
 		if l, err := filelock.Try(filepath.Join(dir, name), 0o700); err == nil {
@@ -47,7 +47,7 @@ func openPart(path string) (part *os.File, unlock func(), err error) {
 	return openPartWith(path, filelock.Try)
 }
 
-// openPartWith is openPart with another lock function.
+// openPartWith implements [openPart] with the given lock function.
 func openPartWith(path string, lock func(string, fs.FileMode) (*filelock.Lock, error)) (part *os.File, unlock func(), err error) {
 	l, err := lock(path, 0o700)
 	switch {

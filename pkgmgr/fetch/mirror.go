@@ -17,8 +17,8 @@ const (
 
 // MirrorURL replaces the public base URLs of GitHub in address with the configured mirrors,
 // without their user and password. It returns other URLs unchanged.
-func (f *Client) MirrorURL(address string) string {
-	for _, m := range []struct{ public, mirror string }{{publicGitHub, f.Downloads}, {PublicGitHubAPI, f.API}} {
+func (c *Client) MirrorURL(address string) string {
+	for _, m := range []struct{ public, mirror string }{{publicGitHub, c.Downloads}, {PublicGitHubAPI, c.API}} {
 		if rest, ok := strings.CutPrefix(address, m.public+"/"); ok && m.mirror != "" {
 			return strings.TrimSuffix(withoutUser(m.mirror), "/") + "/" + rest
 		}
@@ -38,13 +38,13 @@ func withoutUser(address string) string {
 }
 
 // isAPI reports whether u belongs to the release API. If a mirror serves the API and the
-// files of releases under the root of one server, only the paths of the API do, because the
-// token must not be sent with requests for files.
-func (f *Client) isAPI(u *url.URL) bool {
-	if !isBelow(u, f.API, true) {
+// files of releases under the root of one server, only the paths of the API belong to it,
+// because the token must not be sent with requests for files.
+func (c *Client) isAPI(u *url.URL) bool {
+	if !isBelow(u, c.API, true) {
 		return false
 	}
-	api, err := url.Parse(f.API)
+	api, err := url.Parse(c.API)
 	root := err == nil && strings.Trim(api.Path, "/") == ""
 	return !root || strings.HasPrefix(u.Path, "/repos/") || strings.HasPrefix(u.Path, "/repositories/")
 }

@@ -220,7 +220,7 @@ func (p *part) chunkState(chunk int) (total int64, done bool) {
 	return total, p.received.isComplete(chunk)
 }
 
-// classify returns the error of an attempt, marked as permanent if retrying is useless.
+// classify returns the error of an attempt, marked as permanent if a retry cannot succeed.
 // failures is the number of consecutive failures, including this one.
 func (p *part) classify(ctx context.Context, err error, staleURL string, failures int) error {
 	var status *StatusError
@@ -230,7 +230,7 @@ func (p *part) classify(ctx context.Context, err error, staleURL string, failure
 	case IsDiskFull(err):
 		return backoff.Permanent(err)
 	case errors.As(err, &status) && staleURL != "" && failures < maxFailures/2:
-		p.forgetURL(staleURL) // it may have expired: the next attempt gets a new one
+		p.forgetURL(staleURL) // the URL may have expired; the next attempt requests a new one
 		return err
 	case errors.As(err, &status) && !status.Temporary(), failures >= maxFailures:
 		return backoff.Permanent(&TransferError{p.name(), err})
@@ -276,7 +276,7 @@ func (p *part) attempt(ctx context.Context, chunk int) (staleURL string, err err
 			return p.writeAll(body)
 		default:
 			if final != first {
-				staleURL = final // it can expire between the redirect and its use
+				staleURL = final // a URL can expire between the redirect and its use
 			}
 			return NewStatusError(resp)
 		}
@@ -301,7 +301,8 @@ func (p *part) checkRange(resp *http.Response, from int64) error {
 	return nil
 }
 
-// writeChunk copies a body to the file, from offset at up to offset to. Both are in one chunk.
+// writeChunk copies a body to the file, from offset at up to offset to. Both offsets are in
+// the same chunk.
 func (p *part) writeChunk(body io.Reader, chunk int, at, to int64) error {
 	buf := buffers.Get().(*[]byte)
 	defer buffers.Put(buf)
@@ -314,7 +315,7 @@ func (p *part) writeChunk(body io.Reader, chunk int, at, to int64) error {
 				err = recordErr
 			}
 			if err != nil {
-				return fmt.Errorf("writing %s: %w", p.name(), err)
+				return fmt.Errorf("cannot write %s: %w", p.name(), err)
 			}
 		}
 		if err != nil && at < to {
@@ -409,7 +410,7 @@ func (p *part) syncJournal() error { return p.journal.sync(p.f.Sync) }
 func (p *part) sync(syncFile func() error) {
 	err := syncFile()
 	if err != nil {
-		p.fail(fmt.Errorf("syncing %s to disk: %w", p.name(), err))
+		p.fail(fmt.Errorf("cannot sync %s to disk: %w", p.name(), err))
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -434,7 +435,7 @@ func (p *part) verify(ctx context.Context) error {
 			}
 			n, err := p.f.ReadAt(buf[:min(int64(len(buf)), end-at)], at)
 			if n == 0 && err != nil {
-				return fmt.Errorf("reading the downloaded data of %s: %w", p.name(), err)
+				return fmt.Errorf("cannot read the downloaded data of %s: %w", p.name(), err)
 			}
 			_, _ = h.Write(buf[:n]) // never returns an error
 			at += int64(n)

@@ -99,7 +99,7 @@ func TestDownloadFiles(t *testing.T) {
 }
 
 // TestCanceledDownloadSurvivesReboot checks that the data of a canceled download survives a
-// power failure, and a second one during the next download.
+// power failure, and another power failure during the next download.
 func TestCanceledDownloadSurvivesReboot(t *testing.T) {
 	t.Parallel()
 	d := newTestDownload(t, t.TempDir())
@@ -179,8 +179,8 @@ func TestDownloadSyncsPeriodically(t *testing.T) {
 	if err := p.recordProgress(4, 410, 10); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.verify(t.Context()); err == nil || !strings.Contains(err.Error(), "syncing x to disk") {
-		t.Errorf("verify() after a failed sync = %v, want an error with %q", err, "syncing x to disk")
+	if err := p.verify(t.Context()); err == nil || !strings.Contains(err.Error(), "cannot sync x to disk") {
+		t.Errorf("verify() after a failed sync = %v, want an error with %q", err, "cannot sync x to disk")
 	}
 }
 

@@ -165,7 +165,7 @@ func (p *stream) continues(h http.Header) bool {
 // the checksum and the size of the file. It ignores file.Path. It resumes an interrupted
 // download as long as each request returns more data. If the file consists of several
 // responses and its checksum is wrong, it downloads the complete file again.
-func (f *Client) DownloadTo(ctx context.Context, file File, to *os.File) (sum string, n int64, err error) {
+func (c *Client) DownloadTo(ctx context.Context, file File, to *os.File) (sum string, n int64, err error) {
 	p := newStream(&file, to)
 	if err := p.readExisting(); err != nil {
 		return "", 0, err
@@ -174,7 +174,7 @@ func (f *Client) DownloadTo(ctx context.Context, file File, to *os.File) (sum st
 		return p.sum, p.size, nil
 	}
 	_, err = backoff.Retry(ctx, func() (struct{}, error) {
-		retry, err := f.fetchRest(ctx, p)
+		retry, err := c.fetchRest(ctx, p)
 		if ctx.Err() != nil || !retry || IsDiskFull(err) {
 			err = backoff.Permanent(err)
 		}
@@ -187,9 +187,9 @@ func (f *Client) DownloadTo(ctx context.Context, file File, to *os.File) (sum st
 }
 
 // fetchRest requests the rest of the file once, and reports whether to retry after an error.
-func (f *Client) fetchRest(ctx context.Context, p *stream) (retry bool, err error) {
+func (c *Client) fetchRest(ctx context.Context, p *stream) (retry bool, err error) {
 	before := p.size
-	err = f.requestRest(ctx, p)
+	err = c.requestRest(ctx, p)
 	retry = p.size > before || p.changed
 	var mismatch *MismatchError
 	var short *SizeError
@@ -205,7 +205,7 @@ func (f *Client) fetchRest(ctx context.Context, p *stream) (retry bool, err erro
 }
 
 // requestRest sends one request for the rest of the file.
-func (f *Client) requestRest(ctx context.Context, p *stream) error {
+func (c *Client) requestRest(ctx context.Context, p *stream) error {
 	if p.sum == "" && p.etag == "" {
 		// A changed file could not be detected.
 		if err := p.reset(); err != nil {
@@ -219,7 +219,7 @@ func (f *Client) requestRest(ctx context.Context, p *stream) error {
 	if p.size > 0 && p.etag != "" {
 		header.Set("If-Range", p.etag)
 	}
-	return f.Get(ctx, cmp.Or(f.ErrorPrefix, "fetching"), p.URL, header, func(resp *http.Response, r io.Reader) error {
+	return c.Get(ctx, cmp.Or(c.ErrorPrefix, "fetching"), p.URL, header, func(resp *http.Response, r io.Reader) error {
 		switch {
 		case resp.StatusCode == http.StatusPartialContent && p.continues(resp.Header):
 			p.resumed, p.changed = true, false
@@ -233,7 +233,7 @@ func (f *Client) requestRest(ctx context.Context, p *stream) error {
 			p.resumed = true
 			return &MismatchError{}
 		default:
-			return f.ResponseError(resp)
+			return c.ResponseError(resp)
 		}
 		return p.readAll(r)
 	})
@@ -252,9 +252,9 @@ func strongETag(h http.Header) string {
 // If the download fails, the received data remains in a file with the suffix [PartSuffix],
 // and the next call resumes from it. If another process is using that file, Download
 // downloads the complete file separately.
-func (f *Client) Download(ctx context.Context, file File) error {
+func (c *Client) Download(ctx context.Context, file File) error {
 	return file.store(func(to *os.File) error {
-		_, _, err := f.DownloadTo(ctx, file, to)
+		_, _, err := c.DownloadTo(ctx, file, to)
 		return err
 	})
 }

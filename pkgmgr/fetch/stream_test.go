@@ -21,8 +21,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
-// flakyServer serves the next element of contents with each request, and the last element
-// with all further requests. It aborts each response after limit bytes.
+// flakyServer responds with the elements of contents in order, one per request, and then
+// repeats the last element. It aborts each response after limit bytes.
 type flakyServer struct {
 	contents []string
 	hasETag  bool
@@ -59,7 +59,7 @@ func (a *abortWriter) Write(p []byte) (int, error) {
 	panic(http.ErrAbortHandler)
 }
 
-// requestedRanges returns the Range headers of all requests, or "-" without any requests.
+// requestedRanges returns the Range headers of all requests, or "-" if f received no requests.
 func requestedRanges(f *flakyServer) string {
 	if f.ranges == nil {
 		return "-"
@@ -166,7 +166,7 @@ func TestDownloadResumesEarlierDownload(t *testing.T) {
 		cancel()
 		server.Close()
 		if got, _ := os.ReadFile(path + ".part"); err == nil || !strings.HasPrefix(string(got), want) || (want == "") != (len(got) == 0) {
-			t.Errorf("part file after Download() = %q with error %v, want it to start with %q, empty if the content is wrong", got, err, want)
+			t.Errorf("Download() = %v with part file %q, want an error and a part file with prefix %q (an empty prefix: an empty file)", err, got, want)
 		}
 	}
 }
@@ -193,10 +193,10 @@ func TestRedirectDropsCredentials(t *testing.T) {
 		path   string
 		want   []string
 	}{
-		"API":            {api, "/api/code", []string{"source Bearer T", "target "}},
-		"outside of API": {api, "/other", []string{"source ", "target "}},
-		"index":          {index, "/packages/x.whl", []string{"source Basic bWU6c2VjcmV0", "target "}},
-		"no credentials": {&Client{}, "/api/code", []string{"source ", "target "}},
+		"API":             {api, "/api/code", []string{"source Bearer T", "target "}},
+		"outside the API": {api, "/other", []string{"source ", "target "}},
+		"index":           {index, "/packages/x.whl", []string{"source Basic bWU6c2VjcmV0", "target "}},
+		"no credentials":  {&Client{}, "/api/code", []string{"source ", "target "}},
 	} {
 		got = nil
 		if text, err := k.client.Text(t.Context(), source.URL+k.path, 10); err != nil || text != "honey" || !slices.Equal(got, k.want) {
@@ -282,7 +282,7 @@ func TestSave(t *testing.T) {
 		err := Save(c.content, File{Path: path, Sum: sha256Hex(a), Size: c.size, SkipSync: true})
 		files, _ := os.ReadDir(dir)
 		if (c.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), c.want) || (err == nil) != (len(files) == 1) {
-			t.Errorf("%s: Save() = %v and leaves %d files, want error %q, and one file only without an error", name, err, len(files), c.want)
+			t.Errorf("%s: Save() = %v and leaves %d files, want error %q, and one file without an error", name, err, len(files), c.want)
 		}
 	}
 }

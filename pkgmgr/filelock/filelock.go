@@ -16,15 +16,15 @@ import (
 	"github.com/gofrs/flock"
 )
 
-// Maximum intervals between the attempts of [Wait]. The intervals are short at first, so that
-// processes that start later are unlikely to get a briefly held lock earlier.
+// Maximum intervals at which [Wait] polls a lock. The interval is short at first, so that a
+// process that started to wait later rarely acquires a briefly held lock first.
 const (
 	shortPollInterval = 5 * time.Millisecond  // during shortPollTime
 	longPollInterval  = 50 * time.Millisecond // after shortPollTime
-	shortPollTime     = 2 * time.Second
+	shortPollTime     = 2 * time.Second       // counted from the start of Wait
 )
 
-// NoLimit makes [Wait] wait until its context is done.
+// NoLimit makes [Wait] wait without a time limit.
 const NoLimit time.Duration = -1
 
 // ErrLocked reports that another process has locked a file.
@@ -33,8 +33,8 @@ var ErrLocked = errors.New("locked by another process")
 // Lock is a locked file.
 type Lock struct{ file *flock.Flock }
 
-// Try locks the file at path exclusively, or returns [ErrLocked]. It creates the file and
-// missing directories, which get the mode dirMode.
+// Try locks the file at path exclusively. If another process has locked the file, Try returns
+// [ErrLocked]. It creates the file and missing directories; dirMode is their mode.
 func Try(path string, dirMode fs.FileMode) (*Lock, error) {
 	return lock(path, dirMode, (*flock.Flock).TryLock)
 }
@@ -47,8 +47,8 @@ func tryBlocking(path string, dirMode fs.FileMode) (*Lock, error) {
 	})
 }
 
-// lock locks the file at path with the function acquire, or returns [ErrLocked] if that function
-// returns false.
+// lock locks the file at path with the function acquire. If acquire returns false, lock returns
+// [ErrLocked].
 func lock(path string, dirMode fs.FileMode, acquire func(*flock.Flock) (bool, error)) (*Lock, error) {
 	for {
 		if err := os.MkdirAll(filepath.Dir(path), dirMode); err != nil {
@@ -57,8 +57,8 @@ func lock(path string, dirMode fs.FileMode, acquire func(*flock.Flock) (bool, er
 		file := flock.New(path, flock.SetFlag(os.O_CREATE|os.O_RDWR), flock.SetPermissions(0o600))
 		locked, err := acquire(file)
 		switch {
-		case errors.Is(err, syscall.EINTR), errors.Is(err, fs.ErrNotExist) && isMissing(filepath.Dir(path)): // the previous holder removed the directory too
-			continue
+		case errors.Is(err, syscall.EINTR), errors.Is(err, fs.ErrNotExist) && isMissing(filepath.Dir(path)):
+			continue // interrupted by a signal, or another process removed the directory
 		case err != nil:
 			return nil, fmt.Errorf("cannot lock %s: %w", path, err)
 		case !locked:
@@ -92,7 +92,7 @@ func Wait(ctx context.Context, path string, dirMode fs.FileMode, limit time.Dura
 		if !errors.Is(err, ErrLocked) {
 			return l, err
 		}
-		if attempts == 1 && onWait != nil { // not for a lock that is held only for a moment
+		if attempts == 1 && onWait != nil { // the second attempt: a briefly held lock is not reported
 			onWait()
 		}
 		if ctx.Done() == nil && limit < 0 && (attempts > 0 || onWait == nil) {
@@ -114,8 +114,8 @@ func Wait(ctx context.Context, path string, dirMode fs.FileMode, limit time.Dura
 	}
 }
 
-// pollPause returns the time until the next attempt after waiting for elapsed. It is random,
-// so that several processes do not try at the same time.
+// pollPause returns the pause before the next attempt. elapsed is the time since the start of
+// [Wait]. The pause is random, which prevents simultaneous attempts of several processes.
 func pollPause(elapsed time.Duration) time.Duration {
 	interval := shortPollInterval
 	if elapsed > shortPollTime {
@@ -136,8 +136,8 @@ func IsLocked(path string) bool {
 // Close unlocks the file.
 func (l *Lock) Close() error { return l.file.Close() }
 
-// Remove removes the file and unlocks it. It removes the file first, so that it cannot remove
-// a file that another process has locked.
+// Remove removes the file and then unlocks it. In the opposite order, Remove could remove a
+// file that another process has locked in the meantime.
 func (l *Lock) Remove() error { return errors.Join(os.Remove(l.file.Path()), l.file.Close()) }
 
 // Unsupported reports whether err is the error of a file system that does not support locks,

@@ -17,8 +17,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 )
 
-// TestMain runs the tests or, if RBEE_TEST_LOCK is set, locks that file, prints a line and
-// sleeps.
+// TestMain runs the tests. If RBEE_TEST_LOCK is set, it instead locks the file at that path,
+// prints a line and sleeps.
 func TestMain(m *testing.M) {
 	if path := os.Getenv("RBEE_TEST_LOCK"); path != "" {
 		if _, err := filelock.Try(path, 0o700); err != nil {
@@ -92,8 +92,8 @@ func TestWait(t *testing.T) {
 	_ = next.Close()
 }
 
-// TestWaitReturnsSoon checks that Wait returns soon after a briefly held lock is released. It
-// polls if the context can be canceled, and waits in the kernel otherwise.
+// TestWaitReturnsSoon checks that Wait returns soon after a briefly held lock is released.
+// Wait polls if the context can be canceled, and blocks in the kernel otherwise.
 func TestWaitReturnsSoon(t *testing.T) {
 	t.Parallel()
 	const rounds = 20
@@ -120,7 +120,7 @@ func TestWaitReturnsSoon(t *testing.T) {
 				_ = next.Remove()
 			}
 			if limit := rounds * 20 * time.Millisecond; total > limit {
-				t.Errorf("%d calls of Wait() returned %s after the release in total, want at most %s", rounds, total, limit)
+				t.Errorf("total delay of %d calls of Wait() after the release = %s, want at most %s", rounds, total, limit)
 			}
 		})
 	}
@@ -160,7 +160,7 @@ func TestMutualExclusion(t *testing.T) {
 		wg.Go(func() {
 			ctx := t.Context()
 			if i%2 == 0 {
-				ctx = context.Background() // makes Wait wait in the kernel
+				ctx = context.Background() // makes Wait block in the kernel
 			}
 			for range 3 {
 				l, err := filelock.Wait(ctx, path, 0o700, filelock.NoLimit, nil)
@@ -211,16 +211,16 @@ func TestKilledProcessReleasesLock(t *testing.T) {
 		t.Errorf("Try() of a file that another process has locked = %v, want %v", err, filelock.ErrLocked)
 	}
 	if !filelock.IsLocked(path) {
-		t.Error("Held() of a file that another process has locked = false, want true")
+		t.Error("IsLocked() of a file that another process has locked = false, want true")
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
 	if filelock.IsLocked(path) {
-		t.Error("Held() after the other process was killed = true, want false")
+		t.Error("IsLocked() after the other process was killed = true, want false")
 	}
 	missing := path + "-missing"
 	if got, created := filelock.IsLocked(missing), fileExists(missing); got || created {
-		t.Errorf("Held() of a missing file = %t, created: %t, want false and false", got, created)
+		t.Errorf("IsLocked() of a missing file = %t, file created = %t, want false and false", got, created)
 	}
 	l, err := filelock.Try(path, 0o700)
 	if err != nil {

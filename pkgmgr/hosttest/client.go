@@ -28,7 +28,7 @@ const lockWait = 30 * time.Second
 // stopTimeout limits the time that a machine takes to stop a canceled run.
 const stopTimeout = 20 * time.Second
 
-// client is the client of a machine in a test.
+// client sends requests to a machine in a test.
 type client struct {
 	t       *testing.T
 	suite   *suite
@@ -68,16 +68,16 @@ func (c *client) rbee() *artifact.Binary {
 	return b
 }
 
-// upload uploads rbee and returns its path and the install record for it.
+// upload uploads rbee and returns its path on the machine and its record for an install.
 func (c *client) upload() (exe string, install *wire.BinaryRecord) {
 	c.t.Helper()
 	s, b := c.state(), c.rbee()
-	packed, err := c.suite.packed.Get(b)
+	compressed, err := c.suite.binaries.Get(b)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	exe = path.Join(s.Home, wire.BinDir, ".rbee-"+b.SHA256[:12]+"-"+rand.Text()[:8])
-	if err := c.host.Put(c.t.Context(), exe, 0o755, bytes.NewReader(packed.Gz), packed.Sum); err != nil {
+	if err := c.host.Put(c.t.Context(), exe, 0o755, bytes.NewReader(compressed.Gz), compressed.Sum); err != nil {
 		c.t.Fatalf("Put(rbee) = %v, want no error", err)
 	}
 	return exe, &wire.BinaryRecord{Version: b.Version, SHA256: b.SHA256, Size: b.Size, MadeDirs: s.MissingDirs}
@@ -92,14 +92,14 @@ func (c *client) installRbee() (exe string) {
 	return path.Join(c.state().Home, wire.Binary)
 }
 
-// exchange has the output of a run of `rbee hive apply`.
+// exchange contains the output of a run of `rbee hive apply`.
 type exchange struct {
-	messages []wire.Message // without the result
+	messages []wire.Message // except the result
 	result   *wire.Result   // nil if the machine sent none
 	err      error          // of Host.Run
 }
 
-// needs returns the checksums that the machine requested.
+// needs returns the checksums of the artifacts that the machine requested.
 func (e *exchange) needs() []string {
 	var sums []string
 	for _, m := range e.messages {
@@ -110,7 +110,7 @@ func (e *exchange) needs() []string {
 	return sums
 }
 
-// failures returns the errors of the request and of all steps as one string, empty if nothing failed.
+// failures returns the errors of the request and of all steps as one string; empty if nothing failed.
 func (e *exchange) failures() string {
 	switch {
 	case e.result == nil:
@@ -121,11 +121,11 @@ func (e *exchange) failures() string {
 	return e.result.Error + strings.Join(e.result.Errors, "")
 }
 
-// call has the parameters of a run of `rbee hive apply`.
+// call contains the parameters of a run of `rbee hive apply`.
 type call struct {
 	ctx       context.Context
 	exe       string
-	body      []byte                                     // sent instead of a request unless nil
+	body      []byte                                     // sent instead of the request; nil for none
 	onMessage func(m wire.Message, stdin *io.PipeWriter) // called with each message except the result; may be nil
 }
 
@@ -148,7 +148,7 @@ func (c *client) start(k call, req *wire.Request) <-chan *exchange {
 			_ = wire.WriteRequest(&b, req) // cannot fail: the writer is in memory
 			body = b.Bytes()
 		}
-		_, _ = inW.Write(body) // if the machine stops reading, its result has the reason
+		_, _ = inW.Write(body) // if the machine stops reading, its result contains the reason
 	}()
 	messages := make(chan wire.Message, 1000) // buffered, because the machine can write while it receives a blob
 	go func() {
@@ -199,7 +199,7 @@ func (c *client) apply(exe string, req *wire.Request, blobs map[string][]byte) *
 		if !ok {
 			body = errorReader{errors.New("hosttest: no such blob")}
 		}
-		_ = wire.SendBlob(stdin, body, false) // the machine's result has the outcome
+		_ = wire.SendBlob(stdin, body, false) // the machine's result reports the outcome
 	}}
 	return c.wait(c.start(k, req))
 }
@@ -233,7 +233,7 @@ func (c *client) checkCauses(e *exchange) {
 	}
 }
 
-// notStarted reports whether a step has the error of a step that was not started.
+// notStarted reports whether the error of a step is that the step was not started.
 func notStarted(r *wire.Result, index int) bool {
 	cause := r.CauseOf(index)
 	return cause != nil && cause.Reason == operations.ReasonNotStarted
@@ -265,7 +265,7 @@ func checksum(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// program returns a worker that consists of a single file, and the step that installs it.
+// program returns the content of a worker with a single file, and the step that installs it.
 func program(typ, version string) (content []byte, step wire.Step) {
 	content = []byte("#!/bin/sh\necho " + typ + " " + version + "\n")
 	steps := []wire.InstallStep{{Kind: wire.StepFile, Artifact: &wire.Artifact{Name: typ, SHA256: checksum(content), Size: int64(len(content))}}}

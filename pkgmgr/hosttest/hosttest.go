@@ -20,13 +20,13 @@ type Machine struct {
 	// Connect opens a connection to the machine. It is called several times.
 	Connect func(ctx context.Context) (pkgmgr.Host, error)
 
-	// Binaries has the rbee binary for the machine.
+	// Binaries provides the rbee binary for the machine.
 	Binaries artifact.BinarySource
 
 	// Port is an unused loopback port of the machine.
 	Port int
 
-	// Disconnect closes all open connections as a network failure does: calls return an error, and programs on the machine
+	// Disconnect closes all open connections like a network failure: calls return an error, and programs on the machine
 	// read the end of stdin.
 	Disconnect func()
 }
@@ -76,8 +76,8 @@ func connect(t *testing.T, m *Machine) pkgmgr.Host {
 	return h
 }
 
-// suite has the data that all tests share.
+// suite contains the data that all tests share.
 type suite struct {
 	newMachine NewMachine
-	packed     artifact.CompressedBinaries
+	binaries   artifact.CompressedBinaries
 }

@@ -122,7 +122,7 @@ func testPut(t *testing.T, c *client) {
 	sum := c.rbee().SHA256
 	e := c.apply(exe, &wire.Request{Steps: []wire.Step{{Action: wire.ActionInstallSelf, Install: &wire.BinaryRecord{Version: "0", SHA256: sum}}}}, nil)
 	if e.err != nil || e.failures() != "" {
-		t.Errorf("install_self of a file after failed calls of Put = errors %q, %v, want none", e.failures(), e.err)
+		t.Errorf("install_self after failed calls of Put() = errors %q, %v, want none", e.failures(), e.err)
 	}
 }
 
@@ -144,14 +144,14 @@ func testInstallSelf(t *testing.T, c *client) {
 	if s := c.state(); s.Rbee != nil || len(s.Workers) > 0 {
 		t.Errorf("state after a failed install_self = %+v, want no rbee and no workers", s)
 	}
-	// The upload is removed in any case.
+	// The machine removes the upload even if the install fails.
 	if err := c.host.Run(t.Context(), []string{exe, "hive", "inspect"}, nil, nil, nil); exitStatus(err) != 126 && exitStatus(err) != 127 {
 		t.Errorf("Run(upload) after a failed install_self = %v, want exit status 126 or 127", err)
 	}
 
 	exe, install = c.upload()
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{{Action: wire.ActionInstallSelf, Install: install}}}, nil)
-	checkNotes(t, e, 1)
+	checkStepMessages(t, e, 1)
 	for from, s := range map[string]*wire.State{"result": e.result.State, "inspect": ptr(c.state())} {
 		if s == nil || s.Schema != wire.Schema || s.Rbee == nil || s.Rbee.SHA256 != install.SHA256 || s.Rbee.Size != install.Size || s.Broken != "" || s.Rbee.InstalledAt.IsZero() {
 			t.Errorf("state of %s after install_self = %+v, want rbee %+v", from, s, install)
@@ -160,7 +160,7 @@ func testInstallSelf(t *testing.T, c *client) {
 	if err := c.host.Run(t.Context(), []string{exe, "hive", "inspect"}, nil, nil, nil); exitStatus(err) != 126 && exitStatus(err) != 127 {
 		t.Errorf("Run(upload) after install_self = %v, want exit status 126 or 127", err)
 	}
-	// Installing the same rbee again changes nothing.
+	// A second install of the same rbee changes nothing.
 	before := c.state().Rbee
 	e = c.mustApply(path.Join(c.state().Home, wire.Binary), &wire.Request{Steps: []wire.Step{{Action: wire.ActionInstallSelf, Install: install}}}, nil)
 	if got := e.result.State.Rbee; got == nil || got.SHA256 != before.SHA256 || !got.InstalledAt.Equal(before.InstalledAt) {
@@ -168,7 +168,7 @@ func testInstallSelf(t *testing.T, c *client) {
 	}
 }
 
-// testRollbackSelf tests a machine without a previous rbee, because the tests have only one binary.
+// testRollbackSelf rolls back rbee on a machine without a previous rbee, because the tests have only one binary.
 func testRollbackSelf(t *testing.T, c *client) {
 	rollback := &wire.Request{Steps: []wire.Step{{Action: wire.ActionRollbackSelf}}}
 	exe := c.installRbee()
@@ -185,8 +185,8 @@ func testRollbackSelf(t *testing.T, c *client) {
 
 func ptr[T any](v T) *T { return &v }
 
-// checkNotes checks that the machine reported the start and the end of each of n steps, in order.
-func checkNotes(t *testing.T, e *exchange, n int) {
+// checkStepMessages checks that the machine reported the start and the end of the first n steps, in order.
+func checkStepMessages(t *testing.T, e *exchange, n int) {
 	t.Helper()
 	var got, want []string
 	for _, m := range e.messages {
@@ -228,7 +228,7 @@ func testDaemon(t *testing.T, c *client) {
 	})
 	s := e.result.State
 	if !s.Daemon.Running || s.Daemon.PID == 0 || s.Daemon.Port != c.machine.Port || s.Daemon.SHA256 != s.Rbee.SHA256 || s.Daemon.Supervisor == "" {
-		t.Fatalf("daemon after start = %+v, want it to run on port %d with the installed binary", s.Daemon, c.machine.Port)
+		t.Fatalf("daemon after start = %+v, want it running on port %d with the installed binary", s.Daemon, c.machine.Port)
 	}
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{{Action: wire.ActionStart}}}, nil)
 	if got := e.result.State.Daemon; got.PID != s.Daemon.PID || !got.Since.Equal(s.Daemon.Since) {
@@ -239,7 +239,7 @@ func testDaemon(t *testing.T, c *client) {
 	}
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{{Action: wire.ActionStop}, {Action: wire.ActionStop}}}, nil)
 	if d := e.result.State.Daemon; d.Running || d.PID != 0 {
-		t.Errorf("daemon after stop = %+v, want it not to run", d)
+		t.Errorf("daemon after stop = %+v, want it stopped", d)
 	}
 }
 

@@ -164,7 +164,7 @@ func testInvalidSteps(t *testing.T, c *client) {
 		if !strings.Contains(e.result.Errors[0], k.want) || e.result.Errors[0] == "" || e.result.Errors[1] != "" {
 			t.Errorf("%s: errors of the steps = %q, want one with %q and none for the next step", name, e.result.Errors, k.want)
 		}
-		checkNotes(t, e, started)
+		checkStepMessages(t, e, started)
 	}
 	c.checkUnchanged(before)
 }
@@ -175,7 +175,7 @@ type lockHolder struct {
 	release chan struct{} // closed to send the blob
 }
 
-// holdLock starts an install and waits until the machine requests its artifact.
+// holdLock starts an install, which acquires the lock, and waits until the machine requests its artifact.
 func (c *client) holdLock(ctx context.Context, exe string, content []byte, step wire.Step) *lockHolder {
 	c.t.Helper()
 	h := &lockHolder{release: make(chan struct{})}
@@ -188,7 +188,7 @@ func (c *client) holdLock(ctx context.Context, exe string, content []byte, step 
 		close(requested)
 		select {
 		case <-h.release:
-			_ = wire.SendBlob(in, strings.NewReader(string(content)), false) // the result has the outcome
+			_ = wire.SendBlob(in, strings.NewReader(string(content)), false) // the result reports the outcome
 		case <-c.t.Context().Done():
 		}
 	}}, req)
@@ -207,18 +207,18 @@ func testLock(t *testing.T, c *client) {
 	settings := &wire.Settings{Alias: "other", HivePort: c.machine.Port}
 	e := c.apply(exe, &wire.Request{LockWait: -1, Settings: settings, Steps: []wire.Step{{Action: wire.ActionStop}, {Action: wire.ActionStop}}}, nil)
 	if e.err != nil || e.result == nil || e.result.Locked == nil || e.result.Locked.Holder != "the holder" || e.result.Locked.Since.IsZero() || len(e.result.Errors) != 2 {
-		t.Fatalf("apply() while another run holds the lock = %+v, %v, want it to be locked", e.result, e.err)
+		t.Fatalf("apply() while another run holds the lock = %+v, %v, want a result with Locked and two errors", e.result, e.err)
 	}
 	for i, text := range e.result.Errors {
 		if !notStarted(e.result, i) {
-			t.Errorf("error of step %d without the lock = %q, want reason %s", i, text, operations.ReasonNotStarted)
+			t.Errorf("error of step %d while another run holds the lock = %q, want reason %s", i, text, operations.ReasonNotStarted)
 		}
 	}
 	if e.result.State != nil || slices.ContainsFunc(e.messages, func(m wire.Message) bool { return m.Step != nil }) {
-		t.Errorf("apply() without the lock = %+v, want no state and no messages about steps", e)
+		t.Errorf("apply() while another run holds the lock = %+v, want no state and no messages about steps", e)
 	}
 	if s := c.state(); s.Settings == nil || s.Settings.Alias != "m" {
-		t.Errorf("settings after apply() without the lock = %+v, want alias m", s.Settings)
+		t.Errorf("settings after apply() while another run holds the lock = %+v, want alias m", s.Settings)
 	}
 
 	waits := make(chan wire.LockInfo, 1)
@@ -301,7 +301,7 @@ func testConnectionLost(t *testing.T, c *client) {
 	close(holder.release)
 	e := c.wait(holder.done)
 	if e.err == nil || errors.Is(e.err, context.Canceled) || time.Since(start) > stopTimeout {
-		t.Errorf("Run() on a connection that is lost = %v after %v, want an error within %s", e.err, time.Since(start), stopTimeout)
+		t.Errorf("Run() after the connection was lost = %v after %v, want an error within %s", e.err, time.Since(start), stopTimeout)
 	}
 	if e.result != nil {
 		t.Errorf("result from a lost connection = %+v, want none", e.result)

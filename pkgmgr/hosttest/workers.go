@@ -18,7 +18,7 @@ func testWorker(t *testing.T, c *client) {
 	rollback := wire.Step{Action: wire.ActionRollback, Worker: &wire.WorkerInstall{Type: "w"}}
 	check := func(name string, e *exchange, version, previous string, needs ...string) {
 		t.Helper()
-		checkNotes(t, e, len(e.result.Errors))
+		checkStepMessages(t, e, len(e.result.Errors))
 		if got := strings.Join(e.needs(), " "); got != strings.Join(needs, " ") {
 			t.Errorf("%s: requested artifacts = %q, want %q", name, got, needs)
 		}
@@ -69,7 +69,7 @@ func testWorker(t *testing.T, c *client) {
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{stepOne}}, nil)
 	check("install previous version", e, "1", "2")
 
-	// Installing another type does not change the first one.
+	// The install of another type does not change the first one.
 	other, stepOther := program("a", "1")
 	e = c.mustApply(exe, &wire.Request{Steps: []wire.Step{stepOther, {Action: wire.ActionStop}}}, blobs(other))
 	check("install other type", e, "1", "2", checksum(other))
@@ -122,7 +122,7 @@ func testWrongContent(t *testing.T, c *client) {
 			t.Errorf("%s: apply() = errors %q, %v, want only an error of the first step", name, e.failures(), e.err)
 			continue
 		}
-		checkNotes(t, e, 2)
+		checkStepMessages(t, e, 2)
 		if cause := e.result.CauseOf(0); name == "other content" && cause.Reason != operations.ReasonChecksum {
 			t.Errorf("%s: reason of the error = %q, want %q", name, cause.Reason, operations.ReasonChecksum)
 		}

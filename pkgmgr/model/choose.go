@@ -62,7 +62,7 @@ func GroupIDs(groups []GGUFGroup) []string {
 }
 
 // MatchGGUF returns the group that part identifies by a file, a name or a quantization. It
-// returns nil if no group or more than one group matches.
+// returns nil if no group or more than one group matches; several is true in the second case.
 func MatchGGUF(groups []GGUFGroup, part string) (found *GGUFGroup, several bool) {
 	for i, g := range groups {
 		if g.Name == part || slices.Contains(g.Files, part) {
@@ -97,7 +97,7 @@ func Choose(ref Ref, files []File) ([]File, error) {
 	for i, id := range GroupIDs(groups) {
 		file := groups[i].Files[0]
 		if !validPart(id) && slices.ContainsFunc(chosen, func(f File) bool { return f.Path == file }) {
-			return nil, failure(operations.ReasonModelInvalid, ref.String(), nil, "cannot use model %q: its file %q has a : or @ in its name", ref, file)
+			return nil, failure(operations.ReasonModelInvalid, ref.String(), nil, "cannot use model %q: the name of its file %q contains : or @", ref, file)
 		}
 	}
 	return chosen, nil
@@ -121,10 +121,10 @@ func chooseAny(ref Ref, files []File) ([]File, error) {
 			return selectFiles(files, []string{ref.Part}), nil
 		}
 		if len(groups) > 0 {
-			return nil, notFound(operations.ReasonModelUnknown, ref.String(), "model %q: the repository has no such quantization or file; it has %s", ref, describeGroups(groups, sizes, false))
+			return nil, notFound(operations.ReasonModelUnknown, ref.String(), "model %q: the repository has no such quantization or file; available: %s", ref, describeGroups(groups, sizes, false))
 		}
 		names = slices.DeleteFunc(names, func(name string) bool { return !validPart(name) })
-		return nil, notFound(operations.ReasonModelUnknown, ref.String(), "model %q: the repository has no such file; it has %s", ref, strings.Join(names[:min(len(names), 20)], ", "))
+		return nil, notFound(operations.ReasonModelUnknown, ref.String(), "model %q: the repository has no such file; available: %s", ref, strings.Join(names[:min(len(names), 20)], ", "))
 	}
 	if slices.ContainsFunc(names, IsSafetensors) {
 		return slices.DeleteFunc(slices.Clone(files), func(f File) bool { return isRedundant(f.Path) }), nil

@@ -16,6 +16,9 @@ import (
 // maxDefaultContext limits the default context length, in tokens.
 const maxDefaultContext = 8192
 
+// maxConfigSize is the maximum size of a config.json, in bytes.
+const maxConfigSize = 16 << 20
+
 // Estimate is an estimate of the device memory usage of a model, in bytes.
 type Estimate struct {
 	Weights int64 // size of the weights
@@ -27,7 +30,7 @@ type Estimate struct {
 // Total returns the total memory usage in bytes.
 func (e Estimate) Total() int64 { return e.Weights + e.Cache }
 
-// Explain returns a description of the calculation for the user.
+// Explain describes the calculation of the estimate to the user.
 func (e Estimate) Explain() string {
 	if e.Cache == 0 {
 		return fmt.Sprintf("%s weights; the size of the context cache is unknown", bytesize.Format(e.Weights))
@@ -57,7 +60,7 @@ func EstimateMemory(m operations.Model, contextLength int) (Estimate, error) {
 	case "safetensors":
 		shape, err = configShape(filepath.Join(m.Path, "config.json"))
 	default:
-		return Estimate{}, errors.New("the model is neither GGUF nor safetensors")
+		return Estimate{}, fmt.Errorf("invalid model format %q: want gguf or safetensors", m.Format)
 	}
 	if err != nil && m.Format == "gguf" {
 		return Estimate{}, err
@@ -70,11 +73,11 @@ func EstimateMemory(m operations.Model, contextLength int) (Estimate, error) {
 	return e, nil
 }
 
-// shape has the parameters of a model that determine the size of its key-value cache.
+// shape contains the parameters of a model that determine the size of its key-value cache.
 type shape struct{ layers, heads, key, value, context int64 }
 
-// validate returns s, or an error if a number is out of range. The limits prevent an overflow
-// of the size of the cache.
+// validate returns s, or an error if a number is out of range. The limits prevent an integer
+// overflow in the calculation of the cache size.
 func (s shape) validate() (shape, error) {
 	limits := []struct{ n, max int64 }{{s.layers, 1 << 12}, {s.heads, 1 << 12}, {s.key, 1 << 14}, {s.value, 1 << 14}, {s.context, 1 << 31}}
 	if slices.ContainsFunc(limits, func(l struct{ n, max int64 }) bool { return l.n < 0 || l.n > l.max }) {
@@ -100,7 +103,7 @@ func ggufShape(path string) (shape, error) {
 }
 
 // transformerConfig is the config.json of the transformers library. In multimodal models,
-// text_config has the parameters of the text model.
+// text_config contains the parameters of the text model.
 type transformerConfig struct {
 	Layers   int64              `json:"num_hidden_layers"`
 	Heads    int64              `json:"num_attention_heads"`
@@ -117,8 +120,8 @@ func configShape(path string) (shape, error) {
 	if err != nil {
 		return shape{}, err
 	}
-	if info.Size() > 16<<20 {
-		return shape{}, errors.New("config.json is too large")
+	if info.Size() > maxConfigSize {
+		return shape{}, fmt.Errorf("invalid config.json: %s, want at most %s", bytesize.Format(info.Size()), bytesize.Format(maxConfigSize))
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {

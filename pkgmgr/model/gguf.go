@@ -13,15 +13,17 @@ import (
 // errGGUF reports that a file is not a valid GGUF file.
 var errGGUF = errors.New("invalid GGUF file")
 
-// Limits for the header of a GGUF file: the number of keys, the bytes of a string, and the
-// elements of an array. Real headers have vocabularies of several hundred thousand tokens.
+// Limits for the header of a GGUF file. Real headers contain vocabularies of several hundred
+// thousand tokens.
 const (
 	maxKeys   = 1 << 16
-	maxString = 1 << 24
-	maxArray  = 1 << 26
+	maxString = 1 << 24 // bytes
+	maxArray  = 1 << 26 // elements
+
+	maxArrayDepth = 4 // of nested arrays
 )
 
-// ggufInfo has the values in the header of a GGUF file that determine the memory usage.
+// ggufInfo contains the values in the header of a GGUF file that determine the memory usage.
 type ggufInfo struct {
 	Architecture string
 	Layers       int64 // block_count
@@ -61,7 +63,7 @@ func parseGGUF(r io.Reader) (info ggufInfo, err error) {
 	g.u64() // number of tensors
 	keys := g.u64()
 	if keys > maxKeys {
-		return ggufInfo{}, fmt.Errorf("%w: it has %d keys", errGGUF, keys)
+		return ggufInfo{}, fmt.Errorf("%w: %d keys, want at most %d", errGGUF, keys, maxKeys)
 	}
 	for range keys {
 		if g.err != nil {
@@ -82,7 +84,7 @@ func parseGGUF(r io.Reader) (info ggufInfo, err error) {
 	return info, nil
 }
 
-// field returns the field for the value of a key, or nil if the key is not needed.
+// field returns a pointer to the field for a key, or nil if the key is not needed.
 func (i *ggufInfo) field(key string) *int64 {
 	_, name, ok := strings.Cut(key, ".")
 	if !ok || i.Architecture == "" || !strings.HasPrefix(key, i.Architecture+".") {
@@ -112,7 +114,7 @@ const (
 	ggufF64
 )
 
-// ggufReader reads values. After the first error, it returns zero values.
+// ggufReader reads the values of a GGUF header. After the first error, it returns zero values.
 type ggufReader struct {
 	r   *bufio.Reader
 	err error
@@ -129,22 +131,20 @@ func (g *ggufReader) bytes(n int) []byte {
 func (g *ggufReader) u32() uint32 { return binary.LittleEndian.Uint32(g.bytes(4)) }
 func (g *ggufReader) u64() uint64 { return binary.LittleEndian.Uint64(g.bytes(8)) }
 
-func (g *ggufReader) skip(n uint64) {
-	if g.err == nil && n <= maxArray {
-		_, g.err = io.CopyN(io.Discard, g.r, int64(n))
-	} else if g.err == nil {
-		g.err = fmt.Errorf("%w: it has a value of %d bytes", errGGUF, n)
+func (g *ggufReader) skip(n int64) {
+	if g.err == nil {
+		_, g.err = io.CopyN(io.Discard, g.r, n)
 	}
 }
 
 func (g *ggufReader) text() string {
 	n := g.u64()
 	if n > maxString {
-		g.skip(maxArray + 1)
+		g.fail("string of %d bytes, want at most %d", n, maxString)
 		return ""
 	}
 	if n > 1024 { // all needed names are shorter
-		g.skip(n)
+		g.skip(int64(n))
 		return ""
 	}
 	return string(g.bytes(int(n)))
@@ -173,7 +173,7 @@ func (g *ggufReader) number(kind uint32, depth int) int64 {
 	case ggufArray:
 		return g.array(depth)
 	default:
-		g.fail("a value of type %d", kind)
+		g.fail("unknown value type %d", kind)
 	}
 	return 0
 }
@@ -181,8 +181,8 @@ func (g *ggufReader) number(kind uint32, depth int) int64 {
 // array reads an array and returns its largest number.
 func (g *ggufReader) array(depth int) (largest int64) {
 	kind, n := g.u32(), g.u64()
-	if n > maxArray || depth > 4 {
-		g.fail("an array of %d values", n)
+	if n > maxArray || depth > maxArrayDepth {
+		g.fail("array of %d values at depth %d, want at most %d values and depth %d", n, depth, maxArray, maxArrayDepth)
 		return 0
 	}
 	for range n {
@@ -197,6 +197,6 @@ func (g *ggufReader) array(depth int) (largest int64) {
 // fail sets the error of the reader unless it has one.
 func (g *ggufReader) fail(format string, args ...any) {
 	if g.err == nil {
-		g.err = fmt.Errorf("%w: it has %s", errGGUF, fmt.Sprintf(format, args...))
+		g.err = fmt.Errorf("%w: %s", errGGUF, fmt.Sprintf(format, args...))
 	}
 }

@@ -70,18 +70,18 @@ const (
 	maxFiles = 100000   // maximum number of files of a repository
 )
 
-// getPage decodes one page of JSON, with retries. next is the URL of the next page; empty for
-// the last page.
-func (h *Hub) getPage(ctx context.Context, address string, into any) (next string, err error) {
+// getPage decodes one page of JSON into v, with retries. next is the URL of the next page;
+// empty for the last page.
+func (h *Hub) getPage(ctx context.Context, address string, v any) (next string, err error) {
 	err = fetch.Retry(ctx, h.Pause, func() (err error) {
-		next, err = h.tryPage(ctx, address, into)
+		next, err = h.tryPage(ctx, address, v)
 		return err
 	})
 	return next, err
 }
 
-// tryPage is getPage without retries.
-func (h *Hub) tryPage(ctx context.Context, address string, into any) (next string, err error) {
+// tryPage is like getPage without retries.
+func (h *Hub) tryPage(ctx context.Context, address string, v any) (next string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	err = h.Get(ctx, address, http.Header{}, func(resp *http.Response, body io.Reader) error {
@@ -92,7 +92,7 @@ func (h *Hub) tryPage(ctx context.Context, address string, into any) (next strin
 		if err != nil {
 			return err
 		}
-		if err := json.Unmarshal(data, into); err != nil {
+		if err := json.Unmarshal(data, v); err != nil {
 			return &fetch.StatusError{Status: resp.StatusCode, Message: "invalid response of a model hub: " + err.Error()}
 		}
 		next = nextPage(resp, h.Client.Hub)
@@ -103,8 +103,8 @@ func (h *Hub) tryPage(ctx context.Context, address string, into any) (next strin
 
 var nextLink = regexp.MustCompile(`<([^>]+)>\s*;\s*rel="?next"?`)
 
-// nextPage returns the URL of the next page in a Link header (RFC 8288), on the server of
-// endpoint. It returns an empty string if the header has none.
+// nextPage returns the URL of the next page in the Link header (RFC 8288) of a response, with
+// the scheme and host of endpoint. It returns an empty string if the header has none.
 func nextPage(resp *http.Response, endpoint string) string {
 	m := nextLink.FindStringSubmatch(resp.Header.Get("Link"))
 	if m == nil {

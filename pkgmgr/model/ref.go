@@ -45,7 +45,7 @@ func ParseRef(s string) (Ref, error) {
 	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
 		rest, r.Revision = rest[:i], rest[i+1:]
 		if !ValidRevision(r.Revision) {
-			return bad("%q is not a revision", r.Revision)
+			return bad("invalid revision %q", r.Revision)
 		}
 	}
 	var hasPart bool
@@ -54,7 +54,7 @@ func ParseRef(s string) (Ref, error) {
 	case !repoPattern.MatchString(r.Repo) || strings.Contains(r.Repo, "..") || strings.Contains(r.Repo, "--"):
 		return bad("want org/repo[:quantization][@revision], org/repo:file or a URL")
 	case hasPart && !validPart(r.Part):
-		return bad("%q is neither a quantization nor a file", r.Part)
+		return bad("invalid quantization or file %q", r.Part)
 	}
 	return r, nil
 }
@@ -69,8 +69,8 @@ func validPath(p string) bool {
 	return p != "" && len(p) < 1024 && path.Clean(p) == p && filepath.IsLocal(p) && !strings.ContainsAny(p, "\\\x00\n\r")
 }
 
-// validPart reports whether p is a valid path that can be a part of a reference, in which :
-// and @ are separators.
+// validPart reports whether p is a valid path without : and @, which are separators in
+// references.
 func validPart(p string) bool { return validPath(p) && !strings.ContainsAny(p, ":@") }
 
 // parseURL parses a reference that is a URL. It calls bad to create errors.

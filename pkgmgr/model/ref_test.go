@@ -86,7 +86,7 @@ func TestParseGGUF(t *testing.T) {
 	}
 	for n := range 400 {
 		if _, err := parseGGUF(bytes.NewReader(file[:n])); n < 300 && err == nil {
-			t.Errorf("parseGGUF() of the first %d bytes returns no error, want one", n)
+			t.Errorf("parseGGUF() of the first %d bytes = nil, want an error", n)
 		}
 	}
 	for name, bad := range map[string][]byte{
@@ -94,7 +94,7 @@ func TestParseGGUF(t *testing.T) {
 		"many keys": append([]byte("GGUF\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), bytes.Repeat([]byte{0xff}, 8)...),
 	} {
 		if _, err := parseGGUF(bytes.NewReader(bad)); err == nil {
-			t.Errorf("%s: parseGGUF() returns no error, want one", name)
+			t.Errorf("%s: parseGGUF() = nil, want an error", name)
 		}
 	}
 }

@@ -38,9 +38,9 @@ func LlamaAssets(tag, program string) map[string][]byte {
 	return all
 }
 
-// AddLlamaBuild publishes a build of llama.cpp: as a prerelease, as has been usual since
-// 2026-08-25, or as a release if classic is true. It omits files whose names contain any of
-// the strings in without.
+// AddLlamaBuild publishes a build of llama.cpp. The build is a prerelease, like the builds of
+// llama.cpp since 2026-08-25, or a release if classic is true. AddLlamaBuild omits files whose
+// names contain any of the strings in without.
 func (s *Server) AddLlamaBuild(tag string, classic bool, without ...string) {
 	assets := LlamaAssets(tag, "#!/bin/sh\necho "+tag+"\n")
 	for name := range assets {
@@ -51,8 +51,9 @@ func (s *Server) AddLlamaBuild(tag string, classic bool, without ...string) {
 	s.AddRelease(LlamaRepo, Release{Tag: tag, Prerelease: !classic, Assets: assets})
 }
 
-// AddLlamaVersion publishes a version of llama.cpp: a release with one file that has the given
-// content, the tag of a build and a newline. If content is empty, the release has no file.
+// AddLlamaVersion publishes a version of llama.cpp: a release with one file, nightly-tag.txt.
+// content is its content, the tag of a build and a newline; if it is empty, the release has no
+// file.
 func (s *Server) AddLlamaVersion(tag, content string) {
 	r := Release{Tag: tag}
 	if content != "" {
@@ -62,7 +63,7 @@ func (s *Server) AddLlamaVersion(tag, content string) {
 }
 
 // SetResponse sets the response to requests whose path contains part: status 200 with the given
-// content type and body. [Server.ClearFaults] removes it.
+// content type and body. [Server.ClearFaults] removes the response.
 func (s *Server) SetResponse(part, contentType, body string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,7 +94,7 @@ func (s *Server) Unchanged() int {
 }
 
 // MirrorGitHub makes the release API return URLs on https://github.com, and returns the base
-// URL of a mirror of them.
+// URL of a mirror of https://github.com.
 func (s *Server) MirrorGitHub() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -38,7 +38,7 @@ type Server struct {
 	mirror      bool // the API returns URLs on github.com
 	responses   []fixedResponse
 	apiRequests int // requests to the release API
-	unchanged   int // number of those with status 304
+	unchanged   int // responses of the release API with status 304
 }
 
 // Release is a release of a repository.
@@ -59,7 +59,7 @@ type Fault struct {
 
 	Status  int   // error status; 0 for none
 	Cut     int64 // number of bytes after which the connection is closed; 0 for never
-	Corrupt bool  // change a byte of the content
+	Corrupt bool  // whether a byte of the content is changed
 	Times   int   // number of downloads with the fault; 0 for all
 }
 
@@ -141,7 +141,7 @@ func (s *Server) ClearFaults() {
 	s.faults, s.limited, s.responses = nil, false, nil
 }
 
-// LimitRate makes the release API reject requests without the token, as if their rate limit
+// LimitRate makes the release API reject requests without the token, as if the rate limit
 // were exceeded.
 func (s *Server) LimitRate(token string) {
 	s.mu.Lock()
@@ -165,7 +165,7 @@ func (s *Server) RequirePassword(user, password string) (index string) {
 	return strings.Replace(s.Index(), "://", "://"+s.user.String()+"@", 1)
 }
 
-// unauthorized reports whether a request requires a password that it does not have.
+// unauthorized reports whether a request to the package index lacks valid credentials.
 func (s *Server) unauthorized(r *http.Request) bool {
 	user, password, _ := r.BasicAuth()
 	isIndex := strings.HasPrefix(r.URL.Path, "/simple/") || strings.HasPrefix(r.URL.Path, "/packages/")
@@ -312,7 +312,7 @@ func (s *Server) project(w http.ResponseWriter, r *http.Request, name string) {
 			continue
 		}
 		size := int64(len(wheel.Bytes()))
-		if wheel.ReportedSize != 0 { // reported instead of the actual size
+		if wheel.ReportedSize != 0 {
 			size = wheel.ReportedSize
 		}
 		file := map[string]any{
@@ -380,11 +380,11 @@ func hexSum(data []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// String returns the name and the URL of the server, for test failures.
+// String returns a description of the server for test failure messages.
 func (s *Server) String() string { return fmt.Sprintf("origintest at %s", s.srv.URL) }
 
-// writeIndexFault writes the error response of a fault for a page of the package index. It
-// returns false if no fault applies.
+// writeIndexFault writes an error response if a fault applies to this page of the package
+// index. It returns false if none applies.
 func (s *Server) writeIndexFault(w http.ResponseWriter, r *http.Request) bool {
 	for _, f := range s.faults {
 		if f.Status != 0 && strings.Contains(r.URL.Path, f.Path) && strings.HasPrefix(f.Path, "/simple/") {

@@ -75,8 +75,9 @@ func UV(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 // usageError is an error that makes [UV] return status 2.
 type usageError struct{ error }
 
-// parseFlags parses the flags of a command. bools and values are the required flags without
-// and with a value; optional flags have a value too. Several values of a flag are joined by
+// parseFlags parses the flags of a command and returns their values and the arguments. bools
+// are the required flags without a value, values are the required flags with a value, and
+// optional are the optional flags with a value. Several values of one flag are joined by
 // newlines. rest is the required number of arguments.
 func parseFlags(args []string, bools, values []string, optional []string, rest int) (map[string]string, []string, error) {
 	set := flag.NewFlagSet("uv", flag.ContinueOnError)
@@ -114,7 +115,7 @@ func parseFlags(args []string, bools, values []string, optional []string, rest i
 // requirementPattern matches a line such as "six>=1.0, <2".
 var requirementPattern = regexp.MustCompile(`^([A-Za-z0-9._-]+)(?:\[[^\]]*\])?\s*(.*)$`)
 
-// resolution has the options of a run of compile.
+// resolution contains the options of a run of compile.
 type resolution struct {
 	indexes     []string // in order of priority; the first index with a package is used
 	torch       string   // backend
@@ -126,7 +127,7 @@ type resolution struct {
 }
 
 // compile implements `uv pip compile`. For each package it selects the most recently
-// published version that has a wheel for the platform.
+// published version that satisfies the constraints and has a wheel for the platform.
 func compile(args []string, stdin io.Reader) error {
 	opts, rest, err := parseFlags(args, []string{"no-config", "no-progress", "quiet", "no-build"},
 		[]string{"python", "python-version", "python-platform", "output-file"},
@@ -224,7 +225,7 @@ type indexFile struct {
 	Uploaded time.Time         `json:"upload-time"`
 }
 
-// noSolutionError has the message that uv prints if the resolution fails.
+// noSolutionError is the error for requirements without a solution. It has the message of uv.
 type noSolutionError struct{ reason, hint string }
 
 func (e noSolutionError) Error() string {
@@ -310,8 +311,8 @@ func (r *resolution) choose(name, constraint string) (entry string, requires []s
 
 var manylinux = regexp.MustCompile(`manylinux_2_([0-9]+)_`)
 
-// runsOn reports whether a wheel runs on a platform such as x86_64-manylinux_2_28: the wheel
-// must not need a newer glibc.
+// runsOn reports whether a wheel runs on a platform such as x86_64-manylinux_2_28. It compares
+// only the versions of glibc.
 func runsOn(filename, platform string) bool {
 	have, want := manylinux.FindStringSubmatch(filename), manylinux.FindStringSubmatch(platform+"_")
 	if have == nil || want == nil {

@@ -63,8 +63,8 @@ func install(args []string) error {
 	return compileBytecode(site)
 }
 
-// cachedWheel returns the directory of the cache with the unpacked wheel of a requirement,
-// which is name==version or the path of a wheel. It unpacks the wheel if necessary.
+// cachedWheel returns the cache directory that contains the unpacked wheel of a requirement.
+// It unpacks the wheel if necessary. A requirement is name==version or the path of a wheel.
 func cachedWheel(cache string, dirs []string, requirement string) (archive string, err error) {
 	name, version, hasVersion := strings.Cut(requirement, "==")
 	if !hasVersion {

@@ -11,14 +11,14 @@ import (
 	"github.com/rbee-keeper/rbee/gpu"
 )
 
-// ProbedLibraries are the shared libraries of the machine, by soname, that engines may need.
+// ProbedLibraries are the sonames of the shared libraries that engines may need.
 var ProbedLibraries = []string{
 	"libOpenCL.so.1", "libcrypto.so.3", "libgomp.so.1", "libmpi_cxx.so.40", "libssl.so.3", "libvulkan.so.1", "libze_loader.so.1",
 }
 
 // Devices are the accelerators in a [State]. For compatibility with earlier versions of
-// rbee, the JSON encoding of each device repeats memory_total as memory_bytes and
-// compute_capability as compute.
+// rbee, the JSON encoding of each device contains memory_total again as memory_bytes, and
+// compute_capability again as compute.
 type Devices []gpu.Device
 
 // deviceJSON is a device with the additional keys of earlier versions.
@@ -70,22 +70,22 @@ type DeviceRequirements struct {
 	ComputeMax string `json:"compute_max,omitempty"`
 
 	// Native are the compute capabilities that the build contains machine code for;
-	// nil for all. For others, the driver compiles PTX, which requires driver version
-	// PTXDriver.
+	// nil means all. On other devices the driver compiles PTX code, which requires at
+	// least driver version PTXDriver.
 	Native    []string `json:"native,omitempty"`
 	PTXDriver string   `json:"ptx_driver,omitempty"`
 
 	// Architectures are the AMD architectures that the build contains machine code
-	// for, such as "gfx942"; nil for all.
+	// for, such as "gfx942"; nil means all.
 	Architectures []string `json:"architectures,omitempty"`
 }
 
-// Unmet returns the first requirement that d does not meet, such as "driver 535 is older
-// than 580"; empty if d meets all requirements. It assumes that an unknown compute
-// capability or architecture is sufficient.
+// Unmet describes the first requirement that d does not meet, such as "driver 535 is older
+// than 580"; it returns an empty string if d meets all requirements. It assumes that an
+// unknown compute capability or architecture is sufficient.
 func (n *DeviceRequirements) Unmet(d gpu.Device) string {
 	driver := n.Driver
-	if n.PTXDriver != "" && d.ComputeCapability != "" && !n.native(d.ComputeCapability) {
+	if n.PTXDriver != "" && d.ComputeCapability != "" && !n.isNative(d.ComputeCapability) {
 		driver = n.PTXDriver
 	}
 	switch {
@@ -111,23 +111,24 @@ func (n *DeviceRequirements) Unmet(d gpu.Device) string {
 	return ""
 }
 
-// native reports whether the build contains machine code that runs on a device of the given
-// compute capability: code for the same major version and the same or a lower minor version.
-func (n *DeviceRequirements) native(compute string) bool {
+// isNative reports whether the build contains machine code that runs on a device with the
+// given compute capability: code for the same major version and the same or a lower minor
+// version.
+func (n *DeviceRequirements) isNative(compute string) bool {
 	if n.Native == nil {
 		return true
 	}
 	major, _, _ := strings.Cut(compute, ".")
-	for _, have := range n.Native {
-		if m, _, _ := strings.Cut(have, "."); m == major && compareNumbers(have, compute) <= 0 {
+	for _, native := range n.Native {
+		if m, _, _ := strings.Cut(native, "."); m == major && compareNumbers(native, compute) <= 0 {
 			return true
 		}
 	}
 	return false
 }
 
-// compareNumbers compares two dotted versions, such as "580.65.06". It ignores everything
-// after the leading digits of each part.
+// compareNumbers compares two dotted versions, such as "580.65.06". It uses only the leading
+// digits of each part.
 func compareNumbers(a, b string) int {
 	for a != "" || b != "" {
 		var x, y string

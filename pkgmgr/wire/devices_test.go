@@ -33,7 +33,7 @@ func TestDevicesJSON(t *testing.T) {
 	}
 }
 
-func TestUnmetRequirement(t *testing.T) {
+func TestUnmet(t *testing.T) {
 	t.Parallel()
 	card := func(driver, compute string) gpu.Device {
 		return gpu.Device{Vendor: "nvidia", Name: "card", Driver: driver, ComputeCapability: compute}

@@ -6,14 +6,14 @@
 // The client runs a program on the machine, usually over SSH, and exchanges data through
 // the program's standard streams. There are two programs:
 //
-//   - `rbee hive inspect [--devices] [--deep]` reads no input and writes one [State].
-//     --devices also reads the accelerators. --deep reads all installed files again and
-//     compares their checksums.
+//   - `rbee hive inspect [--devices] [--deep]` reads no input and writes one [State]. With
+//     --devices, the State includes the accelerators. With --deep, the machine also verifies
+//     the checksums of all installed files.
 //   - `rbee hive apply` reads one [Request], changes the machine, writes any number of
 //     [Message] values while it works, and writes a message with a [Result] last.
 //
 // rbee is installed at <home>/bin/rbee, where <home> is [State.Home]. If it is not
-// installed, a shell script of package probe writes the State, with Schema 0.
+// installed, the shell script of package probe writes the State, with Schema 0.
 //
 // A hive daemon also serves the State as plain JSON at [StatePath], with GET. The query
 // parameters "devices" and "deep" correspond to the flags above.
@@ -31,15 +31,15 @@
 // the byte 0x1E. It must keep stdin open: the end of stdin cancels the run. The machine then
 // stops the current step, removes its temporary files, keeps the completed steps and exits.
 //
-// The machine checks the schema of the request, takes its lock, stores the settings and runs
+// The machine checks the schema of the request, acquires its lock, stores the settings and runs
 // the steps in order. Steps are identified by their index in [Request.Steps]. Each message
 // has exactly one field:
 //
 //   - waiting: another run holds the lock. The machine waits for at most
 //     [Request.LockWait].
 //   - step: a step has started, or has finished if Done is set.
-//   - progress: the progress of the current phase of a step, see [Progress].
-//   - need: the machine requests an artifact, see below.
+//   - progress: the progress of the current phase of a step; see [Progress].
+//   - need: the machine requests an artifact; see below.
 //   - result: the run is complete. No message follows.
 //
 // If a step fails, the machine continues with the next step, except after a failed
@@ -65,14 +65,14 @@
 //   - the length 0 (end of the blob), or 0xFFFFFFFF if the client cannot send the rest. In
 //     the second case the step fails, and the machine continues with the next step.
 //
-// The client may take any time before the first byte. After that, the machine cancels the
-// run if no byte arrives for 60 seconds. [SendBlob] and [BlobReader] implement this format.
+// The first byte has no time limit. After that, the machine cancels the run if no byte arrives
+// for 60 seconds. [SendBlob] and [BlobReader] implement this format.
 //
 // # Compatibility
 //
 // State and Request have the fields schema, the version of the protocol that the sender
 // uses, and min_reader, the oldest version whose readers understand the value. Both sides
 // ignore unknown fields. A side understands a value if schema is at least its own
-// [MinReader] and min_reader is at most its own [Schema]. The client replaces an older rbee
-// on a machine, which it cannot send requests to, with its own before it does anything else.
+// [MinReader] and min_reader is at most its own [Schema]. If the rbee on a machine is too old
+// for the client's requests, the client first installs its own version there.
 package wire

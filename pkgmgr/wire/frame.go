@@ -14,8 +14,7 @@ import (
 
 const recordSeparator = 0x1E
 
-// maxRecord is the maximum size of a record in bytes. It bounds the memory that a Reader
-// uses.
+// maxRecord is the maximum size of a record in bytes. It limits the memory usage of a Reader.
 const maxRecord = 32 << 20
 
 // Writer writes records. It is safe for concurrent use.
@@ -101,13 +100,13 @@ const (
 // ErrAborted reports that the sender of a blob could not send all of it.
 var ErrAborted = errors.New("the sender aborted the transfer of the artifact")
 
-// blobBufferSize is the size of a sent chunk and its length in bytes. It is a multiple of the
-// size of an SSH packet, which avoids packets with only a few bytes.
+// blobBufferSize is the size of a sent chunk in bytes, including the length field. It is a
+// multiple of the size of an SSH packet, which avoids packets with only a few bytes.
 const blobBufferSize = 128 << 10
 
-// SendBlob sends all of r as one blob, in the format that the package documentation
-// describes. gzipped reports whether the content of r is compressed. If reading r fails,
-// SendBlob marks the blob as aborted and returns r's error.
+// SendBlob sends the content of r as one blob, in the format that the package documentation
+// describes. gzipped reports whether the content is compressed. If reading r fails, SendBlob
+// marks the blob as aborted and returns the error of r.
 func SendBlob(w io.Writer, r io.Reader, gzipped bool) error {
 	head := []byte{0}
 	if gzipped {
@@ -137,8 +136,8 @@ func SendBlob(w io.Writer, r io.Reader, gzipped bool) error {
 	}
 }
 
-// fill reads until p is full or r returns an error. Unlike io.ReadFull it returns r's error
-// unchanged, so that an io.ErrUnexpectedEOF from r is a failure and not the end of the data.
+// fill reads until p is full or r returns an error. Unlike [io.ReadFull], fill returns the
+// error of r unchanged: an io.ErrUnexpectedEOF from r is a failure, not the end of the data.
 func fill(r io.Reader, p []byte) (n int, err error) {
 	for n < len(p) && err == nil {
 		var m int
@@ -148,8 +147,8 @@ func fill(r io.Reader, p []byte) (n int, err error) {
 	return n, err
 }
 
-// BlobReader reads the content of one blob and decompresses it if necessary. It must be read
-// to io.EOF or closed before anything else is read from the stream.
+// BlobReader reads the content of one blob and decompresses it if necessary. The caller must
+// read it to io.EOF or close it before reading anything else from the stream.
 type BlobReader struct {
 	chunks *chunkReader
 	body   io.Reader
@@ -170,7 +169,7 @@ func NewBlobReader(r io.Reader) (*BlobReader, error) {
 		unpacked, err := gzip.NewReader(bufio.NewReader(b.chunks))
 		if err != nil {
 			if err := b.Close(); err != nil {
-				return nil, err // the stream itself failed
+				return nil, err // of the stream
 			}
 			return nil, fmt.Errorf("cannot decompress the artifact: %w", err)
 		}

@@ -83,7 +83,7 @@ func TestReader(t *testing.T) {
 					continue
 				}
 				if !errors.Is(err, tt.err) || !reflect.DeepEqual(got, tt.want) {
-					t.Errorf("Read() until an error = %v, %v, want %v, %v", got, err, tt.want, tt.err)
+					t.Errorf("indexes of the records before an error of Read() = %v, error = %v, want %v, %v", got, err, tt.want, tt.err)
 				}
 				return
 			}
@@ -140,7 +140,7 @@ func TestRequest(t *testing.T) {
 	}
 }
 
-// FuzzReader checks that a Reader finds a record after any other bytes.
+// FuzzReader checks that a Reader finds a record after arbitrary other bytes.
 func FuzzReader(f *testing.F) {
 	f.Add([]byte("Welcome!\n"))
 	f.Add([]byte(record(`{"index":1}`)))

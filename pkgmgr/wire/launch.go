@@ -71,7 +71,7 @@ type HTTPRequest struct {
 	Body string `json:"body,omitempty"` // JSON
 }
 
-// Memory has the parameters for the estimate of a worker's device memory.
+// Memory contains the parameters for the estimate of a worker's device memory.
 type Memory struct {
 	// Fixed is the memory usage of the worker with any model, in bytes; 0 means that
 	// the estimate depends on the model's files and context.

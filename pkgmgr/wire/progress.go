@@ -1,8 +1,8 @@
 package wire
 
 // Progress reports the progress of the step with this index in its current phase. During a
-// phase, a machine sends it at most five times per second and at least once every two
-// seconds, except while it receives an artifact.
+// phase, the machine sends progress messages at most five times per second and at least once
+// every two seconds, except while it receives an artifact.
 type Progress struct {
 	Index int `json:"index"`
 

@@ -22,8 +22,9 @@ type Versioned struct {
 	MinReader int `json:"min_reader,omitempty"`
 }
 
-// CheckReadable returns a [*NewerSchemaError] if v requires a reader that supports a newer schema
-// than supported. name is the name of the value for the error, such as a file name.
+// CheckReadable returns a [*NewerSchemaError] if v requires a newer schema than supported, the
+// schema that the reader supports. name is the name of the value for the error, such as a file
+// name.
 func (v Versioned) CheckReadable(name string, supported int) error {
 	if v.MinReader > supported {
 		return &NewerSchemaError{Name: name, MinReader: v.MinReader, Supported: supported}
@@ -39,7 +40,7 @@ type NewerSchemaError struct {
 }
 
 func (e *NewerSchemaError) Error() string {
-	return fmt.Sprintf("%s was written by a newer rbee: reading it needs schema %d, this rbee supports %d; update this rbee", e.Name, e.MinReader, e.Supported)
+	return fmt.Sprintf("%s was written by a newer rbee: it requires schema %d, but this rbee supports %d; update this rbee", e.Name, e.MinReader, e.Supported)
 }
 
 // ErrorCode returns the reason as a string, for [operations.ReasonOf].
@@ -50,12 +51,13 @@ func (e *NewerSchemaError) ErrorSubject() operations.Subject {
 	return operations.SubjectFile.WithName(e.Name)
 }
 
-// Unknown preserves the fields of a JSON value that this rbee does not know, so that they
-// are not lost when the value is decoded and encoded again. Add it to a struct as the field
+// Unknown preserves the fields of a JSON value that this rbee does not know when the value is
+// decoded and encoded again. Add the field
 //
 //	Unknown wire.Unknown `json:"-"`
 //
-// and call [UnmarshalWithUnknown] and [MarshalWithUnknown] in its UnmarshalJSON and MarshalJSON methods.
+// to a struct, and call [UnmarshalWithUnknown] and [MarshalWithUnknown] in the UnmarshalJSON
+// and MarshalJSON methods of the struct.
 type Unknown struct{ raw string }
 
 // UnmarshalWithUnknown decodes data into v, which must be a pointer to a struct without JSON

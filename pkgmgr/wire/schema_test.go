@@ -56,7 +56,7 @@ func TestUnknownFieldsArePreserved(t *testing.T) {
 	}
 }
 
-func TestReadable(t *testing.T) {
+func TestCheckReadable(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
 		value     Versioned
@@ -68,7 +68,7 @@ func TestReadable(t *testing.T) {
 		err := tt.value.CheckReadable("x", tt.supported)
 		var newer *NewerSchemaError
 		if (err == nil) != tt.ok || err != nil && !errors.As(err, &newer) {
-			t.Errorf("%+v.Readable(%q, %d) = %v, want no error: %t", tt.value, "x", tt.supported, err, tt.ok)
+			t.Errorf("%+v.CheckReadable(%q, %d) = %v, want no error: %t", tt.value, "x", tt.supported, err, tt.ok)
 		}
 	}
 }

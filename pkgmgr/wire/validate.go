@@ -10,6 +10,9 @@ import (
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+-]{0,127}$`)
 
+// nameFormat describes namePattern in errors.
+const nameFormat = "at most 128 letters, digits and ._+-"
+
 // ValidName reports whether a worker type or version can be used as a file name on a
 // machine.
 func ValidName(name string) bool { return namePattern.MatchString(name) }
@@ -48,9 +51,9 @@ func (w *WorkerInstall) Validate() error {
 	case w == nil:
 		return errors.New("invalid step: no worker")
 	case !ValidName(w.Type):
-		return fmt.Errorf("invalid worker type %q: want a file name", w.Type)
+		return fmt.Errorf("invalid worker type %q: want %s", w.Type, nameFormat)
 	case !ValidName(w.Version):
-		return fmt.Errorf("invalid worker version %q: want a file name", w.Version)
+		return fmt.Errorf("invalid worker version %q: want %s", w.Version, nameFormat)
 	case len(w.Steps) == 0:
 		return errors.New("invalid worker: no install steps")
 	case w.Entry != "" && !isLocal(w.Entry):
@@ -73,10 +76,10 @@ func (s *InstallStep) validate(count int) error {
 	switch s.Kind {
 	case StepBuiltin:
 		if !ValidName(s.Builtin) {
-			return fmt.Errorf("invalid built-in server %q: want a name", s.Builtin)
+			return fmt.Errorf("invalid built-in server %q: want %s", s.Builtin, nameFormat)
 		}
 		if count > 1 {
-			return fmt.Errorf("invalid built-in server %q: want it as the only install step", s.Builtin)
+			return fmt.Errorf("invalid built-in server %q: want no other install steps", s.Builtin)
 		}
 		return nil
 	case StepFile, StepArchive:

@@ -26,16 +26,16 @@ type Verify struct {
 	Env map[string]string `json:"env,omitempty"`
 
 	// Matches is a regular expression (RE2) that must match the combined standard
-	// output and standard error, since a program that detects no device may exit with
-	// status 0. Empty accepts any output.
+	// output and standard error, because a program that detects no device may exit
+	// with status 0. Empty accepts any output.
 	Matches string `json:"matches,omitempty"`
 
 	// LimitSeconds is the time limit; 0 means [DefaultVerifyLimit].
 	LimitSeconds float64 `json:"limit_seconds,omitempty"`
 
 	// BeforeStart also runs the command before the first start of the worker after
-	// a boot of the machine, since a driver may have changed. Use it only for commands
-	// that take a few seconds at most.
+	// a boot of the machine, because a driver may have changed. Set it only for
+	// commands that take at most a few seconds.
 	BeforeStart bool `json:"before_start,omitempty"`
 }
 

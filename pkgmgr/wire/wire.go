@@ -36,8 +36,8 @@ const (
 	LockFile    = "lock"
 )
 
-// ProbedCommands are the programs of the machine that engines may need, such as a compiler
-// for kernels that an engine compiles when it starts.
+// ProbedCommands are the names of programs that engines may need, such as a compiler for the
+// kernels that an engine compiles when it starts.
 var ProbedCommands = []string{"cc", "c++", "nvcc", "hipcc", "git", "ffmpeg", "ninja"}
 
 // State describes a machine and everything that rbee has installed on it.
@@ -112,7 +112,7 @@ const wheelKeyLen = 16
 // WheelKey returns the prefix of a wheel's SHA-256 (hex) that identifies it in a [State].
 func WheelKey(sum string) string { return strings.ToLower(sum[:min(len(sum), wheelKeyLen)]) }
 
-// Platform describes the systems that a binary runs on.
+// Platform describes the operating system, architecture and C library of a machine.
 type Platform struct {
 	OS   string `json:"os"`   // as GOOS
 	Arch string `json:"arch"` // as GOARCH
@@ -126,8 +126,8 @@ type Platform struct {
 // Key returns "os/arch", such as "linux/amd64".
 func (p Platform) Key() string { return p.OS + "/" + p.Arch }
 
-// Name returns the platform for messages, such as "linux/amd64 (glibc)". It writes "any"
-// for an unknown OS or architecture and omits an unknown C library.
+// Name returns the name of the platform for messages, such as "linux/amd64 (glibc)". It uses
+// "any" for an unknown OS or architecture and omits an unknown C library.
 func (p Platform) Name() string {
 	name := cmp.Or(p.OS, "any") + "/" + cmp.Or(p.Arch, "any")
 	if p.Libc != "" {
@@ -136,7 +136,7 @@ func (p Platform) Name() string {
 	return name
 }
 
-// ValidSHA256 reports whether s is a SHA-256 in hexadecimal, in lower or upper case.
+// ValidSHA256 reports whether s is a SHA-256 in hex, in lower or upper case.
 func ValidSHA256(s string) bool {
 	_, err := hex.DecodeString(s)
 	return err == nil && len(s) == hex.EncodedLen(sha256.Size)
@@ -154,7 +154,7 @@ type BinaryRecord struct {
 	InstalledAt time.Time `json:"installed_at,omitzero"`
 
 	// MadeDirs are the parent directories of rbee's directory that the install
-	// created. An uninstall removes the empty ones.
+	// created. An uninstall removes the empty directories.
 	MadeDirs []string `json:"made_dirs,omitempty"`
 }
 
@@ -210,7 +210,7 @@ type Worker struct {
 	// rbee did not install.
 	SHA256 string `json:"sha256,omitempty"`
 
-	// Previous is the previous version if it is still on the machine; otherwise empty.
+	// Previous is the previous version if the machine still has it; otherwise empty.
 	Previous string `json:"previous,omitempty"`
 
 	Bytes       int64     `json:"bytes,omitempty"`
@@ -239,8 +239,8 @@ type Request struct {
 	Schema    int `json:"schema"`
 	MinReader int `json:"min_reader,omitempty"`
 
-	// Owner identifies the client in the messages of runs that wait for its lock,
-	// such as "user@host, pid 123".
+	// Owner identifies the client to other clients that wait for the lock, such as
+	// "user@host, pid 123".
 	Owner string `json:"owner"`
 
 	// LockWait is the longest time to wait for the lock, in nanoseconds in JSON. If it
@@ -251,8 +251,8 @@ type Request struct {
 	// current settings unchanged.
 	Settings *Settings `json:"settings,omitempty"`
 
-	// Steps run in order. If a step fails, the following steps run nevertheless,
-	// except after a failed ActionInstallSelf.
+	// Steps run in order. If a step fails, the following steps still run, except after
+	// a failed ActionInstallSelf.
 	Steps []Step `json:"steps"`
 }
 
@@ -268,8 +268,8 @@ const (
 	ActionInstallWorker Action = "install_worker" // installs, replaces or repairs a worker
 	ActionRemoveWorker  Action = "remove_worker"
 	ActionRollback      Action = "rollback_worker" // restores the previous version of a worker
-	ActionRollbackSelf  Action = "rollback_self"   // exchanges bin/rbee and bin/rbee.prev
-	ActionStart         Action = "start"           // starts the daemon unless it runs with the right binary and settings
+	ActionRollbackSelf  Action = "rollback_self"   // swaps bin/rbee and bin/rbee.prev
+	ActionStart         Action = "start"           // starts the daemon unless it already runs with the current binary and settings
 	ActionStop          Action = "stop"            // stops the daemon
 	ActionRemoveSelf    Action = "remove"          // stops the daemon and removes all files of rbee
 )
@@ -278,7 +278,7 @@ const (
 type Step struct {
 	Action Action `json:"action"`
 
-	// Install describes the binary that ActionInstallSelf must find; nil for other
+	// Install describes the expected binary of ActionInstallSelf; nil for other
 	// actions.
 	Install *BinaryRecord `json:"install,omitempty"`
 
@@ -293,11 +293,11 @@ type Step struct {
 	Expect *string `json:"expect,omitempty"`
 }
 
-// CheckExpected returns a [*StateChangedError] if have, the SHA-256 of the installed binary
-// or worker (empty if it is not installed), is neither s.Expect nor target, the SHA-256 that
-// the step installs.
-func (s *Step) CheckExpected(have, target string) error {
-	if s.Expect == nil || have == *s.Expect || have == target {
+// CheckExpected returns a [*StateChangedError] if current is neither s.Expect nor target.
+// current is the SHA-256 of the installed binary or worker, or empty if it is not installed.
+// target is the SHA-256 of the binary or worker that the step installs.
+func (s *Step) CheckExpected(current, target string) error {
+	if s.Expect == nil || current == *s.Expect || current == target {
 		return nil
 	}
 	subject := operations.Subject{}
@@ -477,8 +477,9 @@ func Digest(steps []InstallStep, entry string) string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// singleArtifact returns the SHA-256 of the artifact of the only step, if there is exactly
-// one step, it has this kind, and its target is the payload itself.
+// singleArtifact returns the SHA-256 of the artifact of a payload with a single step. It
+// returns false if there are several steps, if the step is of another kind, or if the step has
+// a target inside the payload.
 func singleArtifact(steps []InstallStep, kind StepKind) (sum string, ok bool) {
 	if len(steps) != 1 || steps[0].Kind != kind || steps[0].Artifact == nil || steps[0].Into != "" {
 		return "", false
@@ -517,9 +518,9 @@ type Message struct {
 	Result   *Result     `json:"result,omitempty"`
 }
 
-// LockInfo reports that another run holds the machine's lock.
+// LockInfo describes the run that holds the machine's lock.
 type LockInfo struct {
-	Holder string    `json:"holder"` // its Request.Owner
+	Holder string    `json:"holder"` // Request.Owner of the run
 	Since  time.Time `json:"since"`
 }
 
@@ -545,14 +546,14 @@ type Result struct {
 	// A step that was not started also has an error.
 	Errors []string `json:"errors"`
 
-	// Details is the complete output of the program that caused a step to fail, by the
-	// index of the step; nil if no program failed.
+	// Details contains the complete output of the program that caused a step to fail,
+	// by the index of the step; nil if no program failed.
 	Details map[int]string `json:"details,omitempty"`
 
 	// Causes classifies Errors, by the index of the step; nil if no step failed.
 	Causes map[int]Cause `json:"causes,omitempty"`
 
-	// Locked is set if the machine could not take its lock within
+	// Locked is set if the machine could not acquire its lock within
 	// [Request.LockWait]. In this case no step was started.
 	Locked *LockInfo `json:"locked,omitempty"`
 

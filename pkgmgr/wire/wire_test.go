@@ -22,8 +22,9 @@ func TestStateDistinguishesNilCommands(t *testing.T) {
 	}
 }
 
-// TestDigest checks which properties of an install its digest depends on, and that the
-// digest of a single file is the checksum of the file.
+// TestDigest checks that the digest of an install depends on the content and layout of its
+// artifacts but not on their URLs, and that the digest of a single file is the checksum of the
+// file.
 func TestDigest(t *testing.T) {
 	t.Parallel()
 	const sum = "AB12"

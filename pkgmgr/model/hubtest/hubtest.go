@@ -21,11 +21,11 @@ import (
 	"time"
 )
 
-// Repo is the files of a repository, by path.
+// Repo contains the files of a repository, by path.
 type Repo map[string][]byte
 
-// Fault describes the faults of the file server. Counts are numbers of responses with the
-// fault; -1 means all.
+// Fault describes the faults of the file server. In the numbers of responses, -1 means all
+// responses.
 type Fault struct {
 	IgnoreRange bool // ignores Range headers
 	CutAfter    int  // closes the connection after this number of bytes; 0 for never
@@ -49,7 +49,7 @@ type Hub struct {
 	Repos        map[string]Repo
 	Gated        map[string]string // the required token of each gated repository
 	PageSize     int               // number of entries per page of a listing; 0 for all
-	ListFailures int               // number of listings that fail with status 503 before one succeeds
+	ListFailures int               // number of API requests that fail with status 503 before one succeeds
 
 	server, cdn *httptest.Server
 
@@ -59,9 +59,9 @@ type Hub struct {
 	requests map[string]int    // by path
 	signed   int               // the valid signature
 	leaked   bool              // the file server received a token
-	hold     chan struct{}
-	held     chan struct{}
-	after    int64
+	hold     chan struct{}     // closed by Release; nil if Hold is not in effect
+	held     chan struct{}     // closed when the file server blocks
+	after    int64             // number of bytes after which the file server blocks
 }
 
 // New starts a hub. Call Close to stop it.
@@ -92,7 +92,7 @@ func (h *Hub) Fail(path string, f Fault) {
 	h.faults[path] = &f
 }
 
-// Served returns the number of bytes that were sent of files with this path.
+// Served returns the number of bytes sent for files with this path.
 func (h *Hub) Served(path string) int64 {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -120,8 +120,8 @@ func (h *Hub) Leaked() bool {
 	return h.leaked
 }
 
-// Hold blocks the file server once it has sent the given number of bytes in total, until
-// Release is called. The returned channel is closed when that number is reached.
+// Hold makes the file server block after it has sent the given number of bytes in total, until
+// Release is called. The returned channel is closed when the server blocks.
 func (h *Hub) Hold(after int64) <-chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -151,7 +151,7 @@ func Sum(content []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// IsLFS reports whether the hub stores a file in Git LFS, by its SHA-256.
+// IsLFS reports whether the hub stores the file at path in Git LFS.
 func IsLFS(path string) bool {
 	for _, ext := range []string{".gguf", ".safetensors", ".bin"} {
 		if strings.HasSuffix(path, ext) {
@@ -300,7 +300,7 @@ func (h *Hub) file(w http.ResponseWriter, r *http.Request) {
 		content = bytes.Clone(content)
 		content[len(content)/2] ^= 1
 	}
-	out := &faultyWriter{ResponseWriter: w, hub: h, path: path, fault: f, ctx: r.Context().Done()}
+	out := &faultyWriter{ResponseWriter: w, hub: h, path: path, fault: f, done: r.Context().Done()}
 	if f.IgnoreRange {
 		r.Header.Del("Range")
 	}
@@ -324,8 +324,8 @@ type faultyWriter struct {
 	hub   *Hub
 	path  string
 	fault Fault
-	sent  int
-	ctx   <-chan struct{}
+	sent  int             // bytes
+	done  <-chan struct{} // closed when the client disconnects
 }
 
 func (f *faultyWriter) Write(b []byte) (n int, err error) {
@@ -347,7 +347,7 @@ func (f *faultyWriter) write(b []byte) (int, error) {
 	}
 	if f.fault.StallAfter > 0 && f.fault.Stalls != 0 && f.sent >= f.fault.StallAfter {
 		_ = http.NewResponseController(f.ResponseWriter).Flush()
-		<-f.ctx
+		<-f.done
 		panic(http.ErrAbortHandler)
 	}
 	f.wait()
@@ -359,7 +359,7 @@ func (f *faultyWriter) write(b []byte) (int, error) {
 	return n, err
 }
 
-// wait blocks while [Hub.Hold] is in effect and its number of bytes has been sent.
+// wait blocks until [Hub.Release] is called if the number of bytes of [Hub.Hold] has been sent.
 func (f *faultyWriter) wait() {
 	f.hub.mu.Lock()
 	var total int64
@@ -380,12 +380,12 @@ func (f *faultyWriter) wait() {
 	_ = http.NewResponseController(f.ResponseWriter).Flush()
 	select {
 	case <-hold:
-	case <-f.ctx:
+	case <-f.done:
 	}
 }
 
-// GGUF returns a GGUF file with the given parameters and number of bytes of weights, whose
-// content depends on seed.
+// GGUF returns a GGUF file with the given parameters. weights is the size of its weights in
+// bytes; their content depends on seed.
 func GGUF(seed byte, layers, kvHeads, headLength, context uint32, weights int) []byte {
 	var b bytes.Buffer
 	put := func(v any) { _ = binary.Write(&b, binary.LittleEndian, v) }

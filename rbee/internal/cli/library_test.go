@@ -102,7 +102,7 @@ func TestLibraryExample(t *testing.T) {
 	}
 	var exit *exec.ExitError
 	text, err := start("PATH=" + filepath.Join(dir, "bin"))
-	if !errors.As(err, &exit) || strings.Count(text, "hive gpu-1: no rbee for ") != 1 || !strings.Contains(text, "gpu-1 not_installed\n") {
+	if !errors.As(err, &exit) || strings.Count(text, "hive gpu-1: cannot find an rbee binary for ") != 1 || !strings.Contains(text, "gpu-1 not_installed\n") {
 		t.Errorf("without builds of rbee, the program exits with %v and prints\n%s\nwant a failure and its reason", err, text)
 	}
 	first := run()

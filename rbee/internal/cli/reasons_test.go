@@ -143,7 +143,7 @@ func TestReasons(t *testing.T) {
 			"", 1},
 		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNoSolution, Subject: operations.SubjectWorker.WithName("vllm"), Hive: "gpu-1", Message: "cannot resolve the packages of vllm 0.9 for linux/amd64"},
 			"", 1},
-		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNoBinary, Hive: "gpu-1", Message: "no rbee for freebsd/amd64"},
+		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNoBinary, Hive: "gpu-1", Message: "cannot find an rbee binary for freebsd/amd64"},
 			"", 1},
 		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonBuildMismatch, Subject: operations.SubjectHive.WithName("gpu-1"), Hive: "gpu-1", Message: "the plan requires rbee 1.0.0 with SHA-256 401, but this build has SHA-256 402"},
 			"create the plan again with this rbee, or apply it with the rbee that created it", 1},

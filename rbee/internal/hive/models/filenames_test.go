@@ -23,7 +23,7 @@ func TestSpecialFileNames(t *testing.T) {
 		"files of the model":        {[]string{"bee.safetensors", "logo@2x.png", "a:b.txt"}, "org/odd", "org/odd", ""},
 		"invalid file of the model": {[]string{"bee.safetensors", "a\\b"}, "org/odd", "", `invalid file of org/odd: "a\\b"`},
 		"selected by quantization":  {[]string{"bee@2:1-Q4_K_M.gguf", "bee-Q8_0.gguf"}, "org/odd", "org/odd:Q4_K_M", ""},
-		"cannot be selected":        {[]string{"bee@2:1.gguf"}, "org/odd", "", `"bee@2:1.gguf" has a : or @`},
+		"cannot be selected":        {[]string{"bee@2:1.gguf"}, "org/odd", "", `"bee@2:1.gguf" contains : or @`},
 		"ambiguous quantization":    {[]string{"bee@2-Q4_K_M.gguf", "bee-Q4_K_M.gguf"}, "org/odd:Q4_K_M", "", `bee-Q4_K_M.gguf (`},
 		"selected by file name":     {[]string{"bee@2-Q4_K_M.gguf", "bee-Q4_K_M.gguf"}, "org/odd:bee-Q4_K_M.gguf", "org/odd:Q4_K_M", ""},
 	} {
