@@ -24,10 +24,10 @@ import (
 // DefaultLockWait limits how long a run waits for a hive that another run has locked.
 const DefaultLockWait = 30 * time.Second
 
-// ApplyOptions are the options of [Fleet.Apply]. The zero value has the defaults.
+// ApplyOptions are the options of [Fleet.Apply]. The zero value means the defaults.
 type ApplyOptions struct {
-	// LockWait is how long to wait for the lock of a hive: 0 means [DefaultLockWait],
-	// and a negative value does not wait.
+	// LockWait is the time to wait for the lock of a hive. 0 means [DefaultLockWait];
+	// a negative value means do not wait.
 	LockWait time.Duration
 }
 

@@ -62,12 +62,12 @@ type Options struct {
 	Lock *lockfile.Lock
 
 	// Record is the file in which [Fleet.Save] records the installed hives. The zero
-	// value records nothing.
+	// value means no record.
 	Record Record
 
-	// Push means that this machine downloads the artifacts and sends them, for hives
-	// without internet access. If Bundle is not nil, the artifacts come from the bundle, and
-	// this machine needs no internet access either.
+	// Push makes this machine download the artifacts and send them, for hives without
+	// internet access. If Bundle is not nil, the artifacts come from the bundle, and
+	// this machine does not need internet access either.
 	Push   bool
 	Bundle *artifact.Bundle
 
@@ -227,8 +227,8 @@ func (f *Fleet) NeedsDevices() bool {
 }
 
 // Read connects to all hives in parallel and reads their state, with one connection and
-// one command each. It keeps the connections open. Errors are in the Err field of
-// [Fleet.States].
+// one command for each hive. The connections remain open. [Fleet.States] returns the states;
+// the field Err of a state is the error of its hive.
 func (f *Fleet) Read(ctx context.Context, o ReadOptions) {
 	forEach(ctx, len(f.members), f.opts.Parallel, func(ctx context.Context, i int) {
 		m := f.members[i]

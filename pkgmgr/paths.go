@@ -16,9 +16,8 @@ type Paths struct {
 	CacheDir  string // files that can be downloaded again
 }
 
-// DefaultPaths returns the paths according to the XDG base directory specification: the
-// subdirectory rbee of each base directory. env returns the value of an environment
-// variable.
+// DefaultPaths returns the subdirectories rbee of the user directories that the XDG base
+// directory specification defines. env returns the value of an environment variable.
 func DefaultPaths(env func(string) string) (Paths, error) {
 	home := env("HOME")
 	if home == "" {

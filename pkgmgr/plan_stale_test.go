@@ -157,7 +157,7 @@ func TestSavedPlanHasNoSecrets(t *testing.T) {
 	})
 	c, machines := echoFleet(2)
 	c.Hives[0] = echoHive("gpu-00", "q", "r")
-	machines["gpu-01"].Unreachable = &fakehost.ConnectError{Code: "config", Message: "key file: open " + filepath.Join(dir, "id")}
+	machines["gpu-01"].Unreachable = &fakehost.ConnectError{Code: "config", Message: "cannot use key file: open " + filepath.Join(dir, "id")}
 	f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = catalog })
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
 	p := f.Plan(t.Context(), plan.Options{Fetch: true})

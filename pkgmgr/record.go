@@ -18,10 +18,10 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Record is a file with the addresses of the hives that this machine installed. It allows
-// finding and uninstalling hives that were removed from the config. The state that a hive
-// reports has precedence over the record. The zero value has no file: it is empty, and
-// discards changes.
+// Record is a file with the addresses of the hives that this machine installed. rbee uses
+// the record to find and uninstall hives that were removed from the config. The state that a
+// hive reports has precedence over the record. The zero value has no file: the record is
+// empty, and changes are discarded.
 type Record struct {
 	// Path is the path of the file, such as ~/.local/state/rbee/fleet.json.
 	Path string
