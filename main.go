@@ -14,8 +14,8 @@
 //     CHANGELOG describes them and how to update programs.
 //   - The other packages below operations, and all packages below pkgmgr, such as
 //     [config] and [plan], may change in any minor release. Programs may use them, but
-//     need most of them only as the types of values from pkgmgr.
-//   - Package rbee is the program and not intended for use by other programs.
+//     usually need only their types, for values of pkgmgr.
+//   - Package rbee implements the program and is not intended for other programs.
 //
 // [pkgmgr]: https://pkg.go.dev/github.com/rbee-keeper/rbee/pkgmgr
 // [operations]: https://pkg.go.dev/github.com/rbee-keeper/rbee/operations

@@ -83,13 +83,13 @@ func (o Infer) Validate() error {
 	}
 	switch {
 	case o.MaxTokens < 1:
-		return badOperation("%s: field \"max_tokens\" is %d, want at least 1", o.Kind(), o.MaxTokens)
+		return badOperation("%s: invalid field \"max_tokens\": got %d, want at least 1", o.Kind(), o.MaxTokens)
 	case o.Temperature < 0 || o.Temperature > 2:
-		return badOperation("%s: field \"temperature\" is %g, want 0 to 2", o.Kind(), o.Temperature)
+		return badOperation("%s: invalid field \"temperature\": got %g, want 0 to 2", o.Kind(), o.Temperature)
 	case o.TopP != nil && (*o.TopP <= 0 || *o.TopP > 1):
-		return badOperation("%s: field \"top_p\" is %g, want more than 0 and at most 1", o.Kind(), *o.TopP)
+		return badOperation("%s: invalid field \"top_p\": got %g, want more than 0 and at most 1", o.Kind(), *o.TopP)
 	case o.TopK != nil && *o.TopK < 1:
-		return badOperation("%s: field \"top_k\" is %d, want at least 1", o.Kind(), *o.TopK)
+		return badOperation("%s: invalid field \"top_k\": got %d, want at least 1", o.Kind(), *o.TopK)
 	}
 	return nil
 }

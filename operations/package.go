@@ -22,7 +22,7 @@ type Scope struct {
 
 func (s Scope) validate(kind Kind) error {
 	if s.Parallel < 0 {
-		return badOperation("%s: field \"parallel\" is %d, want 0 (rbee chooses) or more", kind, s.Parallel)
+		return badOperation("%s: invalid field \"parallel\": got %d, want 0 (rbee chooses) or more", kind, s.Parallel)
 	}
 	for _, alias := range s.Hives {
 		if alias == "" {

@@ -146,20 +146,20 @@ func (o WorkerSpawn) Validate() error {
 		return err
 	}
 	if o.Port < 0 || o.Port > 65535 {
-		return badOperation("%s: field \"port\" is %d, want 0 (a free port) to 65535", o.Kind(), o.Port)
+		return badOperation("%s: invalid field \"port\": got %d, want 0 (a free port) to 65535", o.Kind(), o.Port)
 	}
 	if o.ContextLength < 0 {
-		return badOperation("%s: field \"context_length\" is %d, want 0 (the default) or more", o.Kind(), o.ContextLength)
+		return badOperation("%s: invalid field \"context_length\": got %d, want 0 (the default) or more", o.Kind(), o.ContextLength)
 	}
 	if o.Parallel < 0 {
-		return badOperation("%s: field \"parallel\" is %d, want 0 (the default) or more", o.Kind(), o.Parallel)
+		return badOperation("%s: invalid field \"parallel\": got %d, want 0 (the default) or more", o.Kind(), o.Parallel)
 	}
 	if _, err := ParseDevices(o.Device); err != nil {
-		return badOperation("%s: field \"device\": %v", o.Kind(), err)
+		return badOperation("%s: invalid field \"device\": %v", o.Kind(), err)
 	}
 	for name := range o.Env {
 		if name == "" || strings.ContainsAny(name, "=\x00") {
-			return badOperation("%s: field \"env\": invalid variable name %q", o.Kind(), name)
+			return badOperation("%s: invalid field \"env\": invalid variable name %q", o.Kind(), name)
 		}
 	}
 	return nil
@@ -194,7 +194,7 @@ func (o WorkerProcessGet) Validate() error { return o.validate(o.Kind(), o.Targe
 // Validate implements [Operation].
 func (o WorkerProcessDelete) Validate() error {
 	if o.GraceSeconds < 0 {
-		return badOperation("%s: field \"grace_seconds\" is %g, want 0 (the default) or more", o.Kind(), o.GraceSeconds)
+		return badOperation("%s: invalid field \"grace_seconds\": got %g, want 0 (the default) or more", o.Kind(), o.GraceSeconds)
 	}
 	return o.validate(o.Kind(), o.Target)
 }
@@ -210,7 +210,7 @@ func (r WorkerRef) validate(kind Kind, t Target) error {
 	case r.ID != "" && r.PID != 0:
 		return badOperation("%s: cannot combine fields \"pid\" and \"id\"", kind)
 	case r.ID == "" && r.PID < 1:
-		return badOperation("%s: field \"pid\" is %d, want a process id", kind, r.PID)
+		return badOperation("%s: invalid field \"pid\": got %d, want a process ID", kind, r.PID)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-// Package rbee is the rbee program. [Main] is its only entry point.
+// Package rbee implements the rbee program. [Main] is its only entry point.
 package rbee
 
 import (
@@ -16,8 +16,8 @@ import (
 const DevVersion = artifact.DevVersion
 
 // Main runs the program and returns its exit code. args starts with the name of the
-// program; the name rbee-worker-TYPE runs the built-in worker TYPE. env contains
-// NAME=value pairs. Standard streams that are terminals are used for progress and
+// program; if the name is rbee-worker-TYPE, Main runs the built-in worker TYPE. env
+// contains NAME=value pairs. Standard streams that are terminals are used for progress and
 // prompts. Main handles interrupts while it runs.
 func Main(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, env []string) int {
 	var line []string

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"sync"
@@ -138,7 +139,7 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (*Client, error) {
 	if err != nil {
 		var sshErr *Error
 		if errors.As(err, &sshErr) {
-			sshErr.Op = "dial"
+			sshErr.Op = opDial
 		}
 		return nil, err
 	}
@@ -163,7 +164,7 @@ func (d *Dialer) Close() error {
 }
 
 func dialError(r sshconfig.Settings, reason Reason, err error) error {
-	return &Error{Op: "dial", Target: r.Address(), Reason: reason, Err: err}
+	return &Error{Op: opDial, Target: r.Address(), Reason: reason, Err: err}
 }
 
 // errDialTimeout is the context cause of a dial that reached its timeout.
@@ -233,7 +234,7 @@ func (l *login) dialError(ctx context.Context, limit time.Duration, err error) e
 	case ctx.Err() != nil:
 		return dialError(l.r, classify(ctx.Err()), fmt.Errorf("%s: %w", l.stage, ctx.Err()))
 	case errors.Is(context.Cause(l.ctx), errDialTimeout):
-		return dialError(l.r, ReasonTimeout, fmt.Errorf("no response within %s while %s: %w", limit, l.stage, os.ErrDeadlineExceeded))
+		return dialError(l.r, ReasonTimeout, &timeoutError{limit, l.stage})
 	}
 	reason := classify(err)
 	switch {
@@ -245,8 +246,36 @@ func (l *login) dialError(ctx context.Context, limit time.Duration, err error) e
 	if reason == ReasonAuth {
 		err = l.authError(err)
 	}
+	var network *net.OpError
+	if l.stage == stageConnect && errors.As(err, &network) {
+		return dialError(l.r, reason, cause(network))
+	}
 	return dialError(l.r, reason, fmt.Errorf("%s: %w", l.stage, err))
 }
+
+// cause returns the cause of a network error, without the address and the system call.
+func cause(err *net.OpError) error {
+	var call *os.SyscallError
+	if errors.As(err.Err, &call) {
+		return call.Err
+	}
+	return err.Err
+}
+
+// timeoutError is the error of a dial that reached its timeout. It wraps [os.ErrDeadlineExceeded].
+type timeoutError struct {
+	limit time.Duration
+	stage string
+}
+
+func (e *timeoutError) Error() string {
+	if e.stage == stageConnect {
+		return fmt.Sprintf("no response within %s", e.limit)
+	}
+	return fmt.Sprintf("no response within %s while %s", e.limit, e.stage)
+}
+
+func (*timeoutError) Unwrap() error { return os.ErrDeadlineExceeded }
 
 // authError returns the error of a failed login, with the accepted methods and the attempts. The caller holds l.mu.
 func (l *login) authError(err error) error {

@@ -48,7 +48,7 @@ type Key struct {
 // Errors that [Keys] returns, wrapped with details.
 var (
 	ErrKeyNotFound = errors.New("unknown key")
-	ErrKeyExists   = errors.New("key already exists")
+	ErrKeyExists   = errors.New("the name is already in use")
 	ErrInvalidKey  = errors.New("invalid key") // invalid name or scope
 )
 
@@ -110,7 +110,7 @@ func (k *Keys) Add(name string, scope Scope) (Key, string, error) {
 		return Key{}, "", err
 	}
 	if indexOf(k.records, name) >= 0 {
-		return Key{}, "", fmt.Errorf("%w: %q", ErrKeyExists, name)
+		return Key{}, "", fmt.Errorf("cannot create key %q: %w", name, ErrKeyExists)
 	}
 	id := randomHex(idLen)
 	for id == name || indexOf(k.records, id) >= 0 {

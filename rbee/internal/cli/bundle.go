@@ -7,12 +7,12 @@ import (
 )
 
 type bundleCmd struct {
-	Create bundleCreateCmd `cmd:"" help:"Create a bundle"`
+	Create bundleCreateCmd `cmd:"" help:"Create a bundle from the config"`
 }
 
 type bundleCreateCmd struct {
 	File     string     `arg:"" help:"File to create"`
-	Platform []string   `placeholder:"OS/ARCH" help:"Platforms of the hives that cannot be reached (default: linux/amd64)"`
+	Platform []string   `placeholder:"OS/ARCH" help:"Platforms of hives that cannot be reached (repeat, or separate with commas; default: linux/amd64)"`
 	Force    bool       `help:"Overwrite an existing file"`
 	Scope    scopeFlags `embed:""`
 }
@@ -20,7 +20,7 @@ type bundleCreateCmd struct {
 // help implements [helper].
 func (bundleCreateCmd) help() commandHelp {
 	return commandHelp{
-		text:     "`rbee sync --bundle FILE` installs from the file, without internet access on this machine or the hives. The file contains rbee, the lockfile, your own recipes and every artifact of the workers with its checksum. For a hive that cannot be reached, it contains every variant of the workers.",
+		text:     "`rbee sync --bundle FILE` installs from the bundle, without internet access on this machine or the hives. The bundle contains rbee, the lockfile, your own recipes and all artifacts of the workers with their checksums. For a hive that cannot be reached, it contains every variant of the workers.",
 		examples: []string{"rbee bundle create fleet.rbee", "rbee bundle create fleet.rbee --platform linux/amd64 --platform linux/arm64"},
 	}
 }

@@ -30,7 +30,7 @@ type catalogCheckCmd struct {
 // help implements [helper].
 func (catalogListCmd) help() commandHelp {
 	return commandHelp{
-		text:     "The list includes your own recipes in ~/.config/rbee/workers.",
+		text:     "Includes your own recipes in ~/.config/rbee/workers.",
 		examples: []string{"rbee catalog list"},
 	}
 }
@@ -46,7 +46,7 @@ func (catalogShowCmd) help() commandHelp {
 // help implements [helper].
 func (catalogCheckCmd) help() commandHelp {
 	return commandHelp{
-		text:     "All errors are printed at once, with line and column. docs/catalog.md describes the format of a recipe.",
+		text:     "Prints all errors with line and column. docs/catalog.md describes the format of recipes.",
 		examples: []string{"rbee catalog check my-engine.yaml"},
 		exits:    "3 the recipe is invalid",
 	}

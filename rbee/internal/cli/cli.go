@@ -95,15 +95,15 @@ func (a *app) run(ctx context.Context) error {
 
 // usage converts an error of kong to a usageError.
 func (a *app) usage(err error) error {
-	command := "rbee"
+	command, isGroup := "rbee", true
 	var parse *kong.ParseError
 	if errors.As(err, &parse) && parse.Context != nil {
 		if node := parse.Context.Selected(); node != nil {
-			command = node.FullPath()
+			command, isGroup = node.FullPath(), len(node.Children) > 0
 		}
 	}
 	a.json = a.json || wantsJSON(a.p.Args)
-	return &usageError{message: err.Error(), hint: fmt.Sprintf("run `%s --help`", command)}
+	return &usageError{message: parserMessage(err.Error(), isGroup), hint: fmt.Sprintf("run `%s --help`", command)}
 }
 
 // wantsJSON reports whether a command line that cannot be parsed contains --json.

@@ -19,7 +19,7 @@ import (
 const completeCommand = "__complete"
 
 type completionCmd struct {
-	Shell string `arg:"" enum:"bash,zsh,fish" help:"Shell: bash, zsh or fish"`
+	Shell string `arg:"" enum:"bash,zsh,fish" help:"Shell to print the script for: bash, zsh or fish"`
 }
 
 // help implements [helper].

@@ -7,13 +7,13 @@ import (
 )
 
 type demoCmd struct {
-	Keep bool `help:"Keep the hosts running until Ctrl-C, and print the environment for using them"`
+	Keep bool `help:"Keep the hosts running until Ctrl-C and print the environment variables for using them"`
 }
 
 // help implements [helper].
 func (demoCmd) help() commandHelp {
 	return commandHelp{
-		text:     "The hosts are SSH servers in this process, each with its own home directory. The demo removes all its files when it ends.",
+		text:     "The hosts are SSH servers in this process, each with its own home directory. The demo removes all its files at the end.",
 		examples: []string{"rbee demo", "rbee demo --keep"},
 	}
 }

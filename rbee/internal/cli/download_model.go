@@ -7,15 +7,15 @@ import (
 )
 
 type downloadModelCmd struct {
-	Model    string   `arg:"" help:"Hugging Face repository org/repo, optionally with :QUANTIZATION or :FILE and @REVISION; or a file: URL, or an https: URL with #sha256=…"`
-	Hive     []string `placeholder:"ALIAS" help:"Hive; repeat for several (default: the only hive)"`
-	AllHives bool     `help:"All hives in the config"`
+	Model    string   `arg:"" help:"Hugging Face repository org/repo, optionally with :QUANTIZATION or :FILE and @REVISION; a file: URL; or an https: URL with #sha256=…"`
+	Hive     []string `placeholder:"ALIAS" help:"Download to these hives (repeat, or separate with commas; default: the only hive)"`
+	AllHives bool     `help:"Download to all hives in the config"`
 }
 
 // help implements [helper].
 func (downloadModelCmd) help() commandHelp {
 	return commandHelp{
-		text: "An interrupted download continues when you run the command again. $HF_TOKEN and $HF_ENDPOINT are sent to the hive if they are set here; otherwise the hive uses its own.\n\nWith --json, the result for several hives or --all-hives is {\"hives\":[{\"alias\":...,\"report\":...}]}; a hive that failed has \"error\" instead of \"report\".",
+		text: "An interrupted download continues when you run the command again. $HF_TOKEN and $HF_ENDPOINT are sent to the hive if they are set here; otherwise the hive uses its own.\n\nWith --json, the result with several hives or --all-hives is {\"hives\":[{\"alias\":...,\"report\":...}]}; a hive that failed has \"error\" instead of \"report\".",
 		examples: []string{
 			"rbee download-model Qwen/Qwen3-8B --hive gpu-1",
 			"rbee download-model ggml-org/gemma-3-4b-it-GGUF:Q4_K_M --all-hives",

@@ -5,6 +5,7 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io"
 	"io/fs"
 	"path/filepath"
 	"slices"
@@ -17,7 +18,7 @@ import (
 
 const moduleRoot = "../../.."
 
-// source is the parseCall code of the module without tests, by directory.
+// source contains the parsed files of the module without tests, by directory.
 type source struct {
 	files    *token.FileSet
 	packages map[string][]*ast.File
@@ -58,6 +59,7 @@ func (s source) at(n ast.Node) string {
 // parsingAllowed lists the functions that may parse the text of an error, with the
 // reason: directory and function, or "..." for all functions of a directory.
 var parsingAllowed = map[string]string{
+	"rbee/internal/cli usage":            "kong reports invalid words of the command line only in its text",
 	"sshx classifyChannel":               "RFC 4254 has one code for all failed connections, and OpenSSH sends the text of strerror",
 	"sshx/sshtest/conform ...":           "a test suite",
 	"sshx systemError":                   "shell tools only report the text of strerror, on stderr",
@@ -403,5 +405,36 @@ func TestAccessCodesAreReasons(t *testing.T) {
 	}
 	if codes == 0 {
 		t.Error("found no error codes in package access")
+	}
+}
+
+// TestUsageMessages checks the messages for command lines that cannot be parsed.
+func TestUsageMessages(t *testing.T) {
+	t.Parallel()
+	for line, want := range map[string]string{
+		"statsu":                       `unknown command "statsu", did you mean "status"?`,
+		"run":                          `unknown command "run"`,
+		"key foo":                      `unknown command "foo"`,
+		"key":                          "missing command: add, list or revoke",
+		"bundle":                       "missing command: create",
+		"get-worker":                   "missing argument: ID",
+		"get-worker a b":               `unexpected argument "b"`,
+		"sync --dryrun":                `unknown flag "--dryrun", did you mean "--dry-run"?`,
+		"rollback vllm":                "missing flag: --hive ALIAS",
+		"spawn-worker":                 "missing flags: --model MODEL, --worker TYPE",
+		"sync --parallel x":            `invalid --parallel "x": want an integer`,
+		"sync --parallel -1":           `invalid --parallel "-1": want --parallel=VALUE for a value that starts with -`,
+		"sync --timeout 5":             `invalid --timeout "5": want a duration such as 30s`,
+		"sync --json=x":                `invalid --json "x": want true or false`,
+		"sync -c":                      "--config needs a value",
+		"infer a --temperature x":      `invalid --temperature "x": want a number`,
+		"hive connect x":               `invalid PORT "x": want an integer`,
+		"completion ksh":               `invalid SHELL "ksh": want bash, zsh or fish`,
+		"key add laptop --scope owner": `invalid --scope "owner": want infer or admin`,
+	} {
+		a := newApp(Process{Args: strings.Fields(line), Stdout: io.Discard, Stderr: io.Discard})
+		if err := a.run(t.Context()); err == nil || err.Error() != want {
+			t.Errorf("run(%q) = %v, want %s", line, err, want)
+		}
 	}
 }

@@ -16,7 +16,7 @@ type match struct {
 	exact    bool // the ID is the requested one
 }
 
-// kind is a kind of things that pick chooses from, with the reasons of its errors.
+// kind describes the objects that pick chooses from, with the reasons of its errors.
 type kind struct {
 	subject            operations.SubjectKind
 	missing, ambiguous operations.Reason
@@ -139,7 +139,7 @@ func pick(kind kind, requested string, matches []match, others []string, failure
 	case len(failures) > 0:
 		message := fmt.Sprintf("no %s %q on the hives that answered (%s); no answer from %s", kind.subject, requested, found(others), reasons(failures))
 		e := &operations.Error{Code: failures[0].Code, Reason: failures[0].Reason, Subject: failures[0].Subject, Message: message}
-		return match{}, &hintedError{e, "if it is on a hive that did not answer, add --hive"}
+		return match{}, &hintedError{e, fmt.Sprintf("if the %s is on a hive that did not answer, add --hive", kind.subject)}
 	default:
 		message := fmt.Sprintf("no %s %q on any hive (%s)", kind.subject, requested, found(others))
 		return match{}, &operations.Error{Code: operations.CodeNotFound, Reason: kind.missing, Subject: kind.subject.WithName(requested), Message: message}
@@ -155,7 +155,7 @@ func places(matches []match) string {
 	return strings.Join(texts, ", ")
 }
 
-// found lists the things that were found instead of the requested one.
+// found lists the objects that were found instead of the requested one.
 func found(others []string) string {
 	if len(others) == 0 {
 		return "found none"

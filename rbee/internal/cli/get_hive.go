@@ -13,7 +13,7 @@ type getHiveCmd struct {
 // help implements [helper].
 func (getHiveCmd) help() commandHelp {
 	return commandHelp{
-		text:     "Prints the configuration, the record of the installation and the current state of the hive.",
+		text:     "Prints the configuration of the hive, the record of its installation and its current state.",
 		examples: []string{"rbee get-hive gpu-1"},
 	}
 }

@@ -8,7 +8,7 @@ import (
 
 // modelFlags select a model.
 type modelFlags struct {
-	ID   string `arg:"" name:"model" help:"Model, as rbee list-models prints it"`
+	ID   string `arg:"" name:"model" help:"Model, as ${listModels} prints it"`
 	Hive string `placeholder:"ALIAS" help:"Hive of the model (default: search all hives)"`
 }
 

@@ -57,9 +57,9 @@ type grammar struct {
 	Hive      hiveCmd   `cmd:"" hidden:"" help:"Run the internal commands of a hive"`
 	Worker    workerCmd `cmd:"" hidden:"" help:"Run a built-in worker"`
 
-	InstallHive   replacementCmd `cmd:"" hidden:""`
-	UninstallHive replacementCmd `cmd:"" hidden:""`
-	InstallWorker replacementCmd `cmd:"" hidden:""`
+	InstallHive   replacementCmd `cmd:"" hidden:"" help:"Print the replacement of this removed command"`
+	UninstallHive replacementCmd `cmd:"" hidden:"" help:"Print the replacement of this removed command"`
+	InstallWorker replacementCmd `cmd:"" hidden:"" help:"Print the replacement of this removed command"`
 }
 
 // globalGroup is the group of the flags in globals.
@@ -76,7 +76,7 @@ type globals struct {
 	Verbose           bool          `short:"v" group:"global" help:"Print more columns, reasons and logs"`
 	AcceptNewHostKeys bool          `group:"global" help:"Trust unknown host keys and add them to known_hosts"`
 	SSHConfigFile     string        `name:"ssh-config-file" group:"global" placeholder:"FILE" help:"SSH config file (default: ~/.ssh/config)"`
-	Binaries          string        `group:"global" placeholder:"DIR" help:"Directory with rbee for other platforms, as files rbee-OS-ARCH"`
+	Binaries          string        `group:"global" placeholder:"DIR" help:"Directory with rbee binaries for other platforms, named rbee-OS-ARCH"`
 	Timeout           time.Duration `group:"global" placeholder:"TIME" help:"Time limit for one connection attempt, such as 30s"`
 }
 
@@ -90,8 +90,8 @@ type scopeFlags struct {
 // changeFlags configure changes to hives.
 type changeFlags struct {
 	Push     bool          `help:"Download here and send over SSH, for hives without internet access"`
-	Bundle   string        `placeholder:"FILE" help:"Install from a file created by rbee bundle create"`
-	LockWait time.Duration `default:"30s" placeholder:"TIME" help:"Time to wait for another run on the same hive (default: ${default})"`
+	Bundle   string        `placeholder:"FILE" help:"Install from a file created by ${bundleCreate}"`
+	LockWait time.Duration `default:"30s" placeholder:"TIME" help:"Time to wait for another run on a hive to finish (default: ${default})"`
 }
 
 const about = `rbee turns GPU machines reachable over SSH into one private inference fleet.`
@@ -100,7 +100,12 @@ func newParser(g *grammar, stdout io.Writer) (*kong.Kong, error) {
 	parser, err := kong.New(g,
 		kong.Name("rbee"),
 		kong.Description(about),
-		kong.Vars{"defaultAddr": queen.DefaultAddr},
+		kong.Vars{
+			"defaultAddr":   queen.DefaultAddr,
+			"bundleCreate":  "`rbee bundle create`", // a struct tag cannot contain backticks
+			"downloadModel": "`rbee download-model`",
+			"listModels":    "`rbee list-models`",
+		},
 		kong.NoDefaultHelp(),
 		kong.Writers(stdout, stdout),
 		kong.Exit(func(int) {}),

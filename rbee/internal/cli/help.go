@@ -23,7 +23,7 @@ type helper interface{ help() commandHelp }
 
 // helpCmd prints the help of a command or a topic.
 type helpCmd struct {
-	Topic []string `arg:"" optional:"" help:"Command, or the topic flags or exit-codes"`
+	Topic []string `arg:"" optional:"" help:"Command, or a topic: flags or exit-codes"`
 }
 
 // help implements [helper].

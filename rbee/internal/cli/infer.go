@@ -18,8 +18,8 @@ import (
 const maxPrompt = 16 << 20
 
 type inferCmd struct {
-	Prompt      string   `arg:"" optional:"" help:"Prompt; read from stdin if it is \"-\", or if it is missing and stdin is not a terminal"`
-	Model       string   `placeholder:"MODEL" help:"Model: its ID, its repository, or the name its worker was started with; optional with --workflow"`
+	Prompt      string   `arg:"" optional:"" help:"Prompt; read from stdin if PROMPT is \"-\", or missing and stdin is not a terminal"`
+	Model       string   `placeholder:"MODEL" help:"Model: an ID, a repository, or the name that a worker was started with; optional with --workflow"`
 	Workflow    string   `placeholder:"FILE" type:"path" help:"Run a ComfyUI workflow that was exported in the API format"`
 	Output      string   `short:"o" default:"." placeholder:"DIR" help:"Directory for the files that a workflow creates (default: the current one)"`
 	Hive        string   `placeholder:"ALIAS" help:"Use only workers on this hive"`
@@ -38,7 +38,7 @@ type inferCmd struct {
 // help implements [helper].
 func (inferCmd) help() commandHelp {
 	return commandHelp{
-		text: "The answer is printed as it arrives. If no worker is ready, rbee starts one on a hive that has the model, a suitable engine and enough free memory. A Hugging Face model that is not on any hive is downloaded first. --verbose prints token counts, speed and the worker to stderr; --json prints the complete result at the end.\n\nWith --workflow, a ComfyUI worker runs a workflow. rbee saves the files it creates without overwriting existing ones, and prints their paths. {prompt}, {seed} and {model_file} are replaced in the workflow.",
+		text: "The answer is printed as it arrives. If no worker is ready, rbee starts one on a hive that has the model, a suitable engine and enough free memory. A Hugging Face model that is not on any hive is downloaded first. With --verbose, token counts, speed and the worker are printed to stderr. With --json, the complete result is printed at the end.\n\nWith --workflow, a ComfyUI worker runs a workflow, in which {prompt}, {seed} and {model_file} are replaced. rbee saves the files that the workflow creates without overwriting existing ones, and prints their paths.",
 		examples: []string{
 			`rbee infer "Why is the sky blue?" --model Qwen/Qwen3-8B`,
 			"git diff | rbee infer --model Qwen/Qwen3-8B --max-tokens 1000 > summary.txt",
@@ -54,7 +54,7 @@ func (c *inferCmd) Run(ctx context.Context, a *app) error {
 	case c.Workflow != "":
 		return c.runWorkflow(ctx, a)
 	case c.Model == "":
-		return &usageError{message: "missing flags: --model=MODEL", hint: "run `rbee list-workers` to list the running models"}
+		return &usageError{message: missingFlags([]string{"--model MODEL"}), hint: "run `rbee list-workers` to list the running models"}
 	}
 	prompt, err := c.prompt(ctx, a)
 	if err != nil {
@@ -81,7 +81,7 @@ func (c *inferCmd) Run(ctx context.Context, a *app) error {
 	return c.showStats(a, report)
 }
 
-// showStats prints facts about an answer on stderr.
+// showStats prints the statistics of an answer to stderr.
 func (c *inferCmd) showStats(a *app, report *operations.InferReport) error {
 	w, style := a.p.Stderr, a.style(a.p.Stderr)
 	if report.FinishReason == "length" && !a.flags().Quiet {

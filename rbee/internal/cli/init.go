@@ -18,14 +18,14 @@ import (
 )
 
 type initCmd struct {
-	SSHConfig string `name:"ssh-config" placeholder:"PATTERN" help:"Add the hosts of ~/.ssh/config that match, such as 'gpu-*'"`
+	SSHConfig string `name:"ssh-config" placeholder:"PATTERN" help:"Include the hosts of ~/.ssh/config that match, such as 'gpu-*'"`
 	Force     bool   `help:"Overwrite an existing config"`
 }
 
 // help implements [helper].
 func (initCmd) help() commandHelp {
 	return commandHelp{
-		text:     "The config contains this machine as a hive without SSH, with the worker type echo. Its comments describe all keys.",
+		text:     "The config has one hive: this machine, without SSH and with the worker type echo. With --ssh-config, it has a hive for each matching host instead. The comments in the file describe all keys.",
 		examples: []string{"rbee init", "rbee init --ssh-config 'gpu-*'", "rbee init --config fleet.conf"},
 	}
 }

@@ -85,7 +85,7 @@ func TestLibraryExample(t *testing.T) {
 		t.Helper()
 		text, err := start("PATH="+os.Getenv("PATH"), "RBEE_BINARIES="+dist)
 		if err != nil {
-			t.Fatalf("program of the README: %v\n%s", err, text)
+			t.Fatalf("cannot run the program of the README: %v\n%s", err, text)
 		}
 		return text
 	}
@@ -96,7 +96,7 @@ func TestLibraryExample(t *testing.T) {
 			t.Errorf("rbee uninstall: %v\n%s", err, text)
 		}
 	})
-	// Without builds of rbee, and with another program of the same name on the PATH.
+	// Run the program without builds of rbee, and with another program named rbee in PATH.
 	if err := errors.Join(write(filepath.Join(dir, "bin/rbee"), "#!/bin/sh\n"), os.Chmod(filepath.Join(dir, "bin/rbee"), 0o700)); err != nil {
 		t.Fatal(err)
 	}
@@ -115,6 +115,6 @@ func TestLibraryExample(t *testing.T) {
 		t.Errorf("second run prints\n%s\nwant already_installed", second)
 	}
 	if _, err := os.Stat(filepath.Join(home, ".local/state/rbee/fleet.json")); err != nil {
-		t.Errorf("record of hives: %v", err)
+		t.Errorf("the program wrote no record of hives: %v", err)
 	}
 }

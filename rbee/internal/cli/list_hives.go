@@ -11,7 +11,7 @@ type listHivesCmd struct{}
 // help implements [helper].
 func (listHivesCmd) help() commandHelp {
 	return commandHelp{
-		text:     "Does not connect to the hives; warnings are from the last sync or status.",
+		text:     "Does not connect to the hives. Warnings are from the last `rbee sync` or `rbee status`.",
 		examples: []string{"rbee list-hives", "rbee list-hives --json"},
 	}
 }

@@ -9,7 +9,7 @@ import (
 type migrateCmd struct {
 	Output    string   `short:"o" required:"" placeholder:"PATH" help:"File to create, or a directory for hives.conf"`
 	SSHConfig string   `name:"ssh-config" placeholder:"PATTERN" help:"Include the hosts of ~/.ssh/config that match, such as 'gpu-*'"`
-	Hosts     []string `placeholder:"HOST" help:"Include these hosts, in the form [user@]host[:port] (repeat for several)"`
+	Hosts     []string `placeholder:"HOST" help:"Include these hosts, in the form [user@]host[:port] (repeat, or separate with commas)"`
 	Parallel  int      `placeholder:"N" help:"Number of hives at a time (default: automatic)"`
 	Force     bool     `help:"Overwrite an existing file"`
 }

@@ -10,7 +10,7 @@ import (
 
 // replacementCmd is a removed command. Its error names the replacement.
 type replacementCmd struct {
-	Rest []string `arg:"" optional:"" passthrough:"" help:"Ignored"`
+	Rest []string `arg:"" optional:"" passthrough:"" name:"args" help:"Arguments of the removed command"`
 }
 
 // Run runs the command.

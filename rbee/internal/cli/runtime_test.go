@@ -173,16 +173,16 @@ func TestRuntimeFlagsSetOperations(t *testing.T) {
 func TestRuntimeUsageErrors(t *testing.T) {
 	t.Parallel()
 	for line, want := range map[string]string{
-		"spawn-worker --worker echo --model m":                        "--hive is missing; the config has gpu-1, gpu-2\n   hint: add --hive gpu-1",
+		"spawn-worker --worker echo --model m":                        "missing flag: --hive ALIAS; the config has gpu-1, gpu-2\n   hint: add --hive gpu-1",
 		"spawn-worker --worker echo":                                  "--model",
-		"spawn-worker --hive a --worker echo --model m m2":            "unexpected argument m2",
+		"spawn-worker --hive a --worker echo --model m m2":            `unexpected argument "m2"`,
 		"spawn-worker --hive a --worker echo --model m m2 -- -x":      "unexpected argument",
 		"spawn-worker --hive a --worker echo --model m --env NOT_SET": "--env NOT_SET: the variable is not set",
 		"spawn-worker --hive a --worker echo --model m --env =x":      `"env"`,
 		"spawn-worker --hive a --worker echo --model m --device gpu":  `"gpu"`,
 		"spawn-worker --hive a --worker echo --model m --port 70000":  "70000",
 		"get-worker 0":                                 "invalid process ID 0",
-		"get-worker":                                   "<id>",
+		"get-worker":                                   "missing argument: ID",
 		"stop-worker x --hive a --grace=-1s":           "grace_seconds",
 		"worker-logs x --hive a --lines=-3":            "invalid --lines -3",
 		"worker-logs x --hive a -f --json":             "--follow and --json",
@@ -195,7 +195,7 @@ func TestRuntimeUsageErrors(t *testing.T) {
 		"infer hi --model m --temperature 3":           "temperature",
 		"infer hi --model m --top-p 0":                 "top_p",
 		"infer hi --model m --max-tokens 0 --hive a":   "max_tokens",
-		"hive-capabilities a b":                        "unexpected argument b",
+		"hive-capabilities a b":                        `unexpected argument "b"`,
 		"spawn-worker --hive a --worker echo --modl m": `did you mean "--model"`,
 	} {
 		r := (&fleetRunner{hives: twoHives}).command(t, nil, strings.Fields(line)...)
@@ -251,14 +251,14 @@ func TestSpawnPrintsResult(t *testing.T) {
 		loading := w
 		loading.State = operations.WorkerLoading
 		events(operations.Event{Type: operations.EventWorker, Hive: "gpu-1", Worker: &loading})
-		return &operations.WorkerSpawnReport{Worker: w, Reason: "8 GB of 80 GB", DurationSeconds: 0.1}, nil
+		return &operations.WorkerSpawnReport{Worker: w, Reason: "8 GiB of 80 GiB", DurationSeconds: 0.1}, nil
 	}}
 	line := []string{"spawn-worker", "--hive", "gpu-1", "--worker", "echo", "--model", "m"}
 	r := f.command(t, nil, line...)
 	if r.code != 0 || r.out != "✅ Spawned echo-1a2b on gpu-1: echo serves m on port 43123 (pid 123, CPU, ready after 0.1s)\n" || r.errOut != "gpu-1: echo-1a2b: loading\n" {
 		t.Errorf("spawn-worker exits with %d and prints %q to stdout and %q to stderr, want exit code 0 and the worker", r.code, r.out, r.errOut)
 	}
-	if r = f.command(t, nil, append(line, "--verbose")...); !strings.Contains(r.out, "8 GB of 80 GB") {
+	if r = f.command(t, nil, append(line, "--verbose")...); !strings.Contains(r.out, "8 GiB of 80 GiB") {
 		t.Errorf("spawn-worker --verbose prints %q, want the reason", r.out)
 	}
 	w.State, w.Problem, w.LogTail = operations.WorkerFailed, "exit status 3", []string{"out of memory"}
@@ -425,7 +425,7 @@ func (f *fleetRunner) onTTY(t *testing.T, answer string, args ...string) result 
 	t.Helper()
 	terminal, tty, err := pty.Open()
 	if err != nil {
-		t.Skipf("no pseudo-terminal here: %v", err)
+		t.Skipf("cannot open a pseudo-terminal: %v", err)
 	}
 	defer terminal.Close()
 	if err := pty.Setsize(tty, &pty.Winsize{Rows: 24, Cols: 100}); err != nil {

@@ -16,12 +16,12 @@ import (
 
 type serveCmd struct {
 	Addr      string        `default:"${defaultAddr}" placeholder:"HOST:PORT" help:"Listen address; other machines need an API key and TLS (default: ${default})"`
-	Host      []string      `placeholder:"NAME" help:"Additional host name, such as the name of a reverse proxy; requires an API key (repeat for several)"`
-	Origin    []string      `placeholder:"URL" help:"Web page that may call the API, such as https://chat.example.com; without an API key, it can only use models (repeat for several)"`
-	TLSCert   string        `name:"tls-cert" placeholder:"FILE" help:"Certificate in PEM format (default: a self-signed one, whose fingerprint is printed)"`
+	Host      []string      `placeholder:"NAME" help:"Additional host name, such as the name of a reverse proxy; requires an API key (repeat, or separate with commas)"`
+	Origin    []string      `placeholder:"URL" help:"Web page that may call the API, such as https://chat.example.com; without an API key, it can only use models (repeat, or separate with commas)"`
+	TLSCert   string        `name:"tls-cert" placeholder:"FILE" help:"Certificate in PEM format (default: self-signed; its fingerprint is printed)"`
 	TLSKey    string        `name:"tls-key" placeholder:"FILE" help:"Private key of --tls-cert"`
 	Idle      time.Duration `default:"15m" placeholder:"TIME" help:"Stop on-demand workers after this idle time; 0 never stops them (default: ${default})"`
-	Install   bool          `help:"Install and start the queen as a systemd or launchd user service with these flags; secrets in the environment are not stored"`
+	Install   bool          `help:"Install and start a systemd or launchd user service with these flags; secrets in the environment are not stored"`
 	Uninstall bool          `help:"Stop and remove the user service"`
 
 	NoTLS bool `name:"no-tls" help:"Serve plain HTTP to other machines, for use behind a reverse proxy"`
@@ -30,7 +30,7 @@ type serveCmd struct {
 // help implements [helper].
 func (serveCmd) help() commandHelp {
 	return commandHelp{
-		text: "The queen keeps one SSH connection to each hive. Other rbee commands use it with `--queen URL`. It serves all models of the fleet through one OpenAI-compatible API and starts a worker when a model is requested that is on a hive but not loaded.\n\nOn loopback it needs no API key. Web pages in your browser cannot control it.",
+		text: "The queen keeps one SSH connection to each hive and serves all models of the fleet through one OpenAI-compatible API. If a request names a model that is on a hive but not loaded, the queen starts a worker for it. Other rbee commands use the queen with `--queen URL`.\n\nOn loopback, no API key is needed, and web pages in your browser cannot control the queen.",
 		examples: []string{
 			"rbee serve",
 			"curl http://127.0.0.1:8500/v1/models",

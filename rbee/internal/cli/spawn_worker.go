@@ -11,14 +11,14 @@ import (
 )
 
 type spawnWorkerCmd struct {
-	Worker   string   `required:"" placeholder:"TYPE" help:"Worker type that is installed on the hive, such as vllm"`
-	Model    string   `required:"" placeholder:"MODEL" help:"Model to serve, as for rbee download-model"`
-	Hive     string   `placeholder:"ALIAS" help:"Hive (default: the only hive)"`
-	Device   string   `placeholder:"DEVICES" help:"GPU indices such as 0,1; auto, which picks by free memory; or none for the CPU (default: auto)"`
+	Worker   string   `required:"" placeholder:"TYPE" help:"Worker type installed on the hive, such as vllm"`
+	Model    string   `required:"" placeholder:"MODEL" help:"Model to serve, as for ${downloadModel}"`
+	Hive     string   `placeholder:"ALIAS" help:"Hive to start the worker on (default: the only hive)"`
+	Device   string   `placeholder:"DEVICES" help:"GPU indices such as 0,1; auto to choose by free memory; none to use the CPU (default: auto)"`
 	Port     int      `placeholder:"PORT" help:"Port on the loopback interface of the hive (default: any free port)"`
 	Context  int      `placeholder:"TOKENS" help:"Context length of one request (default: from the recipe)"`
 	Parallel int      `placeholder:"N" help:"Number of requests that the engine serves at a time (default: the engine's)"`
-	Env      []string `sep:"none" placeholder:"NAME[=VALUE]" help:"Environment variable for the engine; without =VALUE, its value here (repeat for several)"`
+	Env      []string `sep:"none" placeholder:"NAME[=VALUE]" help:"Environment variable for the engine; without =VALUE, copied from the environment of this command (repeat for several)"`
 	Detach   bool     `help:"Do not wait until the worker is ready"`
 	Args     []string `arg:"" optional:"" name:"engine-flags" help:"Flags of the engine, after --"`
 }
@@ -26,11 +26,11 @@ type spawnWorkerCmd struct {
 // help implements [helper].
 func (spawnWorkerCmd) help() commandHelp {
 	return commandHelp{
-		text: "Waits until the worker is ready. --verbose also prints why these devices were chosen.",
+		text: "Waits until the worker is ready. --verbose also prints why the devices were chosen.",
 		examples: []string{
 			"rbee spawn-worker --hive gpu-1 --worker vllm --model Qwen/Qwen3-8B",
-			"rbee spawn-worker --worker llama-cpp --model ggml-org/gemma-3-4b-it-GGUF:Q4_K_M --device 0 --context 8192",
-			"rbee spawn-worker --worker vllm --model Qwen/Qwen3-8B --env VLLM_LOGGING_LEVEL=DEBUG -- --enforce-eager",
+			"rbee spawn-worker --worker llama-cpp --model Qwen/Qwen3-8B-GGUF --device 0,1",
+			"rbee spawn-worker --worker vllm --model Qwen/Qwen3-8B -- --enforce-eager",
 		},
 	}
 }
@@ -58,7 +58,7 @@ func (c *spawnWorkerCmd) Run(ctx context.Context, a *app) error {
 	return err
 }
 
-// check rejects arguments before "--", which are usually values of missing flags.
+// check rejects arguments before "--", which usually are values whose flag is missing.
 func (c *spawnWorkerCmd) check(line []string) error {
 	after := 0
 	if end := slices.Index(line, "--"); end >= 0 {
@@ -66,8 +66,8 @@ func (c *spawnWorkerCmd) check(line []string) error {
 	}
 	if len(c.Args) > after {
 		return &usageError{
-			message: "unexpected argument " + c.Args[0],
-			hint:    "put the flags of the engine after --; see `rbee spawn-worker --help`",
+			message: fmt.Sprintf("unexpected argument %q", c.Args[0]),
+			hint:    "put the flags of the engine after --; run `rbee spawn-worker --help`",
 		}
 	}
 	return nil

@@ -14,7 +14,7 @@ type statusCmd struct {
 // help implements [helper].
 func (statusCmd) help() commandHelp {
 	return commandHelp{
-		text:     "Changes nothing. --verbose also lists what each hive has.",
+		text:     "Changes nothing. --verbose also prints the installed version and workers of each hive.",
 		examples: []string{"rbee status", "rbee status --verbose", "rbee status --deep --json"},
 		exits:    "0 no drift, 2 drift, 4 no drift, but a hive is unreachable",
 	}

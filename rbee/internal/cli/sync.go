@@ -20,7 +20,7 @@ type syncCmd struct {
 // help implements [helper].
 func (syncCmd) help() commandHelp {
 	return commandHelp{
-		text:     "Installs missing hives and workers, updates outdated ones and starts hives with auto_start. Hives and workers that are not in the config stay unless you pass --remove-extra. A hive that fails does not stop the others. Versions come from hives.lock; only --upgrade looks for newer ones.",
+		text:     "Installs missing hives and workers, updates outdated ones and starts hives with auto_start. Hives and workers that are not in the config stay unless you pass --remove-extra. If one hive fails, the others continue. Versions come from hives.lock; only --upgrade looks for newer ones.",
 		examples: []string{"rbee sync", "rbee sync --dry-run", "rbee sync --remove-extra --hive gpu-1", "rbee sync --upgrade --dry-run", "rbee sync --upgrade vllm"},
 		exits:    "0 success, 2 --dry-run found changes",
 	}

@@ -49,7 +49,7 @@ func (a *app) oneHive(ctx context.Context, alias string) (string, error) {
 		return "", err
 	}
 	if len(aliases) > 1 {
-		return "", &usageError{message: "--hive is missing; the config has " + listNames(aliases), hint: "add --hive " + aliases[0]}
+		return "", &usageError{message: missingFlags([]string{"--hive ALIAS"}) + "; the config has " + listNames(aliases), hint: "add --hive " + aliases[0]}
 	}
 	return aliases[0], nil
 }

@@ -34,7 +34,7 @@ func onTerminal(t *testing.T, home, answer string, args ...string) (screen strin
 	cmd.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH"), "TERM=xterm", "LC_ALL=C.UTF-8"}
 	terminal, err := pty.StartWithSize(cmd, &pty.Winsize{Rows: 24, Cols: 100})
 	if err != nil {
-		t.Skipf("no pseudo-terminal here: %v", err)
+		t.Skipf("cannot open a pseudo-terminal: %v", err)
 	}
 	defer terminal.Close()
 	var seen bytes.Buffer

@@ -28,14 +28,14 @@ import (
 )
 
 type topCmd struct {
-	Once     bool          `help:"Print one snapshot and exit; the default if stdout is not a terminal"`
+	Once     bool          `help:"Print one snapshot and exit (default: only if stdout is not a terminal)"`
 	Interval time.Duration `default:"1s" placeholder:"TIME" help:"Minimum time between two updates of the screen (default: ${default})"`
 }
 
 // help implements [helper].
 func (topCmd) help() commandHelp {
 	return commandHelp{
-		text:     "Shows hives, GPUs, workers and requests as the queen reports them, problems first. Press q or Ctrl-C to quit. It connects to --queen or $RBEE_QUEEN (default: the queen on this machine), with the API key in $RBEE_API_KEY, and reconnects when the connection is lost.\n\n--once prints one snapshot as text, --json as a document.",
+		text:     "Shows hives, GPUs, workers and requests as the queen reports them, problems first. Press q or Ctrl-C to quit. The command connects to --queen or $RBEE_QUEEN (default: the queen on this machine) with the API key in $RBEE_API_KEY, and reconnects when the connection is lost.\n\nWith --once, one snapshot is printed as text; with --json, as JSON.",
 		examples: []string{"rbee top", "rbee top --queen https://queen.lan:8500#SHA256:… --interval 5s", "rbee top --once", "rbee top --json | jq '.hives[].link'"},
 	}
 }

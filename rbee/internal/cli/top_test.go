@@ -246,7 +246,7 @@ func newTerminal(t *testing.T) *testTerminal {
 	t.Helper()
 	keys, file, err := pty.Open()
 	if err != nil {
-		t.Skipf("no pseudo-terminal here: %v", err)
+		t.Skipf("cannot open a pseudo-terminal: %v", err)
 	}
 	t.Cleanup(func() { keys.Close(); file.Close() })
 	term := &testTerminal{keys: keys, file: file}

@@ -11,17 +11,17 @@ import (
 )
 
 type uninstallCmd struct {
-	Purge     bool          `help:"Also remove the config, your own recipes and the records from this machine"`
-	Downgrade bool          `help:"Also remove hives with a newer rbee"`
+	Purge     bool          `help:"Also remove the config, your own recipes and the records of hives from this machine"`
+	Downgrade bool          `help:"Also remove rbee from hives with a newer version"`
 	Yes       bool          `short:"y" help:"Do not ask for confirmation"`
-	LockWait  time.Duration `default:"30s" placeholder:"TIME" help:"Time to wait for another run on the same hive (default: ${default})"`
+	LockWait  time.Duration `default:"30s" placeholder:"TIME" help:"Time to wait for another run on a hive to finish (default: ${default})"`
 	Scope     scopeFlags    `embed:""`
 }
 
 // help implements [helper].
 func (uninstallCmd) help() commandHelp {
 	return commandHelp{
-		text:     "Without --hive or --label, it removes all hives, and asks first.",
+		text:     "Without --hive and --label, the command removes rbee from all hives and asks for confirmation.",
 		examples: []string{"rbee uninstall", "rbee uninstall --hive gpu-1", "rbee uninstall --purge --yes"},
 	}
 }

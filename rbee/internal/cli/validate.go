@@ -15,7 +15,7 @@ func (validateCmd) help() commandHelp {
 	return commandHelp{
 		text:     "Checks the syntax of the config and, for each hive, the host name, SSH access, worker types, versions, GPUs and disk. Changes nothing.",
 		examples: []string{"rbee validate", "rbee validate --config /path/to/hives.conf"},
-		exits:    "0 valid, 3 invalid, 4 a hive is unreachable and the config is valid",
+		exits:    "0 valid, 3 invalid, 4 valid, but a hive is unreachable",
 	}
 }
 

@@ -11,14 +11,14 @@ import (
 
 type workerLogsCmd struct {
 	Worker workerFlags `embed:""`
-	Lines  int         `short:"n" default:"100" placeholder:"LINES" help:"Number of lines from the end; 0 for all (default: ${default})"`
+	Lines  int         `short:"n" default:"100" placeholder:"N" help:"Number of lines from the end; 0 for all (default: ${default})"`
 	Follow bool        `short:"f" help:"Print new lines until the worker exits"`
 }
 
 // help implements [helper].
 func (workerLogsCmd) help() commandHelp {
 	return commandHelp{
-		text:     "The log is printed to stdout unchanged. With --json, it is in \"lines\".",
+		text:     "The log is printed to stdout unchanged. With --json, the result has its lines in \"lines\".",
 		examples: []string{"rbee worker-logs vllm-1a2b", "rbee worker-logs vllm-1a2b -n 1000", "rbee worker-logs vllm-1a2b --follow"},
 	}
 }

@@ -26,7 +26,7 @@ type fakeQueen struct {
 	snapshot    operations.FleetSnapshot
 	changed     chan struct{} // closed when the data changes
 	unavailable bool          // the fleet stream fails with status 503
-	key         string        // required API key; empty: none
+	key         string        // required API key; empty if none is required
 
 	deleted  chan string // canceled jobs
 	requests chan operations.WorkerProcessLogs
@@ -34,24 +34,24 @@ type fakeQueen struct {
 }
 
 func newFakeQueen(t *testing.T, s operations.FleetSnapshot) *fakeQueen {
-	st := &fakeQueen{snapshot: s, changed: make(chan struct{}), deleted: make(chan string, 1), requests: make(chan operations.WorkerProcessLogs, 1), lines: make(chan string, 10)}
+	q := &fakeQueen{snapshot: s, changed: make(chan struct{}), deleted: make(chan string, 1), requests: make(chan operations.WorkerProcessLogs, 1), lines: make(chan string, 10)}
 	mux := http.NewServeMux()
 	mux.Handle("/", dashboard.Handler())
-	mux.HandleFunc("GET "+operations.FleetPath, st.fleet)
-	mux.HandleFunc("POST /login", st.login)
+	mux.HandleFunc("GET "+operations.FleetPath, q.fleet)
+	mux.HandleFunc("POST /login", q.login)
 	mux.HandleFunc("POST /v1/jobs", func(w http.ResponseWriter, r *http.Request) {
 		var op operations.WorkerProcessLogs
 		if err := json.NewDecoder(r.Body).Decode(&op); err != nil {
 			t.Error(err)
 		}
-		st.requests <- op
+		q.requests <- op
 		w.WriteHeader(http.StatusCreated)
 		fmt.Fprint(w, `{"job_id": "j1", "sse_url": "/v1/jobs/j1/stream"}`)
 	})
 	mux.HandleFunc("GET /v1/jobs/j1/stream", func(w http.ResponseWriter, r *http.Request) {
 		for {
 			select {
-			case line := <-st.lines:
+			case line := <-q.lines:
 				data, _ := json.Marshal(operations.Event{Type: operations.EventLog, Text: line})
 				_, _ = w.Write(sse.Append(nil, sse.Event{ID: 1, Data: data}))
 				_ = http.NewResponseController(w).Flush()
@@ -60,13 +60,13 @@ func newFakeQueen(t *testing.T, s operations.FleetSnapshot) *fakeQueen {
 			}
 		}
 	})
-	mux.HandleFunc("DELETE /v1/jobs/{id}", func(_ http.ResponseWriter, r *http.Request) { st.deleted <- r.PathValue("id") })
-	st.Server = httptest.NewServer(mux)
+	mux.HandleFunc("DELETE /v1/jobs/{id}", func(_ http.ResponseWriter, r *http.Request) { q.deleted <- r.PathValue("id") })
+	q.Server = httptest.NewServer(mux)
 	t.Cleanup(func() {
-		st.CloseClientConnections()
-		st.Close()
+		q.CloseClientConnections()
+		q.Close()
 	})
-	return st
+	return q
 }
 
 // update changes the data and sends it to the page.
@@ -137,7 +137,7 @@ func (s *fakeQueen) waitCanceled(t *testing.T) {
 // scriptInjection is a name from a hive that runs a script if the page inserts it as HTML.
 const scriptInjection = `<img src=x onerror="document.title='injected'">`
 
-func of[T any](v T) *T { return &v }
+func ptr[T any](v T) *T { return &v }
 
 // testFleet returns a fleet with every kind of data that the page shows.
 func testFleet() operations.FleetSnapshot {
@@ -150,11 +150,11 @@ func testFleet() operations.FleetSnapshot {
 	return operations.FleetSnapshot{
 		Time: now, Version: "1.0", Since: now.Add(-time.Hour), Config: "/home/me/hives.conf",
 		Hives: []operations.HiveView{
-			{Alias: "attic", Hostname: "10.0.0.3", Link: operations.LinkOffline, Problem: "connecting to 10.0.0.3: no route to host", SeenAt: now.Add(-3 * time.Minute)},
+			{Alias: "attic", Hostname: "10.0.0.3", Link: operations.LinkOffline, Problem: "cannot reach bee@10.0.0.3:22: no route to host", SeenAt: now.Add(-3 * time.Minute)},
 			{Alias: "basement", Hostname: "10.0.0.2", Link: operations.LinkOnline, SeenAt: now, Snapshot: &operations.HiveSnapshot{
 				Time: now, Version: "1.0", MachineAt: now,
 				Machine: operations.HiveCapabilitiesReport{OS: "linux", Arch: "amd64", MemoryTotal: 64 * gib, MemoryAvailable: 48 * gib, DiskTotal: 900 * gib, DiskFree: 90 * gib, Devices: []gpu.Device{
-					{Index: 0, Vendor: "nvidia", UUID: "GPU-0", Name: "NVIDIA GeForce RTX 4090", MemoryTotal: 24 * gib, MemoryUsed: of[uint64](18 * gib), Utilization: of(87.0), Temperature: of(61.0), Power: of(310.5)},
+					{Index: 0, Vendor: "nvidia", UUID: "GPU-0", Name: "NVIDIA GeForce RTX 4090", MemoryTotal: 24 * gib, MemoryUsed: ptr[uint64](18 * gib), Utilization: ptr(87.0), Temperature: ptr(61.0), Power: ptr(310.5)},
 					{Index: 1, Vendor: "nvidia", UUID: "GPU-1", Name: "NVIDIA GeForce RTX 4090", Error: "Unable to determine the device handle: GPU is lost"},
 				}},
 				Workers: []operations.WorkerProcess{

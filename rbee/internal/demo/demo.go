@@ -22,14 +22,14 @@ type Options struct {
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
 
-	// Keep keeps the hosts running until ctx is done, and prints the environment for
-	// using them.
+	// Keep keeps the hosts running until ctx is done, and prints the environment
+	// variables for using them.
 	Keep bool
 }
 
-// Run runs the demo: it starts SSH hosts on this machine and runs commands of this
-// program on them, with their command lines and output on o.Stdout. It removes all
-// its files.
+// Run starts SSH hosts on this machine and runs commands of this program on them. It
+// prints the command lines and their output to o.Stdout, and removes all files of the
+// demo at the end.
 func Run(ctx context.Context, o Options) (err error) {
 	d, err := newDemo(ctx, o)
 	if err != nil {
@@ -59,7 +59,7 @@ func (d *demo) runWorkflows() error {
 	return nil
 }
 
-// setUp is workflow 1: write a config, validate it, install, check the status.
+// setUp runs workflow 1: write a config, validate it, install, and check the status.
 func (d *demo) setUp() error {
 	d.title("1. First setup: a config with two machines")
 	if err := d.writeConfig(2); err != nil {
@@ -71,7 +71,7 @@ func (d *demo) setUp() error {
 		rbee(exitOK, "status").err
 }
 
-// addHive is workflow 2: one more machine in the config, and sync installs only that.
+// addHive runs workflow 2: add a machine to the config. sync installs only that hive.
 func (d *demo) addHive() error {
 	d.title("2. New hive: add a third machine to the config")
 	if err := d.writeConfig(3); err != nil {
@@ -83,7 +83,7 @@ func (d *demo) addHive() error {
 		rbee(exitOK, "sync").err
 }
 
-// drift is workflow 3: a user changes a machine without rbee.
+// drift runs workflow 3: change a machine without rbee, and correct it with sync.
 func (d *demo) drift() error {
 	d.title("3. Drift: a worker was installed by hand")
 	if err := d.copyProgram(0, ".local/share/rbee/workers/"+wire.EntryPrefix+extraWorker); err != nil {
@@ -94,7 +94,7 @@ func (d *demo) drift() error {
 		rbee(exitOK, "status").err
 }
 
-// migrate is workflow 4: create a config from the state of the machines.
+// migrate runs workflow 4: create a config from the state of the machines.
 func (d *demo) migrate() error {
 	d.title("4. Migration: create a config from the installed hives")
 	out := filepath.Join(d.dir, "migrated") + "/"
@@ -103,7 +103,7 @@ func (d *demo) migrate() error {
 		rbee(exitOK, "status", "--config", filepath.Join(out, "hives.conf")).err
 }
 
-// infer is workflow 5: a worker on a machine answers a prompt.
+// infer runs workflow 5: start a worker and send it a prompt.
 func (d *demo) infer() error {
 	d.title("5. Inference: start a worker and send it a prompt")
 	return d.rbee(exitOK, "spawn-worker", "--hive", d.alias(1), "--worker", "echo", "--model", "parrot").
@@ -125,9 +125,9 @@ func (d *demo) cleanUp() error {
 	return nil
 }
 
-// keepRunning prints the environment of the demo and waits until ctx is done.
+// keepRunning prints the environment variables of the demo and waits until ctx is done.
 func (d *demo) keepRunning() error {
-	d.title("The hosts run until you press Ctrl-C. To use them, run in another shell:")
+	d.title("The hosts run until you press Ctrl-C. To use them, run this in another shell:")
 	for _, v := range d.laptopEnv() {
 		d.printLine("export " + shellQuote(v))
 	}

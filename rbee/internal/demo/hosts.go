@@ -29,8 +29,8 @@ const (
 	cleanupTimeout = 30 * time.Second
 )
 
-// demo is the state of a demo: a home directory with an SSH key, the "laptop", and
-// the hosts. It runs rbee as a program, as a user would.
+// demo is the state of a demo: the hosts, and the "laptop", a home directory with an
+// SSH key. The demo runs rbee as a separate program, as a user would.
 type demo struct {
 	ctx       context.Context
 	opts      Options
@@ -40,7 +40,7 @@ type demo struct {
 	hosts     []*sshtest.Host
 	ports     []int // ports of the hive daemons
 	installed bool  // rbee may be installed on the hosts
-	err       error // error of the last command; after it no command runs
+	err       error // error of the last command; after an error, no more commands run
 }
 
 func newDemo(ctx context.Context, o Options) (d *demo, err error) {

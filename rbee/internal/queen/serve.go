@@ -143,7 +143,7 @@ func Serve(ctx context.Context, c controller.Options, o Options) error {
 		return err
 	case <-ctx.Done():
 	}
-	o.Log.Info("queen shutting down")
+	o.Log.Info("queen stopping")
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	shutdownGate.closed.Store(true)
@@ -164,8 +164,12 @@ func Serve(ctx context.Context, c controller.Options, o Options) error {
 
 // listenError returns the error for a queen that cannot listen on an address.
 func listenError(addr string, err error) error {
+	cause := err
+	if call := (*os.SyscallError)(nil); errors.As(err, &call) {
+		cause = call.Err // without the address, which the message contains
+	}
 	e := &operations.Error{
-		Code: operations.CodeFailed, Reason: operations.ReasonFailed, Subject: operations.SubjectQueen.WithName(addr), Message: "cannot start the queen: " + err.Error(), Err: err,
+		Code: operations.CodeFailed, Reason: operations.ReasonFailed, Subject: operations.SubjectQueen.WithName(addr), Message: fmt.Sprintf("cannot listen on %s: %v", addr, cause), Err: err,
 	}
 	if operations.ReasonOf(err) == operations.ReasonPortInUse {
 		e.Reason = operations.ReasonPortInUse

@@ -130,12 +130,12 @@ func number(v *float64, unit string) string {
 // deviceProcesses writes a table of the processes that use memory of accelerators.
 func (p *page) deviceProcesses(list []operations.DeviceProcess, devices []gpu.Device, indent string) {
 	t := table{header: []string{"PID", "USER", "NAME", "MEMORY", "DEVICE", "WORKER"}, right: map[string]bool{"PID": true, "MEMORY": true}}
-	for _, o := range list {
+	for _, process := range list {
 		memory := ""
-		if o.Memory != nil {
-			memory = bytesize.Format(*o.Memory)
+		if process.Memory != nil {
+			memory = bytesize.Format(*process.Memory)
 		}
-		t.add(fmt.Sprint(o.PID), o.User, o.Name, memory, deviceName(o.DeviceUUID, devices), o.WorkerID)
+		t.add(fmt.Sprint(process.PID), process.User, process.Name, memory, deviceName(process.DeviceUUID, devices), process.WorkerID)
 	}
 	t.write(&p.text, p.style, indent)
 }

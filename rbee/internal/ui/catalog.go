@@ -32,7 +32,8 @@ type Recipe struct {
 	Ready       string         `json:"ready,omitempty"`
 }
 
-// RecipeSource is one source of a recipe: how to install a worker on some machines.
+// RecipeSource summarizes a source of a recipe, which installs a worker on one kind of
+// machine.
 type RecipeSource struct {
 	Name     string   `json:"name,omitempty"`
 	Version  string   `json:"version,omitempty"`
@@ -145,21 +146,20 @@ func stepText(s catalog.Step) string {
 	case wire.StepBuiltin:
 		return "built into rbee"
 	case wire.StepPython:
-		what := append([]string{}, s.Python.Packages...)
+		packages := append([]string{}, s.Python.Packages...)
 		if s.Python.Requirements != "" {
-			what = append(what, s.Python.Requirements)
+			packages = append(packages, s.Python.Requirements)
 		}
-		text := "Python " + s.Python.Version + " with " + strings.Join(what, ", ")
+		text := "Python " + s.Python.Version + " with " + strings.Join(packages, ", ")
 		if s.Python.Torch != "" {
 			text += " (torch for " + s.Python.Torch + ")"
 		}
 		return text
 	}
-	o := s.Origin
-	if o.Code {
+	if s.Origin.Code {
 		return "source code of the release"
 	}
-	return cmp.Or(o.Asset, o.URL, o.File)
+	return cmp.Or(s.Origin.Asset, s.Origin.URL, s.Origin.File)
 }
 
 func (p *page) catalog(c *Catalog) {
@@ -196,7 +196,7 @@ func (p *page) checkedRecipe(r *CheckedRecipe) {
 func (p *page) rollback(r *operations.RollbackReport) {
 	p.okf("Rolled back %s on %s: %s -> %s", r.Worker, r.Hive, r.From, r.To)
 	if r.Worker == operations.RollbackRbee {
-		p.note("the next `rbee sync` with this rbee installs its own version again, unless the restored one is newer")
+		p.note("the next `rbee sync` replaces it with the version of the local rbee, unless the restored version is newer")
 		return
 	}
 	p.note("pinned until you run `rbee sync --upgrade " + r.Worker + "` or change the version in the config; running workers keep their version until they are restarted")

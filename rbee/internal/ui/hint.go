@@ -7,9 +7,9 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// Hint returns a line that states what to do about an error, or "" if the
-// message already does or e is nil. It depends only on the fields of the
-// error, never on its message.
+// Hint returns a line that states what to do about an error, or "" if e is nil or
+// its message already states this. The hint depends on the reason, code, hive and
+// subject of the error, but not on its message.
 func Hint(e *operations.Error) string {
 	if e == nil {
 		return ""
@@ -126,7 +126,7 @@ func Hint(e *operations.Error) string {
 	case operations.ReasonKeysRequired, operations.ReasonMissingAPIKey, operations.ReasonInvalidAPIKey, operations.ReasonInsufficientScope:
 		return keyHint
 	case operations.ReasonKeysUnreadable:
-		return "see the log of the queen for the cause"
+		return "check the log of the queen for the cause"
 	case operations.ReasonHostRefused:
 		return "run `rbee serve --host NAME` to allow the host name"
 	case operations.ReasonOriginRefused:

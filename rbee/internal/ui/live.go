@@ -188,8 +188,8 @@ func (h *hiveLine) isFinished() bool {
 	return false
 }
 
-// frame returns at most rows lines of at most columns columns. If not all hives
-// fit, busy ones come first.
+// frame returns at most rows lines, each at most columns wide. If not all hives fit,
+// busy ones come first.
 func (l *Live) frame(columns, rows int, now time.Time) []string {
 	hives := make([]*hiveLine, 0, len(l.hives))
 	for _, h := range l.hives {

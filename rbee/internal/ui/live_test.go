@@ -81,7 +81,7 @@ func TestLiveDrawsOperation(t *testing.T) {
 	phase("gpu-1", operations.PhaseApplying)
 	l.Handle(operations.Event{Type: operations.EventStep, Hive: "gpu-1", Step: &worker, StepStatus: operations.StepStarted})
 	l.Handle(operations.Event{Type: operations.EventProgress, Hive: "gpu-1", Step: &worker, Bytes: 1_200_000, Total: 3_200_000})
-	l.Handle(operations.Event{Type: operations.EventPhase, Hive: "longer-alias", Phase: operations.PhaseUnreachable, Error: &operations.Error{Message: "connection refused by the machine, nothing listens there at all"}})
+	l.Handle(operations.Event{Type: operations.EventPhase, Hive: "longer-alias", Phase: operations.PhaseUnreachable, Error: &operations.Error{Message: "cannot reach bee@gpu-server-4.example.com:22: connection refused"}})
 	frame()
 	l.Handle(operations.Event{Type: operations.EventNote, Hive: "gpu-1", Message: "a note"})
 	phase("gpu-1", operations.PhaseDone)
@@ -155,7 +155,7 @@ func TestPlain(t *testing.T) {
 	s := step("a", operations.ActionInstallWorker, "echo")
 	events := []operations.Event{
 		{Type: operations.EventPhase, Hive: "a", Phase: operations.PhaseConnecting},
-		{Type: operations.EventPhase, Hive: "a", Phase: operations.PhaseWaiting, Message: "held by pid 7"},
+		{Type: operations.EventPhase, Hive: "a", Phase: operations.PhaseWaiting, Message: "locked by me@laptop, pid 7"},
 		{Type: operations.EventStep, Hive: "a", Step: &s, StepStatus: operations.StepStarted},
 		{Type: operations.EventProgress, Hive: "a", Step: &s, Bytes: 1},
 		{Type: operations.EventStep, Hive: "a", Step: &s, StepStatus: operations.StepDone},
@@ -164,8 +164,8 @@ func TestPlain(t *testing.T) {
 		{Type: operations.EventPhase, Hive: "a", Phase: operations.PhaseFailed, Error: &operations.Error{Message: "two\nlines"}},
 	}
 	for verbose, want := range map[bool]string{
-		false: "a: waiting: held by pid 7\na: installed worker echo 1.0\nhello [2J you\n",
-		true: "a: connecting\na: waiting: held by pid 7\na: installing worker echo 1.0\na: installed worker echo 1.0\n" +
+		false: "a: waiting: locked by me@laptop, pid 7\na: installed worker echo 1.0\nhello [2J you\n",
+		true: "a: connecting\na: waiting: locked by me@laptop, pid 7\na: installing worker echo 1.0\na: installed worker echo 1.0\n" +
 			"a: cannot install worker echo 1.0\nhello [2J you\na: failed\n",
 	} {
 		var b strings.Builder

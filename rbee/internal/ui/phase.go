@@ -57,8 +57,9 @@ type plainStep struct {
 	tenths int64
 }
 
-// step describes the progress of a step when a new phase starts, for each tenth of
-// a phase, and after maxLineInterval, but at most once per minLineInterval.
+// step returns a line about the progress of a step when a new phase starts, after each
+// tenth of a phase, and after maxLineInterval, but at most one per minLineInterval.
+// Otherwise it returns "".
 func (p *Plain) step(e operations.Event) string {
 	if e.StepPhase == "" {
 		return ""

@@ -36,9 +36,9 @@ func (Silent) Suspend() func() { return func() {} }
 func (Silent) Close() {}
 
 // Plain writes events as lines of text, for outputs that are not a terminal. It
-// reports the progress of transfers periodically. It leaves the cause of a failure
-// to the report or error that ends the operation, which shows it once. Its methods
-// are safe for concurrent use.
+// reports the progress of transfers periodically. It omits the cause of a failure,
+// since the final report or error contains it. Its methods are safe for concurrent
+// use.
 type Plain struct {
 	W       io.Writer
 	Verbose bool // also write phases and the logs of workers
@@ -117,7 +117,8 @@ func (p *Plain) line(e operations.Event) string {
 	return ""
 }
 
-// progress describes a download for each tenth of it, and after maxLineInterval.
+// progress returns a line about a download after each tenth of it and after
+// maxLineInterval, and "" otherwise.
 func (p *Plain) progress(e operations.Event) string {
 	m := p.models[e.Hive]
 	if m == nil || e.Bytes < m.meter.bytes {

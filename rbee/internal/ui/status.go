@@ -23,7 +23,7 @@ func (p *page) status(r *operations.StatusReport) {
 		}
 		p.warn(d.Hive, driftText(d))
 		switch d.Issue {
-		case operations.IssueNewerHive: // sync does not change it
+		case operations.IssueNewerHive: // sync does not change such a hive
 			p.hint(Hint(&operations.Error{Reason: operations.ReasonNewerHive, Hive: d.Hive}))
 		case operations.IssueExtraHive, operations.IssueExtraWorker:
 			extra = true

@@ -9,8 +9,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// maxNamedHives is the number of changed hives from which on they are counted
-// instead of named.
+// maxNamedHives is the number of changed hives at which the output counts the hives
+// instead of naming them.
 const maxNamedHives = 12
 
 func (p *page) sync(r *operations.SyncReport) {
@@ -118,9 +118,9 @@ func workersOf(steps []operations.Step, actions ...operations.Action) []string {
 	return workers
 }
 
-// hiveFailures writes the errors of the hives that failed. A cause of several
-// failed steps is written once, with the first of them. Steps that were not
-// started because of it are written only if the hive has no other error.
+// hiveFailures writes the errors of the hives that failed. If several steps failed
+// with the same message, it is written once, with the first step. Steps that were
+// not started are written only if the hive has no other error.
 func (p *page) hiveFailures(hives []operations.HiveReport) {
 	for _, h := range hives {
 		written := map[string]bool{} // by message
@@ -148,7 +148,7 @@ func (p *page) hiveFailures(hives []operations.HiveReport) {
 	}
 }
 
-// hiveError returns the error of a hive, or one made from its status.
+// hiveError returns the error of a hive, or a new error with its status.
 func hiveError(h operations.HiveReport) *operations.Error {
 	switch {
 	case h.Error != nil:
@@ -183,7 +183,7 @@ func (p *page) detail(text string) {
 	}
 }
 
-// plan writes the result of a dry run: the steps as a table, and their sum.
+// plan writes the result of a dry run: the steps as a table, and a summary.
 func (p *page) plan(r *operations.SyncReport) {
 	p.upgrades(r.Plan.Upgrades)
 	if len(r.Plan.Steps) > 0 {

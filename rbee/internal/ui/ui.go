@@ -3,8 +3,8 @@
 // It has three layers. [Live] and [Plain] write events while an operation runs,
 // to a terminal or a log, and [Text] writes the output of models and workers.
 // [Report] and [Failure] write the result as text. [JSON] and [JSONError] write it
-// as JSON. Nothing here reads flags or the environment or chooses exit codes: the
-// caller describes the output in a [Style].
+// as JSON. The package does not read flags or the environment and does not choose
+// exit codes: the caller describes the output in a [Style].
 //
 // Text from other machines passes through one function that removes control
 // characters, so that a machine cannot control the user's terminal.
@@ -19,7 +19,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// Style describes an output. The zero value is symbols without color.
+// Style describes an output. The zero value selects symbols without color.
 type Style struct {
 	Color   bool      // use escape codes for color
 	ASCII   bool      // use words instead of symbols, for outputs that are not UTF-8

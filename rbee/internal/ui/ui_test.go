@@ -53,7 +53,7 @@ func installedHive(alias string) operations.HiveReport {
 var installedAt = time.Date(2026, 3, 4, 12, 0, 0, 0, time.UTC)
 
 func reports() map[string]operations.Report {
-	unknownKey := &operations.Error{Code: operations.CodeUnreachable, Reason: "host_key_unknown", Hive: "gpu-2", Message: "dial root@gpu-2:22: host key of gpu-2 is unknown: ssh-ed25519 SHA256:abc"}
+	unknownKey := &operations.Error{Code: operations.CodeUnreachable, Reason: "host_key_unknown", Hive: "gpu-2", Message: "cannot connect to root@gpu-2:22: host key of gpu-2 is unknown: ssh-ed25519 SHA256:abc"}
 	changed := func(status operations.HiveResult, steps ...operations.Step) *operations.SyncReport {
 		return &operations.SyncReport{Hives: []operations.HiveReport{{Alias: "gpu-server-1", Status: status, Steps: steps}}}
 	}

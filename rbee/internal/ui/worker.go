@@ -37,7 +37,7 @@ func (p *page) logTail(lines []string) {
 	if len(lines) == 0 {
 		return
 	}
-	p.linef("   last lines of its log:")
+	p.linef("   last lines of the log:")
 	for _, line := range lines {
 		p.linef("%s", strings.TrimRight("     "+printable(line), " "))
 	}

@@ -57,7 +57,7 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 		start, status, complete := time.Now(), statusClientClosed, false
 		defer func() {
 			log.Info("request", "worker", id, "request", r.Header.Get(client.RequestIDHeader), "path", r.PathValue("path"),
-				"status", status, "complete", complete, "took", time.Since(start).Round(time.Millisecond/10))
+				"status", status, "complete", complete, "duration", time.Since(start).Round(time.Millisecond/10))
 		}()
 		// Remove the read deadline, because generation may take long. Enable full duplex,
 		// because a response may start before the request body is read to EOF. Otherwise

@@ -29,7 +29,7 @@ func (d *Dir) RotateLogs(ctx context.Context, interval time.Duration, log *slog.
 			return
 		}
 		if err := d.RotateLog(); err != nil {
-			log.Warn("log rotation failed", "error", err)
+			log.Warn("cannot rotate log", "error", err)
 		}
 	}
 }

@@ -317,8 +317,8 @@ func TestDownload(t *testing.T) {
 	}
 	huge := worker("4", "", data)
 	huge.Worker.Steps[0].Artifact.Size = 1 << 60
-	if res := apply(t, h, &wire.Request{Steps: []wire.Step{huge}}, nil); !strings.Contains(res.Errors[0], "not enough disk") || res.Causes[0].Reason != operations.ReasonDiskFull {
-		t.Errorf("install of 1 EiB = %q, want not enough disk space", res.Errors)
+	if res := apply(t, h, &wire.Request{Steps: []wire.Step{huge}}, nil); !strings.Contains(res.Errors[0], "insufficient disk") || res.Causes[0].Reason != operations.ReasonDiskFull {
+		t.Errorf("install of 1 EiB = %q, want insufficient disk space", res.Errors)
 	}
 }
 

@@ -120,7 +120,7 @@ func (st *stage) checkSpace() error {
 	if free := home.DiskFree(st.Home.Root); free > 0 && free < needed {
 		return &operations.Error{
 			Code: operations.CodeFailed, Reason: operations.ReasonDiskFull,
-			Message: fmt.Sprintf("not enough disk space: %s free at %s, at least %s needed", bytesize.Format(free), st.Home.Root, bytesize.Format(needed)),
+			Message: fmt.Sprintf("insufficient disk space in %s: %s free, at least %s needed", st.Home.Root, bytesize.Format(free), bytesize.Format(needed)),
 		}
 	}
 	return nil

@@ -186,9 +186,9 @@ func TestPythonInstallErrors(t *testing.T) {
 			editStep: func(s *wire.InstallStep) { s.Python.Wheels[0].Size-- },
 			want:     "more than",
 		},
-		"not enough disk space": {
+		"insufficient disk space": {
 			editStep: func(s *wire.InstallStep) { s.Python.Wheels[0].Size = 1 << 60 },
-			want:     "w.yaml:7: not enough disk space",
+			want:     "w.yaml:7: insufficient disk space",
 		},
 		"missing program": {
 			edit: func(_ *origin, w *origintest.Wheel, _ *wire.InstallStep) { w.Scripts = nil },

@@ -112,7 +112,7 @@ func TestDaemonRuntime(t *testing.T) {
 	}
 	waitUntil(t, "the request is in the log", func() bool {
 		log, err := os.ReadFile(h.Path(home.LogFile))
-		return err == nil && strings.Contains(string(log), "msg=request worker="+w.ID+" request=id-7 path=mirror/a/b status=200 complete=true took=")
+		return err == nil && strings.Contains(string(log), "msg=request worker="+w.ID+" request=id-7 path=mirror/a/b status=200 complete=true duration=")
 	})
 	if code, body := post("fake-none", "/"); code != http.StatusNotFound || !strings.Contains(body, `"not_found"`) {
 		t.Errorf("request to an unknown worker = %d %s, want 404 not_found", code, body)

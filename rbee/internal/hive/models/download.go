@@ -82,7 +82,7 @@ func bootID() string {
 // wrapNotExist returns an error with CodeNotFound if err is fs.ErrNotExist, else err.
 func wrapNotExist(err error, path string) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectFile.WithName(path), Message: "no such file on the hive: " + path, Err: err}
+		return &operations.Error{Code: operations.CodeNotFound, Reason: operations.ReasonNotFound, Subject: operations.SubjectFile.WithName(path), Message: fmt.Sprintf("cannot find file %s on the hive", path), Err: err}
 	}
 	return err
 }

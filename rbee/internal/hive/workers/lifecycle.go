@@ -145,7 +145,7 @@ func (w *worker) enter(next operations.WorkerState, change func(r *record)) {
 		}
 	})
 	r := w.record()
-	w.m.log.Info("worker state changed", "id", r.ID, "state", next, "pid", r.Process.PID, "problem", r.Problem)
+	w.m.log.Info("worker state changed", "worker", r.ID, "state", next, "pid", r.Process.PID, "problem", r.Problem)
 }
 
 // run is the supervisor. It returns when the worker is in a final state or the manager
@@ -321,10 +321,10 @@ func (w *worker) adopt() {
 	w.adopted = true
 	w.mu.Unlock()
 	w.recordMembers()
-	w.m.log.Info("worker adopted", "id", r.ID, "pid", id.PID, "state", r.State)
+	w.m.log.Info("worker adopted", "worker", r.ID, "pid", id.PID, "state", r.State)
 	if argv := proc.Arguments(id.PID); argv != nil && !slices.Equal(argv, r.Argv) {
 		// Some engines change their command line. The pid, the start time and the boot
 		// identify the process with certainty.
-		w.m.log.Info("adopted worker has a different command line", "id", r.ID, "argv", argv)
+		w.m.log.Info("adopted worker has a different command line", "worker", r.ID, "argv", argv)
 	}
 }

@@ -273,7 +273,7 @@ func (m *Manager) find(ref operations.WorkerRef) (*worker, error) {
 	case len(matches) == 1:
 		return matches[0], nil
 	case len(matches) > 1:
-		return nil, notFound(operations.ReasonWorkerAmbiguous, ref.ID, "ambiguous worker %q: it matches %s", ref.ID, strings.Join(ids, ", "))
+		return nil, notFound(operations.ReasonWorkerAmbiguous, ref.ID, "%d workers match %q: %s", len(ids), ref.ID, strings.Join(ids, ", "))
 	case ref.ID != "":
 		return nil, notFound(operations.ReasonWorkerNotFound, ref.ID, "unknown worker %q: %s", ref.ID, m.describeWorkers())
 	default:

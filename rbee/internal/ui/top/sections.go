@@ -12,12 +12,12 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui/format"
 )
 
-// section is a table that can be shown in part.
+// section is a table that is shown in part if not all of its rows fit.
 type section struct {
 	table      table
-	noun, part string // names of the things in the rows, and of their parts
-	isPart     []bool // for each row: it is a part of the thing above; nil: none is
-	ranks      []int  // for each row: the order in which rows are shown if not all fit; nil: unchanged
+	noun, part string // nouns for a row and for a row that belongs to the one above, such as hive and device
+	isPart     []bool // by row: whether the row belongs to the one above; nil if no row does
+	ranks      []int  // by row: order in which rows are shown if not all fit; nil keeps the order
 }
 
 // Len, Less and Swap sort the rows by rank.
@@ -31,7 +31,7 @@ func (s *section) Swap(i, j int) {
 	}
 }
 
-// sections returns the tables on n lines, the first ones first.
+// sections returns the tables on at most n lines.
 func (p *page) sections(n int) []string {
 	all := []*section{p.hives(), p.workers(), p.models()}
 	var shown []*section
@@ -57,8 +57,8 @@ func (p *page) sections(n int) []string {
 	return lines
 }
 
-// allot distributes n lines equally. None gets more than it needs, and the last ones
-// get nothing if there are fewer than three lines for each.
+// allot distributes n lines equally among tables. No table gets more than it needs, and
+// the last tables get none if there are fewer than three lines for each.
 func allot(needs []int, n int) []int {
 	given := make([]int, len(needs))
 	receivers := min(len(needs), max(n/3, 1))
@@ -92,22 +92,22 @@ func (p *page) section(s *section, n int) []string {
 	if len(rows)+1 > n {
 		sort.Stable(s)
 		kept := max(n-2, 0)
-		things, parts := 0, 0
+		hidden, parts := 0, 0
 		for i := kept; i < len(rows); i++ {
 			if s.isPart != nil && s.isPart[i] {
 				parts++
 			} else {
-				things++
+				hidden++
 			}
 		}
 		noun := s.noun
-		if things == 0 {
-			things, noun = parts, s.part
+		if hidden == 0 {
+			hidden, noun = parts, s.part
 		}
 		if kept > 0 {
 			noun = "more " + noun
 		}
-		more = fmt.Sprintf("%s %d %s%s", p.dots(), things, noun, plural(things))
+		more = fmt.Sprintf("%s %d %s%s", p.dots(), hidden, noun, plural(hidden))
 		rows = rows[:kept]
 	}
 	lines := p.table(&s.table, rows)

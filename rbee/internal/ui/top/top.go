@@ -152,7 +152,7 @@ func (p *page) headerParts(t totals, long bool) [][]cell {
 	return parts
 }
 
-// tally is the number of things of one kind.
+// tally is a number of items of one kind.
 type tally struct {
 	n           int
 	kind, color string
@@ -293,9 +293,9 @@ func (p *page) problems() []cell {
 	if n := len(p.s.Drift); n > 0 {
 		text := format.Count(n, "difference") + " between hives and config"
 		if !p.s.DriftAt.IsZero() {
-			text += ", " + format.Age(p.now.Sub(p.s.DriftAt)) + " ago"
+			text += ", found " + format.Age(p.now.Sub(p.s.DriftAt)) + " ago"
 		}
-		list = append(list, cell{text: text + "; see `rbee status`", color: format.Yellow})
+		list = append(list, cell{text: text + "; run `rbee status`", color: format.Yellow})
 	}
 	return list
 }

@@ -43,7 +43,7 @@ func mixedFleet() operations.FleetSnapshot {
 	broken := gpu.Device{Index: 1, Vendor: "nvidia", Name: "NVIDIA H100 80GB HBM3", Error: "GPU is lost"}
 	stale := hive("gpu-3", operations.LinkStale, 20*time.Second, nil, gpu.Device{Index: 0, Vendor: "amd", Name: "AMD Instinct MI300X", MemoryTotal: gib(192)}, broken)
 	offline := hive("gpu-4", operations.LinkOffline, 3*time.Minute, []operations.WorkerProcess{worker("vllm-9z8y", "Qwen/Qwen3-8B", operations.WorkerReady, time.Hour, 3, gpu0)}, h100(0, 60, 90))
-	offline.Problem = "dial tcp 10.0.0.4:22: connect: no route to host"
+	offline.Problem = "cannot reach bee@10.0.0.4:22: no route to host"
 	points := make([]operations.TrafficPoint, 40)
 	for i := range points {
 		points[i] = operations.TrafficPoint{Time: before(time.Duration(5*(len(points)-i)-3) * time.Second), Requests: i * i % 17, Tokens: 10 * i, FirstToken: float64(i) / 100}
@@ -93,7 +93,7 @@ func TestFrames(t *testing.T) {
 	t.Parallel()
 	at := Options{Queen: "http://127.0.0.1:8500", Keys: "q quit", Age: time.Second}
 	offline := mixedFleet()
-	offline.Hives[2].Link, offline.Hives[2].Problem = operations.LinkOffline, "no answer for 50s"
+	offline.Hives[2].Link, offline.Hives[2].Problem = operations.LinkOffline, "no response for 50s"
 	for name, c := range map[string]struct {
 		s operations.FleetSnapshot
 		o Options
@@ -124,8 +124,8 @@ func TestFrames(t *testing.T) {
 }
 
 var (
-	paints = regexp.MustCompile(`\x1b\[[0-9]+m`)
-	opened = regexp.MustCompile(`\x1b\[[1-9][0-9]*m`)
+	colorCode  = regexp.MustCompile(`\x1b\[[0-9]+m`)
+	colorStart = regexp.MustCompile(`\x1b\[[1-9][0-9]*m`)
 )
 
 // checkFrame checks the size and the characters of a frame.
@@ -135,11 +135,11 @@ func checkFrame(t *testing.T, frame string, o Options) {
 	if !strings.HasSuffix(frame, "\n") || o.Height > 0 && len(lines) > o.Height {
 		t.Fatalf("Frame of size %dx%d has %d lines:\n%s", o.Width, o.Height, len(lines), frame)
 	}
-	if o.Color && len(opened.FindAllString(frame, -1)) != strings.Count(frame, "\x1b[0m") || !o.Color && strings.Contains(frame, "\x1b") {
+	if o.Color && len(colorStart.FindAllString(frame, -1)) != strings.Count(frame, "\x1b[0m") || !o.Color && strings.Contains(frame, "\x1b") {
 		t.Fatalf("Frame of size %dx%d has unterminated colors: %q", o.Width, o.Height, frame)
 	}
 	for _, line := range lines {
-		text := paints.ReplaceAllString(line, "")
+		text := colorCode.ReplaceAllString(line, "")
 		if w := textWidth(text); o.Width > 0 && w > o.Width {
 			t.Fatalf("Frame of size %dx%d has a line of %d columns: %q", o.Width, o.Height, w, line)
 		}

@@ -107,7 +107,7 @@ func (p *page) trafficText(points []operations.TrafficPoint, n int) string {
 			first = min(point.FirstToken, 1e6)
 		}
 	}
-	phrases := []string{"peak " + perSecond(float64(peak)/p.pointSeconds()) + "/s", format.Count(errors, "error"), amount(int64(tokens)) + " tokens"}
+	phrases := []string{"peak " + perSecond(float64(peak)/p.pointSeconds()) + "/s", format.Count(errors, "error"), amount(int64(tokens)) + " token" + plural(tokens)}
 	if first > 0 {
 		phrases = append(phrases, "first after "+format.ShortSeconds(first))
 	}
