@@ -167,23 +167,6 @@ func (f *Fleet) applyHive(ctx context.Context, m *member, p *plan.Plan, o ApplyO
 	return report
 }
 
-// checkUnchanged returns an error if the state of a hive differs from the state that the
-// plan was made for.
-func checkUnchanged(m *member, target *plan.Hive) *operations.Error {
-	stateError := func(message string) *operations.Error {
-		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonStateChanged, Subject: operations.SubjectHive.WithName(m.hive.Alias), Hive: m.hive.Alias, Message: message}
-	}
-	switch {
-	case target == nil:
-		return stateError("cannot apply the plan: it does not contain this hive")
-	case m.state == nil:
-		return stateError("cannot apply the plan: the state of the hive has not been read")
-	case plan.StateDigest(m.state) != target.State:
-		return stateError("cannot apply the plan: the hive changed since the plan was made; make a new plan")
-	}
-	return nil
-}
-
 // installedTypes returns the types of the installed workers; never nil.
 func installedTypes(s *wire.State) []string {
 	types := []string{}
@@ -569,6 +552,3 @@ func (s *stepRunner) fillReport(r *operations.HiveReport) {
 func settingsOnly(s operations.Step) bool {
 	return s.Action == operations.ActionConfigureHive
 }
-
-// errNotStarted is the error of a step that did not run.
-var errNotStarted = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotStarted, Message: "not started"}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 )
 
@@ -40,3 +41,23 @@ func stepError(h config.Hive, step operations.Step, err error) *operations.Error
 	}
 	return e
 }
+
+// checkUnchanged returns an error if the state of a hive differs from the state that the
+// plan was made for.
+func checkUnchanged(m *member, target *plan.Hive) *operations.Error {
+	stateError := func(message string) *operations.Error {
+		return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonStateChanged, Subject: operations.SubjectHive.WithName(m.hive.Alias), Hive: m.hive.Alias, Message: message}
+	}
+	switch {
+	case target == nil:
+		return stateError("cannot apply the plan: it does not contain this hive")
+	case m.state == nil:
+		return stateError("cannot apply the plan: the state of the hive has not been read")
+	case plan.StateDigest(m.state) != target.State:
+		return stateError("cannot apply the plan: the hive changed since the plan was made; make a new plan")
+	}
+	return nil
+}
+
+// errNotStarted is the error of a step that did not run.
+var errNotStarted = &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotStarted, Message: "not started"}

@@ -41,7 +41,7 @@ func TestProbeLibraries(t *testing.T) {
 			}
 			s := h.mustRead(t, pkgmgr.ReadOptions{})
 			if !reflect.DeepEqual(s.Libraries, tt.libraries) || s.ROCm != tt.rocm || !slices.Equal(s.Commands, tt.commands) {
-				t.Errorf("%s: Read() returned libraries %#v, ROCm %q, commands %q, want %#v, %q, %q", tt.name, s.Libraries, s.ROCm, s.Commands, tt.libraries, tt.rocm, tt.commands)
+				t.Errorf("%s: the probe returned libraries %#v, ROCm %q, commands %q, want %#v, %q, %q", tt.name, s.Libraries, s.ROCm, s.Commands, tt.libraries, tt.rocm, tt.commands)
 			}
 		}
 	})
@@ -69,7 +69,7 @@ func TestProbeAPU(t *testing.T) {
 			want = append(want, gpu.Device{Index: i, Vendor: "amd", Name: "AMD GPU " + tt.id, PCIBusID: bus, MemoryTotal: tt.sum << 30, Unified: tt.sum > tt.vram})
 		}
 		if s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true}); !reflect.DeepEqual(s.Devices, want) {
-			t.Errorf("Read() returned devices %+v, want %+v", s.Devices, want)
+			t.Errorf("the probe returned devices %+v, want %+v", s.Devices, want)
 		}
 	})
 }
