@@ -18,13 +18,13 @@ const DefaultTimeout = 10 * time.Second
 // Detector detects accelerators. The zero value is ready to use. Set the fields before the
 // first call; the methods are safe for concurrent use.
 //
-// Use one Detector for repeated calls and do not copy it. It shares the run of a tool between
-// concurrent calls, and does not start a tool again while an earlier run of it hangs.
+// Use one Detector for repeated calls and do not copy it. Concurrent calls share one run of
+// each tool, and a tool is not started again while an earlier run of the tool hangs.
 type Detector struct {
 	// Timeout is the time limit for each run of a tool; 0 means DefaultTimeout.
 	Timeout time.Duration
-	// Run runs a tool; nil means [Tools.Run] of private Tools. It is called concurrently,
-	// but not with the same command line.
+	// Run runs a tool; nil means the method [Tools.Run] of an internal Tools value. Run is
+	// called concurrently, but not with the same command line.
 	Run Runner
 	// Sys and Proc are the mount points of sysfs and procfs; empty means /sys and /proc.
 	Sys, Proc string
@@ -35,11 +35,12 @@ type Detector struct {
 	calls    calls
 }
 
-// Detect returns the devices of all vendors and the CUDA version. The error is ctx.Err();
-// if a vendor's tool or driver fails, the report contains a Device with Error set.
+// Detect returns the devices of all vendors and the CUDA version. It returns an error only if
+// ctx is done; the error wraps ctx.Err(). If a vendor's tool or driver fails, the report
+// contains a Device with Error set.
 //
-// For NVIDIA it runs nvidia-smi twice in parallel, because only the default output contains
-// the CUDA version. [Detector.Devices] omits this.
+// For the CUDA version, Detect runs nvidia-smi a second time in parallel, because only the
+// default output contains the version. [Detector.Devices] does not need this run.
 func (d *Detector) Detect(ctx context.Context) (Report, error) {
 	var cuda string
 	var wg sync.WaitGroup
@@ -54,9 +55,9 @@ func (d *Detector) Detect(ctx context.Context) (Report, error) {
 	return Report{Devices: devices, CUDA: cuda}, nil
 }
 
-// Devices returns the devices of all vendors, sorted as in a [Report]. The result is not nil
-// unless Devices returns an error. The error is ctx.Err(); if a vendor's tool or driver
-// fails, the result contains a Device with Error set.
+// Devices returns the devices of all vendors, sorted as in a [Report]. It returns an error only
+// if ctx is done; the error wraps ctx.Err(). Without an error, the result is not nil. If a
+// vendor's tool or driver fails, the result contains a Device with Error set.
 func (d *Detector) Devices(ctx context.Context) ([]Device, error) {
 	var found [3][]Device
 	var wg sync.WaitGroup
@@ -77,11 +78,12 @@ func (d *Detector) Devices(ctx context.Context) ([]Device, error) {
 	return devices, nil
 }
 
-// Processes returns the processes that use memory of devices, with their owners. It returns
-// none on machines without a tool that reports them, such as Macs. If a tool fails, Processes
+// Processes returns the processes that use device memory, with their owners. The list is empty
+// on machines without a tool that reports processes, such as Macs. If a tool fails, Processes
 // returns the processes of the other vendors and an error.
 //
-// In a container, the tools may report process ids of the host. Their owners are unknown.
+// In a container, the tools may report process ids of the host. The owners of these processes
+// are unknown.
 func (d *Detector) Processes(ctx context.Context) ([]Process, error) {
 	var found [3][]Process
 	var errs [3]error

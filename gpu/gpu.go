@@ -1,9 +1,9 @@
-// Package gpu detects the accelerators of a machine from NVIDIA, AMD, Intel and Apple.
+// Package gpu detects the NVIDIA, AMD, Intel and Apple accelerators of a machine.
 //
 // # Detection
 //
-// The package runs the tool of each vendor. The PCI devices in /sys provide missing
-// information and the cards without a working driver:
+// The package runs the tool of each vendor. It reads the PCI devices in /sys for details
+// that the tools do not report and for cards without a working driver:
 //
 //	NVIDIA  nvidia-smi: one run for the devices, and one for the CUDA version if requested
 //	AMD     amd-smi, or else rocm-smi, or else the files of amdgpu in /sys
@@ -24,7 +24,7 @@
 // empty list means that the machine has no accelerator. Values that a tool does not report
 // are nil or empty, not zero.
 //
-// The package does not need root, write files, or change settings of devices.
+// The package does not require root, and does not write files or change device settings.
 package gpu
 
 import (
@@ -49,7 +49,7 @@ type Device struct {
 	// Index is the device's index in its vendor's tool, or -1 if unknown. For NVIDIA it is
 	// the index in CUDA_VISIBLE_DEVICES if CUDA_DEVICE_ORDER is PCI_BUS_ID. For AMD it is
 	// the index in HIP_VISIBLE_DEVICES if the kernel lists all devices as compute nodes;
-	// amd-smi may use another order. Unlike UUID, the index can change at a reboot.
+	// amd-smi may use another order. Unlike UUID, the index can change after a reboot.
 	Index  int    `json:"index"`
 	Vendor Vendor `json:"vendor"`
 	UUID   string `json:"uuid,omitempty"`
@@ -67,10 +67,10 @@ type Device struct {
 	// MemoryReserved is the part of the free memory, in bytes, that is reserved for workers
 	// that are loading and have not allocated it yet. The hive sets it, not the detector.
 	MemoryReserved uint64 `json:"memory_reserved,omitempty"`
-	// Unified reports whether the device shares main memory with the CPU. This is the case
-	// for Apple, NVIDIA boards such as the GB10, whose tool does not report the size, and
-	// AMD APUs. The memory of an APU is the sum of its carve-out and the main memory that
-	// the driver can map (GTT).
+	// Unified reports whether the device shares main memory with the CPU, as Apple devices,
+	// AMD APUs and NVIDIA boards such as the GB10 do. The memory of an APU is the sum of its
+	// carve-out and the main memory that the driver can map (GTT). The memory of the NVIDIA
+	// boards is unknown, because nvidia-smi does not report it.
 	Unified bool `json:"unified,omitempty"`
 
 	// Driver is the version of the kernel driver, such as "570.86.15".
@@ -141,7 +141,7 @@ type Process struct {
 	User string `json:"user,omitempty"`
 }
 
-// Detect calls [Detector.Detect] of a new Detector.
+// Detect detects the accelerators with the default settings; see [Detector.Detect].
 func Detect(ctx context.Context) (Report, error) {
 	return (&Detector{}).Detect(ctx)
 }

@@ -14,17 +14,17 @@ import (
 //go:embed probe.sh
 var probeScript string
 
-// ProbeScript returns a POSIX shell script that prints the input for [Parse]. It is for
-// machines on which a program with a [Detector] is not installed. It searches tools in the
-// same directories as a detector. If the machine has timeout(1), it runs each tool for at
-// most 10 seconds. It always exits with status 0.
+// ProbeScript returns a POSIX shell script that prints the input for [Parse]. Use it on
+// machines without a program that has a [Detector]. The script searches for tools in the same
+// directories as a Detector. If the machine has timeout(1), the script runs each tool for at
+// most 10 seconds. The script always exits with status 0.
 func ProbeScript() string {
 	return fmt.Sprintf("tool_dirs='%s'\nnvidia_fields='%s'\ntool_limit=%d\n",
 		strings.Join(toolDirs(), " "), strings.Join(nvidiaFields(), ","), int(probeTimeout/time.Second)) + probeScript
 }
 
-// ErrNoProbe is the error of [Parse] for text that does not contain the complete output of
-// the script of [ProbeScript].
+// ErrNoProbe is the error that [Parse] returns for text that does not contain the complete
+// output of the script from [ProbeScript].
 var ErrNoProbe = errors.New("incomplete output of the GPU probe")
 
 // probeTimeout is the time limit of the script for each tool.
@@ -34,9 +34,9 @@ const probeTimeout = 10 * time.Second
 // with BusyBox, or 137 after SIGKILL.
 func timedOut(status int) bool { return status == 124 || status == 137 || status == 143 }
 
-// Parse returns the devices that [Detector.Devices] would return on the machine on which the
-// script of [ProbeScript] printed out. It does not run programs, and interprets the output of
-// the tools as the detector does. It skips text before the output of the script.
+// Parse parses the output of the script from [ProbeScript]. It returns the devices that
+// [Detector.Devices] would return on the machine that ran the script. Parse does not run
+// programs. It ignores text before the output of the script.
 func Parse(out []byte) ([]Device, error) {
 	rec, err := parseRecording(string(out))
 	if err != nil {

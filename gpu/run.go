@@ -13,8 +13,8 @@ import (
 )
 
 // Runner runs a program and returns its output. The error is exec.ErrNotFound if the program
-// does not exist, the error of ctx if ctx is done first, or an error about starting the
-// program. An exit code other than 0 is not an error.
+// does not exist, ctx.Err() if ctx is done first, or the reason why the program cannot be
+// started. An exit code other than 0 is not an error.
 type Runner func(ctx context.Context, name string, args ...string) (Result, error)
 
 // Result is the output and exit code of a program.
@@ -47,24 +47,25 @@ type Tools struct {
 	hung []*HangError // processes that hang, oldest first
 }
 
-// HangError reports that a tool was not started because an earlier process of it was killed
-// but has not exited: it is blocked in a kernel driver and does not receive signals. Another
-// process would hang, too.
+// HangError reports that a tool was not started because an earlier process of the tool was
+// killed but has not exited: the process is blocked in a kernel driver and does not receive
+// signals. A new process would hang, too.
 type HangError struct {
 	Tool  string
 	PID   int       // of the process that hangs
 	Since time.Time // start time of the process
 }
 
+// Error returns the tool, the time since which it has been hanging, and the process id.
 func (e *HangError) Error() string {
 	return fmt.Sprintf("%s has been hanging since %s: process %d was killed but has not exited; the driver may be stuck",
 		e.Tool, e.Since.UTC().Format(time.RFC3339), e.PID)
 }
 
-// Run searches for the program in PATH and in the vendors' default directories. It runs it with
-// the C locale in a new process group, and kills the group when ctx is done. If a killed
-// process does not exit, Run returns a *[HangError] for programs with this name until the
-// process has exited.
+// Run searches for the program in PATH and in the vendors' default directories. It runs the
+// program with the C locale in a new process group, and kills the group when ctx is done. If a
+// killed process does not exit, Run returns a *[HangError] for programs with this name until
+// the process has exited.
 func (t *Tools) Run(ctx context.Context, name string, args ...string) (Result, error) {
 	path, err := findTool(name)
 	if err != nil {
@@ -99,7 +100,7 @@ func (t *Tools) Run(ctx context.Context, name string, args ...string) (Result, e
 	case errors.Is(err, exec.ErrWaitDelay):
 		killGroup(cmd) // remaining children of the tool
 	case err != nil && !errors.As(err, &exit):
-		return Result{}, fmt.Errorf("waiting for %s: %w", path, err)
+		return Result{}, fmt.Errorf("cannot run %s: %w", path, err)
 	}
 	return Result{Stdout: stdout.data, Stderr: stderr.data, ExitCode: cmd.ProcessState.ExitCode()}, nil
 }

@@ -3,15 +3,15 @@
 //
 // # Running an operation
 //
-// A [Runner] takes one [Operation], sends [Event] values while the operation runs,
-// and returns one [Report] or one error. The queen's router inside the rbee program
-// is a Runner, and so is a client of a queen or a hive (package operations/client).
-// A program that uses a Runner does not depend on where the operation runs.
+// A [Runner] runs an [Operation], sends [Event] values while the operation runs, and
+// returns a [Report] or an error. The queen's router inside the rbee program is a
+// Runner, and so is a client of a queen or a hive (package operations/client). A
+// program that uses a Runner does not depend on where the operation runs.
 //
 //	report, err := runner.Run(ctx, operations.PackageSync{DryRun: true}, nil)
 //
-// Over HTTP an operation becomes a job, which runs whether or not a client watches
-// it. See [github.com/rbee-keeper/rbee/operations/client].
+// Over HTTP, an operation runs as a job, which continues even if no client watches it.
+// See [github.com/rbee-keeper/rbee/operations/client].
 //
 // # Routing
 //
@@ -20,13 +20,13 @@
 //
 // # Wire form
 //
-// An operation is one JSON object. The key "operation" holds its [Kind]; the other
-// keys are its fields. Optional fields may be absent or null:
+// An operation is one JSON object. The value of the key "operation" is its [Kind]; the
+// other keys are its fields. Optional fields may be absent or null:
 //
 //	{"operation":"package_sync","hive_alias":"gpu-1","dry_run":true}
 //
-// Every operation type implements [json.Marshaler] with that form, and [Parse]
-// reads it. Parse is strict: it rejects unknown operations, unknown fields and
+// Every operation type implements [json.Marshaler] with this form, and [Parse] parses
+// it. Parse is strict: it rejects unknown operations, unknown fields and
 // duplicate fields. For an operation that was removed from rbee, the error names
 // the replacement.
 package operations

@@ -30,8 +30,8 @@ type Error struct {
 	// Reason is the specific cause. Every error of rbee has one.
 	Reason Reason `json:"reason,omitempty"`
 
-	// Subject is the object that the error concerns. It is the zero value if there is
-	// no such object, or if it is the hive.
+	// Subject is the object that the error concerns. It is the zero value if the error
+	// concerns only the hive, or no object.
 	Subject Subject `json:"subject,omitzero"`
 
 	// Hive is the alias of the hive. Empty if the error does not concern a hive.
@@ -68,8 +68,9 @@ func (e *Error) Error() string {
 // Unwrap returns Err.
 func (e *Error) Unwrap() error { return e.Err }
 
-// FileError returns an error about a file of this machine. The message is the action that
-// failed, followed by the text of err. The reason is [ReasonOf] err.
+// FileError returns an error that concerns a local file. The message is the action that
+// failed, such as "cannot read the config", followed by the text of err. The reason is
+// ReasonOf(err).
 func FileError(path, action string, err error) *Error {
 	return &Error{Code: CodeFailed, Reason: ReasonOf(err), Subject: SubjectFile.WithName(path), Message: action + ": " + err.Error(), Err: err}
 }

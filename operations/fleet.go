@@ -2,12 +2,13 @@ package operations
 
 import "time"
 
-// FleetPath is the URL path of a queen that returns the state of all hives. GET returns
-// one [FleetSnapshot]. With Accept: text/event-stream, it returns a stream of them: one
-// immediately, and one after each change, at most two per second.
+// FleetPath is the URL path at which a queen serves the state of all hives. GET returns
+// one [FleetSnapshot]. GET with Accept: text/event-stream returns a stream of server-sent
+// events, each a FleetSnapshot: one immediately, and one after each change, at most two
+// per second.
 const FleetPath = "/v1/fleet"
 
-// WatchPath is the URL path of a hive daemon that returns the state of the hive. GET
+// WatchPath is the URL path at which a hive daemon serves the state of its hive. GET
 // returns a stream of server-sent events, each a [HiveSnapshot]: one immediately, and one
 // after each change. The daemon sends a comment every few seconds, so that a client can
 // detect a broken connection.
@@ -22,8 +23,8 @@ type HiveSnapshot struct {
 	Version string    `json:"version"`
 	Since   time.Time `json:"since"`
 
-	// Machine describes the hardware, without the list of processes. The daemon reads
-	// it periodically, last at MachineAt.
+	// Machine describes the hardware, without the list of processes. The daemon updates
+	// Machine periodically; MachineAt is the time of the last update.
 	Machine   HiveCapabilitiesReport `json:"machine"`
 	MachineAt time.Time              `json:"machine_at"`
 
@@ -58,7 +59,7 @@ const (
 	LinkOffline    Link = "offline"    // no data for 45 seconds, or connection closed
 )
 
-// HiveView is the state of a hive as the queen knows it.
+// HiveView is the state of a hive as known to the queen.
 type HiveView struct {
 	Alias    string   `json:"alias"`
 	Hostname string   `json:"hostname"`
@@ -72,8 +73,8 @@ type HiveView struct {
 	// SeenAt is the time when the queen last received data from the hive; zero if never.
 	SeenAt time.Time `json:"seen_at,omitzero"`
 
-	// Snapshot is the last snapshot that the hive sent; nil if none. The queen keeps it
-	// while the hive is offline.
+	// Snapshot is the last snapshot that the hive sent; nil if it has not sent one. It
+	// is also set while the hive is offline.
 	Snapshot *HiveSnapshot `json:"snapshot,omitempty"`
 }
 
@@ -84,8 +85,8 @@ type FleetSnapshot struct {
 	Since   time.Time `json:"since"`   // start time of the queen
 	Config  string    `json:"config"`  // path of the config file
 
-	// ConfigProblem is the reason why the config cannot be read. The queen keeps using
-	// the previous config until it can. Usually empty.
+	// ConfigProblem is the reason why the config cannot be read; empty if it can. Until
+	// the problem is fixed, the queen uses the previous config.
 	ConfigProblem string `json:"config_problem,omitempty"`
 
 	// Hives lists the hives of the config, sorted by alias.
@@ -93,8 +94,8 @@ type FleetSnapshot struct {
 
 	Traffic Traffic `json:"traffic"`
 
-	// Drift is the result of the last drift check, at DriftAt. The queen checks
-	// periodically.
+	// Drift is the result of the last drift check, and DriftAt its time. The queen
+	// checks for drift periodically.
 	Drift   []Drift   `json:"drift"`
 	DriftAt time.Time `json:"drift_at,omitzero"`
 }
@@ -104,8 +105,9 @@ type Traffic struct {
 	// IntervalSeconds is the interval between two points, in seconds.
 	IntervalSeconds float64 `json:"every_seconds"`
 
-	// Points covers the last minutes, oldest first. The interval of the last point has
-	// not ended.
+	// Points lists the points of up to five minutes, oldest first. The interval of the
+	// last point includes the time of the snapshot, so the counts of this point are
+	// incomplete.
 	Points []TrafficPoint `json:"points"`
 
 	// Models counts requests per model since the start of the queen.

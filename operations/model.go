@@ -22,7 +22,7 @@ type ModelDownload struct {
 	Endpoint string `json:"endpoint,omitempty"`
 }
 
-// Secret is a string that package fmt does not print. Its JSON form is the string itself.
+// Secret is a string whose value package fmt does not print. Its JSON form is the value.
 type Secret string
 
 // String returns a placeholder, or "" for an empty secret.

@@ -14,8 +14,8 @@ import (
 type Kind string
 
 // The kinds of operations. Package kinds change or report the installed state of
-// hives. Hive kinds concern the hive daemon. Worker and model kinds concern the
-// worker processes and the models of a hive.
+// hives. Hive kinds list hives, describe one hive, and start and stop its daemon. Worker
+// and model kinds concern the worker processes and the models of a hive.
 const (
 	KindPackageSync         Kind = "package_sync"
 	KindPackageStatus       Kind = "package_status"
@@ -95,7 +95,7 @@ func ShouldForwardToHive(op Operation) bool {
 	}
 }
 
-// Kinds returns every kind of operation, in the order of their definition.
+// Kinds returns all kinds of operations, in the order of the constants.
 func Kinds() []Kind {
 	kinds := make([]Kind, len(registry))
 	for i, e := range registry {

@@ -111,8 +111,8 @@ type PackageUninstall struct {
 	// hives.
 	Purge bool `json:"purge"`
 
-	// Downgrade also uninstalls hives whose rbee is newer than the caller's. Their
-	// rbee is replaced by the caller's first.
+	// Downgrade also uninstalls hives whose rbee is newer than the caller's. Before
+	// that, it replaces their rbee with the caller's.
 	Downgrade bool `json:"downgrade,omitempty"`
 
 	// LockWaitSeconds is as in [Change].
@@ -157,8 +157,8 @@ const RollbackRbee = "rbee"
 // PackageRollback restores the previous version of a worker type on a hive. The hive
 // keeps that version until the worker type is upgraded. With [RollbackRbee] as Worker,
 // it restores the previous rbee of the hive and restarts the daemon if it is running;
-// the next sync replaces that rbee again unless it is newer. Its report is a
-// [*RollbackReport].
+// the next sync replaces that rbee again unless it is newer than the caller's. Its report
+// is a [*RollbackReport].
 type PackageRollback struct {
 	// ConfigPath is as in [Scope].
 	ConfigPath string `json:"config_path,omitempty"`
@@ -181,9 +181,9 @@ type PackageBundle struct {
 	// OutputPath is the file to write. Required.
 	OutputPath string `json:"output_path"`
 
-	// Platforms lists os/arch pairs, such as "linux/amd64", for hives that cannot be
-	// read. The bundle then contains every variant of their workers for these
-	// platforms. Empty means linux/amd64.
+	// Platforms lists the possible platforms of hives that cannot be reached, as
+	// os/arch pairs such as "linux/amd64". The bundle contains every variant of their
+	// workers for these platforms. Empty means linux/amd64.
 	Platforms []string `json:"platforms,omitempty"`
 
 	// Force overwrites an existing file.

@@ -14,7 +14,7 @@ const (
 	IssueExtraWorker    Issue = "extra_worker"     // the worker is installed but not in the config
 	IssueOutdatedWorker Issue = "outdated_worker"  // the version or the source differs from the config
 	IssueCorruptWorker  Issue = "corrupt_worker"   // installed files are missing or modified
-	IssueUnreachable    Issue = "unreachable"      // the state of the hive cannot be read
+	IssueUnreachable    Issue = "unreachable"      // the hive cannot be reached, or its state cannot be read
 )
 
 // Drift is one difference between a hive and the config.
@@ -25,7 +25,7 @@ type Drift struct {
 	// Issue is the kind of difference.
 	Issue Issue `json:"issue"`
 
-	// Worker is the worker type. Empty for drift of the hive itself.
+	// Worker is the worker type. Empty if the hive itself differs.
 	Worker string `json:"worker,omitempty"`
 
 	// Details describes the difference for a user.
@@ -83,9 +83,9 @@ type Step struct {
 	// downloaded by the hive. 0 if none, or if not known in advance.
 	Bytes int64 `json:"bytes,omitempty"`
 
-	// Digest is a SHA-256 in hex: the digest of the binary for rbee, the digest of the
-	// installation for a worker. Empty if the step installs nothing, or if the digest
-	// is not known in advance.
+	// Digest is a SHA-256 in hex. If the step installs rbee, it is the digest of the
+	// binary; if the step installs a worker, it identifies the installed files. Empty
+	// if the step installs nothing, or if the digest is not known in advance.
 	Digest string `json:"digest,omitempty"`
 
 	// DownloadBytes is the part of Bytes that the hive downloads itself.
@@ -105,20 +105,20 @@ type Plan struct {
 	// worker type that cannot be installed on the platform of the hive.
 	Blocked []Blocked `json:"blocked,omitempty"`
 
-	// Upgrades lists the version constraints that now resolve to another version, or
-	// to other files of the same version.
+	// Upgrades lists the version constraints that now resolve to a different version, or
+	// to different files of the same version.
 	Upgrades []Upgrade `json:"upgrades,omitempty"`
 }
 
-// Upgrade is a version constraint of the config, such as "latest", that resolves to
-// another version than the one in hives.lock, or to other files of the same version
+// Upgrade is a version constraint of the config, such as "latest", that resolves to a
+// different version than the one in hives.lock, or to different files of the same version
 // because the recipe changed.
 type Upgrade struct {
 	Worker    string `json:"worker"`
 	Requested string `json:"requested"` // the version constraint; for the tool "python", the required Python version
 
-	// From and To are versions. If they are equal, the difference follows in
-	// parentheses, such as "1.0 (wax 1.1)".
+	// From and To are the versions before and after the upgrade. If they are equal,
+	// each is followed by the difference in parentheses, such as "1.0 (wax 1.1)".
 	From string `json:"from"`
 	To   string `json:"to"`
 }

@@ -10,8 +10,8 @@ import (
 )
 
 // Reason is the specific cause of an error, within its [Code]. Every error of rbee has
-// one. Errors of custom connections may have other reasons than these constants. Treat an
-// unknown reason as [ReasonFailed].
+// one. An error from a custom connection may have another reason than these constants. Treat
+// an unknown reason as [ReasonFailed].
 type Reason string
 
 // General reasons.
@@ -32,8 +32,8 @@ const (
 	ReasonNoHome           Reason = "no_home"           // the current user has no home directory
 )
 
-// Reasons of connections to the machine of a hive, a hive daemon or a queen. The error
-// codes of package sshx have the same values.
+// Reasons why a connection to the machine of a hive, a hive daemon or a queen fails. The
+// reasons of package sshx have the same values.
 const (
 	ReasonResolve         Reason = "resolve"          // the host name has no address
 	ReasonRefused         Reason = "refused"          // the host refused the connection
@@ -54,7 +54,7 @@ const (
 	ReasonBusy            Reason = "busy"             // the queen or the hive daemon is running too many jobs
 )
 
-// Reasons of files on this machine.
+// Reasons that concern local files, such as the config.
 const (
 	ReasonConfigMissing   Reason = "config_missing"    // the config file does not exist
 	ReasonConfigInvalid   Reason = "config_invalid"    // the config file is invalid; Error.Problems lists the problems
@@ -68,7 +68,7 @@ const (
 	ReasonUnknownSSHHosts Reason = "unknown_ssh_hosts" // ssh_config has no host that matches the pattern
 )
 
-// Reasons of the machine of a hive.
+// Reasons that concern the machine of a hive.
 const (
 	ReasonNotInstalled     Reason = "not_installed"     // rbee is not installed on the hive
 	ReasonDiskFull         Reason = "disk_full"         // the disk or the quota is full
@@ -77,7 +77,7 @@ const (
 	ReasonPortInUse        Reason = "port_in_use"       // another program listens on the port
 )
 
-// Reasons of installations.
+// Reasons why an installation fails.
 const (
 	ReasonLookup              Reason = "lookup"              // the release server or package index did not respond
 	ReasonNotLocked           Reason = "not_locked"          // hives.lock has no entry for this version and recipe
@@ -91,7 +91,7 @@ const (
 	ReasonNoPreviousVersion   Reason = "no_previous_version" // the hive has no previous version to roll back to
 )
 
-// Reasons of workers.
+// Reasons that concern workers.
 const (
 	ReasonWorkerNotInstalled Reason = "worker_not_installed" // the worker type is not installed on the hive
 	ReasonWorkerDamaged      Reason = "worker_damaged"       // the installed files of the worker type were modified
@@ -105,7 +105,7 @@ const (
 	ReasonIncompatibleModel  Reason = "unfit_model"          // the worker does not support the format of the model
 )
 
-// Reasons of accelerators.
+// Reasons that concern accelerators.
 const (
 	ReasonInsufficientMemory Reason = "no_room"          // the free memory is insufficient until idle on-demand workers are stopped
 	ReasonTooLarge           Reason = "too_large"        // the memory is insufficient even without idle on-demand workers
@@ -114,7 +114,7 @@ const (
 	ReasonDeviceUnusable     Reason = "device_unusable"  // the worker cannot use the devices of the hive
 )
 
-// Reasons of models.
+// Reasons that concern models.
 const (
 	ReasonModelNotFound   Reason = "model_not_found"  // the model is not on the hive
 	ReasonModelUnknown    Reason = "model_unknown"    // the model hub has no such repository, revision or file
@@ -126,7 +126,7 @@ const (
 	ReasonDownload        Reason = "download"         // the server did not send the file
 )
 
-// Reasons of requests that the queen's HTTP server rejects.
+// Reasons why the HTTP server of the queen rejects a request.
 const (
 	ReasonHostRefused          Reason = "host_refused"           // the Host header is not a name of the server
 	ReasonOriginRefused        Reason = "origin_refused"         // the Origin header is not allowed
@@ -158,8 +158,8 @@ var allReasons = [...]Reason{
 	ReasonInvalidAPIKey, ReasonInsufficientScope,
 }
 
-// ReasonOf returns the reason of err, or "" if err is nil. It uses the first of these that
-// applies to the chain of err:
+// ReasonOf returns the reason of err, or "" if err is nil. It returns the first of the
+// following that the chain of err has:
 //
 //   - the Reason of the first [*Error], unless empty
 //   - the result of the first ErrorCode() string method, unless empty or [ReasonFailed];

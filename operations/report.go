@@ -30,7 +30,7 @@ const (
 	StatusChangesPending = "changes_pending" // a dry run found changes to make
 	StatusInSync         = "in_sync"         // all hives match the config
 	StatusDriftDetected  = "drift_detected"  // hives differ from the config
-	StatusUnreachable    = "unreachable"     // some hives cannot be read, the others are in sync
+	StatusUnreachable    = "unreachable"     // some hives cannot be reached; the others are in sync
 	StatusValid          = "valid"           // the config is valid
 	StatusInvalid        = "invalid"         // the config is invalid
 )
@@ -82,7 +82,7 @@ type SyncSummary struct {
 	DurationSeconds         float64 `json:"duration_seconds"`
 }
 
-// HiveReport is the part of a report about one hive.
+// HiveReport is the part of a report that concerns one hive.
 type HiveReport struct {
 	Alias           string     `json:"alias"`
 	Status          HiveResult `json:"status"`
@@ -399,7 +399,7 @@ type HiveDetail struct {
 	// DiskFree is the free space on the file system of Home, in bytes.
 	DiskFree uint64 `json:"disk_free,omitempty"`
 
-	// Error is the reason why the machine cannot be read; nil if it can.
+	// Error is the reason why the state could not be read; nil on success.
 	Error *Error `json:"error,omitempty"`
 }
 

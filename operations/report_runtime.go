@@ -76,7 +76,7 @@ type WorkerProcess struct {
 
 	// CreatedAt is the time when the worker was created. StartedAt is the last start of
 	// its process, ReadyAt the time when that process became ready, and EndedAt the
-	// time when it exited. Zero if it has not happened yet.
+	// time when it exited. A time is zero if the event has not happened yet.
 	CreatedAt time.Time `json:"created_at,omitzero"`
 	StartedAt time.Time `json:"started_at,omitzero"`
 	ReadyAt   time.Time `json:"ready_at,omitzero"`
@@ -94,14 +94,14 @@ type WorkerProcess struct {
 	Requests int `json:"requests,omitempty"`
 
 	// ExitStatus is the exit status of the last process that exited unexpectedly. It is
-	// nil if no process did, if a signal terminated the process, or if the status is not
-	// known. In the last two cases, Problem has the details.
+	// nil if no process has exited unexpectedly. It is also nil if a signal terminated
+	// the process or the status is not known; Problem then contains the details.
 	ExitStatus *int `json:"exit_status,omitempty"`
 
 	// Problem describes the current problem or the last failure. May be empty.
 	Problem string `json:"problem,omitempty"`
 
-	// LogPath is the path of the log on the hive. LogTail holds its last lines; it is
+	// LogPath is the path of the log on the hive. LogTail contains its last lines; it is
 	// set for failed workers and in a [WorkerGetReport].
 	LogPath string   `json:"log_path,omitempty"`
 	LogTail []string `json:"log_tail,omitempty"`
@@ -181,8 +181,8 @@ type WorkerDeleteReport struct {
 	// Problem is set if the device memory was not freed in time.
 	Problem string `json:"problem,omitempty"`
 
-	// Note is set if less device memory is free than before the worker started, and
-	// processes that are not visible to rbee may be using it.
+	// Note is set if less device memory is free than before the worker started. A
+	// process that is not visible to rbee may be using the missing memory.
 	Note string `json:"note,omitempty"`
 
 	DurationSeconds float64 `json:"duration_seconds"`
@@ -216,7 +216,8 @@ type Model struct {
 	Hive string `json:"hive,omitempty"`
 
 	// Repo is org/repo, or local/name for a file that was downloaded from a URL.
-	// Revisions lists the revision names that Commit was downloaded by.
+	// Commit is the downloaded commit, and Revisions lists the revision names, such as
+	// "main", that resolved to it.
 	Repo      string   `json:"repo"`
 	Revisions []string `json:"revisions,omitempty"`
 	Commit    string   `json:"commit,omitempty"`
@@ -231,9 +232,9 @@ type Model struct {
 	// Bytes is the total size of the files on disk.
 	Bytes int64 `json:"bytes"`
 
-	// Complete is false if a download has not finished; PartialBytes is then the number
-	// of bytes downloaded of unfinished files. Models that other programs downloaded
-	// are complete unless files are known to be missing.
+	// Complete reports whether all files were downloaded. PartialBytes is the number of
+	// bytes downloaded so far of incomplete files. A model that another program
+	// downloaded counts as complete unless files are known to be missing.
 	Complete     bool  `json:"complete"`
 	PartialBytes int64 `json:"partial_bytes,omitempty"`
 
@@ -333,7 +334,7 @@ type InferReport struct {
 	FinishReason string `json:"finish_reason,omitempty"`
 
 	// PromptTokens and CompletionTokens are the token counts that the engine reports; 0
-	// if it does not.
+	// if it reports none.
 	PromptTokens     int `json:"prompt_tokens,omitempty"`
 	CompletionTokens int `json:"completion_tokens,omitempty"`
 
@@ -356,7 +357,7 @@ type InferFile struct {
 	// Bytes is the size of the file.
 	Bytes int64 `json:"bytes"`
 
-	// Data is the content. A program that saves the file may replace Data by Path.
+	// Data is the content. A program that saves the file may clear Data and set Path.
 	Data []byte `json:"data,omitempty"`
 	Path string `json:"path,omitempty"`
 }

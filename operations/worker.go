@@ -8,8 +8,8 @@ import (
 
 // Target identifies the hive that runs a worker, model or inference operation.
 type Target struct {
-	// HiveID is the alias of the hive. Required, except for list operations, where
-	// empty means every hive of the config, and for [Infer].
+	// HiveID is the alias of the hive. Required except for [Infer] and the list
+	// operations. In a list operation, empty means every hive of the config.
 	HiveID string `json:"hive_id,omitempty"`
 
 	// ConfigPath is as in [Scope]. The queen uses it to look up the hive; the hive
@@ -61,8 +61,8 @@ type WorkerSpawn struct {
 	// Args are passed to the engine after the arguments of the recipe.
 	Args []string `json:"args,omitempty"`
 
-	// OnDemand marks a worker that the queen starts for a request. The queen stops it
-	// after it has been idle, or when its memory is needed for another model.
+	// OnDemand marks a worker that the queen starts for a request. The queen stops such
+	// a worker after an idle period, or when another model needs the memory.
 	OnDemand bool `json:"on_demand,omitempty"`
 
 	// Detach makes the operation return as soon as the process has started, without
@@ -111,8 +111,8 @@ type WorkerProcessDelete struct {
 	Force bool `json:"force,omitempty"`
 }
 
-// WorkerProcessLogs sends the log of a worker process, its standard output and standard
-// error, in events of type [EventLog]. Its report is a [*WorkerLogsReport].
+// WorkerProcessLogs sends the log of a worker process (its standard output and standard
+// error) in events of type [EventLog]. Its report is a [*WorkerLogsReport].
 type WorkerProcessLogs struct {
 	Target
 	WorkerRef

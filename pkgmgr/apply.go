@@ -12,23 +12,22 @@ import (
 	"slices"
 	"time"
 
-	"github.com/rbee-keeper/rbee/pkgmgr/internal/probe"
-
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/probe"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/text"
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/uv"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// DefaultLockWait is how long a run waits for a hive that another run has locked.
+// DefaultLockWait limits how long a run waits for a hive that another run has locked.
 const DefaultLockWait = 30 * time.Second
 
-// ApplyOptions are the options of [Fleet.Apply]. The zero value has the defaults.
+// ApplyOptions are the options of [Fleet.Apply]. The zero value means the defaults.
 type ApplyOptions struct {
-	// LockWait is how long to wait for the lock of a hive: 0 means [DefaultLockWait],
-	// and a negative value does not wait.
+	// LockWait is the time to wait for the lock of a hive. 0 means [DefaultLockWait];
+	// a negative value means do not wait.
 	LockWait time.Duration
 }
 
@@ -40,9 +39,9 @@ type ApplyOptions struct {
 // the completed steps. Apply also removes the pins of upgraded workers from the lock, in
 // memory.
 //
-// Apply accepts plans that another Fleet made or that were saved as JSON, unless
-// [plan.Plan.Readable] returns an error because a newer rbee made the plan. A hive whose
-// state digest changed since the plan was made fails with [operations.ReasonStateChanged].
+// Apply accepts plans that another Fleet made or that were saved as JSON. A plan that only
+// a newer rbee can read fails with [operations.ReasonNewerFile]. A hive whose state digest
+// changed since the plan was made fails with [operations.ReasonStateChanged].
 func (f *Fleet) Apply(ctx context.Context, p *plan.Plan, o ApplyOptions) []operations.HiveReport {
 	if p == nil {
 		p = plan.New(nil)
@@ -138,8 +137,9 @@ func (f *Fleet) emitResult(m *member, r operations.HiveReport) {
 	f.emit(e)
 }
 
-// hiveError returns err as an [*operations.Error] of a hive, with the output of uv if uv
-// failed. code is used unless ctx was canceled.
+// hiveError returns err as an [*operations.Error] of a hive. Its code is
+// [operations.CodeCanceled] if err is [context.Canceled], else code. If uv failed, the
+// error includes the output of uv.
 func hiveError(h config.Hive, code operations.Code, err error) *operations.Error {
 	reason, subject := operations.ReasonOf(err), operations.SubjectOf(err)
 	switch {
@@ -159,8 +159,8 @@ func hiveError(h config.Hive, code operations.Code, err error) *operations.Error
 	return e
 }
 
-// stepError returns the error of a failed step. Its subject is the subject of err, or else
-// the worker of the step.
+// stepError returns the error of a failed step. Its subject is the subject of err or, if
+// err has none, the worker of the step.
 func stepError(h config.Hive, step operations.Step, err error) *operations.Error {
 	e := hiveError(h, operations.CodeFailed, err)
 	if step.Worker != "" && e.Subject.Kind == operations.SubjectHive {
@@ -290,8 +290,8 @@ func (s *stepRunner) emitSent(i int, sent, total int64) {
 	})
 }
 
-// upload sends the rbee binary to a temporary file next to its target. That binary then
-// runs the steps, and the first one installs it, under the lock of the hive.
+// upload sends the rbee binary to a temporary file next to its target. The uploaded binary
+// then runs the steps. The first step installs it, under the lock of the hive.
 func (s *stepRunner) upload(ctx context.Context, home string) (exe string, install *wire.BinaryRecord, err error) {
 	s.emitStep(0, operations.StepStarted, nil, "")
 	if s.fleet.opts.Binaries == nil {
@@ -473,8 +473,8 @@ func (s *stepRunner) apply(ctx context.Context, exe string, req *wire.Request, i
 	}
 }
 
-// exchange sends the request and handles the messages of the machine until it has sent
-// the result or the stream ends.
+// exchange sends the request and handles the messages of the machine until the result
+// arrives or the stream ends.
 func (s *stepRunner) exchange(ctx context.Context, in io.Writer, out *wire.Reader, req *wire.Request, index []int) error {
 	if err := wire.WriteRequest(in, req); err != nil {
 		return err
@@ -514,7 +514,7 @@ func lockedBy(w *wire.LockInfo) string {
 func (s *stepRunner) handleStep(i int, n *wire.StepStatus) {
 	switch {
 	case n.Error != "":
-		err := s.failed[i] // the cause, if this side could not send an artifact
+		err := s.failed[i] // the cause, if this machine could not send an artifact
 		if err == nil {
 			err = n.Cause.Error(n.Error)
 		}
@@ -522,7 +522,7 @@ func (s *stepRunner) handleStep(i int, n *wire.StepStatus) {
 	case n.Done:
 		s.done[i] = true
 		s.emitStep(i, operations.StepDone, nil, n.Note)
-	case !installsRbee(s.steps[i]): // upload has emitted that one
+	case !installsRbee(s.steps[i]): // upload has already emitted the start of those steps
 		s.emitStep(i, operations.StepStarted, nil, n.Note)
 	}
 }
@@ -560,7 +560,7 @@ func (s *stepRunner) fillReport(r *operations.HiveReport) {
 		r.Workers = installedTypes(s.member.state)
 	}
 	r.Status = operations.HiveUpdated
-	settingsStored := s.err == nil && s.result != nil && s.result.Locked == nil // whether the settings were stored
+	settingsStored := s.err == nil && s.result != nil && s.result.Locked == nil
 	for i, step := range s.steps {
 		err := s.failed[i]
 		switch {

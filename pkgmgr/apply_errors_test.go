@@ -10,14 +10,14 @@ import (
 )
 
 // TestApplyErrors applies plans that need a build or a file that the fleet does not have.
-// It checks that the errors have a reason, and that the subject is the worker of the step.
+// It checks the reason and the subject of the errors: the hive or the worker of the step.
 func TestApplyErrors(t *testing.T) {
 	t.Parallel()
 	local, _ := recipes(t, map[string]string{
 		"engine.bin": "#!/bin/sh\n", "engine.yaml": "type: engine\nsources:\n- {version: \"1.0\", file: ./engine.bin}\n",
 	})
 	hive, engine := operations.SubjectHive.WithName("gpu-00"), operations.SubjectWorker.WithName("engine")
-	for _, test := range []struct {
+	for _, tt := range []struct {
 		name    string
 		change  func(*pkgmgr.Options)
 		edit    func(*plan.Plan)
@@ -33,14 +33,14 @@ func TestApplyErrors(t *testing.T) {
 		f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = local })
 		f.Read(t.Context(), pkgmgr.ReadOptions{})
 		original := roundTrip(f.Plan(t.Context(), plan.Options{Fetch: true}))
-		if test.edit != nil {
-			test.edit(original)
+		if tt.edit != nil {
+			tt.edit(original)
 		}
 		var failed []*operations.Error
 		other := openFleet(t, c, machines, func(o *pkgmgr.Options) {
 			o.Catalog = local
-			if test.change != nil {
-				test.change(o)
+			if tt.change != nil {
+				tt.change(o)
 			}
 			o.Events = func(e operations.Event) {
 				if e.StepStatus == operations.StepFailed {
@@ -51,12 +51,12 @@ func TestApplyErrors(t *testing.T) {
 		other.Read(t.Context(), pkgmgr.ReadOptions{})
 		r := other.Apply(t.Context(), original, pkgmgr.ApplyOptions{})[0]
 		if r.Status != operations.HiveFailed || len(r.FailedSteps) == 0 {
-			t.Errorf("%s: Apply() = %+v, want a failed step", test.name, r)
+			t.Errorf("%s: Apply() = %+v, want a failed step", tt.name, r)
 			continue
 		}
 		for i, e := range append(failed, r.FailedSteps[0].Error) {
-			if e.Reason != test.reason || e.Subject != test.subject || e.Hive != "gpu-00" {
-				t.Errorf("%s: error %d is %q with reason %q and subject %+v, want %q and %+v", test.name, i, e.Message, e.Reason, e.Subject, test.reason, test.subject)
+			if e.Reason != tt.reason || e.Subject != tt.subject || e.Hive != "gpu-00" {
+				t.Errorf("%s: error %d is %q with reason %q and subject %+v, want %q and %+v", tt.name, i, e.Message, e.Reason, e.Subject, tt.reason, tt.subject)
 			}
 		}
 	}

@@ -15,8 +15,8 @@ func (s *stepRunner) emitProgress(i int, p *wire.Progress) {
 	})
 }
 
-// emitFetch emits that this machine fetches the artifact with SHA-256 sum for step i, to
-// send it to the hive.
+// emitFetch emits a progress event that this machine fetches the artifact with SHA-256 sum,
+// to send it to the hive for step i.
 func (s *stepRunner) emitFetch(i int, sum string) {
 	step := s.steps[i]
 	install := s.plan.Installs[step.Digest]

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// countSent returns a reader of r that emits the progress of step i, at most once per
-// progressInterval. total is the size of r.
+// countSent returns a reader that reads from r and emits the progress of step i, at most
+// once per progressInterval. total is the size of r in bytes.
 func (s *stepRunner) countSent(i int, r io.Reader, total int64) io.Reader {
 	return &countingReader{r: r, report: func(n int64) { s.emitSent(i, n, total) }, total: total}
 }
@@ -42,7 +42,8 @@ func (f failingReader) Read([]byte) (int, error) { return 0, f.err }
 // tailWriter keeps the last tailSize bytes that were written to it.
 type tailWriter struct{ buf []byte }
 
-const tailSize = 4 << 10 // 4 KiB
+// tailSize is the number of bytes that a tailWriter keeps.
+const tailSize = 4 << 10
 
 func (t *tailWriter) Write(p []byte) (int, error) {
 	t.buf = append(t.buf, p...)

@@ -273,7 +273,7 @@ func TestApplyLockedHive(t *testing.T) {
 	syncFleet(t.Context(), openFleet(t, c, machines, nil), plan.Options{}, pkgmgr.ApplyOptions{})
 	m.LockHolder = "ann@desk, pid 7"
 	c.Hives[0].Labels = []string{"new"} // only the settings change, which are part of the request
-	for _, k := range []struct {
+	for _, tt := range []struct {
 		wait    time.Duration
 		waiting int
 	}{{0, 1}, {time.Minute, 1}, {-1, 0}} {
@@ -285,13 +285,13 @@ func TestApplyLockedHive(t *testing.T) {
 				}
 			}
 		})
-		r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{LockWait: k.wait})
+		r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{LockWait: tt.wait})
 		h := r.Hives[0]
 		if h.Status != operations.HiveLocked || h.Error.Code != operations.CodeLocked || !strings.Contains(h.Error.Message, "ann@desk, pid 7") {
-			t.Errorf("LockWait %s: report %+v, want it locked by ann@desk, pid 7", k.wait, h)
+			t.Errorf("LockWait %s: report %+v, want it locked by ann@desk, pid 7", tt.wait, h)
 		}
-		if len(h.Steps) != 0 || len(h.FailedSteps) != 0 || waiting != k.waiting || r.Outcome() != operations.OutcomeLocked {
-			t.Errorf("LockWait %s: report %+v, %d waiting events, outcome %s; want no steps, %d events, %s", k.wait, h, waiting, r.Outcome(), k.waiting, operations.OutcomeLocked)
+		if len(h.Steps) != 0 || len(h.FailedSteps) != 0 || waiting != tt.waiting || r.Outcome() != operations.OutcomeLocked {
+			t.Errorf("LockWait %s: report %+v, %d waiting events, outcome %s; want no steps, %d events, %s", tt.wait, h, waiting, r.Outcome(), tt.waiting, operations.OutcomeLocked)
 		}
 	}
 	if len(m.State().Settings.Labels) != 0 {

@@ -32,13 +32,13 @@ type BundleOptions struct {
 	// linux/amd64 with glibc.
 	Platforms []wire.Platform
 
-	// Recipes are the texts of the user's own recipes, by file name.
+	// Recipes contains the texts of the user's own recipes, by file name.
 	Recipes map[string]string
 }
 
 // WriteBundle writes a bundle with all artifacts that the hives need. Call [Fleet.Read]
-// first, so that the bundle only contains the variants for the actual machines. Artifacts
-// that are not in the cache are fetched. The file is written atomically.
+// first, so that the bundle contains only the variants for the actual machines. It fetches
+// artifacts that are not in the cache, and writes the file atomically.
 func (f *Fleet) WriteBundle(ctx context.Context, path string, o BundleOptions) (*operations.BundleReport, error) {
 	start := time.Now()
 	if len(o.Platforms) == 0 {

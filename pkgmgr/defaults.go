@@ -15,18 +15,18 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// DefaultOptions returns the options of the rbee command for a config: the built-in
-// recipes and the user's own, the lock next to the config file, the record of installed
-// hives, and the caches, all in [DefaultPaths].
+// DefaultOptions returns the options that the rbee command uses for a config: the built-in
+// recipes and the user's own, the record of installed hives and the caches in
+// [DefaultPaths], and the lock next to the config file.
 //
-// Machines get the release of rbee that the go.mod of this program requires. It is read
-// from the directory in RBEE_BINARIES (see [artifact.Binaries.Dir]) or downloaded. If
+// Machines get the release of rbee that the go.mod of this program requires. The release is
+// read from the directory in RBEE_BINARIES (see [artifact.Binaries.Dir]) or downloaded. If
 // RBEE_RELEASE_URL is set, it replaces the address of the public releases. A program that
-// requires a development version of this module uses the rbee on its PATH, if any, for
+// requires a development version of this module uses the rbee in PATH, if any, for
 // machines of the same platform.
 //
-// DefaultOptions returns an error if any of these files cannot be read; see
-// [catalog.Load] and [lockfile.Load].
+// DefaultOptions returns an error if the recipes, the lock or the record cannot be read; see
+// [catalog.Load], [lockfile.Load] and [Record.Extra].
 func DefaultOptions(c *config.Config, connect Connect) (Options, error) {
 	paths, err := DefaultPaths(os.Getenv)
 	if err != nil {
@@ -58,8 +58,8 @@ func DefaultOptions(c *config.Config, connect Connect) (Options, error) {
 	return o, nil
 }
 
-// installedRbee returns the path of the rbee on the PATH and its version. Both are "" if no
-// program named rbee is found, or if it is another program.
+// installedRbee returns the path and the version of the rbee in PATH. Both are "" if PATH
+// contains no program named rbee, or another program with this name.
 func installedRbee() (path, version string) {
 	path, err := exec.LookPath("rbee")
 	if err != nil {

@@ -11,8 +11,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
-// TestDefaultOptionsIgnoresOtherPrograms checks that another program named rbee on the PATH
-// is not used.
+// TestDefaultOptionsIgnoresOtherPrograms checks that DefaultOptions does not use another
+// program named rbee in PATH.
 func TestDefaultOptionsIgnoresOtherPrograms(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "rbee"), []byte("#!/bin/sh\n"), 0o700); err != nil {

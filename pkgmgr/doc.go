@@ -6,8 +6,8 @@
 //
 // [config.Config] is the desired state, and [wire.State] is the state that a machine
 // reports. [plan.Diff] compares the two and returns a [plan.Plan]: sorted steps, each with
-// its reason, and everything that is needed to apply them. Diff is a pure function.
-// [Fleet.Apply] applies a plan, which may have been saved as JSON by another program.
+// its reason, and all data that is required to apply them. Diff is a pure function.
+// [Fleet.Apply] applies a plan. The plan may be loaded from JSON that another program saved.
 //
 //	cfg, err := config.Load("hives.conf")
 //	...
@@ -25,9 +25,10 @@
 // # Connections
 //
 // [Connect] opens a [Host], an interface of five methods that use only types of the
-// standard library. The SSH client in package sshx implements it, and other packages can
-// too. Package pkgmgr does not depend on SSH, a terminal or a server. Package fakehost
-// implements a simulated Host, for the tests of programs that use this package.
+// standard library. The SSH client in package sshx implements the interface, and other
+// packages can implement it too. Package pkgmgr does not depend on SSH, a terminal or a
+// server. Package fakehost implements a simulated Host for the tests of programs that use
+// this package.
 //
 // # Cost
 //
@@ -37,14 +38,14 @@
 //
 // # Safety
 //
-// A machine that cannot be read is reported as unreachable, and a plan has no steps for
-// it. On the machine, steps run under a lock that the kernel releases when the process
+// A machine whose state cannot be read is reported as unreachable, and a plan has no steps
+// for it. On a machine, steps run under a lock that the kernel releases when the process
 // exits, and all files are written atomically.
 //
 // # Concurrency
 //
 // Machines are read and changed in parallel, and a failure of one does not stop the
-// others. A [Fleet] may be used by one goroutine at a time. Event handlers are never
+// others. A [Fleet] must not be used concurrently. Event handlers are never
 // called concurrently.
 //
 // # Compatibility

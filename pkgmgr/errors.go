@@ -6,12 +6,12 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// errNoBinaries is the error of installing rbee without [Options.Binaries].
+// errNoBinaries reports that rbee cannot be installed without [Options.Binaries].
 var errNoBinaries = &operations.Error{
 	Code: operations.CodeFailed, Reason: operations.ReasonNoBinary, Message: "cannot install rbee: Options.Binaries is nil",
 }
 
-// buildMismatchError means that a plan requires a different build of rbee than this fleet
+// buildMismatchError reports that a plan requires a different build of rbee than this fleet
 // has for the platform.
 type buildMismatchError struct {
 	Version   string // of the build that the plan requires

@@ -12,21 +12,19 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rbee-keeper/rbee/pkgmgr/internal/probe"
-
 	"github.com/rbee-keeper/rbee/operations"
-
 	"github.com/rbee-keeper/rbee/pkgmgr/artifact"
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/probe"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/resolve"
 	"github.com/rbee-keeper/rbee/pkgmgr/lockfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Options configure a [Fleet]. Only Connect is required.
+// Options contains the options of [Open]. Only Connect is required.
 type Options struct {
 	// Connect opens a connection to a machine.
 	Connect Connect
@@ -36,8 +34,8 @@ type Options struct {
 	Aliases []string
 	Labels  []string
 
-	// Extra are hives that were installed from the config and then removed from it, as
-	// [Record.Extra] returns them.
+	// Extra contains the hives that were installed from the config and then removed from
+	// it, as [Record.Extra] returns them.
 	Extra []config.Hive
 
 	// Catalog contains the worker types; nil means [catalog.Builtin].
@@ -51,11 +49,11 @@ type Options struct {
 	// version of the build from Binaries is used.
 	Version string
 
-	// CacheDir is the directory for fetched and compressed artifacts. If it is empty,
-	// rbee's directory in the user's cache directory is used.
+	// CacheDir is the directory for downloaded and compressed artifacts. Empty means
+	// the directory rbee in the user's cache directory.
 	CacheDir string
 
-	// Origins are the sources of worker versions and files.
+	// Origins contains the addresses of the sources of worker versions and files.
 	Origins Origins
 
 	// Lock contains the versions that version constraints resolved to; nil means an
@@ -63,13 +61,13 @@ type Options struct {
 	// it, or calls [Fleet.Save].
 	Lock *lockfile.Lock
 
-	// Record is where [Fleet.Save] records the installed hives. The zero value records
-	// nothing.
+	// Record is the file in which [Fleet.Save] records the installed hives. The zero
+	// value means no record.
 	Record Record
 
 	// Push makes this machine download the artifacts and send them, for hives without
 	// internet access. If Bundle is not nil, the artifacts come from the bundle, and
-	// this machine needs no internet access either.
+	// this machine does not need internet access either.
 	Push   bool
 	Bundle *artifact.Bundle
 
@@ -229,8 +227,8 @@ func (f *Fleet) NeedsDevices() bool {
 }
 
 // Read connects to all hives in parallel and reads their state, with one connection and
-// one command each. It keeps the connections open. Errors are in the Err field of
-// [Fleet.States].
+// one command for each hive. The connections remain open. [Fleet.States] returns the states;
+// the field Err of a state is the error of its hive.
 func (f *Fleet) Read(ctx context.Context, o ReadOptions) {
 	forEach(ctx, len(f.members), f.opts.Parallel, func(ctx context.Context, i int) {
 		m := f.members[i]
@@ -277,8 +275,8 @@ func unreachableError(h config.Hive, err error) *operations.Error {
 }
 
 // readState reads the state of a machine, from its hive daemon if possible, else with one
-// command. The state of the daemon is not used if the daemon runs a different build than
-// the installed one, because it may be wrong.
+// command. If the daemon runs a different build than the installed one, its report is not
+// used, because it may be wrong.
 func readState(ctx context.Context, host Host, o ReadOptions) (*wire.State, error) {
 	if r, ok := host.(StateReader); ok {
 		s, err := r.ReadState(ctx, o)
@@ -347,7 +345,7 @@ func (f *Fleet) resolveDesired(ctx context.Context, o plan.Options) (plan.Desire
 		}
 		for _, w := range m.hive.Workers {
 			if plan.IsAdopted(m.state, w) && !o.Force {
-				continue // it is not replaced
+				continue // the adopted worker is not replaced
 			}
 			want.Workers[plan.WorkerKey{Hive: m.hive.Alias, Type: w.Type}] = l.Worker(ctx, m.hive.Alias, w, m.state, want)
 		}

@@ -386,7 +386,7 @@ func TestOpenSelectsHives(t *testing.T) {
 		}
 		return strings.Join(all, " "), nil
 	}
-	for _, k := range []struct {
+	for _, tt := range []struct {
 		o    pkgmgr.Options
 		want string
 	}{
@@ -396,8 +396,8 @@ func TestOpenSelectsHives(t *testing.T) {
 		{pkgmgr.Options{Labels: []string{"big"}}, "gpu-01"},
 		{pkgmgr.Options{Labels: []string{"none"}}, ""},
 	} {
-		if got, err := aliases(k.o); err != nil || got != k.want {
-			t.Errorf("Open() of aliases %v and labels %v has hives %q, %v, want %q", k.o.Aliases, k.o.Labels, got, err, k.want)
+		if got, err := aliases(tt.o); err != nil || got != tt.want {
+			t.Errorf("Open() of aliases %v and labels %v has hives %q, %v, want %q", tt.o.Aliases, tt.o.Labels, got, err, tt.want)
 		}
 	}
 	if _, err := aliases(pkgmgr.Options{Aliases: []string{"gpu-0"}}); operations.CodeOf(err) != operations.CodeNotFound {

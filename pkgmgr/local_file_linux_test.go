@@ -11,7 +11,8 @@ import (
 )
 
 // TestUnwritableFiles writes local files to a directory that is not writable. It checks
-// that the errors have that reason, and the file as the subject.
+// that the reason of the errors is missing permission or a read-only file system, and that
+// their subject is the file.
 func TestUnwritableFiles(t *testing.T) {
 	t.Parallel()
 	const path = "/sys/rbee-test/file"

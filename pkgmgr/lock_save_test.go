@@ -29,7 +29,7 @@ func (f *lockFleet) lockedVersion() (got string) {
 	return got
 }
 
-// plan plans with the lock file, and returns the plan and the lock.
+// plan makes a plan with the lock file, and returns the plan and the lock.
 func (f *lockFleet) plan(po plan.Options) (*plan.Plan, *lockfile.Lock) {
 	fleet, lock := f.open(nil)
 	fleet.Read(f.t.Context(), pkgmgr.ReadOptions{})
@@ -64,7 +64,7 @@ func TestSaveKeepsConcurrentChanges(t *testing.T) {
 		t.Fatalf("sync: %s, gpu-00 has engine %q, want 1.2", results(r.Hives), f.version("gpu-00"))
 	}
 	slow.Pin("gpu-01", engineWorker, "1.0", time.Now())
-	for _, lock := range []*lockfile.Lock{slow, upgrade} { // the upgrade found an older version
+	for _, lock := range []*lockfile.Lock{slow, upgrade} { // upgrade contains 1.1, which is older than the saved version
 		if err := lock.Save(); err != nil {
 			t.Fatal(err)
 		}
@@ -74,7 +74,7 @@ func TestSaveKeepsConcurrentChanges(t *testing.T) {
 	}
 	text, err := os.ReadFile(f.lock)
 	if err != nil || strings.Count(string(text), `"hive"`) != 2 || strings.Contains(string(text), "gpu-00") || !strings.Contains(string(text), `"previous": "1.1"`) {
-		t.Errorf("the lock has not the pins of gpu-01 and gpu-02 and the previous version 1.1: %v\n%s", err, text)
+		t.Errorf("lock file after Save(): %v, want pins of gpu-01 and gpu-02 and the previous version 1.1:\n%s", err, text)
 	}
 	// Save does not overwrite an invalid file.
 	if err := os.WriteFile(f.lock, []byte("<<<<<<< ours"), 0o600); err != nil {
@@ -105,15 +105,15 @@ func TestConcurrentSaves(t *testing.T) {
 	}
 	wg.Wait()
 	if text, err := os.ReadFile(path); err != nil || strings.Count(string(text), `"hive"`) != 24 {
-		t.Errorf("the lock has not 24 pins: %v\n%s", err, text)
+		t.Errorf("lock file after 24 calls of Save(): %v, want 24 pins:\n%s", err, text)
 	}
 	if files, err := os.ReadDir(filepath.Dir(path)); err != nil || len(files) != 1 {
 		t.Errorf("the directory of the lock contains %v, %v, want only the lock", files, err)
 	}
 }
 
-// TestFailedUpgradeKeepsPin checks that only a successful upgrade of the hive ends the pin
-// of a rollback.
+// TestFailedUpgradeKeepsPin checks that only a successful upgrade of the hive removes the
+// pin of a rollback.
 func TestFailedUpgradeKeepsPin(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
@@ -163,8 +163,8 @@ func TestFailedUpgradeKeepsPin(t *testing.T) {
 	}
 }
 
-// TestConfigChangeRemovesPin checks that another version constraint in the config ends the
-// pin of a rollback permanently.
+// TestConfigChangeRemovesPin checks that another version constraint in the config removes
+// the pin of a rollback permanently.
 func TestConfigChangeRemovesPin(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)

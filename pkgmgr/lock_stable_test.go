@@ -23,7 +23,7 @@ import (
 var releaseDate = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 // newFloorFleet returns a fleet whose engine is a Python package that depends on llguidance,
-// which only has wheels for glibc 2.31 and newer. It has a hive for each version of glibc.
+// which has wheels only for glibc 2.31 and newer. It has a hive for each version of glibc.
 func newFloorFleet(t *testing.T, glibc ...string) *lockFleet {
 	t.Helper()
 	f := newRecipeFleet(t, pythonRecipe)
@@ -43,7 +43,7 @@ func (f *lockFleet) addEngine(version string, at time.Time, requires ...string) 
 	})
 }
 
-// setGlibc replaces the hives of the fleet by one hive for each version of glibc.
+// setGlibc replaces the hives of the fleet with one hive for each version of glibc.
 func (f *lockFleet) setGlibc(glibc ...string) {
 	f.t.Helper()
 	f.config, f.machines = echoFleet(len(glibc))
@@ -320,7 +320,7 @@ func (f *lockFleet) addWax(version string, at time.Time) {
 	f.origin.AddWheel(origintest.Wheel{Name: "wax", Version: version, Uploaded: at})
 }
 
-// TestInvalidIndex checks the errors of servers that are not a package index.
+// TestInvalidIndex checks the errors for servers that are not a package index.
 func TestInvalidIndex(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct{ kind, body, want string }{
@@ -442,7 +442,7 @@ ready: { path: /health }
 }
 
 // TestOldLockedUV checks that a locked uv that cannot exempt packages from a cutoff date is
-// replaced by a newer one.
+// replaced with a newer one.
 func TestOldLockedUV(t *testing.T) {
 	t.Parallel()
 	f := newFloorFleet(t, "2.39", "2.36") // with uv 0.9.9

@@ -91,7 +91,7 @@ func HiveAt(address string) (config.Hive, error) {
 	return h, nil
 }
 
-// aliasFor derives an alias from a host name. It replaces invalid characters by dashes.
+// aliasFor derives an alias from a host name. It replaces invalid characters with dashes.
 func aliasFor(host string) string {
 	alias := strings.Map(func(r rune) rune {
 		if r < 0x80 && config.ValidAlias("a"+string(r)) {

@@ -30,24 +30,24 @@ start: { args: [--port, "{port}"] }
 ready: { path: /health }
 `
 
-// llamaReleases are the releases of a simulated llama.cpp repository.
+// llamaReleases describes the releases of a simulated llama.cpp repository.
 type llamaReleases struct {
 	from, to int              // range of builds
 	classic  bool             // builds are releases, not prereleases
 	versions map[int][]string // tag and content of the text file of a version, by the build before it
-	without  map[int]string   // part of the names of the missing files, by build
+	without  map[int]string   // part of the names of missing files, by build
 }
 
 // publish adds the releases to s.
-func (k llamaReleases) publish(s *origintest.Server) {
-	for b := k.from; b <= k.to; b++ {
+func (r llamaReleases) publish(s *origintest.Server) {
+	for b := r.from; b <= r.to; b++ {
 		tag := fmt.Sprintf("b%d", b)
-		if part, ok := k.without[b]; ok {
-			s.AddLlamaBuild(tag, k.classic, part)
+		if part, ok := r.without[b]; ok {
+			s.AddLlamaBuild(tag, r.classic, part)
 		} else {
-			s.AddLlamaBuild(tag, k.classic)
+			s.AddLlamaBuild(tag, r.classic)
 		}
-		if v := k.versions[b]; v != nil {
+		if v := r.versions[b]; v != nil {
 			s.AddLlamaVersion(v[0], v[1])
 		}
 	}
@@ -108,8 +108,8 @@ func TestNightlyReleases(t *testing.T) {
 	withPointer := func(content string) llamaReleases {
 		return llamaReleases{from: 10700, to: 10811, versions: versions("v0.5.0", content)}
 	}
-	const takingOther = "ggml-org/llama.cpp b10811 has no asset llama-b10811-bin-ubuntu-x64.tar.gz for gpu-00: using "
-	for name, k := range map[string]struct {
+	const usingOther = "ggml-org/llama.cpp b10811 has no asset llama-b10811-bin-ubuntu-x64.tar.gz for gpu-00: using "
+	for name, tt := range map[string]struct {
 		llamaReleases
 		constraint string
 		want       string
@@ -119,14 +119,14 @@ func TestNightlyReleases(t *testing.T) {
 	}{
 		"latest":                            {usual, "latest", "b10811", "", "", 2},
 		"latest, newest build incomplete":   {withoutFile(10830, "ubuntu"), "latest", "b10811", "", "", 2},
-		"latest, no linux":                  {withoutFile(10811, "ubuntu"), "latest", "b10810", takingOther + "b10810", "", 3},
-		"latest, no files":                  {withoutFile(10811, ""), "latest", "b10810", takingOther + "b10810", "", 3},
-		"latest, far behind":                {llamaReleases{from: 10800, to: 10950, versions: versions("v0.5.0", "b10811\n"), without: map[int]string{10811: "ubuntu"}}, "latest", "b10851", takingOther + "b10851", "", 3},
+		"latest, no linux":                  {withoutFile(10811, "ubuntu"), "latest", "b10810", usingOther + "b10810", "", 3},
+		"latest, no files":                  {withoutFile(10811, ""), "latest", "b10810", usingOther + "b10810", "", 3},
+		"latest, far behind":                {llamaReleases{from: 10800, to: 10950, versions: versions("v0.5.0", "b10811\n"), without: map[int]string{10811: "ubuntu"}}, "latest", "b10851", usingOther + "b10851", "", 3},
 		"latest, other files missing":       {withoutFile(10811, "rocm"), "latest", "b10811", "", "", 2},
 		"latest, no pointer yet":            {llamaReleases{from: 10700, to: 10811, versions: versions("v0.5.0", "")}, "latest", "b10731", "", "", 2},
 		"latest, no version yet":            {llamaReleases{from: 10700, to: 10811}, "latest", "b10811", "", "", 2},
 		"latest, classic":                   {llamaReleases{from: 10700, to: 10811, classic: true}, "latest", "b10811", "", "", 1},
-		"latest, classic, half-published":   {llamaReleases{from: 10700, to: 10811, classic: true, without: map[int]string{10811: "ubuntu"}}, "latest", "b10810", takingOther + "b10810", "", 2},
+		"latest, classic, half-published":   {llamaReleases{from: 10700, to: 10811, classic: true, without: map[int]string{10811: "ubuntu"}}, "latest", "b10810", usingOther + "b10810", "", 2},
 		"latest, no linux at all":           {noLinux, "latest", "", "", "none of the newest 99 releases of ggml-org/llama.cpp satisfies latest and has the files that the recipe requires", 3},
 		"range":                             {usual, ">=b10000, <b10810", "b10809", "", "", 1},
 		"range, second page":                {usual, "<b10710", "b10709", "", "", 2},
@@ -140,7 +140,7 @@ func TestNightlyReleases(t *testing.T) {
 		"exact, no linux":                   {withoutFile(10705, "ubuntu"), "b10705", "", "", "release b10705 of ggml-org/llama.cpp has no asset llama-b10705-bin-ubuntu-x64.tar.gz; assets: ", 1},
 		"exact, no files":                   {withoutFile(10705, ""), "b10705", "", "", "release b10705 of ggml-org/llama.cpp has no files yet: try again later, or set another version in the config", 1},
 		"exact, unknown":                    {usual, "b99999", "", "", "ggml-org/llama.cpp has no release b99999", 1},
-		"exact, other shape":                {usual, "foo", "", "", `invalid version "foo": want a version of ggml-org/llama.cpp such as b[0-9]*, or one release such as v1.2.3`, 0},
+		"exact, other format":               {usual, "foo", "", "", `invalid version "foo": want a version of ggml-org/llama.cpp such as b[0-9]*, or one release such as v1.2.3`, 0},
 		"version":                           {usual, "v0.5.0", "b10811", "", "", 2},
 		"version, without v":                {usual, "0.4.0", "b10731", "", "", 2},
 		"version, with an operator":         {usual, "==v0.4.0", "b10731", "", "", 2},
@@ -156,24 +156,24 @@ func TestNightlyReleases(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			f := newRecipeFleet(t, nightlyRecipe)
-			k.publish(f.origin)
-			version, note, blocked, requests := f.planVersion(k.constraint, nil)
-			if version != k.want || note != k.note || requests != k.requests {
-				t.Errorf("planVersion(%q) = %q, note %q, %d requests; want %q, %q, %d", k.constraint, version, note, requests, k.want, k.note, k.requests)
+			tt.publish(f.origin)
+			version, note, blocked, requests := f.planVersion(tt.constraint, nil)
+			if version != tt.want || note != tt.note || requests != tt.requests {
+				t.Errorf("planVersion(%q) = %q, note %q, %d requests; want %q, %q, %d", tt.constraint, version, note, requests, tt.want, tt.note, tt.requests)
 			}
-			if (blocked == "") != (k.blocked == "") || !strings.Contains(blocked, k.blocked) {
-				t.Errorf("planVersion(%q): blocked %q, want %q in it", k.constraint, blocked, k.blocked)
+			if (blocked == "") != (tt.blocked == "") || !strings.Contains(blocked, tt.blocked) {
+				t.Errorf("planVersion(%q): blocked %q, want %q in it", tt.constraint, blocked, tt.blocked)
 			}
 		})
 	}
 }
 
-// TestReleaseAnswers checks the errors of servers that are not a release API, and of
-// truncated answers.
-func TestReleaseAnswers(t *testing.T) {
+// TestReleaseResponses checks the errors for servers that are not a release API, and for
+// truncated responses.
+func TestReleaseResponses(t *testing.T) {
 	t.Parallel()
 	const hint = "; check GITHUB_API_URL and the proxy"
-	for name, k := range map[string]struct{ constraint, path, contentType, body, want string }{
+	for name, tt := range map[string]struct{ constraint, path, contentType, body, want string }{
 		"HTML":              {"latest", "/releases", "text/html; charset=utf-8", "<html>Sign in</html>", `returned text/html instead of JSON: "<html>Sign in</html>"` + hint},
 		"HTML, exact":       {"b10705", "/releases", "text/html", "<html>", "cannot read the releases of ggml-org/llama.cpp: http"},
 		"empty body":        {"latest", "/releases", "", "", "returned an empty body" + hint},
@@ -189,10 +189,10 @@ func TestReleaseAnswers(t *testing.T) {
 			t.Parallel()
 			f := newRecipeFleet(t, nightlyRecipe)
 			llamaReleases{from: 10700, to: 10711}.publish(f.origin)
-			f.origin.SetResponse(k.path, k.contentType, k.body)
-			_, _, blocked, _ := f.planVersion(k.constraint, nil)
-			if !strings.Contains(blocked, k.want) {
-				t.Errorf("planVersion(%q): blocked %q, want %q in it", k.constraint, blocked, k.want)
+			f.origin.SetResponse(tt.path, tt.contentType, tt.body)
+			_, _, blocked, _ := f.planVersion(tt.constraint, nil)
+			if !strings.Contains(blocked, tt.want) {
+				t.Errorf("planVersion(%q): blocked %q, want %q in it", tt.constraint, blocked, tt.want)
 			}
 		})
 	}
@@ -229,7 +229,7 @@ func TestManyAssets(t *testing.T) {
 	}
 }
 
-// TestUnchangedReleases checks that answers of the release API are cached with their ETag,
+// TestUnchangedReleases checks that responses of the release API are cached with their ETag,
 // separately with and without a token, and that a damaged cache file is not used.
 func TestUnchangedReleases(t *testing.T) {
 	t.Parallel()
@@ -287,7 +287,7 @@ func TestUnchangedReleases(t *testing.T) {
 	f.origin.AddLlamaBuild("b10812", false)
 	f.origin.AddLlamaVersion("v0.5.1", "b10812")
 	check("changed", nil, "b10812", 2, 0)
-	// If the directory is not writable, answers are not cached.
+	// If the directory is not writable, responses are not cached.
 	f.cache = filepath.Join(f.lock, "file")
 	check("no cache", nil, "b10812", 2, 0)
 }
@@ -312,7 +312,7 @@ func TestVersionOfBuild(t *testing.T) {
 		t.Errorf("the lock has %+v, want v0.5.0 resolved to b10811", workers)
 	}
 	before := f.origin.RequestCount("/")
-	for _, k := range []struct {
+	for _, tt := range []struct {
 		constraint, lock, want string // lock: "remove" or "" to keep it
 	}{
 		{"v0.5.0", "", ""},
@@ -322,18 +322,18 @@ func TestVersionOfBuild(t *testing.T) {
 		{"b10811", "remove", ""},
 		{"b10805", "remove", "Worker 'engine' is b10811, want b10805"},
 	} {
-		if k.lock != "" {
+		if tt.lock != "" {
 			_ = os.Remove(f.lock)
 		}
-		setVersion(k.constraint)
+		setVersion(tt.constraint)
 		var got []string
 		for _, d := range f.status().Drift {
 			if d.Hive == "gpu-00" {
 				got = append(got, d.Details)
 			}
 		}
-		if text := strings.Join(got, "; "); text != k.want {
-			t.Errorf("%s, lock %q: status has drift %q, want %q", k.constraint, k.lock, text, k.want)
+		if text := strings.Join(got, "; "); text != tt.want {
+			t.Errorf("%s, lock %q: status has drift %q, want %q", tt.constraint, tt.lock, text, tt.want)
 		}
 	}
 	if n := f.origin.RequestCount("/") - before; n != 0 {

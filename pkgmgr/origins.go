@@ -12,13 +12,14 @@ import (
 // sources.
 type Origins struct {
 	// GitHubAPI is the base URL of the release API; empty means the API of github.com.
-	// GitHubToken is sent with requests to it, if it is not empty.
+	// GitHubToken is sent with requests to this API; empty means no token.
 	GitHubAPI, GitHubToken string
 
 	// ReleaseDownloads is the base URL of a mirror of https://github.com; empty means
 	// no mirror. This machine and the hives fetch files of github.com from the mirror;
 	// the lock contains the original URLs. If the URL contains a user and a password,
-	// they stay on this machine, and it sends the files to the hives.
+	// hives do not receive them: this machine downloads the files and sends them to the
+	// hives.
 	ReleaseDownloads string
 
 	// PythonIndex is the base URL of the package index; empty means pypi.org.

@@ -66,7 +66,7 @@ func (f *lockFleet) addTools(uv, python string) {
 	f.origin.AddToolVersions(exe, uv, python)
 }
 
-// recordSteps stores the install steps of the engine that a hive gets in steps.
+// recordSteps stores in steps the install steps of the engine that a hive receives.
 func (f *lockFleet) recordSteps(hive string, steps *[]wire.InstallStep) {
 	f.machines[hive].OnStep = func(s wire.Step) error {
 		if s.Worker != nil && s.Worker.Type == "engine" {
@@ -97,7 +97,7 @@ func TestGeneratedArchive(t *testing.T) {
 
 	// With an empty cache, the errors contain the line of the recipe.
 	f.cache = t.TempDir()
-	for name, k := range map[string]struct {
+	for name, tt := range map[string]struct {
 		options func(*pkgmgr.Options)
 		want    string
 	}{
@@ -108,15 +108,15 @@ func TestGeneratedArchive(t *testing.T) {
 		"checksum":        {withToken, "its SHA-256 is"},
 	} {
 		f.machines["gpu-01"].Edit(func(s *wire.State) { s.Workers = nil })
-		r := syncHive("gpu-01", k.options)
-		if failed := r.Hives[0].FailedSteps; len(failed) != 1 || !strings.Contains(failed[0].Error.Message, k.want) {
-			t.Errorf("%s: sync has failed steps %+v, want %q in the error", name, failed, k.want)
+		r := syncHive("gpu-01", tt.options)
+		if failed := r.Hives[0].FailedSteps; len(failed) != 1 || !strings.Contains(failed[0].Error.Message, tt.want) {
+			t.Errorf("%s: sync has failed steps %+v, want %q in the error", name, failed, tt.want)
 		}
 	}
 }
 
 // TestPushErrorsContainRecipeLine checks that an artifact that this machine cannot fetch for
-// a hive is reported with the line of the recipe, as the hive does.
+// a hive is reported with the line of the recipe, as for an artifact that the hive fetches.
 func TestPushErrorsContainRecipeLine(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
@@ -163,7 +163,7 @@ func TestIndexPassword(t *testing.T) {
 }
 
 // TestUpgradeIncludesTools checks that an upgrade of a worker type also upgrades the tools
-// that install it, reports that, and does not change its packages.
+// that install it, reports their upgrade, and does not change the packages.
 func TestUpgradeIncludesTools(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, pythonRecipe)
@@ -332,7 +332,7 @@ func TestLatestHasFilesOfVariants(t *testing.T) {
 		}
 		f.origin.AddRelease("bees/engine", r)
 	}
-	for name, k := range map[string]struct {
+	for name, tt := range map[string]struct {
 		cuda       []bool // whether each hive has a GPU
 		only       string
 		want       string // version and notes
@@ -350,10 +350,10 @@ func TestLatestHasFilesOfVariants(t *testing.T) {
 			add(f, "1.0", "cpu", "cuda")
 			add(f, "1.1", "cpu", "cuda")
 			add(f, "1.2", "cpu")
-			for i, cuda := range k.cuda {
+			for i, cuda := range tt.cuda {
 				workers := f.config.Hives[i].Workers
-				if k.constraint != "" {
-					workers[len(workers)-1].Version = k.constraint
+				if tt.constraint != "" {
+					workers[len(workers)-1].Version = tt.constraint
 				}
 				machine := f.machines[f.config.Hives[i].Alias]
 				machine.Edit(func(s *wire.State) {
@@ -365,8 +365,8 @@ func TestLatestHasFilesOfVariants(t *testing.T) {
 			}
 			var got []string
 			fleet, lock := f.open(func(o *pkgmgr.Options) {
-				if k.only != "" {
-					o.Aliases = []string{k.only}
+				if tt.only != "" {
+					o.Aliases = []string{tt.only}
 				}
 				o.Events = func(e operations.Event) {
 					if strings.HasPrefix(e.Message, "bees/engine") {
@@ -379,15 +379,16 @@ func TestLatestHasFilesOfVariants(t *testing.T) {
 			for _, w := range lock.Workers() {
 				got = slices.Insert(got, 0, w.Version)
 			}
-			if text := strings.Join(got, "; "); text != k.want {
-				t.Errorf("Plan() chose %s\nwant %s", text, k.want)
+			if text := strings.Join(got, "; "); text != tt.want {
+				t.Errorf("Plan() chose %s\nwant %s", text, tt.want)
 			}
 		})
 	}
 }
 
-// TestBundleOfCode checks that a bundle contains artifacts that only this machine can fetch.
-func TestBundleOfCode(t *testing.T) {
+// TestBundleContainsSourceCode checks that a bundle contains artifacts that only this machine
+// can fetch.
+func TestBundleContainsSourceCode(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, codeRecipe)
 	f.publishCode("#!/bin/sh\n")

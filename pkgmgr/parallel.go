@@ -8,18 +8,18 @@ import (
 	"github.com/sourcegraph/conc/pool"
 )
 
-// defaultParallel is the default of [Options.Parallel]. A hive takes a few milliseconds of
-// CPU time here, and mostly waits. So the limit only bounds the number of sockets and the
-// memory; handshakes and uploads have their own limits.
+// defaultParallel is the default of [Options.Parallel]. Processing a hive takes only a few
+// milliseconds of CPU time on this machine; the rest is waiting. Therefore the limit bounds
+// only the number of sockets and the memory. Handshakes and uploads have their own limits.
 const defaultParallel = 128
 
-// defaultUploads is the default of [Options.Uploads]. More uploads would share the same
-// bandwidth. With fewer, the line would be idle between two hives.
+// defaultUploads is the default of [Options.Uploads]. More concurrent uploads would only
+// share the same bandwidth. With fewer, the network would be idle between two hives.
 const defaultUploads = 64
 
 // forEach calls do for 0 to n-1, at most limit at once, and waits until all calls have
-// returned. It calls failed instead of do once ctx is canceled. A panic in do is passed to
-// failed as an error. A limit of 0 means defaultParallel.
+// returned. After ctx is canceled, it calls onError instead of do. It passes a panic in do
+// to onError as an error. A limit of 0 means defaultParallel.
 func forEach(ctx context.Context, n, limit int, do func(ctx context.Context, i int), onError func(i int, err error)) {
 	if limit <= 0 {
 		limit = defaultParallel

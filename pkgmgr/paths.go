@@ -8,16 +8,16 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// Paths are the directories of rbee's files on this machine.
+// Paths contains the directories of rbee's files on this machine.
 type Paths struct {
 	Home      string // the user's home directory
 	ConfigDir string // hives.conf and the user's own recipes
 	StateDir  string // the record of hives
-	CacheDir  string // files that can be fetched again
+	CacheDir  string // files that can be downloaded again
 }
 
-// DefaultPaths returns the subdirectories named rbee of the directories in the XDG base
-// directory specification. env returns the value of an environment variable.
+// DefaultPaths returns the subdirectories rbee of the user directories that the XDG base
+// directory specification defines. env returns the value of an environment variable.
 func DefaultPaths(env func(string) string) (Paths, error) {
 	home := env("HOME")
 	if home == "" {
@@ -49,11 +49,11 @@ func (p Paths) Recipes() string { return filepath.Join(p.ConfigDir, "workers") }
 // Record returns the path of the record of installed hives.
 func (p Paths) Record() string { return filepath.Join(p.StateDir, "fleet.json") }
 
-// BinaryCache returns the directory of fetched rbee binaries.
+// BinaryCache returns the directory of downloaded rbee binaries.
 func (p Paths) BinaryCache() string { return filepath.Join(p.CacheDir, "binaries") }
 
 // ConfigFile returns the absolute path of a config file, or of the default one if name is
-// empty. It replaces a leading ~/ by the home directory.
+// empty. It replaces a leading ~/ with the home directory.
 func (p Paths) ConfigFile(name string) (string, error) {
 	if name == "" {
 		return p.Config(), nil

@@ -10,8 +10,8 @@ import (
 )
 
 // pipeBuffer is a pipe whose writer never waits for the reader. It prevents a deadlock
-// while both sides of a connection write. It holds the messages of `rbee hive apply`, which
-// are few and short.
+// while both sides of a connection write. It buffers the messages of `rbee hive apply`,
+// which are few and short.
 type pipeBuffer struct {
 	mu         sync.Mutex
 	cond       sync.Cond
@@ -24,49 +24,49 @@ type pipeBuffer struct {
 const maxPipeBuffer = 64 << 20
 
 func newPipeBuffer() *pipeBuffer {
-	m := &pipeBuffer{}
-	m.cond.L = &m.mu
-	return m
+	b := &pipeBuffer{}
+	b.cond.L = &b.mu
+	return b
 }
 
 // Write implements [io.Writer]. It fails if the unread output exceeds maxPipeBuffer.
-func (m *pipeBuffer) Write(p []byte) (int, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (b *pipeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	switch {
-	case m.discarding:
+	case b.discarding:
 		return len(p), nil
-	case m.buf.Len()+len(p) > maxPipeBuffer:
+	case b.buf.Len()+len(p) > maxPipeBuffer:
 		return 0, fmt.Errorf("the unread output of the machine exceeds %s", bytesize.Format(maxPipeBuffer))
 	}
-	m.cond.Signal()
-	return m.buf.Write(p)
+	b.cond.Signal()
+	return b.buf.Write(p)
 }
 
 // Read implements [io.Reader]. It waits for bytes, and returns [io.EOF] after close.
-func (m *pipeBuffer) Read(p []byte) (int, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for m.buf.Len() == 0 && !m.closed {
-		m.cond.Wait()
+func (b *pipeBuffer) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.buf.Len() == 0 && !b.closed {
+		b.cond.Wait()
 	}
-	if m.buf.Len() == 0 {
+	if b.buf.Len() == 0 {
 		return 0, io.EOF
 	}
-	return m.buf.Read(p)
+	return b.buf.Read(p)
 }
 
 // discard drops the unread output and all later output.
-func (m *pipeBuffer) discard() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.discarding, m.buf = true, bytes.Buffer{}
+func (b *pipeBuffer) discard() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.discarding, b.buf = true, bytes.Buffer{}
 }
 
 // close makes Read return [io.EOF] after the remaining output.
-func (m *pipeBuffer) close() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.closed = true
-	m.cond.Broadcast()
+func (b *pipeBuffer) close() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	b.cond.Broadcast()
 }

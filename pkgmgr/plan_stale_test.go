@@ -71,7 +71,7 @@ func TestStaleStepsFail(t *testing.T) {
 }
 
 // TestApplySamePlanTwice checks that equal plans of two Fleets can be applied one after the
-// other: the second one succeeds because the hives have the expected workers already.
+// other: the second one succeeds because the hives already have the expected workers.
 func TestApplySamePlanTwice(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
@@ -157,7 +157,7 @@ func TestSavedPlanHasNoSecrets(t *testing.T) {
 	})
 	c, machines := echoFleet(2)
 	c.Hives[0] = echoHive("gpu-00", "q", "r")
-	machines["gpu-01"].Unreachable = &fakehost.ConnectError{Code: "config", Message: "key file: open " + filepath.Join(dir, "id")}
+	machines["gpu-01"].Unreachable = &fakehost.ConnectError{Code: "config", Message: "cannot use key file: open " + filepath.Join(dir, "id")}
 	f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Catalog = catalog })
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
 	p := f.Plan(t.Context(), plan.Options{Fetch: true})
@@ -199,7 +199,7 @@ func TestNewerHiveKeepsItsWorkers(t *testing.T) {
 	}
 }
 
-// TestUninstallOfNewerHive checks that a newer, incompatible rbee is only removed with
+// TestUninstallOfNewerHive checks that a newer, incompatible rbee is removed only with
 // downgrade, both by an uninstall and as an extra hive.
 func TestUninstallOfNewerHive(t *testing.T) {
 	t.Parallel()

@@ -105,7 +105,7 @@ func TestApplyRejectsOtherPlans(t *testing.T) {
 	}
 }
 
-// TestPlanOfNewerRbee checks that a plan from a newer rbee is only applied if it does not
+// TestPlanOfNewerRbee checks that a plan from a newer rbee is applied only if it does not
 // require a newer reader.
 func TestPlanOfNewerRbee(t *testing.T) {
 	t.Parallel()

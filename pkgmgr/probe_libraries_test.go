@@ -48,25 +48,25 @@ func TestProbeLibraries(t *testing.T) {
 }
 
 // TestProbeAPU checks that the memory of an APU is the sum of its carve-out and its GTT, and
-// that a card only has its own memory.
+// that a card has only its own memory.
 func TestProbeAPU(t *testing.T) {
 	t.Parallel()
 	inEveryShell(t, func(t *testing.T, shell []string) {
 		h := newShellHost(t, "home", shell...)
 		var want wire.Devices
-		for i, k := range []struct {
+		for i, tt := range []struct {
 			id             string
 			vram, gtt, sum uint64 // GiB
 		}{{"0x1586", 1, 120, 121}, {"0x98e4", 1, 7, 8}, {"0x744c", 24, 64, 24}} {
 			bus := fmt.Sprintf("0000:0%d:00.0", i+1)
 			for name, text := range map[string]string{
-				"class": "0x038000", "vendor": "0x1002", "device": k.id,
-				"mem_info_vram_total": fmt.Sprint(k.vram << 30), "mem_info_gtt_total": fmt.Sprint(k.gtt << 30),
+				"class": "0x038000", "vendor": "0x1002", "device": tt.id,
+				"mem_info_vram_total": fmt.Sprint(tt.vram << 30), "mem_info_gtt_total": fmt.Sprint(tt.gtt << 30),
 			} {
 				h.write(t, 0o644, text+"\n", h.pci, "devices", bus, name)
 			}
 			h.write(t, 0o644, "", h.pci, "drivers", "amdgpu", bus)
-			want = append(want, gpu.Device{Index: i, Vendor: "amd", Name: "AMD GPU " + k.id, PCIBusID: bus, MemoryTotal: k.sum << 30, Unified: k.sum > k.vram})
+			want = append(want, gpu.Device{Index: i, Vendor: "amd", Name: "AMD GPU " + tt.id, PCIBusID: bus, MemoryTotal: tt.sum << 30, Unified: tt.sum > tt.vram})
 		}
 		if s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true}); !reflect.DeepEqual(s.Devices, want) {
 			t.Errorf("Read() returned devices %+v, want %+v", s.Devices, want)

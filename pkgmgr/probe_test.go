@@ -82,7 +82,7 @@ func (h *shellHost) write(t *testing.T, mode os.FileMode, content string, elem .
 	}
 }
 
-// newShellHost returns a machine with the given name of the home directory. It has only the
+// newShellHost returns a machine whose home directory has the name home. PATH contains only
 // tools that every machine has.
 func newShellHost(t *testing.T, home string, shell ...string) *shellHost {
 	t.Helper()
@@ -177,7 +177,7 @@ func TestProbeBrokenRbee(t *testing.T) {
 	t.Parallel()
 	inEveryShell(t, func(t *testing.T, shell []string) {
 		h := newShellHost(t, "home", shell...)
-		for _, k := range []struct {
+		for _, tt := range []struct {
 			mode    os.FileMode
 			content string
 			want    string
@@ -188,10 +188,10 @@ func TestProbeBrokenRbee(t *testing.T) {
 			{0o755, "#!/bin/sh\necho usage: rbee\n", "printed no record: usage: rbee"},
 			{0o755, "#!/bin/sh\n", "printed no record: "},
 		} {
-			h.write(t, k.mode, k.content, h.rbee(), "bin", "rbee")
+			h.write(t, tt.mode, tt.content, h.rbee(), "bin", "rbee")
 			s := h.mustRead(t, pkgmgr.ReadOptions{})
-			if s.Rbee == nil || s.Schema != 0 || !strings.Contains(s.Broken, k.want) {
-				t.Errorf("Read() returned rbee %+v, broken %q, want %q in it", s.Rbee, s.Broken, k.want)
+			if s.Rbee == nil || s.Schema != 0 || !strings.Contains(s.Broken, tt.want) {
+				t.Errorf("Read() returned rbee %+v, broken %q, want %q in it", s.Rbee, s.Broken, tt.want)
 			}
 			if len(s.MissingDirs) != 0 {
 				t.Errorf("Read() returned missing directories %q, want none", s.MissingDirs)
@@ -283,7 +283,7 @@ func TestProbeDevices(t *testing.T) {
 }
 
 // TestProbeArchitecture checks that the architecture of an AMD device is read from amd-smi,
-// or from the kernel if that is not installed.
+// or from the kernel if amd-smi is not installed.
 func TestProbeArchitecture(t *testing.T) {
 	t.Parallel()
 	inEveryShell(t, func(t *testing.T, shell []string) {
@@ -306,8 +306,7 @@ func TestProbeArchitecture(t *testing.T) {
 	})
 }
 
-// TestProbeCards checks that cards are found without the tools of their vendors, as by the
-// installed rbee.
+// TestProbeCards checks that cards are found without the tools of their vendors.
 func TestProbeCards(t *testing.T) {
 	t.Parallel()
 	inEveryShell(t, func(t *testing.T, shell []string) {
@@ -375,7 +374,7 @@ func TestProbeInvalidOutput(t *testing.T) {
 	if s := h.mustRead(t, pkgmgr.ReadOptions{}); s.Home == "" || strings.ContainsAny(s.Home, "\n\t\x02") {
 		t.Errorf("Read() returned home %q, want no control characters", s.Home)
 	}
-	for name, k := range map[string]struct {
+	for name, tt := range map[string]struct {
 		host *shellHost
 		want string
 	}{
@@ -386,9 +385,9 @@ func TestProbeInvalidOutput(t *testing.T) {
 		"failure":        {&shellHost{shell: []string{"false"}}, "exit status 1"},
 		"large output":   {&shellHost{shell: []string{"true"}, noise: strings.Repeat("x", 64<<20+1)}, "exceeds 64 MiB"},
 	} {
-		s, err := k.host.read(t, pkgmgr.ReadOptions{})
-		if s != nil || err == nil || err.Code != operations.CodeUnreachable || !strings.Contains(err.Message, k.want) {
-			t.Errorf("%s: Read() = %+v, %v, want unreachable with %q in it", name, s, err, k.want)
+		s, err := tt.host.read(t, pkgmgr.ReadOptions{})
+		if s != nil || err == nil || err.Code != operations.CodeUnreachable || !strings.Contains(err.Message, tt.want) {
+			t.Errorf("%s: Read() = %+v, %v, want unreachable with %q in it", name, s, err, tt.want)
 		}
 	}
 }

@@ -24,11 +24,11 @@ import (
 )
 
 // TestReasonsOfTypedErrors checks the reason and the subject of every typed error of
-// pkgmgr and the packages below it, and that both cross the wire.
+// pkgmgr and the packages below it, and that package wire preserves both.
 func TestReasonsOfTypedErrors(t *testing.T) {
 	t.Parallel()
 	vllm := operations.SubjectWorker.WithName("vllm")
-	for _, test := range []struct {
+	for _, tt := range []struct {
 		err     error
 		reason  operations.Reason
 		subject operations.Subject
@@ -47,13 +47,13 @@ func TestReasonsOfTypedErrors(t *testing.T) {
 		{&plan.LookupError{Err: errors.New("x")}, operations.ReasonLookup, operations.Subject{}},
 		{&plan.LookupError{Err: &catalog.UnsupportedMachineError{Type: "vllm"}}, operations.ReasonIncompatibleMachine, vllm},
 	} {
-		err := fmt.Errorf("wrapped: %w", test.err)
-		if reason, subject := operations.ReasonOf(err), operations.SubjectOf(err); reason != test.reason || subject != test.subject {
-			t.Errorf("%T: reason %q and subject %+v, want %q and %+v", test.err, reason, subject, test.reason, test.subject)
+		err := fmt.Errorf("wrapped: %w", tt.err)
+		if reason, subject := operations.ReasonOf(err), operations.SubjectOf(err); reason != tt.reason || subject != tt.subject {
+			t.Errorf("%T: reason %q and subject %+v, want %q and %+v", tt.err, reason, subject, tt.reason, tt.subject)
 		}
 		sent := wire.CauseOf(err).Error(err.Error())
-		if reason, subject := operations.ReasonOf(sent), operations.SubjectOf(sent); reason != test.reason || subject != test.subject || sent.Error() != err.Error() {
-			t.Errorf("%T over the wire: %v with reason %q and subject %+v, want %q and %+v", test.err, sent, reason, subject, test.reason, test.subject)
+		if reason, subject := operations.ReasonOf(sent), operations.SubjectOf(sent); reason != tt.reason || subject != tt.subject || sent.Error() != err.Error() {
+			t.Errorf("%T over the wire: %v with reason %q and subject %+v, want %q and %+v", tt.err, sent, reason, subject, tt.reason, tt.subject)
 		}
 	}
 	var none *wire.Cause
@@ -62,16 +62,16 @@ func TestReasonsOfTypedErrors(t *testing.T) {
 	}
 }
 
-// TestReasonsOfDownloads checks that a failed download has the reason of its cause, if that
-// has one.
+// TestReasonsOfDownloads checks that a failed download has the reason of its cause, if the
+// cause has one.
 func TestReasonsOfDownloads(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
+	for _, tt := range []struct {
 		name  string
 		cause error
 		want  operations.Reason
 	}{
-		{"refused request", &fetch.StatusError{Status: 404}, operations.ReasonDownload},
+		{"status 404", &fetch.StatusError{Status: 404}, operations.ReasonDownload},
 		{"stall", &fetch.StallError{Limit: time.Minute}, operations.ReasonDownload},
 		{"connection refused", syscall.ECONNREFUSED, operations.ReasonDownload},
 		{"wrong content", &fetch.MismatchError{}, operations.ReasonChecksum},
@@ -79,8 +79,8 @@ func TestReasonsOfDownloads(t *testing.T) {
 		{"file permissions", syscall.EACCES, operations.ReasonPermissionDenied},
 		{"canceled", context.Canceled, operations.ReasonCanceled},
 	} {
-		if got := operations.ReasonOf(&fetch.TransferError{Name: "x", Err: test.cause}); got != test.want {
-			t.Errorf("%s: ReasonOf(TransferError) = %q, want %q", test.name, got, test.want)
+		if got := operations.ReasonOf(&fetch.TransferError{Name: "x", Err: tt.cause}); got != tt.want {
+			t.Errorf("%s: ReasonOf(TransferError) = %q, want %q", tt.name, got, tt.want)
 		}
 	}
 }

@@ -18,12 +18,12 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Record is a file with the addresses of the hives that this machine installed. With it,
-// hives can be found and uninstalled after they were removed from the config. The state that
-// a hive reports has precedence over the record. The zero value has no file: it is empty,
-// and changes to it are discarded.
+// Record is a file with the addresses of the hives that this machine installed. rbee uses
+// the record to find and uninstall hives that were removed from the config. The state that a
+// hive reports has precedence over the record. The zero value has no file: the record is
+// empty, and changes are discarded.
 type Record struct {
-	// Path is the file, such as ~/.local/state/rbee/fleet.json.
+	// Path is the path of the file, such as ~/.local/state/rbee/fleet.json.
 	Path string
 }
 
@@ -117,13 +117,13 @@ func (r Record) read() (f recordFile, err error) {
 	return f, nil
 }
 
-// isOutdated reports whether the file has an earlier schema, so that an update rewrites it.
+// isOutdated reports whether the file has an earlier schema, so that Update must rewrite it.
 func (r Record) isOutdated() bool {
 	f, err := r.read()
 	return err == nil && f.Schema == 0 && f.Version != 0
 }
 
-// write writes the file atomically. The caller holds its lock.
+// write writes the file atomically. The caller holds the lock of the file.
 func (r Record) write(f recordFile) error {
 	f.Version, f.Versioned = 0, wire.Versioned{Schema: max(f.Schema, recordSchema), MinReader: max(f.MinReader, 1)}
 	err := atomicfile.Write(r.Path, 0o600, func(w io.Writer) error {

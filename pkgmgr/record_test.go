@@ -149,7 +149,7 @@ func TestRecordWithoutFile(t *testing.T) {
 // TestRecordErrors reads records that this rbee cannot use.
 func TestRecordErrors(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
+	for _, tt := range []struct {
 		name, content string
 		want          operations.Reason
 	}{
@@ -157,12 +157,12 @@ func TestRecordErrors(t *testing.T) {
 		{"newer", `{"schema":9,"min_reader":9}`, operations.ReasonNewerFile},
 	} {
 		r := newRecord(t)
-		if err := errors.Join(os.MkdirAll(filepath.Dir(r.Path), 0o700), os.WriteFile(r.Path, []byte(test.content), 0o600)); err != nil {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(r.Path), 0o700), os.WriteFile(r.Path, []byte(tt.content), 0o600)); err != nil {
 			t.Fatal(err)
 		}
 		_, err := r.Entries()
-		if reason, subject := operations.ReasonOf(err), operations.SubjectOf(err); reason != test.want || subject != operations.SubjectFile.WithName(r.Path) {
-			t.Errorf("%s: Entries() = %v, reason %q and subject %+v; want %q and the file", test.name, err, reason, subject, test.want)
+		if reason, subject := operations.ReasonOf(err), operations.SubjectOf(err); reason != tt.want || subject != operations.SubjectFile.WithName(r.Path) {
+			t.Errorf("%s: Entries() = %v, reason %q and subject %+v; want %q and the file", tt.name, err, reason, subject, tt.want)
 		}
 	}
 }

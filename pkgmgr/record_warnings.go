@@ -29,7 +29,7 @@ func (r Record) Warnings(configPath string) ([]operations.ValidateWarning, error
 }
 
 // SetWarnings replaces the warnings about the hives with these aliases in the config at
-// configPath. It only writes the file if the warnings change.
+// configPath. It writes the file only if the warnings change.
 func (r Record) SetWarnings(aliases []string, configPath string, warnings []operations.ValidateWarning) error {
 	if r.Path == "" {
 		return nil

@@ -7,8 +7,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
 )
 
-// SyncReport summarizes the reports of [Fleet.Apply]. If reports is nil, it is a dry run,
-// and the report summarizes what p would do.
+// SyncReport summarizes the reports of [Fleet.Apply]. If reports is nil, SyncReport returns
+// the report of a dry run, which summarizes the pending changes of p.
 func (f *Fleet) SyncReport(p *plan.Plan, reports []operations.HiveReport, duration time.Duration) *operations.SyncReport {
 	r := &operations.SyncReport{Plan: p.Plan, Hives: reports, DryRun: reports == nil}
 	if r.DryRun {

@@ -13,8 +13,8 @@ import (
 // file, it also records the installed and removed hives in [Options.Record].
 //
 // Call Save with nil between [Fleet.Plan] and [Fleet.Apply], so that the lock is complete
-// even if the program exits during Apply. Call it again with the result of Apply, which
-// may merge changes of the lock from a plan that another Fleet made.
+// even if the program exits during Apply. Call Save again with the result of Apply: it
+// updates the record, and Apply may have changed the lock.
 func (f *Fleet) Save(reports []operations.HiveReport) error {
 	err := f.opts.Lock.Save()
 	if len(reports) == 0 {

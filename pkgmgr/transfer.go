@@ -67,8 +67,8 @@ func (f *Fleet) hiveSteps(s *wire.State, install *plan.Install) []wire.InstallSt
 	return steps
 }
 
-// restoreURL sets the complete URL of a private artifact from the recipe, because the plan
-// has no query and no credentials. The URL is empty if the recipe is not available.
+// restoreURL sets the URL of a private artifact from the recipe, because the URL in the plan
+// lacks its query and credentials. The URL is empty if the recipe is not available.
 func (f *Fleet) restoreURL(s *wire.State, install *plan.Install, a *wire.Artifact) {
 	if !slices.Contains(install.Private, a.SHA256) {
 		return
@@ -148,7 +148,7 @@ func (f *Fleet) openArtifact(ctx context.Context, s *wire.State, install *plan.I
 			}
 			complete := *a
 			f.restoreURL(s, install, &complete)
-			compress := step.Kind == wire.StepFile // archives and wheels are compressed already
+			compress := step.Kind == wire.StepFile // archives and wheels are already compressed
 			file, gzipped, err := f.artifacts.Open(ctx, complete, f.localFile(s.Platform, install, a), compress)
 			if err != nil && step.Position != "" && ctx.Err() == nil {
 				err = fmt.Errorf("%s%s: %w", f.recipeDir(install), step.Position, err)

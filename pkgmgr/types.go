@@ -30,12 +30,12 @@ type Host interface {
 	// Dial connects to an address from the machine.
 	Dial(ctx context.Context, network, address string) (net.Conn, error)
 
-	// Close ends the connection.
+	// Close closes the connection.
 	Close() error
 }
 
-// StateReader is a Host that can read the state of a machine without running a command,
-// from the hive daemon. If ReadState fails, the state is read with a command.
+// StateReader is a Host that can read the state of a machine from the hive daemon, without
+// running a command. If ReadState fails, [Fleet.Read] runs a command instead.
 type StateReader interface {
 	Host
 	ReadState(ctx context.Context, o ReadOptions) (*wire.State, error)

@@ -8,8 +8,8 @@ import (
 )
 
 // UninstallPlan returns a plan that removes rbee and its workers from all hives that were
-// read. A machine without a working rbee gets this version first, because rbee itself
-// removes the files. A hive with a newer, incompatible rbee is blocked with
+// read. On a machine without a working rbee, the plan first installs this version of rbee,
+// because rbee itself removes the files. A hive with a newer, incompatible rbee is blocked with
 // [operations.ReasonNewerHive], unless downgrade is set.
 func (f *Fleet) UninstallPlan(downgrade bool) *plan.Plan {
 	changes := plan.New(f.States())

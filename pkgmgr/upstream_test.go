@@ -31,7 +31,7 @@ import (
 )
 
 // These tests resolve the built-in recipes with the real uv and the public package index.
-// RBEE_TEST_UV is the path of uv; the default is the uv on the PATH.
+// RBEE_TEST_UV is the path of uv; the default is the uv in PATH.
 //
 //	go test -tags upstream -run Upstream -v -timeout 30m ./pkgmgr
 
@@ -43,13 +43,13 @@ func realUV(t *testing.T) string {
 		path, _ = exec.LookPath("uv")
 	}
 	if path == "" {
-		t.Fatal("cannot find uv: set RBEE_TEST_UV to its path, or add it to the PATH")
+		t.Fatal("cannot find uv: set RBEE_TEST_UV to its path, or add uv to PATH")
 	}
 	return path
 }
 
-// serveTools publishes the real uv for this machine, and placeholders for Python, which are
-// not run because uv resolves with the Python of this machine.
+// serveTools publishes the real uv for this machine and placeholders for Python. The
+// placeholders are never run, because uv resolves with the Python of this machine.
 func serveTools(t *testing.T, s *origintest.Server) {
 	t.Helper()
 	program, err := os.ReadFile(realUV(t))
@@ -145,8 +145,8 @@ func lockedSource(t *testing.T, lock *lockfile.Lock, typ string) lockfile.Source
 	return lockfile.Source{}
 }
 
-// engines are the built-in recipes, except the server inside rbee. github are the recipes
-// that require the release API of GitHub.
+// engines lists the built-in recipes, except the server inside rbee. github lists the
+// recipes that require the release API of GitHub.
 var (
 	engines = []string{"vllm", "sglang", "comfyui", "llama-cpp", "ollama"}
 	github  = []string{"comfyui", "llama-cpp", "ollama"}

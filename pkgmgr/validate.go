@@ -20,8 +20,9 @@ import (
 
 // Validate checks whether the hives are reachable, whether the worker types exist, and
 // whether each machine meets the platform, GPU and disk space requirements of its workers.
-// Call [Fleet.Read] with [ReadOptions.Devices] first. Validate changes nothing. The syntax
-// of the config and the recipes is checked when they are loaded.
+// Call [Fleet.Read] with [ReadOptions.Devices] first. Validate changes nothing. It
+// does not check the syntax of the config and the recipes, which is checked when they are
+// loaded.
 func (f *Fleet) Validate(ctx context.Context) *operations.ValidateReport {
 	v := &validation{report: &operations.ValidateReport{
 		Warnings: []operations.ValidateWarning{}, Errors: []operations.ValidateError{},
@@ -82,7 +83,7 @@ func (v *validation) checkSSHKey() {
 	}
 }
 
-// expandHome replaces a leading ~/ by the user's home directory.
+// expandHome replaces a leading ~/ with the user's home directory.
 func expandHome(path string) string {
 	rest, ok := strings.CutPrefix(path, "~/")
 	if !ok {

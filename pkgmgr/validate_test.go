@@ -33,7 +33,7 @@ func TestValidate(t *testing.T) {
 	device := func(vendor string, gib uint64, problem string) gpu.Device {
 		return gpu.Device{Vendor: gpu.Vendor(vendor), Name: "GPU", MemoryTotal: gib << 30, Error: problem}
 	}
-	for _, k := range []struct {
+	for _, tt := range []struct {
 		name     string
 		gpu      string // GPU requirement of the recipe; empty for nvidia
 		machine  wire.State
@@ -146,20 +146,20 @@ func TestValidate(t *testing.T) {
 			errors: []string{"no key is accepted"}, outcome: operations.OutcomeUnreachable,
 		},
 	} {
-		t.Run(k.name, func(t *testing.T) {
+		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			gpu := k.gpu
+			gpu := tt.gpu
 			if gpu == "" {
 				gpu = "nvidia"
 			}
 			catalog, _ := recipes(t, map[string]string{"needy.yaml": strings.ReplaceAll(needy, "%s", gpu), "noted.yaml": "type: noted\nnote: Build it yourself\n", "server": "#!/bin/sh\n"})
 			h := config.Hive{Alias: "a", Hostname: "a.example", HivePort: 8600, Workers: []config.Worker{{Type: "needy", Version: version.Latest}}}
-			m := &fakehost.Machine{Initial: k.machine}
+			m := &fakehost.Machine{Initial: tt.machine}
 			c := &config.Config{Path: "hives.conf", Hives: []config.Hive{h}}
 			f := openFleet(t, c, fakehost.Machines{"a": m}, func(o *pkgmgr.Options) {
 				o.Catalog = catalog
-				if k.edit != nil {
-					k.edit(&c.Hives[0], m, o)
+				if tt.edit != nil {
+					tt.edit(&c.Hives[0], m, o)
 				}
 			})
 			f.Read(t.Context(), pkgmgr.ReadOptions{Devices: f.NeedsDevices()})
@@ -174,18 +174,18 @@ func TestValidate(t *testing.T) {
 			for _, w := range r.Warnings {
 				warnings = append(warnings, w.Warning)
 			}
-			if !slices.EqualFunc(errs, k.errors, strings.Contains) {
-				t.Errorf("Validate() returned errors %q, want %q", errs, k.errors)
+			if !slices.EqualFunc(errs, tt.errors, strings.Contains) {
+				t.Errorf("Validate() returned errors %q, want %q", errs, tt.errors)
 			}
-			if !slices.EqualFunc(warnings, k.warnings, strings.Contains) {
-				t.Errorf("Validate() returned warnings %q, want %q", warnings, k.warnings)
+			if !slices.EqualFunc(warnings, tt.warnings, strings.Contains) {
+				t.Errorf("Validate() returned warnings %q, want %q", warnings, tt.warnings)
 			}
 			status, outcome := operations.StatusValid, operations.OutcomeOK
-			if len(k.errors) > 0 {
+			if len(tt.errors) > 0 {
 				status, outcome = operations.StatusInvalid, operations.OutcomeInvalid
 			}
-			if k.outcome != "" {
-				outcome = k.outcome
+			if tt.outcome != "" {
+				outcome = tt.outcome
 			}
 			if r.Status != status || r.Outcome() != outcome || r.Hives != 1 || r.Workers != len(c.Hives[0].Workers) {
 				t.Errorf("Validate() = %+v with outcome %s, want status %s and outcome %s", r, r.Outcome(), status, outcome)

@@ -72,7 +72,7 @@ func (l *login) agentSigners() []ssh.Signer {
 	for attempt := 0; ; attempt++ {
 		c, err := l.st.agents.get(l.ctx, socket)
 		if err != nil {
-			l.note("cannot use agent: %v", err)
+			l.note("cannot use the SSH agent: %v", err)
 			return nil
 		}
 		signers, err := c.agent.Signers()
@@ -81,7 +81,7 @@ func (l *login) agentSigners() []ssh.Signer {
 		}
 		l.st.agents.remove(socket, c) // the agent may have been restarted
 		if attempt > 0 {
-			l.note("cannot use agent: %v", fmt.Errorf("%s: %w", socket, err))
+			l.note("cannot use the SSH agent: %v", fmt.Errorf("%s: %w", socket, err))
 			return nil
 		}
 	}

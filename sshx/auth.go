@@ -20,15 +20,15 @@ type login struct {
 	ctx   context.Context
 	clock *clock
 
-	keys           []identity // not offered yet
-	hasKeys        bool
-	prompted       int             // number of password prompts
-	triedPasswords map[string]bool // passwords sent to this host
-	lastPassword   string          // the last password sent
-	kiActive       bool            // the last attempt was keyboard-interactive
-	kiPrompted     bool            // the last keyboard-interactive attempt had questions
-	kiUnavailable  bool            // keyboard-interactive has no questions on this host
-	abortErr       error           // set to abort the login
+	keys            []identity // not offered yet
+	hasKeys         bool
+	promptCount     int             // number of password prompts
+	triedPasswords  map[string]bool // passwords sent to this host
+	lastPassword    string          // the last password sent
+	lastInteractive bool            // the last attempt was keyboard-interactive
+	hadQuestions    bool            // the last keyboard-interactive attempt had questions
+	noInteractive   bool            // keyboard-interactive has no questions on this host
+	abortErr        error           // set to abort the login
 
 	mu        sync.Mutex
 	allowed   []string // methods that the host accepts
@@ -75,7 +75,7 @@ func (l *login) setExhausted(exhausted bool) {
 	l.exhausted = exhausted
 }
 
-// next returns the next authentication method to try: each key in turn, then keyboard-interactive, then password.
+// next returns the next authentication method to try: each key, then keyboard-interactive, then password.
 func (l *login) next(c *ssh.ClientAuthContext) (method ssh.AuthMethod, err error) {
 	defer func() { l.setExhausted(method == nil && err == nil) }()
 	if err := l.ctx.Err(); err != nil {
@@ -93,13 +93,13 @@ func (l *login) next(c *ssh.ClientAuthContext) (method ssh.AuthMethod, err error
 	if l.st.prompts.prompter == nil {
 		return nil, nil
 	}
-	l.kiUnavailable = l.kiUnavailable || l.kiActive && !l.kiPrompted
-	l.kiActive, l.kiPrompted = false, false
-	if l.prompted >= maxPasswordAttempts {
+	l.noInteractive = l.noInteractive || l.lastInteractive && !l.hadQuestions
+	l.lastInteractive, l.hadQuestions = false, false
+	if l.promptCount >= maxPasswordAttempts {
 		return nil, nil
 	}
-	if slices.Contains(c.AllowedMethods, "keyboard-interactive") && !l.kiUnavailable {
-		l.kiActive = true
+	if slices.Contains(c.AllowedMethods, "keyboard-interactive") && !l.noInteractive {
+		l.lastInteractive = true
 		return ssh.KeyboardInteractive(l.challenge), nil
 	}
 	if slices.Contains(c.AllowedMethods, "password") {

@@ -16,7 +16,7 @@ func benchOptions(c *clientFiles) sshtest.Options {
 	return sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}}
 }
 
-// BenchmarkDialScript measures a connection with one script.
+// BenchmarkDialScript measures Dial and one Script.
 func BenchmarkDialScript(b *testing.B) {
 	c := newClientFiles(b)
 	for name, h := range map[string]server{"inprocess": newHost(b, benchOptions(c)), "openssh": newOpenSSH(b, benchOptions(c))} {
@@ -37,7 +37,7 @@ func BenchmarkDialScript(b *testing.B) {
 	}
 }
 
-// BenchmarkRun measures a command on an open connection.
+// BenchmarkRun measures Run on an open connection.
 func BenchmarkRun(b *testing.B) {
 	c := newClientFiles(b)
 	client := c.dial(b, newHost(b, benchOptions(c)))
@@ -48,7 +48,7 @@ func BenchmarkRun(b *testing.B) {
 	}
 }
 
-// BenchmarkPut sends 8 MiB that compress to about half, like executables.
+// BenchmarkPut measures an upload of 8 MiB that are compressed to about half, like an executable.
 func BenchmarkPut(b *testing.B) {
 	content := make([]byte, 8<<20)
 	rand.New(rand.NewSource(1)).Read(content[:len(content)/2])
@@ -70,7 +70,7 @@ func BenchmarkPut(b *testing.B) {
 	}
 }
 
-// BenchmarkResolve uses a configuration with 500 hosts.
+// BenchmarkResolve measures Resolve with an ssh_config file that has 500 hosts.
 func BenchmarkResolve(b *testing.B) {
 	c := newClientFiles(b)
 	var config bytes.Buffer

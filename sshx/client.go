@@ -14,16 +14,16 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// keepAliveRequest is the name of OpenSSH's keepalive request (PROTOCOL, section 2). Every server responds to it, if only
-// with a failure.
+// keepAliveRequest is the name of OpenSSH's keepalive request (section 2 of its file PROTOCOL). A server that does not know
+// the request responds with a failure, which also shows that the connection works.
 const keepAliveRequest = "keepalive@openssh.com"
 
 // Client is a connection to a host. All methods are safe for concurrent use. Commands run concurrently, up to the limit
 // of the host (MaxSessions in sshd_config(5), by default 10); further commands wait.
 type Client struct {
-	// Only the connection and session types of goph are used. goph.Dial does not support proxies, jump hosts, key
-	// algorithms or time for prompts; goph.Cmd does not quote arguments; its file transfers need SFTP, which some
-	// hosts do not have.
+	// Only the connection and session types of goph are used. goph.Dial does not support proxies, jump hosts, host key
+	// algorithms and timeouts that exclude prompts; goph.Cmd does not quote arguments; and the file transfers of goph
+	// require SFTP, which some hosts do not have.
 	ssh    *goph.Client
 	link   *link
 	target string
@@ -60,10 +60,10 @@ func newClient(g *goph.Client, l *link, r sshconfig.Settings, keepAlive time.Dur
 	return c
 }
 
-// closeTimeout limits how long Close waits. A connection through an unresponsive jump host cannot be closed cleanly.
+// closeTimeout limits the time to close a connection. A connection through an unresponsive jump host cannot be closed cleanly.
 const closeTimeout = time.Second
 
-// shutdown closes the connection. It keeps the first cause.
+// shutdown closes the connection. Only the cause of the first call is recorded.
 func (c *Client) shutdown(cause error) {
 	c.mu.Lock()
 	first := c.endCause == nil
@@ -86,7 +86,7 @@ func (c *Client) shutdown(cause error) {
 	}
 }
 
-// Close closes the connection. Running commands fail with reason "lost". Close always returns nil.
+// Close closes the connection. Running commands return an error with [ReasonLost]. Close always returns nil.
 func (c *Client) Close() error {
 	c.shutdown(errClosed)
 	return nil
@@ -95,7 +95,7 @@ func (c *Client) Close() error {
 // Done returns a channel that is closed when the connection has ended.
 func (c *Client) Done() <-chan struct{} { return c.done }
 
-// Wait waits until the connection has ended. It returns nil after Close, and an [*Error] with reason "lost" otherwise.
+// Wait waits until the connection has ended. It returns nil after Close, and an [*Error] with [ReasonLost] otherwise.
 func (c *Client) Wait() error {
 	<-c.done
 	c.mu.Lock()
@@ -167,8 +167,8 @@ func (c *Client) checkAlive(ctx context.Context) error {
 	return c.endCause
 }
 
-// opError returns the error of an operation. If the connection has ended, its end cause is more specific than err. A
-// rejected channel proves that the connection is alive.
+// opError returns the error of an operation. If the connection has ended, the error contains the reason, which is more
+// specific than err. A rejected channel proves that the connection is alive.
 func (c *Client) opError(ctx context.Context, op string, err error) error {
 	if ctx.Err() != nil {
 		return &Error{Op: op, Target: c.target, Reason: classify(ctx.Err()), Err: ctx.Err()}
@@ -183,8 +183,8 @@ func (c *Client) opError(ctx context.Context, op string, err error) error {
 }
 
 // newSession opens a session. If the host rejects it while this connection has other sessions, newSession waits until one
-// of them has ended. If the connection has no other session, it retries once: sshd frees ended sessions only after it has
-// processed all requests that it has already read, including this one, but before it replies (channel_garbage_collect in
+// of them has ended. If the connection has no other session, newSession retries once: sshd frees ended sessions only after it
+// has processed all requests that it has already read, including this one, but before it replies (channel_garbage_collect in
 // OpenSSH's channels.c).
 func (c *Client) newSession(ctx context.Context) (*ssh.Session, error) {
 	for retry := true; ; {
@@ -255,8 +255,8 @@ func (c *Client) releaseSession() {
 	c.notifyWaiters()
 }
 
-// Dial connects to an address as seen from the host. network is "tcp" with address host:port, or "unix" with a path. The
-// connection supports deadlines and has a CloseWrite method. ctx applies only until Dial returns.
+// Dial connects from the host to an address. network is "tcp" and address is host:port, or network is "unix" and address is a
+// path. The connection supports deadlines and has a CloseWrite method. ctx applies only until Dial returns.
 func (c *Client) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := c.ssh.DialContext(ctx, network, address)
 	if err != nil {

@@ -36,13 +36,13 @@ func (l *link) Read(p []byte) (int, error) {
 		l.last.Store(time.Now().UnixNano())
 		tcp.QuickAck(l.raw)
 		if !l.full { // only one goroutine reads
-			l.keepHead(p[:n])
+			l.recordHead(p[:n])
 		}
 	}
 	return n, err
 }
 
-func (l *link) keepHead(p []byte) {
+func (l *link) recordHead(p []byte) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.head = append(l.head, p[:min(len(p), headSize-len(l.head))]...)

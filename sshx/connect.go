@@ -63,13 +63,13 @@ func (st *state) attempt(l *login) (c *Client, dropped bool, err error) {
 }
 
 // checkDropped reports whether err means that the host dropped the connection before the login. It returns err with the
-// output of the host or the ProxyCommand added, or with [ReasonProtocol] if the host is not an SSH server.
+// output of the host or the ProxyCommand added. If the host is not an SSH server, the error has [ReasonProtocol].
 func (l *login) checkDropped(link *link, err error) (dropped bool, _ error) {
 	if l.ctx.Err() != nil || !isDropped(err) {
 		return false, err
 	}
-	if pc, ok := link.Conn.(*commandConn); ok {
-		failed, stderr := pc.exitResult()
+	if proxy, ok := link.Conn.(*commandConn); ok {
+		failed, stderr := proxy.exitResult()
 		if stderr != "" {
 			err = fmt.Errorf("%w; ProxyCommand: %s", err, stderr)
 		}
@@ -100,7 +100,7 @@ func openConn(ctx context.Context, r sshconfig.Settings, via *Client) (net.Conn,
 	case r.ProxyCommand != "":
 		conn, err := startCommandConn(r.ProxyCommand)
 		if err != nil {
-			return nil, &reasonError{ReasonConfig, fmt.Errorf("ProxyCommand: %w", err)}
+			return nil, &reasonError{ReasonConfig, fmt.Errorf("cannot start ProxyCommand: %w", err)}
 		}
 		return conn, nil
 	}
@@ -140,7 +140,7 @@ func (l *login) handshake(conn net.Conn) (*goph.Client, error) {
 func (l *login) clientConfig() (*ssh.ClientConfig, error) {
 	set, err := l.st.knownHosts.open(l.r.KnownHosts)
 	if err != nil {
-		return nil, fmt.Errorf("known_hosts: %w", err)
+		return nil, fmt.Errorf("cannot read known_hosts: %w", err)
 	}
 	return &ssh.ClientConfig{
 		User:              l.r.User,

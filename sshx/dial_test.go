@@ -213,7 +213,7 @@ func listen(t *testing.T, serve func(net.Conn)) (port int) {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-func TestDialOtherServer(t *testing.T) {
+func TestDialNonSSHServer(t *testing.T) {
 	t.Parallel()
 	c := newClientFiles(t)
 	port := listen(t, func(conn net.Conn) {
@@ -405,7 +405,7 @@ func TestLatency(t *testing.T) {
 		t.Fatal(err)
 	}
 	script := time.Since(start)
-	// A login takes 8 round trips and a command takes 3.
+	// With the simulated latency, a login takes about 7 round trips and a script 3.
 	if dial < 7*rtt || script < 2*rtt {
 		t.Errorf("Dial() took %s and Script() took %s, want at least %s and %s", dial, script, 7*rtt, 2*rtt)
 	}

@@ -19,8 +19,8 @@ const (
 	defaultTimeout   = 20 * time.Second
 	defaultKeepAlive = 15 * time.Second
 
-	// defaultHandshakes is the default of [Dialer.MaxHandshakes]. A handshake takes 8 round trips and 2 ms of CPU, so 64
-	// of them take an eighth of a second on one CPU and still use the network well at high latency.
+	// defaultHandshakes is the default of [Dialer.MaxHandshakes]. A handshake takes 8 round trips and 2 ms of CPU. With a
+	// round trip of 50 ms, 64 concurrent handshakes complete 160 logins per second and use a third of one CPU.
 	defaultHandshakes = 64
 	// handshakesPerAddress is less than 10, the default limit (MaxStartups) at which sshd starts to drop connections.
 	handshakesPerAddress = 8
@@ -36,8 +36,8 @@ type Target = sshconfig.Target
 
 // Dialer opens connections. The zero value is ready to use: it reads ~/.ssh/config and ~/.ssh/known_hosts, uses the SSH
 // agent and the default keys, rejects unknown hosts, and never prompts. A Dialer is safe for concurrent use and must not be
-// copied or modified after its first use. Use one Dialer for many hosts: it reads ssh_config and keys once, known_hosts only
-// after a change, and connects to each jump host once.
+// copied or modified after its first use. Use one Dialer for many hosts: it reads ssh_config and keys once, reads known_hosts
+// again only after a change, and connects to each jump host once.
 type Dialer struct {
 	// ConfigFiles lists the ssh_config files in order of precedence. Nil means ~/.ssh/config and /etc/ssh/ssh_config, which
 	// may be missing. A non-nil empty slice means no files.
@@ -123,8 +123,8 @@ func (d *Dialer) Resolve(t Target) (sshconfig.Settings, error) {
 	return sshconfig.Settings{}, &Error{Op: "resolve", Target: t.String(), Reason: ReasonConfig, Err: err}
 }
 
-// Hosts returns the names without wildcards in the Host lines of ssh_config and its included files that match a pattern
-// such as "gpu-*", sorted. In the pattern, * matches any number of characters and ? matches one.
+// Hosts returns the host names that match a pattern such as "gpu-*", sorted. It searches the Host lines of ssh_config and of
+// included files, and ignores names with wildcards. In the pattern, * matches any number of characters and ? matches one.
 func (d *Dialer) Hosts(pattern string) ([]string, error) {
 	st, err := d.init()
 	if err != nil {
@@ -150,8 +150,8 @@ func (d *Dialer) Dial(ctx context.Context, t Target) (*Client, error) {
 	return st.dial(ctx, r)
 }
 
-// Close closes the shared connections to jump hosts and agents, and thereby all connections through those jump hosts. Other
-// clients remain connected. The Dialer can be used again.
+// Close closes the shared connections to jump hosts and agents. This also closes all connections through these jump hosts.
+// Other clients remain connected. The Dialer can be used again.
 func (d *Dialer) Close() error {
 	d.mu.Lock()
 	st := d.state
@@ -173,7 +173,7 @@ var errDialTimeout = errors.New("dial timeout")
 func (st *state) dial(ctx context.Context, r sshconfig.Settings) (*Client, error) {
 	if r.KeyFile != "" {
 		if f := st.keys.get(r.KeyFile); f.err != nil {
-			return nil, dialError(r, ReasonConfig, fmt.Errorf("key file: %w", f.err))
+			return nil, dialError(r, ReasonConfig, fmt.Errorf("cannot use key file: %w", f.err))
 		}
 	}
 	limit := st.timeout

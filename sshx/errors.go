@@ -23,7 +23,7 @@ const (
 	ReasonRefused        Reason = "refused"          // the host refused the connection
 	ReasonTimeout        Reason = "timeout"          // the host did not respond in time
 	ReasonUnreachable    Reason = "unreachable"      // no route to the host
-	ReasonAuth           Reason = "auth"             // the host rejected all keys and passwords
+	ReasonAuth           Reason = "auth"             // the host rejected all keys and passwords, or the client has none
 	ReasonHostKeyUnknown Reason = "host_key_unknown" // known_hosts has no key for the host, and the key was not accepted
 	ReasonHostKeyChanged Reason = "host_key_changed" // known_hosts has a different key for the host, or the key is revoked
 	ReasonProtocol       Reason = "protocol"         // the server is not an SSH server, or supports no common algorithm
@@ -45,6 +45,7 @@ type Error struct {
 // opDial is the operation of [Dialer.Dial].
 const opDial = "dial"
 
+// Error returns the operation, the target and the cause.
 func (e *Error) Error() string {
 	if e.Op != opDial {
 		return fmt.Sprintf("%s %s: %v", e.Op, e.Target, e.Err)
@@ -60,7 +61,7 @@ func (e *Error) Error() string {
 // Unwrap returns Err. For a canceled context, Err is or wraps the error of the context.
 func (e *Error) Unwrap() error { return e.Err }
 
-// ErrorCode returns the reason as a string. Packages that do not import sshx can use it to classify errors.
+// ErrorCode returns the reason as a string. Packages that do not import sshx can use this method to classify errors.
 func (e *Error) ErrorCode() string { return string(e.Reason) }
 
 // HostKeyError describes a rejected host key. It is wrapped by an [Error] with reason [ReasonHostKeyUnknown] or
@@ -75,13 +76,14 @@ type HostKeyError struct {
 	Err         error  // error while confirming or recording the key; may be nil
 }
 
+// Error returns the reason why the key was rejected, with its fingerprint and the conflicting entry, if any.
 func (e *HostKeyError) Error() string {
 	var s string
 	switch {
 	case e.Revoked:
 		s = fmt.Sprintf("host key of %s is revoked: %s %s is marked @revoked in %s:%d", e.Host, e.KeyType, e.Fingerprint, e.File, e.Line)
 	case e.File != "":
-		s = fmt.Sprintf("host key of %s has changed: it presents %s %s, but %s:%d has a different key", e.Host, e.KeyType, e.Fingerprint, e.File, e.Line)
+		s = fmt.Sprintf("host key of %s has changed: the host presented %s %s, but %s:%d has a different key", e.Host, e.KeyType, e.Fingerprint, e.File, e.Line)
 	default:
 		s = fmt.Sprintf("host key of %s is unknown: %s %s", e.Host, e.KeyType, e.Fingerprint)
 	}
@@ -124,10 +126,10 @@ func (e *ExitError) Error() string {
 	return s
 }
 
-// ExitStatus returns Status. Packages that do not import sshx can use it.
+// ExitStatus returns Status. Packages that do not import sshx can use this method to get the exit status.
 func (e *ExitError) ExitStatus() int { return e.Status }
 
-// ErrChecksum is wrapped by the error of Put if the content does not have the expected SHA-256.
+// ErrChecksum is wrapped by the error that Put returns if the content does not have the expected SHA-256.
 var ErrChecksum = errors.New("sha256 mismatch")
 
 // lastLine returns the last non-blank line of s.
@@ -165,7 +167,7 @@ func classify(err error) Reason {
 	return ReasonFailed
 }
 
-// classifyChannel returns the reason for a rejected channel. OpenSSH sends the text of strerror as message.
+// classifyChannel returns the reason for a rejected channel. The message of OpenSSH is the text that strerror returns.
 func classifyChannel(err *ssh.OpenChannelError) Reason {
 	msg := strings.ToLower(err.Message)
 	switch {

@@ -11,12 +11,12 @@ import (
 // forwardFlushTimeout limits the time to deliver data that was written before Close.
 const forwardFlushTimeout = 10 * time.Second
 
-// forward is a connection through an SSH channel. SSH channels do not support deadlines, so each direction goes through a
-// pipe, which does.
+// forward is a connection through an SSH channel. SSH channels do not support deadlines, so each direction uses a pipe with
+// deadlines.
 type forward struct {
 	read, write  net.Conn // the pipe ends of the caller
 	channel      net.Conn
-	flushed      chan struct{} // closed when everything written has gone into the channel
+	flushed      chan struct{} // closed when all written data has been sent to the channel
 	closeChannel sync.Once
 }
 

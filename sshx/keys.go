@@ -162,7 +162,7 @@ func (f *keyFile) askPassphrase(ctx context.Context, p Prompter) (ssh.Signer, er
 	return nil, err
 }
 
-// lazySigner has the public key and decrypts the private key only when the host has accepted the public key.
+// lazySigner is the signer of a key file. It decrypts the private key only when the host has accepted the public key.
 type lazySigner struct {
 	file  *keyFile
 	login *login

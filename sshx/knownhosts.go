@@ -145,8 +145,8 @@ func validKnownHost(line []byte) bool {
 	return len(fields) >= 3 && fields[1] == key.Type()
 }
 
-// algorithms returns the host key algorithms to request. The algorithms of known keys come first: if a known host presented a
-// key of another type, it would look like a changed key.
+// algorithms returns the host key algorithms to request. The algorithms of known keys are first: if a known host presented a
+// key of another type, that key would look like a changed key.
 func (s *knownSet) algorithms(host string) []string {
 	algos := s.db.HostKeyAlgorithms(host)
 	for _, a := range plainHostKeys {
@@ -212,7 +212,7 @@ func (k *knownHosts) accept(files []string, host string, key ssh.PublicKey, hash
 	if len(files) == 0 {
 		return errors.New("no known_hosts file is configured")
 	}
-	clear(k.sets) // the resolution of modification times may be too coarse
+	clear(k.sets) // the modification time may be too coarse to show this change
 	return appendLine(files[0], xknownhosts.Line([]string{name}, key))
 }
 

@@ -17,12 +17,12 @@ func (l *login) challenge(name, instruction string, questions []string, echos []
 	if len(questions) == 0 {
 		return nil, nil
 	}
-	l.kiPrompted = true
+	l.hadQuestions = true
 	if len(questions) == 1 && !echos[0] && strings.Contains(strings.ToLower(questions[0]), "password") {
 		answer, err := l.password()
 		return []string{answer}, err
 	}
-	l.prompted++
+	l.promptCount++
 	answers := make([]string, len(questions))
 	err := l.st.prompts.do(l.ctx, l.clock, func(ctx context.Context, p Prompter) error {
 		for i, q := range questions {
@@ -41,13 +41,14 @@ func (l *login) challenge(name, instruction string, questions []string, echos []
 	return answers, nil
 }
 
-// password returns a password that was not tried on this host yet: a cached password of the user, or a new one.
+// password returns a password that has not been tried on this host yet: a cached password of the user, or a new password
+// that the user enters.
 func (l *login) password() (string, error) {
 	cache := &l.st.passwords
-	pw, ok := cache.untried(l.r.User, l.r.Address(), l.triedPasswords)
+	pw, ok := cache.candidate(l.r.User, l.r.Address(), l.triedPasswords)
 	if !ok {
 		err := l.st.prompts.do(l.ctx, l.clock, func(ctx context.Context, p Prompter) error {
-			if pw, ok = cache.untried(l.r.User, l.r.Address(), l.triedPasswords); ok {
+			if pw, ok = cache.candidate(l.r.User, l.r.Address(), l.triedPasswords); ok {
 				return nil // cached while this call was waiting
 			}
 			question := fmt.Sprintf("Password of %s:", l.r.Address())
@@ -58,7 +59,7 @@ func (l *login) password() (string, error) {
 			if pw, err = p.Secret(ctx, question); err != nil {
 				return err
 			}
-			l.prompted++
+			l.promptCount++
 			cache.add(l.r.User, pw)
 			return nil
 		})
@@ -85,7 +86,9 @@ type passwordCache struct {
 // maxCachedPasswords limits how many cached passwords are tried on a host. Hosts may block clients after too many attempts.
 const maxCachedPasswords = 2
 
-func (p *passwordCache) untried(user, host string, tried map[string]bool) (string, bool) {
+// candidate returns a cached password that has not been tried on host: the password that the host
+// accepted before, or else the newest password of the user.
+func (p *passwordCache) candidate(user, host string, tried map[string]bool) (string, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if pw, ok := p.byHost[host]; ok && !tried[pw] {

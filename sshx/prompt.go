@@ -22,23 +22,23 @@ var errNoPrompter = errors.New("prompts are disabled")
 // promptQueue serializes the calls of a Prompter.
 type promptQueue struct {
 	prompter Prompter      // may be nil
-	sem      chan struct{} // holds one token while a prompt is open
+	sem      chan struct{} // contains one token while a prompt is open
 }
 
 // do waits until no other prompt is open and then calls fn. It pauses the clock until fn returns.
-func (a *promptQueue) do(ctx context.Context, c *clock, fn func(context.Context, Prompter) error) error {
-	if a.prompter == nil {
+func (q *promptQueue) do(ctx context.Context, c *clock, fn func(context.Context, Prompter) error) error {
+	if q.prompter == nil {
 		return errNoPrompter
 	}
 	c.pause()
 	defer c.resume()
 	select {
-	case a.sem <- struct{}{}:
+	case q.sem <- struct{}{}:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	defer func() { <-a.sem }()
-	return fn(ctx, a.prompter)
+	defer func() { <-q.sem }()
+	return fn(ctx, q.prompter)
 }
 
 // clock cancels a context after a time limit. It can be paused while the user is prompted.

@@ -31,8 +31,8 @@ const putChecksumStatus = 65
 // home directory. Missing directories are created with mode 0700. Memory use does not depend on the size.
 //
 // Put writes the content to a temporary file in the same directory, verifies the checksum, and then renames the file.
-// Therefore path is always either the complete old file or the complete new file, and a program running from the old file
-// is not affected. A symbolic link at path is replaced. If the checksum does not match, the error wraps [ErrChecksum]. Other
+// At any time, path is either the complete old file or the complete new file. A program that runs from the old file is not
+// affected. A symbolic link at path is replaced. If the checksum does not match, the error wraps [ErrChecksum]. Other
 // errors contain the message of the tool that failed on the host, such as "No space left on device".
 //
 // The host needs a POSIX shell, cat, mkdir, mv, rm and chmod. Without gzip, the content is sent uncompressed. Without
@@ -76,9 +76,10 @@ func (c *Client) Put(ctx context.Context, path string, mode fs.FileMode, gz io.R
 	return nil
 }
 
-// finishPut completes a Put whose content was read back: it renames or removes the temporary file.
-func (c *Client) finishPut(ctx context.Context, ok bool, temp, target string) error {
-	if ok {
+// finishPut completes a Put whose content was read back. If the content is valid, finishPut renames the temporary file;
+// otherwise, it removes the file.
+func (c *Client) finishPut(ctx context.Context, valid bool, temp, target string) error {
+	if valid {
 		return c.Run(ctx, []string{"mv", "-f", temp, target}, nil, nil, nil)
 	}
 	if err := c.Run(ctx, []string{"rm", "-f", temp}, nil, nil, nil); err != nil {
@@ -99,7 +100,7 @@ func (c *Client) putError(path string, err error) error {
 	return &Error{Op: "put " + path, Target: c.target, Reason: ReasonFailed, Err: err}
 }
 
-// toolError wraps an ExitError and has the message of the tool that failed.
+// toolError wraps an ExitError. Its message is the message of the tool that failed.
 type toolError struct{ exit *ExitError }
 
 func (e *toolError) Error() string {
@@ -128,8 +129,8 @@ func systemError(line string) syscall.Errno {
 	return 0
 }
 
-// putPaths returns the path for the shell, which contains a slash and does not start with a dash, and the path of a temporary
-// file in the same directory.
+// putPaths returns the target path for the shell, which contains a slash and does not start with a dash, and the path of a
+// temporary file in the same directory.
 func putPaths(path string) (target, temp string, err error) {
 	path = strings.TrimPrefix(path, "~/")
 	if !strings.HasPrefix(path, "/") {

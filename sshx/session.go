@@ -28,13 +28,13 @@ type command struct {
 const runWrapper = "sh -c '" + stdio.PrintMark + `; exec "$@"' sh `
 
 // Run runs a program with arguments in the home directory of the user, without a terminal. The arguments are quoted, so no
-// shell interprets them. A nil stdin is empty; a nil writer discards the output. Output of the start-up files of the login
-// shell is not part of stdout.
+// shell interprets them. A nil stdin is empty; a nil writer discards the output. stdout does not contain the output of the
+// login shell's start-up files.
 //
 // If the program does not exit with status 0, the error is an [*ExitError]. Other errors are [*Error] values. When ctx ends,
 // Run returns immediately. The program then gets EOF on its input and, if sshd supports signals (OpenSSH 7.9 or newer), its
-// process group gets SIGHUP. Run does not use the writers after it has returned; they must not block forever. One Read of
-// stdin can still be in progress.
+// process group gets SIGHUP. Run does not use the writers after it has returned, but one Read of stdin can still be in
+// progress. The writers must not block forever.
 func (c *Client) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	if err := checkArgv(argv); err != nil {
 		return &Error{Op: "run", Target: c.target, Reason: ReasonFailed, Err: err}
@@ -118,7 +118,7 @@ func checkStarted(err error, filter *stdio.MarkFilter, cmd command, target strin
 	}
 	if err == nil {
 		err = &Error{Op: cmd.op, Target: target, Reason: ReasonFailed,
-			Err: fmt.Errorf("the account does not run commands: it responded with %q", preamble)}
+			Err: fmt.Errorf("the account does not run commands: the host sent %q", preamble)}
 	}
 	return err
 }
@@ -278,7 +278,7 @@ func (s *session) exitError(ctx context.Context, err error) error {
 }
 
 // abort ends the session without waiting for the host. It stops the output to the caller, sends SIGHUP and closes the
-// session. Sending to an unresponsive host can block, so it happens in the background.
+// session. Sending to an unresponsive host can block, so abort does not wait for it.
 func (s *session) abort() {
 	s.out.Close()
 	s.err.Close()

@@ -37,8 +37,8 @@ func (l *login) verify(key ssh.PublicKey) error {
 	return nil
 }
 
-// confirm asks the user to accept an unknown key. It does not ask if another connection has recorded the key while confirm
-// was waiting.
+// confirm asks the user to accept an unknown key. If another connection records the key while confirm waits for its turn,
+// confirm does not ask.
 func (l *login) confirm(key ssh.PublicKey, keyErr *HostKeyError) error {
 	if l.r.StrictHostKeys == "yes" || l.st.prompts.prompter == nil {
 		return keyErr
@@ -61,7 +61,7 @@ func (l *login) confirm(key ssh.PublicKey, keyErr *HostKeyError) error {
 			return keyErr
 		}
 		if !yes {
-			keyErr.Err = errors.New("the user did not accept it")
+			keyErr.Err = errors.New("the user rejected the key")
 			return keyErr
 		}
 		// Record the key before the next prompt, which may be about the same host.

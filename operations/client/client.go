@@ -21,7 +21,7 @@ import (
 // Each operation runs on the server as a job, whether or not a client watches it.
 // [Client.Run] starts a job and watches it until it ends. If the connection breaks, Run
 // reconnects and continues after the last event; it delivers each event once and in
-// order. [Client.Start] and [Client.Watch] do the two parts separately. Client sends the
+// order. [Client.Start] and [Client.Watch] perform these two steps separately. Client sends the
 // request id of the context (see [WithRequestID]) with each request, so that related log
 // lines on both sides have the same id.
 //
@@ -67,7 +67,7 @@ const (
 // [operations.CodeCanceled].
 //
 // If the connection was too slow or interrupted for too long, the server may have
-// discarded events. It then sends an event of type [operations.EventNote] instead of them.
+// discarded events. Run then receives an event of type [operations.EventNote] instead.
 func (c *Client) Run(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	job, err := c.start(ctx, op, cancelTimeout)
 	if err != nil {
@@ -98,8 +98,8 @@ func (c *Client) Start(ctx context.Context, op operations.Operation) (Job, error
 }
 
 // Watch passes the events of a job to the handler and returns the report or error of the
-// job. It starts after the event with the id after; 0 means all events. When ctx ends,
-// Watch returns but the job continues.
+// job. It omits the events up to the event with the id after; 0 means all events. When ctx
+// ends, Watch returns but the job continues.
 func (c *Client) Watch(ctx context.Context, id string, after int64, events operations.Handler) (operations.Report, error) {
 	w := watch{client: c, id: id, last: after, events: events}
 	return w.follow(ctx)
@@ -136,7 +136,8 @@ func (c *Client) Health(ctx context.Context) error {
 	return c.get(ctx, "/health", &body)
 }
 
-// Info decodes the server's description of itself into v, as [json.Unmarshal] does.
+// Info requests information about the server, such as its version and process id, and
+// decodes the JSON response into v, as [json.Unmarshal] does.
 func (c *Client) Info(ctx context.Context, v any) error {
 	return c.get(ctx, "/v1/info", v)
 }
@@ -144,7 +145,7 @@ func (c *Client) Info(ctx context.Context, v any) error {
 func jobPath(id string) string { return "/v1/jobs/" + url.PathEscape(id) }
 
 // start starts a job. If ctx ends after the request was sent, start waits up to grace for
-// the response, so that the caller can still cancel the job by its id.
+// the response, so that the caller knows the id and can cancel the job.
 func (c *Client) start(ctx context.Context, op operations.Operation, grace time.Duration) (Job, error) {
 	if op == nil {
 		return Job{}, invalidOperation("invalid operation nil")
@@ -198,13 +199,14 @@ func (c *Client) post(ctx context.Context, req *request) (string, error) {
 		case !retry.wait(ctx):
 			return "", wrapError(err, "%v; the operation may have started", err)
 		}
-		// The server may have received the request. It uses the age to determine whether
-		// it would still know the key.
+		// The server may have received the request. The age of the key shows whether the
+		// server would still have a record of it.
 		req.header.Set("Idempotency-Age", strconv.FormatFloat(time.Since(first).Seconds(), 'f', 3, 64))
 	}
 }
 
-// cancelJob cancels a job, with retries. ctx provides values only: it has already ended.
+// cancelJob cancels a job, with retries. It uses only the values of ctx, which has already
+// ended.
 func (c *Client) cancelJob(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
 	defer cancel()
@@ -212,7 +214,7 @@ func (c *Client) cancelJob(ctx context.Context, id string) {
 	for {
 		err := c.Cancel(ctx, id)
 		if operations.CodeOf(err) != operations.CodeUnreachable || !retry.wait(ctx) {
-			return // errors are ignored: the stream of the job shows how it ends
+			return // errors are ignored: the stream reports how the job ends
 		}
 	}
 }

@@ -100,7 +100,8 @@ func (c *Client) send(ctx context.Context, r *request) (*http.Response, error) {
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
 		r.connected.Store(true)
 	}})
-	// The transport does not repeat a request if it cannot read the body again.
+	// Without GetBody, which net/http cannot set for this type of body, the transport does
+	// not repeat the request.
 	var body io.Reader
 	if r.body != nil {
 		body = io.NopCloser(progressReader{bytes.NewReader(r.body), r.onProgress})
@@ -159,8 +160,8 @@ func (c *Client) address() string {
 	return strings.TrimRight(u.String(), "/")
 }
 
-// transportError returns the error of a request without a response. If ctx has ended, it
-// is a cancellation.
+// transportError returns the error of a request without a response. If ctx has ended, the
+// code is [operations.CodeCanceled].
 func (c *Client) transportError(ctx context.Context, r *request, err error) error {
 	var opErr *operations.Error
 	if errors.As(err, &opErr) {

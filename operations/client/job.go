@@ -15,7 +15,7 @@ type JobState string
 // The states of a job. A running job changes to one other state, which is final.
 const (
 	JobRunning  JobState = "running"  // the job has not ended
-	JobDone     JobState = "done"     // the job ended with a report, whatever its outcome
+	JobDone     JobState = "done"     // the job ended with a report of any outcome
 	JobFailed   JobState = "failed"   // the job ended with an error
 	JobCanceled JobState = "canceled" // the job was canceled before it was done; it may have a report
 )

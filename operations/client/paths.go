@@ -11,7 +11,7 @@ import (
 // operation.
 var pathFields = []string{"config_path", "bundle_path", "output_path"}
 
-// MapPaths returns a copy of op in which every path is replaced by mapping(path). It does
+// MapPaths returns a copy of op in which every path is replaced with mapping(path). It does
 // not call mapping for empty paths. The paths of an operation are the config, the bundle and
 // the output file on the machine that runs the operation. If mapping returns an error,
 // MapPaths returns an [*operations.Error] with [operations.CodeBadOperation] that names the

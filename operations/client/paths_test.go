@@ -9,7 +9,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations/client"
 )
 
-func TestWithPaths(t *testing.T) {
+func TestMapPaths(t *testing.T) {
 	t.Parallel()
 	addBase := func(path string) (string, error) { return "/base/" + path, nil }
 	target := ops.Target{HiveID: "gpu-1", ConfigPath: "c"}
@@ -28,13 +28,13 @@ func TestWithPaths(t *testing.T) {
 	} {
 		got, err := client.MapPaths(test.op, addBase)
 		if err != nil || !reflect.DeepEqual(got, test.want) {
-			t.Errorf("WithPaths(%+v) = %+v, %v, want %+v", test.op, got, err, test.want)
+			t.Errorf("MapPaths(%+v) = %+v, %v, want %+v", test.op, got, err, test.want)
 		}
 	}
-	mapErr := errors.New("path outside the directory")
-	_, err := client.MapPaths(ops.HiveList{ConfigPath: "c"}, func(string) (string, error) { return "", mapErr })
+	errOutside := errors.New("path outside the directory")
+	_, err := client.MapPaths(ops.HiveList{ConfigPath: "c"}, func(string) (string, error) { return "", errOutside })
 	want := `hive_list: field "config_path": path outside the directory`
-	if ops.CodeOf(err) != ops.CodeBadOperation || !errors.Is(err, mapErr) || err.Error() != want {
-		t.Errorf("WithPaths() with a failing mapping returned %v, want %s", err, want)
+	if ops.CodeOf(err) != ops.CodeBadOperation || !errors.Is(err, errOutside) || err.Error() != want {
+		t.Errorf("MapPaths() with a failing mapping returned %v, want %s", err, want)
 	}
 }

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// RequestIDHeader is the HTTP header that carries the request id between clients, queens,
-// hives and workers. All of them log the id.
+// RequestIDHeader is the HTTP header with the request id. Queens and hives log the id and
+// forward it with the requests that they send to process the original request.
 const RequestIDHeader = "X-Request-Id"
 
 type requestIDKey struct{}

@@ -26,8 +26,8 @@ type watch struct {
 	kind    operations.Kind    // empty if not known before the result
 	events  operations.Handler // may be nil
 	last    int64              // id of the last event passed to events
-	report  []byte             // the parts of the report received so far
-	jobSeen bool               // the job is known to have existed
+	report  []byte             // the part of the report received so far
+	jobSeen bool               // the server has confirmed that the job exists
 }
 
 // brokenError is the error of a stream that can be resumed.
@@ -35,7 +35,8 @@ type brokenError struct{ error }
 
 func (e brokenError) Unwrap() error { return e.error }
 
-// follow reads the stream of the job until the result, and reconnects if it breaks.
+// follow reads the stream of the job until the result. It reconnects if the connection
+// breaks.
 func (w *watch) follow(ctx context.Context) (operations.Report, error) {
 	retry := w.client.newRetrier()
 	for {
@@ -125,10 +126,10 @@ func (w *watch) check(resp *http.Response) error {
 	return err
 }
 
-// read passes on the events of one stream and returns the result at its end.
-func (w *watch) read(s *sse.Reader, body *timedBody, retry *retrier) (result []byte, err error) {
+// read passes the events of one stream to the handler, and returns the result of the job.
+func (w *watch) read(r *sse.Reader, body *timedBody, retry *retrier) (result []byte, err error) {
 	for {
-		f, err := s.Next()
+		event, err := r.Next()
 		switch {
 		case result != nil && err != nil:
 			return result, nil
@@ -137,37 +138,37 @@ func (w *watch) read(s *sse.Reader, body *timedBody, retry *retrier) (result []b
 		case err != nil:
 			return nil, err
 		case result != nil: // the marker after the result
-		case f.Comment:
+		case event.Comment:
 			retry.reset()
-		case f.Name == "event" && f.ID > w.last:
-			if err := w.dispatch(f); err != nil {
+		case event.Name == "event" && event.ID > w.last:
+			if err := w.dispatch(event); err != nil {
 				return nil, err
 			}
 			retry.reset()
-		case f.Name == "report":
-			if len(w.report)+len(f.Data) > maxReportBytes {
+		case event.Name == "report":
+			if len(w.report)+len(event.Data) > maxReportBytes {
 				return nil, w.streamError(errors.New("the report is larger than 512 MiB"))
 			}
-			w.report = append(w.report, f.Data...)
-		case f.Name == "result":
-			result = append([]byte{}, f.Data...)
+			w.report = append(w.report, event.Data...)
+		case event.Name == "result":
+			result = append([]byte{}, event.Data...)
 			body.finish() // read to the end, so that the connection can be reused
-		case f.Name == "" && len(f.Data) > 0 && f.Data[0] == '[':
-			return nil, w.streamError(fmt.Errorf("the stream ended without a result: %.200s", f.Data))
+		case event.Name == "" && len(event.Data) > 0 && event.Data[0] == '[':
+			return nil, w.streamError(fmt.Errorf("the stream ended without a result: %.200s", event.Data))
 		default: // an unknown event of a newer rbee, or a repeated event
 		}
 	}
 }
 
 // dispatch passes one event to the handler.
-func (w *watch) dispatch(f sse.Event) error {
-	w.last = f.ID
+func (w *watch) dispatch(event sse.Event) error {
+	w.last = event.ID
 	if w.events == nil {
 		return nil
 	}
 	var e operations.Event
-	if err := json.Unmarshal(f.Data, &e); err != nil {
-		return w.streamError(fmt.Errorf("event %d: %w", f.ID, err))
+	if err := json.Unmarshal(event.Data, &e); err != nil {
+		return w.streamError(fmt.Errorf("event %d: %w", event.ID, err))
 	}
 	w.events(e)
 	return nil
@@ -216,8 +217,8 @@ func (w *watch) parseResult(data []byte) (operations.Report, error) {
 	return report, nil
 }
 
-// timedBody is a response body with a timeout for each read, by a timer that cancels the
-// request. The timer is stopped between reads.
+// timedBody is a response body with a timeout for each read. The timer cancels the request
+// and is stopped between reads.
 type timedBody struct {
 	r         io.Reader
 	timer     *time.Timer
@@ -240,8 +241,8 @@ func (b *timedBody) finish() {
 	b.timer.Reset(time.Second)
 }
 
-// retrier limits the total time of retries. The time starts at the first wait after the
-// creation or after reset.
+// retrier limits the total time of retries, measured from the first call of wait after
+// newRetrier or reset.
 type retrier struct {
 	limit   time.Duration
 	since   time.Time // zero before the first wait
@@ -284,9 +285,9 @@ func (r *retrier) wait(ctx context.Context) bool {
 	}
 }
 
-// delayCancel returns a context that is canceled some time after ctx ends. When ctx ends, it
-// calls delay in another goroutine to get that time. stop cancels the returned context and
-// waits for the goroutine.
+// delayCancel returns a context that is canceled later than ctx. When ctx ends, delayCancel
+// calls delay in another goroutine, and cancels the returned context after the duration that
+// delay returns. stop cancels the returned context and waits for the goroutine.
 func delayCancel(ctx context.Context, delay func() time.Duration) (_ context.Context, stop func()) {
 	delayed, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
 	done := make(chan struct{})

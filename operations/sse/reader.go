@@ -13,10 +13,10 @@ import (
 // DefaultLimit is the default limit of [NewReader].
 const DefaultLimit = 16 << 20
 
-// bufferSize is the size of a reader's buffers between two events.
+// bufferSize is the size of the read buffer of a Reader. Other buffers are reused if they are at most twice as large.
 const bufferSize = 64 << 10
 
-// ErrTooLong is wrapped by the error of [Reader.Next] for an event or a line that exceeds the limit.
+// ErrTooLong is wrapped by the error that [Reader.Next] returns for an event or a line that exceeds the limit.
 var ErrTooLong = errors.New("event too long")
 
 // Reader reads an event stream as defined by the HTML standard (section 9.2,
@@ -24,7 +24,7 @@ var ErrTooLong = errors.New("event too long")
 // standard in two ways: a lone CR does not end a line, and ids that are not positive
 // numbers are ignored.
 type Reader struct {
-	r         *bufio.Reader
+	buf       *bufio.Reader
 	limit     int
 	line      []byte // reused
 	data      []byte // reused
@@ -38,49 +38,49 @@ func NewReader(r io.Reader, limit int) *Reader {
 	if limit <= 0 {
 		limit = DefaultLimit
 	}
-	return &Reader{r: bufio.NewReaderSize(r, bufferSize), limit: limit}
+	return &Reader{buf: bufio.NewReaderSize(r, bufferSize), limit: limit}
 }
 
 // Next returns the next event with data, or the next comment. The data is valid until the
 // next call. At the end of the stream, Next returns io.EOF. It does not return an
 // incomplete event at the end of the stream; use [Reader.Partial] to get its data.
-func (s *Reader) Next() (Event, error) {
-	var f Event
-	s.data = reuse(s.data)
+func (r *Reader) Next() (Event, error) {
+	var event Event
+	r.data = reuse(r.data)
 	lines := 0
 	for {
-		line, err := s.readLine()
+		line, err := r.readLine()
 		if err != nil {
-			s.keepPartial(lines)
+			r.savePartial(lines)
 			return Event{}, err
 		}
 		if len(line) == 0 {
 			if lines == 0 {
-				f = Event{} // ignore an event without data
+				event = Event{} // ignore an event without data
 				continue
 			}
-			f.Data = s.data
-			return f, nil
+			event.Data = r.data
+			return event, nil
 		}
 		name, value, _ := bytes.Cut(line, []byte(":"))
 		value = bytes.TrimPrefix(value, []byte(" "))
 		switch string(name) {
 		case "":
-			if lines == 0 && f.ID == 0 && f.Name == "" { // ignore comments within an event
+			if lines == 0 && event.ID == 0 && event.Name == "" { // ignore comments within an event
 				return Event{Comment: true, Data: value}, nil
 			}
 		case "id":
-			f.ID = eventID(string(value))
+			event.ID = eventID(string(value))
 		case "event":
-			f.Name = string(value)
+			event.Name = string(value)
 		case "data":
-			if len(s.data)+len(value) >= s.limit {
-				return Event{}, s.tooLong()
+			if len(r.data)+len(value) >= r.limit {
+				return Event{}, r.tooLong()
 			}
 			if lines++; lines > 1 {
-				s.data = append(s.data, '\n')
+				r.data = append(r.data, '\n')
 			}
-			s.data = append(s.data, value...)
+			r.data = append(r.data, value...)
 		}
 	}
 }
@@ -95,14 +95,14 @@ func eventID(s string) int64 {
 }
 
 // readLine reads a line and removes its line ending. The line is valid until the next call.
-func (s *Reader) readLine() ([]byte, error) {
-	s.line = reuse(s.line)
+func (r *Reader) readLine() ([]byte, error) {
+	r.line = reuse(r.line)
 	for {
-		part, err := s.r.ReadSlice('\n')
-		if len(s.line)+len(part) > s.limit {
-			return nil, s.tooLong()
+		part, err := r.buf.ReadSlice('\n')
+		if len(r.line)+len(part) > r.limit {
+			return nil, r.tooLong()
 		}
-		s.line = append(s.line, part...)
+		r.line = append(r.line, part...)
 		if errors.Is(err, bufio.ErrBufferFull) {
 			continue
 		}
@@ -111,33 +111,33 @@ func (s *Reader) readLine() ([]byte, error) {
 		}
 		break
 	}
-	line := bytes.TrimSuffix(s.line[:len(s.line)-1], []byte("\r"))
-	if !s.firstRead {
-		s.firstRead = true
+	line := bytes.TrimSuffix(r.line[:len(r.line)-1], []byte("\r"))
+	if !r.firstRead {
+		r.firstRead = true
 		line = bytes.TrimPrefix(line, []byte("\xef\xbb\xbf")) // byte order mark
 	}
 	return line, nil
 }
 
-// keepPartial stores the data of an incomplete event: its complete lines and the part of the
-// last line.
-func (s *Reader) keepPartial(lines int) {
-	s.partial = s.data
-	if value, ok := bytes.CutPrefix(s.line, []byte("data:")); ok {
+// savePartial stores the data of an incomplete event: its complete lines, and the received
+// part of its last line.
+func (r *Reader) savePartial(lines int) {
+	r.partial = r.data
+	if value, ok := bytes.CutPrefix(r.line, []byte("data:")); ok {
 		if lines > 0 {
-			s.partial = append(s.partial, '\n')
+			r.partial = append(r.partial, '\n')
 		}
-		s.partial = append(s.partial, bytes.TrimPrefix(value, []byte(" "))...)
+		r.partial = append(r.partial, bytes.TrimPrefix(value, []byte(" "))...)
 	}
 }
 
 // Partial returns the data of the incomplete event at the end of the stream, after [Reader.Next] has returned an error.
-// The standard requires clients to discard it, but some servers end a stream with "[DONE]" without the empty line after it.
-func (s *Reader) Partial() []byte { return s.partial }
+// The standard requires clients to discard this data, but some servers end a stream with "[DONE]" and no empty line.
+func (r *Reader) Partial() []byte { return r.partial }
 
-func (s *Reader) tooLong() error { return fmt.Errorf("%w: more than %d bytes", ErrTooLong, s.limit) }
+func (r *Reader) tooLong() error { return fmt.Errorf("%w: more than %d bytes", ErrTooLong, r.limit) }
 
-// reuse returns the buffer with length 0, or nil if its capacity is large.
+// reuse returns b with length 0, or nil if the capacity of b is more than twice bufferSize.
 func reuse(b []byte) []byte {
 	if cap(b) > 2*bufferSize {
 		return nil

@@ -13,16 +13,16 @@ import (
 // readEvents reads a stream to its end and returns its events and comments, one per line.
 func readEvents(r io.Reader) (string, error) {
 	var b strings.Builder
-	s := NewReader(r, 0)
+	events := NewReader(r, 0)
 	for {
-		f, err := s.Next()
+		event, err := events.Next()
 		switch {
 		case err != nil:
 			return b.String(), err
-		case f.Comment:
+		case event.Comment:
 			b.WriteString("comment\n")
 		default:
-			fmt.Fprintf(&b, "%d %s %q\n", f.ID, f.Name, f.Data)
+			fmt.Fprintf(&b, "%d %s %q\n", event.ID, event.Name, event.Data)
 		}
 	}
 }
@@ -48,7 +48,7 @@ func TestReader(t *testing.T) {
 			for _, r := range []io.Reader{strings.NewReader(test.in), iotest.OneByteReader(strings.NewReader(test.in))} {
 				got, err := readEvents(r)
 				if got != test.want || !errors.Is(err, io.EOF) {
-					t.Errorf("reading %q with %T = %q, %v\nwant %q, EOF", test.in, r, got, err, test.want)
+					t.Errorf("readEvents(%q) with %T = %q, %v\nwant %q, EOF", test.in, r, got, err, test.want)
 				}
 			}
 		})
@@ -69,12 +69,12 @@ func TestReaderTooLong(t *testing.T) {
 		"endless event": endlessReader("data: " + strings.Repeat("x", 1000) + "\n"),
 	} {
 		if got, err := readEvents(r); got != "" || !errors.Is(err, ErrTooLong) {
-			t.Errorf("%s: read %d bytes of events, error %v, want none and %v", name, len(got), err, ErrTooLong)
+			t.Errorf("%s: readEvents() returned %d bytes, error %v, want none and %v", name, len(got), err, ErrTooLong)
 		}
 	}
 	big := strings.Repeat("x", DefaultLimit-10)
 	if got, err := readEvents(strings.NewReader("data: " + big + "\n\n")); len(got) < len(big) || !errors.Is(err, io.EOF) {
-		t.Errorf("event of %d bytes: read %d bytes, error %v, want all and EOF", len(big), len(got), err)
+		t.Errorf("readEvents() of an event of %d bytes returned %d bytes, error %v, want the complete event and EOF", len(big), len(got), err)
 	}
 }
 
@@ -86,13 +86,13 @@ func FuzzReader(f *testing.F) {
 	f.Fuzz(func(t *testing.T, in []byte) {
 		want, err := readEvents(bytes.NewReader(in))
 		if !errors.Is(err, io.EOF) {
-			t.Fatal(err)
+			t.Fatalf("readEvents(%q) returned error %v, want EOF", in, err)
 		}
 		if got, _ := readEvents(iotest.HalfReader(iotest.OneByteReader(bytes.NewReader(in)))); got != want {
-			t.Errorf("reading %q byte by byte = %q, want %q", in, got, want)
+			t.Errorf("readEvents(%q) in small pieces = %q, want %q", in, got, want)
 		}
 		if got, _ := readEvents(bytes.NewReader(in[:len(in)/2])); !strings.HasPrefix(want, got) {
-			t.Errorf("reading the first half of %q = %q, want a prefix of %q", in, got, want)
+			t.Errorf("readEvents() of the first half of %q = %q, want a prefix of %q", in, got, want)
 		}
 	})
 }

@@ -79,13 +79,13 @@ func (w *Writer) Close() error {
 	return nil
 }
 
-// LastData returns the value of the last data field in end, the last bytes of a stream. ok is false if end has no data
-// field. Use it to examine the end of a stream that is forwarded without decoding its events.
-func LastData(end []byte) (value []byte, ok bool) {
-	i := bytes.LastIndex(end, []byte("\ndata:"))
-	if i < 0 && !bytes.HasPrefix(end, []byte("data:")) {
+// LastData returns the value of the last data field in tail, the last bytes of a stream. ok is false if tail has no data
+// field. Use LastData to examine the end of a stream that is forwarded without decoding its events.
+func LastData(tail []byte) (value []byte, ok bool) {
+	i := bytes.LastIndex(tail, []byte("\ndata:"))
+	if i < 0 && !bytes.HasPrefix(tail, []byte("data:")) {
 		return nil, false
 	}
-	value, _, _ = bytes.Cut(end[i+1+len("data:"):], []byte("\n"))
+	value, _, _ = bytes.Cut(tail[i+1+len("data:"):], []byte("\n"))
 	return bytes.TrimRight(bytes.TrimLeft(value, " "), "\r"), true
 }

@@ -5,8 +5,9 @@ package suggest
 import "strings"
 
 // Nearest returns the candidate that is most similar to s, ignoring case. A candidate
-// qualifies if its edit distance to s is at most len(s)/3 + 1. If no candidate qualifies,
-// Nearest returns the first candidate that contains s or is contained in s, or "".
+// qualifies if its edit distance to s is at most len(s)/3 + 1 and less than its own length.
+// If no candidate qualifies, Nearest returns the first candidate that contains s or is
+// contained in s, or "" if no candidate is.
 func Nearest[S ~string](s string, candidates []S) S {
 	best, least := S(""), len(s)/3+2
 	for _, c := range candidates {

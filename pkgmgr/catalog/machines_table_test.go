@@ -11,7 +11,7 @@ import (
 )
 
 // outcome returns the variant that a recipe chooses on a machine, or "no: " and the reason
-// reason it cannot be installed.
+// why it cannot be installed.
 func outcome(t *testing.T, typ, version string, m machinestest.Machine) string {
 	t.Helper()
 	r, ok := Builtin().Recipe(typ)

@@ -50,7 +50,7 @@ func ValidLabel(s string) bool { return labelRegexp.MatchString(s) }
 
 // ValidWorkerType reports whether s is a valid name of a worker type: lowercase letters,
 // digits and dashes, with a letter or digit at the start, at most 63 bytes. The type need not
-// exist in a [catalog.Catalog].
+// exist in a catalog.
 func ValidWorkerType(s string) bool { return workerTypeRegexp.MatchString(s) }
 
 // ValidHostname reports whether s is a valid hostname: a name of letters, digits, dot, dash

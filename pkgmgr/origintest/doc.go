@@ -2,7 +2,7 @@
 // GitHub's, a Python package index, and the programs that create a Python environment.
 //
 // A [Server] listens on the loopback interface. Tests add releases and wheels to it and set
-// its URLs in [pkgmgr.Origins]:
+// its URLs in pkgmgr.Origins:
 //
 //	s := origintest.New(t)
 //	s.AddRelease("owner/name", origintest.Release{Tag: "v1", Assets: map[string][]byte{"x.tar.gz": data}})

@@ -12,12 +12,12 @@ import (
 // NVIDIA: https://docs.nvidia.com/cuda/cuda-c-programming-guide/index.html#cuda-environment-variables.
 // Without CUDA_DEVICE_ORDER, index 0 is the fastest device, not the first in PCI order.
 //
-// AMD: https://rocm.docs.amd.com/en/latest/conceptual/gpu-isolation.html. It
+// AMD: https://rocm.docs.amd.com/en/latest/conceptual/gpu-isolation.html. This page
 // recommends ROCR_VISIBLE_DEVICES, one layer below HIP, but Ray, which vLLM uses,
-// does not start if only that variable is set. If both are set, they filter twice,
-// because ROCR_VISIBLE_DEVICES renumbers the devices. HIP also reads
-// CUDA_VISIBLE_DEVICES, and vLLM fails if it differs from HIP_VISIBLE_DEVICES, so it
-// is not set.
+// does not start if only that variable is set. If both variables are set, devices are
+// filtered twice, because ROCR_VISIBLE_DEVICES renumbers them. HIP also reads
+// CUDA_VISIBLE_DEVICES, but vLLM fails if this variable differs from
+// HIP_VISIBLE_DEVICES. Therefore only HIP_VISIBLE_DEVICES is set.
 //
 // Intel: https://intel.github.io/llvm/EnvironmentVariables.html, ONEAPI_DEVICE_SELECTOR.
 //
@@ -33,12 +33,12 @@ const (
 	ggmlVulkan  = "GGML_VK_VISIBLE_DEVICES"
 )
 
-// noDevice is an invalid index: the list of visible devices stops there, so that it is
-// empty. An empty value would also work for CUDA, but HIP and others treat it as not set.
+// noDevice is an invalid index. It ends the list of visible devices, so the list is
+// empty. CUDA also accepts an empty value, but HIP and others treat it as not set.
 const noDevice = "-1"
 
-// visibleEnv returns the variables that make the chosen devices, which have one vendor,
-// the only visible ones. present are all devices of the machine.
+// visibleEnv returns the variables that hide all devices except the chosen ones from an
+// engine. The chosen devices have the same vendor. present are all devices of the machine.
 func visibleEnv(chosen, present []Device) map[string]string {
 	env := map[string]string{}
 	if len(chosen) == 0 {
@@ -65,7 +65,8 @@ func visibleEnv(chosen, present []Device) map[string]string {
 
 // vulkanIndices returns the indices of the chosen devices in the order of Vulkan, which
 // counts the devices of all vendors together. It returns nil if Vulkan is not available
-// or the order is not known, as when a device is broken: Vulkan may or may not count it.
+// or the order is not known, for example because a device is broken: Vulkan may or may not
+// count it.
 func vulkanIndices(chosen, present []Device) []int {
 	if slices.ContainsFunc(present, func(d Device) bool { return d.Vendor == "apple" || d.PCIBusID == "" || !d.works() }) {
 		return nil

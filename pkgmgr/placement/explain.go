@@ -10,8 +10,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
-// reason returns the reason of a decision in one line. basis is how the devices were
-// chosen.
+// reason returns the reason of a decision in one line. basis describes how the devices
+// were chosen.
 func (r Request) reason(chosen []Device, basis string) string {
 	parts := []string{basis, "needs " + r.describeNeed(len(chosen), chosen)}
 	for _, d := range chosen {
@@ -26,7 +26,8 @@ func (r Request) reason(chosen []Device, basis string) string {
 
 // noFitError returns the error for a worker that does not fit: a line for the needed
 // memory, a line for each device, and a line for the missing memory. groups are the
-// usable devices. Of present, it lists the devices that the engine cannot run on.
+// usable devices by vendor. The error also lists the devices in present that the engine
+// cannot run on.
 func (r Request) noFitError(groups [][]Device, present []Device) *operations.Error {
 	devices := slices.Concat(groups...)
 	var b strings.Builder

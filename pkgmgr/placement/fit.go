@@ -68,7 +68,8 @@ func (d Device) isFreeUnknown() bool {
 
 func (d Device) total() int64 { return clamp(d.MemoryTotal) }
 
-// afterDrain returns d with all memory free that its stopping workers may use.
+// afterDrain returns d as if its stopping workers had exited: all of its memory counts as
+// free, because the memory that they use is not known.
 func (d Device) afterDrain() Device {
 	if len(d.Draining) > 0 {
 		d.MemoryFree, d.MemoryUsed = nil, nil
@@ -100,8 +101,8 @@ func (d Device) works() bool { return d.Error == "" && d.Index >= 0 }
 // hasMIG reports whether MIG mode is enabled.
 func (d Device) hasMIG() bool { return d.MIG != nil && *d.MIG }
 
-// byPreference sorts devices in the order in which they are chosen: without stopping
-// workers first, then as byAvailable, then by index.
+// byPreference compares devices in the order in which they are chosen: devices without
+// stopping workers first, then as byAvailable, then by index.
 func byPreference(a, b Device) int {
 	return cmp.Or(
 		boolCompare(len(a.Draining) > 0, len(b.Draining) > 0),
@@ -110,8 +111,8 @@ func byPreference(a, b Device) int {
 	)
 }
 
-// byAvailable sorts devices without MIG before devices with MIG, then known memory before
-// unknown memory, then more available memory before less.
+// byAvailable compares devices: those without MIG come before those with MIG, then known
+// memory before unknown memory, then more available memory before less.
 func byAvailable(a, b Device) int {
 	availableA, knownA := a.available()
 	availableB, knownB := b.available()

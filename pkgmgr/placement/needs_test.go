@@ -18,10 +18,10 @@ func TestPlaceChecksBuild(t *testing.T) {
 		d.ComputeCapability, d.Driver = compute, "580.65"
 		return at(d, "0000:0"+string(rune('1'+index))+":00.0")
 	}
-	cuda13 := func(l *placement.Request) {
-		l.Devices = &wire.DeviceRequirements{Vendor: "nvidia", Compute: "7.5", Driver: "580"}
+	cuda13 := func(r *placement.Request) {
+		r.Devices = &wire.DeviceRequirements{Vendor: "nvidia", Compute: "7.5", Driver: "580"}
 	}
-	noGPU := func(l *placement.Request) { l.Devices = &wire.DeviceRequirements{Vendor: wire.NoGPU} }
+	noGPU := func(r *placement.Request) { r.Devices = &wire.DeviceRequirements{Vendor: wire.NoGPU} }
 	mixed := []placement.Device{card(0, "RTX 4090", "8.9", 20), card(1, "GTX 1080 Ti", "6.1", 24)}
 	old := []placement.Device{card(0, "GTX 1080 Ti", "6.1", 24)}
 	amd := at(device("amd", 0, 60, 64), "0000:09:00.0")

@@ -1,5 +1,5 @@
-// Package placement chooses the accelerators of a worker. It is pure: it reads
-// no device, starts no process and does not wait.
+// Package placement chooses the accelerators of a worker. It is pure: it does not
+// read devices, start processes or wait.
 //
 // # Required memory
 //
@@ -12,22 +12,23 @@
 // memory of a device is its free memory, as the vendor's tool reports it, less the
 // reservations of workers that are still loading. If the free memory is not known,
 // the total memory counts as free. If the total is not known either, the device is
-// assumed to have sufficient memory, and the reason of the decision contains that.
+// assumed to have sufficient memory, and the reason of the decision mentions this.
 //
 // # Choice of devices
 //
 // Unless devices are requested by index, Place chooses the smallest allowed number
 // of devices that fit, all of one vendor, and prefers those with the most
 // available memory. It skips devices whose memory a stopping worker may still
-// use. If only those fit, Place returns a [*Wait], and the caller retries when the
-// workers have exited. Devices in MIG mode are the last choice, because their tool
-// reports the memory of the complete card, and an engine gets one slice.
+// use. If only those fit, Place returns a [*WaitError], and the caller retries when
+// the workers have exited. Devices in MIG mode are the last choice, because the
+// vendor's tool reports the memory of the complete card, but an engine gets only
+// one slice.
 //
-// Place never replaces devices that are requested by index.
+// If devices are requested by index, Place never chooses other devices.
 //
-// If a worker does not fit, the error contains the calculation, one line for each
-// device. Place does not fall back to the CPU then, because the worker would be
-// much slower for no visible reason. The error has the reason
+// If a worker does not fit, the error contains the calculation, with one line for
+// each device. In this case Place does not choose the CPU, because the worker would
+// be much slower without a visible reason. The error has the reason
 // [operations.ReasonInsufficientMemory] if stopping idle on-demand workers would free enough
 // memory, and [operations.ReasonTooLarge] otherwise.
 package placement
@@ -59,7 +60,7 @@ type Request struct {
 	// or "apple". Empty and "any" mean all vendors.
 	Vendor string
 
-	// Devices are the conditions under which the installed build of the engine runs
+	// Devices contains the conditions under which the installed build of the engine runs
 	// on a device; nil if it runs on every device of Vendor.
 	Devices *wire.DeviceRequirements
 
@@ -126,8 +127,8 @@ type Decision struct {
 	Estimate int64
 }
 
-// WaitError is the error of [Place] if the worker only fits on devices whose memory a
-// stopping worker may still use. The caller waits until those workers have exited, and
+// WaitError is the error of [Place] if the worker fits only on devices whose memory
+// stopping workers may still use. The caller waits until those workers have exited, and
 // retries.
 type WaitError struct {
 	Workers []string // IDs, sorted
@@ -141,12 +142,13 @@ func (w *WaitError) Error() string {
 		strings.Join(w.Workers, ", "), w.Vendor, joinIndices(w.Devices))
 }
 
-// Place chooses from the devices of a machine those for the worker that r describes, or
-// the CPU. The devices may be of several vendors, broken, and in any order. Errors are
-// [*operations.Error] or [*Wait]. Equal arguments return equal decisions.
+// Place chooses the devices that the worker of r runs on, or the CPU. devices are all
+// devices of the machine, in any order. They may be of several vendors, and some may be
+// broken. Errors are [*operations.Error] or [*WaitError]. Equal arguments result in equal
+// decisions.
 //
-// The environment of the decision contains the variables of one vendor and of Vulkan. They
-// hold device indices in PCI order, because some engines cannot read UUIDs:
+// The environment of the decision contains the variables of one vendor and of Vulkan. Their
+// values are device indices in PCI order, because some engines cannot read UUIDs:
 //
 //	NVIDIA  CUDA_DEVICE_ORDER=PCI_BUS_ID, CUDA_VISIBLE_DEVICES=0,1
 //	AMD     HIP_VISIBLE_DEVICES=0,1
@@ -266,7 +268,7 @@ func (r Request) vendorGroups(devices []Device) [][]Device {
 }
 
 // decide returns the decision for the chosen devices. present are all devices of the
-// machine, and basis is how the devices were chosen.
+// machine, and basis describes how the devices were chosen.
 func (r Request) decide(chosen, present []Device, basis string) Decision {
 	d := Decision{Env: visibleEnv(chosen, present), Reason: r.reason(chosen, basis)}
 	for _, c := range chosen {

@@ -242,8 +242,8 @@ func TestDecision(t *testing.T) {
 	}
 }
 
-// TestPlaceReclaimableMemory checks that the error has reason ReasonNoRoom only if
-// stopping idle workers would free enough memory.
+// TestPlaceReclaimableMemory checks that the error has reason ReasonInsufficientMemory only
+// if stopping idle workers would free enough memory.
 func TestPlaceReclaimableMemory(t *testing.T) {
 	t.Parallel()
 	reclaimable := func(d placement.Device, n int64) placement.Device { d.Reclaimable = n * gib; return d }
@@ -251,7 +251,7 @@ func TestPlaceReclaimableMemory(t *testing.T) {
 		name    string
 		request placement.Request
 		devices []placement.Device
-		want    bool // ReasonNoRoom
+		want    bool // whether the reason is ReasonInsufficientMemory
 	}{
 		{"no reclaimable memory", requestFor(20), []placement.Device{device("nvidia", 0, 3, 24)}, false},
 		{"enough reclaimable memory", requestFor(20), []placement.Device{reclaimable(device("nvidia", 0, 3, 24), 20)}, true},

@@ -8,7 +8,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-func TestTransferLeavesOutCachedWheels(t *testing.T) {
+func TestTransferBytesOmitsCachedWheels(t *testing.T) {
 	t.Parallel()
 	artifact := func(digit string, size int64) wire.Artifact {
 		return wire.Artifact{SHA256: strings.Repeat(digit, 64), Size: size}

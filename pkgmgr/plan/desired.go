@@ -9,16 +9,16 @@ import (
 )
 
 // Desired is the part of the desired state that is not in the config: the builds of
-// rbee and the worker versions that were looked up before the plan is made.
+// rbee, and the versions that the workers in the config resolve to.
 type Desired struct {
 	// Version is the version of rbee that hives should run.
 	Version string
 
-	// Binaries holds the build of rbee for each platform, by [wire.Platform.Key].
-	// Hives of a platform that is missing are compared by Version only.
+	// Binaries contains the build of rbee for each platform, by [wire.Platform.Key].
+	// If a platform is missing, its hives are compared by Version only.
 	Binaries map[string]DesiredBinary
 
-	// Workers holds the resolved version of each worker in the config.
+	// Workers contains the resolved version of each worker in the config.
 	Workers map[WorkerKey]DesiredWorker
 }
 
@@ -42,15 +42,15 @@ type WorkerKey struct{ Hive, Type string }
 // DesiredWorker is the resolved version of a worker in the config, or the reason why it
 // cannot be installed.
 type DesiredWorker struct {
-	// Version is the exact version. Variant is the name of the recipe's source that
-	// was chosen, and Reason explains the choice. Variant and Reason may be empty.
+	// Version is the exact version. Variant is the name of the chosen source of the
+	// recipe, and Reason explains the choice. Variant and Reason may be empty.
 	Version         string
 	Variant, Reason string
 
-	// Pinned means that a rollback keeps the hive's worker at this version.
+	// Pinned means that a rollback pinned the worker of the hive to this version.
 	//
-	// Unpin means that the worker is pinned at another version, and that the pin ends
-	// once this version is installed.
+	// Unpin means that the worker is pinned to another version. Installing this version
+	// removes the pin.
 	Pinned, Unpin bool
 
 	// SHA256 identifies the installed files, as [wire.Digest] of Steps and Entry. For
@@ -58,26 +58,26 @@ type DesiredWorker struct {
 	// binary is not known.
 	SHA256 string
 
-	// Steps and Entry are the installation that is sent to the hive. An artifact
-	// without a URL is sent by this machine.
+	// Steps are the install steps and Entry is the path of the program. The client sends
+	// artifacts without a URL to the hive.
 	Steps []wire.InstallStep
 	Entry string
 
-	// Files maps the SHA-256 of artifacts to files on this machine. Unstable holds the
-	// artifacts whose URL may return other bytes one day, such as a generated archive:
-	// this machine stores and sends them.
+	// Files maps the SHA-256 of artifacts to files on the client. Unstable contains the
+	// SHA-256 of artifacts whose URL may later return different content, such as a
+	// generated archive. The client caches these artifacts and sends them to hives.
 	Files    map[string]string
 	Unstable map[string]bool
 
-	// Launch is how the hive runs the worker. If it is nil, Launch and Verify are not
-	// compared.
+	// Launch contains the settings with which the hive starts the worker. If it is nil,
+	// Launch and Verify are not compared.
 	Launch *wire.Launch
 
-	// Verify is the command that must pass on the hive; nil for none.
+	// Verify is the command that must succeed on the hive; nil for none.
 	Verify *wire.Verify
 
-	// Warning describes a limitation of the installation on this machine, such as an
-	// engine that runs on the CPU although there is a GPU; empty for none.
+	// Warning describes a limitation of the installation on the hive, such as an engine
+	// that runs on the CPU of a machine with a GPU; empty for none.
 	Warning string
 
 	// Needs are the requirements on the machine. The zero value has none.
@@ -85,7 +85,7 @@ type DesiredWorker struct {
 
 	// Indirect means that the config names a release that resolves to another version,
 	// so that the version constraint cannot be compared with an installed version. It
-	// is only set if Err is.
+	// is set only if Err is set.
 	Indirect bool
 
 	// Err is the reason why the worker cannot be installed. The other fields, except
@@ -93,8 +93,8 @@ type DesiredWorker struct {
 	Err error
 }
 
-// differs reports whether the installed files differ from the desired ones. It returns
-// false if the desired ones are not known.
+// differs reports whether the installed files differ from the desired files. It returns
+// false if the desired files are not known.
 func (w *DesiredWorker) differs(have wire.Worker) bool {
 	return w.SHA256 != "" && have.SHA256 != w.SHA256
 }
@@ -104,12 +104,12 @@ func (w *DesiredWorker) isBuiltin() bool {
 	return slices.ContainsFunc(w.Steps, func(s wire.InstallStep) bool { return s.Kind == wire.StepBuiltin })
 }
 
-// ErrNotLocked means that the lock has no version for a version constraint, and that it
-// cannot be looked up because [Options.Fetch] is false.
+// ErrNotLocked reports that the lock has no version for a version constraint, and that the
+// version cannot be looked up because [Options.Fetch] is false.
 var ErrNotLocked error = notLockedError("the version is not locked yet; run `rbee sync` to lock it")
 
-// ErrRecipeChanged means that the install steps of the recipe changed after the version was
-// locked, and that they cannot be resolved again because [Options.Fetch] is false.
+// ErrRecipeChanged reports that the install steps of the recipe changed after the version
+// was locked, and that they cannot be resolved again because [Options.Fetch] is false.
 var ErrRecipeChanged error = notLockedError("the recipe changed since it was locked; run `rbee sync` to lock it again")
 
 type notLockedError string
@@ -119,7 +119,7 @@ func (e notLockedError) Error() string { return string(e) }
 // ErrorCode returns the reason as text, for [operations.ReasonOf].
 func (e notLockedError) ErrorCode() string { return string(operations.ReasonNotLocked) }
 
-// LookupError means that the version of a worker or its files could not be looked up.
+// LookupError reports that the version or the files of a worker could not be looked up.
 type LookupError struct{ Err error }
 
 func (e *LookupError) Error() string { return e.Err.Error() }
@@ -127,8 +127,8 @@ func (e *LookupError) Error() string { return e.Err.Error() }
 // Unwrap returns the cause.
 func (e *LookupError) Unwrap() error { return e.Err }
 
-// ErrorCode returns the reason as text, for [operations.ReasonOf]. It is the reason of
-// Err, if that has one.
+// ErrorCode returns the reason as text, for [operations.ReasonOf]: the reason of Err or,
+// if Err has none, [operations.ReasonLookup].
 func (e *LookupError) ErrorCode() string {
 	if reason := operations.ReasonOf(e.Err); reason != operations.ReasonFailed {
 		return string(reason)

@@ -1,6 +1,6 @@
 // Package plan computes the steps that bring hives to their desired state. It compares
-// the desired state with the state that the hives report. It is pure: it reads no file,
-// no clock and no network.
+// the desired state with the state that the hives report. It is pure: it does not use
+// files, the clock or the network.
 package plan
 
 import (
@@ -42,10 +42,10 @@ type Options struct {
 	// RemoveExtra also removes workers and hives that are not in the config.
 	RemoveExtra bool
 
-	// Force reinstalls components that are installed already.
+	// Force reinstalls components that are already installed.
 	Force bool
 
-	// Downgrade replaces a newer rbee on a hive by the build in [Desired.Binaries].
+	// Downgrade replaces a newer rbee on a hive with the build in [Desired.Binaries].
 	Downgrade bool
 
 	// Fetch allows network lookups: a build of rbee for another platform, the
@@ -114,7 +114,7 @@ func (d *hiveDiff) addStep(s operations.Step) {
 	d.steps = append(d.steps, s)
 }
 
-// block records that a worker cannot be changed, or the hive if worker is empty.
+// block records that a worker cannot be changed or, if worker is empty, the hive.
 func (d *hiveDiff) block(worker string, reason operations.Reason, message string) {
 	d.blocked = append(d.blocked, operations.Blocked{
 		Hive: d.hive.Alias, Worker: worker, Reason: message,
@@ -130,8 +130,8 @@ func (d *hiveDiff) subject(worker string) operations.Subject {
 	return operations.SubjectWorker.WithName(worker)
 }
 
-// blockError is like block with an error as the reason. It keeps the output of uv if uv
-// failed.
+// blockError is like block, but takes the reason from an error. If uv failed, it also
+// records the output of uv.
 func (d *hiveDiff) blockError(worker string, err error) {
 	b := operations.Blocked{
 		Hive: d.hive.Alias, Worker: worker, Reason: err.Error(),
@@ -167,7 +167,7 @@ func (d *hiveDiff) compareExtraHive(err *operations.Error) {
 			d.addUnreachable(err)
 		}
 	case d.state.Rbee == nil && len(d.state.Workers) == 0:
-		// The hive was removed already.
+		// The hive has already been removed.
 	default:
 		d.addDrift(operations.IssueExtraHive, "", "Hive not in config")
 		if d.opts.RemoveExtra {
@@ -426,8 +426,8 @@ func workerDiff(have wire.Worker, configured config.Worker, want DesiredWorker) 
 }
 
 // launchDiffers reports whether the launch settings of an installed worker differ from want,
-// the settings of the recipe. A nil want is not compared. If the worker has a launch digest,
-// fields that the recipe does not set are ignored.
+// the settings of the recipe. It returns false if want is nil. If the worker has a launch
+// digest, fields that the recipe does not set are ignored.
 func launchDiffers(have wire.Worker, want *wire.Launch) bool {
 	switch {
 	case want == nil:
@@ -445,8 +445,8 @@ func Satisfies(constraint, exact string) bool {
 	return err == nil && set.Has(exact)
 }
 
-// IsAdopted reports whether an intact worker that rbee did not install satisfies the
-// config, which it does if the config requests the latest version.
+// IsAdopted reports whether a worker that rbee did not install satisfies the config. It
+// does if its files are intact and the config requests the latest version.
 func IsAdopted(s *wire.State, configured config.Worker) bool {
 	return configured.Version == version.Latest && slices.ContainsFunc(s.Workers, func(w wire.Worker) bool {
 		return w.Type == configured.Type && w.Unmanaged && w.Corrupt == ""
@@ -535,7 +535,7 @@ func (d *hiveDiff) sort() {
 }
 
 // RemoveSteps returns the steps that remove rbee and all workers from a machine. If the
-// machine has no usable rbee to do that, the first step installs this version. The error
+// machine has no usable rbee, the first step installs the specified version. The error
 // is an [*operations.Error] with [operations.ReasonNewerHive] if the machine has a newer,
 // incompatible rbee and downgrade is false.
 func RemoveSteps(alias string, s *wire.State, version, reason string, downgrade bool) ([]operations.Step, error) {

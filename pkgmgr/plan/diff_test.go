@@ -30,13 +30,13 @@ var diffPlatform = wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", Libc
 var diffCases = []diffCase{
 	{name: "in sync", edit: func(*hiveState, *want, *planOpts) {}},
 	{
-		name:  "fresh machine",
+		name:  "bare machine",
 		edit:  func(s *hiveState, _ *want, _ *planOpts) { s.State = &wire.State{Platform: diffPlatform} },
 		steps: []string{"install_hive  >1.0", "install_worker llm >2.0", "start_hive  >"},
 		drift: []string{"missing_hive : Hive not installed", "missing_worker llm: Worker 'llm' not installed"},
 	},
 	{
-		name: "fresh machine, no auto_start",
+		name: "bare machine, no auto_start",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
 			s.State, s.Hive.AutoStart = &wire.State{Platform: diffPlatform}, false
 		},
@@ -44,7 +44,7 @@ var diffCases = []diffCase{
 		drift: []string{"missing_hive", "missing_worker llm"},
 	},
 	{
-		name: "fresh machine, unsupported platform",
+		name: "bare machine, unsupported platform",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
 			s.State, w.Binaries = &wire.State{Platform: diffPlatform}, nil
 		},
@@ -52,7 +52,7 @@ var diffCases = []diffCase{
 		blocked: []string{": no rbee build for linux/amd64 is available"},
 	},
 	{
-		name: "fresh machine, rbee not available",
+		name: "bare machine, rbee not available",
 		edit: func(s *hiveState, w *want, _ *planOpts) {
 			s.State = &wire.State{Platform: diffPlatform}
 			setBinary(w, plan.DesiredBinary{Err: errors.New("the release does not exist")})
@@ -61,7 +61,7 @@ var diffCases = []diffCase{
 		blocked: []string{": the release does not exist"},
 	},
 	{
-		name: "fresh machine, home mounted noexec",
+		name: "bare machine, home mounted noexec",
 		edit: func(s *hiveState, _ *want, _ *planOpts) {
 			s.State = &wire.State{Platform: diffPlatform, Noexec: "/home"}
 		},

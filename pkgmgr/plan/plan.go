@@ -14,7 +14,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Schema is the version of the format of a saved [Plan]. Apply it only if
+// Schema is the version of the format of a saved [Plan]. Apply a saved plan only if
 // [wire.Versioned.CheckReadable] returns nil for Schema.
 const Schema = 1
 
@@ -28,15 +28,15 @@ type Plan struct {
 	// Hives describes the hives that the plan was made for, sorted by alias.
 	Hives []Hive `json:"hives"`
 
-	// Installs holds each distinct installation once, by [Install.Digest]. The steps
-	// that install workers refer to it.
+	// Installs contains each distinct installation once, by [Install.Digest]. The steps
+	// that install workers refer to these digests.
 	Installs map[string]*Install `json:"installs,omitempty"`
 
-	// Builds holds the builds of rbee, by the SHA-256 (hex) of the binary. The steps
-	// that bring rbee to a hive refer to it.
+	// Builds contains the builds of rbee, by the SHA-256 (hex) of the binary. The steps
+	// that install rbee refer to these checksums.
 	Builds map[string]Build `json:"builds,omitempty"`
 
-	// Lock is what changes in hives.lock.
+	// Lock contains the changes to hives.lock.
 	Lock lockfile.Changes `json:"lock,omitzero"`
 }
 
@@ -68,12 +68,12 @@ type Worker struct {
 	// Version is the version that the constraint resolved to; empty if it did not.
 	Version string `json:"version,omitempty"`
 
-	// Unpin means that a pin keeps the worker at another version, and that the pin ends
-	// once Version is installed.
+	// Unpin means that the worker is pinned to another version. Installing Version
+	// removes the pin.
 	Unpin bool `json:"ends_pin,omitempty"`
 
-	// Reinstall means that Version is installed already and is installed again, because
-	// it is damaged or because that was requested.
+	// Reinstall means that Version is already installed and is installed again, because
+	// its files are damaged or because a reinstall was requested.
 	Reinstall bool `json:"reinstall,omitempty"`
 
 	// Warning describes a limitation of the installation on this hive; empty for none.
@@ -94,12 +94,13 @@ type Install struct {
 	Launch *wire.Launch       `json:"launch,omitempty"`
 	Verify *wire.Verify       `json:"verify,omitempty"`
 
-	// Private lists the SHA-256 of artifacts whose URL in Steps has no query and no
-	// credentials. Those may be secret, and come from the recipe when the plan is applied.
+	// Private lists the SHA-256 of artifacts whose query and credentials were removed from
+	// the URL in Steps, because they may be secret. The program that applies the plan takes
+	// them from the recipe.
 	Private []string `json:"private,omitempty"`
 
-	// Unstable lists the SHA-256 of artifacts whose URL may return other bytes one day,
-	// such as archives that a server generates. They are sent to the hive.
+	// Unstable lists the SHA-256 of artifacts whose URL may later return different content,
+	// such as archives that a server generates. The client sends them to the hive.
 	Unstable []string `json:"unstable,omitempty"`
 }
 
@@ -107,7 +108,7 @@ type Install struct {
 func (i *Install) Digest() string {
 	data, err := json.Marshal(i)
 	if err != nil {
-		return "" // strings, numbers and maps of strings: it cannot fail
+		return "" // impossible: it contains only strings, numbers and maps of strings
 	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
@@ -172,7 +173,7 @@ func StateDigest(s *wire.State) string {
 	}
 	data, err := json.Marshal(digested)
 	if err != nil {
-		return "" // strings and numbers: it cannot fail
+		return "" // impossible: it contains only strings and numbers
 	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:])
@@ -290,8 +291,8 @@ func (p *Plan) dropUnused() {
 }
 
 // MarshalJSON implements [json.Marshaler]. It replaces the error messages of blocked
-// workers and unreachable hives by their reason codes, because messages may contain local
-// paths.
+// workers and unreachable hives with their reason codes, because messages may contain
+// local paths.
 func (p Plan) MarshalJSON() ([]byte, error) {
 	type plain Plan
 	out := plain(p)

@@ -33,8 +33,8 @@ type Config struct {
 	lines      []directive
 }
 
-// Load reads ssh_config files. It returns an error if a file of o.Files is missing, or if a file cannot be read or split into
-// directives. Load does not validate the values of directives: [Config.Resolve] does, for the hosts that they apply to.
+// Load reads ssh_config files. It returns an error if a file of o.Files is missing, or if a file cannot be read or parsed. Load
+// does not validate the values of directives; [Config.Resolve] validates the values that apply to the target.
 func Load(o Options) (*Config, error) {
 	c := &Config{home: o.Home, knownHosts: o.KnownHosts}
 	var err error
@@ -68,8 +68,8 @@ func (c *Config) Resolve(t Target) (Settings, error) {
 	return s, nil
 }
 
-// Hosts returns the names without wildcards in the Host lines of ssh_config and its included files that match a pattern such
-// as "gpu-*", sorted. In the pattern, * matches any number of characters and ? matches one.
+// Hosts returns the host names that match a pattern such as "gpu-*", sorted. It searches the Host lines of ssh_config and of
+// included files, and ignores names with wildcards. In the pattern, * matches any number of characters and ? matches one.
 func (c *Config) Hosts(pattern string) []string {
 	names := hostNames(c.lines, pattern, nil)
 	slices.Sort(names)
@@ -89,8 +89,8 @@ type directive struct {
 
 // loader reads ssh_config files into directives.
 //
-// It uses the lexer of the ssh_config module, but not its Host, Match and Include handling: that rejects a complete file with
-// one unknown Match criterion, and searches included files only in the real home directory.
+// It uses only the lexer of module ssh_config and handles Host, Match and Include itself, because the module rejects a file
+// that contains an unknown Match criterion, and searches included files only in the real home directory.
 type loader struct {
 	home string
 }
@@ -148,7 +148,7 @@ func (l loader) include(line directive, file string, depth int) ([][]directive, 
 		}
 		matches, err := filepath.Glob(pattern)
 		if err != nil {
-			return nil, fmt.Errorf("%s: Include %s: %w", line.pos, pattern, err)
+			return nil, fmt.Errorf("%s: invalid Include pattern %q: %w", line.pos, pattern, err)
 		}
 		for _, match := range matches {
 			lines, err := l.file(match, depth+1)

@@ -70,12 +70,12 @@ func TestResolve(t *testing.T) {
 		"known hosts none": {"UserKnownHostsFile none\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) {
 			r.KnownHosts = append([]string{"/dev/null"}, r.KnownHosts[2:]...)
 		}},
-		"strict":    {"StrictHostKeyChecking yes\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.StrictHostKeys = "yes" }},
-		"strict no": {"StrictHostKeyChecking no\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.StrictHostKeys = "accept-new" }},
-		"times": {"ConnectTimeout 1m30\nServerAliveInterval 5\nServerAliveCountMax 7\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) {
+		"strict yes": {"StrictHostKeyChecking yes\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.StrictHostKeys = "yes" }},
+		"strict no":  {"StrictHostKeyChecking no\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.StrictHostKeys = "accept-new" }},
+		"time values": {"ConnectTimeout 1m30\nServerAliveInterval 5\nServerAliveCountMax 7\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) {
 			r.ConnectTimeout, r.KeepAlive, r.KeepAliveCountMax = 90*time.Second, 5*time.Second, 7
 		}},
-		"alias, hash": {"HostKeyAlias x\nHashKnownHosts yes\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.HostKeyAlias, r.HashKnownHosts = "x", true }},
+		"HostKeyAlias, HashKnownHosts": {"HostKeyAlias x\nHashKnownHosts yes\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.HostKeyAlias, r.HashKnownHosts = "x", true }},
 		"proxy command": {"ProxyCommand nc -q0 %h %p %r %% # comment\nProxyJump j\n", sshconfig.Target{Host: "h", User: "u"}, func(r *sshconfig.Settings) {
 			r.User, r.ProxyCommand = "u", "nc -q0 h 22 u %"
 		}},
@@ -90,7 +90,7 @@ func TestResolve(t *testing.T) {
 		"match final":   {"Match final\nPort 5\nUser f\nHost h\nUser u\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port, r.User = 5, "u" }},
 		"match unsupported": {"Match canonical\nPort 1\nMatch !canonical\nPort 2\nMatch localnetwork 10.0.0.0/8\nPort 3\nMatch from-the-future x\nPort 4\nMatch\nPort 6\nHost *\nPort 5\n",
 			sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.Port = 5 }},
-		"agent": {"IdentityAgent ~/sock\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.IdentityAgent = "$HOME/sock" }},
+		"IdentityAgent": {"IdentityAgent ~/sock\n", sshconfig.Target{Host: "h"}, func(r *sshconfig.Settings) { r.IdentityAgent = "$HOME/sock" }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -239,7 +239,7 @@ func TestResolveMatchesSSH(t *testing.T) {
 	t.Parallel()
 	ssh, err := exec.LookPath("ssh")
 	if err != nil {
-		t.Skip("needs ssh")
+		t.Skip("ssh is not installed")
 	}
 	home := t.TempDir()
 	file := filepath.Join(home, "config")
@@ -284,7 +284,7 @@ Host *
 		}
 		want := sshconfig.Target{Host: values["hostname"], User: values["user"]}.String() + ":" + values["port"]
 		if got := r.Address(); got != want {
-			t.Errorf("Resolve(%s) = %s, want %s as ssh -G", host, got, want)
+			t.Errorf("Resolve(%s) = %s, want %s, the result of ssh -G", host, got, want)
 		}
 	}
 }

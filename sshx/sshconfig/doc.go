@@ -5,9 +5,12 @@
 // [Config.Hosts] lists the host names in the files, for example for shell completion.
 //
 // The package supports the keywords that have a field in [Settings] and ignores all others. It differs from OpenSSH in two
-// points: StrictHostKeyChecking=no is resolved to accept-new. A Match block with an unsupported criterion, such as canonical
-// or localnetwork, never applies; the rest of the file still applies.
+// points:
+//
+//   - StrictHostKeyChecking=no is resolved to accept-new.
+//   - A Match block with an unsupported criterion, such as canonical or localnetwork, never applies; the rest of the file
+//     still applies.
 //
 // The lexer is github.com/kevinburke/ssh_config. This package evaluates blocks, patterns and tokens itself, because that
-// module rejects a complete file with one unknown Match criterion.
+// module rejects a file that contains an unknown Match criterion.
 package sshconfig

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// query collects the ssh_config values for one host. As described in ssh_config(5), the first value of each keyword is used.
+// query collects the ssh_config values for one host. The first value of each keyword is used, as in OpenSSH.
 type query struct {
 	alias    string
 	home     string
@@ -25,7 +25,7 @@ type query struct {
 	err      error
 }
 
-// lookup evaluates all lines, and a second time if they contain "Match final".
+// lookup evaluates all lines. If they contain "Match final", it evaluates them a second time.
 func (q *query) lookup(lines []directive) error {
 	q.walk(lines, true)
 	if q.hasFinal && q.err == nil {
@@ -35,8 +35,8 @@ func (q *query) lookup(lines []directive) error {
 	return q.err
 }
 
-// walk evaluates lines in order. enabled is false for a file that is included in a block that does not apply: its Host and
-// Match lines never apply.
+// walk evaluates lines in order. enabled is false for a file that is included in a block that does not apply: the Host and
+// Match lines of that file never apply.
 func (q *query) walk(lines []directive, enabled bool) {
 	active := enabled
 	for _, line := range lines {
@@ -162,7 +162,7 @@ const matchExecTimeout = 10 * time.Second
 func (q *query) matchExec(command string) bool {
 	command, err := q.shellTokens(command)
 	if err != nil {
-		q.err = fmt.Errorf("evaluating Match exec: %w", err)
+		q.err = fmt.Errorf("cannot evaluate Match exec: %w", err)
 		return false
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), matchExecTimeout)
@@ -175,7 +175,7 @@ func (q *query) matchExec(command string) bool {
 func (q *query) shellTokens(command string) (string, error) {
 	for _, name := range []string{q.alias, q.hostName(), q.userName()} {
 		if strings.HasPrefix(name, "-") || strings.ContainsAny(name, " \t\r\n'`\"$\\;&<>|(){}") {
-			return "", fmt.Errorf("invalid host or user name %q: not safe in a shell command", name)
+			return "", fmt.Errorf("invalid host or user name %q: want no characters that are special to a shell", name)
 		}
 	}
 	return expandTokens(command, q.tokens())
@@ -230,7 +230,7 @@ func (q *query) path(s string) (string, error) {
 	return filepath.Abs(s)
 }
 
-// expandBraces replaces ${NAME} by the value of the environment variable. It sets *missing to the name of a variable that is
+// expandBraces replaces ${NAME} with the value of the environment variable. It sets *missing to the name of a variable that is
 // not set.
 func expandBraces(s string, missing *string) string {
 	var b strings.Builder

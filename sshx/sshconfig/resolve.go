@@ -41,20 +41,20 @@ type Settings struct {
 }
 
 // Address returns the resolved user@host:port.
-func (r Settings) Address() string {
-	return Target{Host: r.HostName, User: r.User, Port: r.Port}.String()
+func (s Settings) Address() string {
+	return Target{Host: s.HostName, User: s.User, Port: s.Port}.String()
 }
 
 // HostKeyName returns the host name and port to look up in known_hosts.
-func (r Settings) HostKeyName() string {
-	if r.HostKeyAlias != "" {
-		return net.JoinHostPort(r.HostKeyAlias, "22")
+func (s Settings) HostKeyName() string {
+	if s.HostKeyAlias != "" {
+		return net.JoinHostPort(s.HostKeyAlias, "22")
 	}
-	return net.JoinHostPort(r.HostName, strconv.Itoa(r.Port))
+	return net.JoinHostPort(s.HostName, strconv.Itoa(s.Port))
 }
 
 // resolve returns the settings for t, including its jump hosts. route lists the aliases that are being resolved. A host on
-// the route is not used as a jump host again, so "Host *" with a ProxyJump does not apply to the jump host itself.
+// the route is not used as a jump host again, so a ProxyJump in "Host *" does not apply to the jump host itself.
 func (c *Config) resolve(t Target, route []string) (Settings, error) {
 	t.Host = unbracket(t.Host)
 	if t.Host == "" {
@@ -136,7 +136,7 @@ func parseJump(spec string) (Target, error) {
 	return t, nil
 }
 
-// settings converts the collected values. It returns the first error.
+// settings converts the collected values to Settings. It returns the first error.
 func (q *query) settings(knownHosts []string) (r Settings, err error) {
 	r = Settings{
 		Alias:          q.alias,
@@ -148,7 +148,7 @@ func (q *query) settings(knownHosts []string) (r Settings, err error) {
 		StrictHostKeys: strictness(q.values["stricthostkeychecking"]),
 		KnownHosts:     knownHosts,
 	}
-	// check records the first error, with the keyword that has it.
+	// check records the first error, with its keyword.
 	check := func(keyword string, e error) {
 		if e != nil && err == nil {
 			err = fmt.Errorf("%s: %w", keyword, e)

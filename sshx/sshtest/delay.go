@@ -8,7 +8,7 @@ import (
 // delayLine delays data by a constant time.
 type delayLine struct {
 	delay   time.Duration
-	ready   time.Time // earliest delivery time
+	ready   time.Time // time of the earliest delivery
 	packets chan packet
 	rest    []byte // unread data of the last packet
 	err     error  // error of the last packet
@@ -20,7 +20,7 @@ type packet struct {
 	err  error
 }
 
-// maxPackets limits the number of packets in flight (of at most 32 KiB each). They exceed the window size of SSH.
+// maxPackets limits the number of packets in flight. With up to 32 KiB each, they can exceed the window size of SSH.
 const maxPackets = 1024
 
 func newDelayLine(delay, first time.Duration) *delayLine {

@@ -12,8 +12,8 @@ type faults struct {
 	cond      *sync.Cond
 	isStalled bool
 	drop      int           // number of connections to drop immediately
-	cutArmed  bool          // a connection is to be cut
-	cutAfter  int64         // received bytes until the cut
+	cutArmed  bool          // CutAfter was called and no connection has been cut yet
+	cutAfter  int64         // number of bytes to receive until the cut
 	delay     time.Duration // one way
 }
 
@@ -32,12 +32,12 @@ func (h *Host) Cut() {
 	}
 }
 
-// CutAfter resets the connection that receives the n-th byte from now on, for example during an upload. It affects one
-// connection.
+// CutAfter resets a connection when the host has received n more bytes, for example during an upload. Only the connection
+// that received the last of these bytes is reset.
 func (h *Host) CutAfter(n int64) { h.faults.cutAt(n) }
 
-// Stall makes the host unresponsive: connections are accepted and remain open, but no data is read or written. Stall(false)
-// ends this state.
+// Stall makes the host unresponsive if stall is true: connections are accepted and remain open, but no data is read or written.
+// Stall(false) makes the host responsive again.
 func (h *Host) Stall(stall bool) { h.faults.stall(stall) }
 
 // DropNext closes the next n connections as soon as they are accepted, like sshd above its MaxStartups limit.
@@ -140,7 +140,7 @@ func (c *faultConn) waitStall() {
 	}
 }
 
-// countDown subtracts n received bytes and reports whether the connection is to be cut now.
+// countDown counts n received bytes for CutAfter and reports whether to cut the connection now.
 func (c *faultConn) countDown(n int) bool {
 	f := c.faults
 	f.mu.Lock()
@@ -173,7 +173,7 @@ func (c *faultConn) reset() {
 	c.Close()
 }
 
-// Close closes the connection and wakes goroutines that wait for the end of a stall.
+// Close closes the connection and wakes the goroutines that are blocked in waitStall.
 func (c *faultConn) Close() error {
 	err := net.ErrClosed
 	c.once.Do(func() {

@@ -32,7 +32,7 @@ type Options struct {
 	StartupOutput string       // printed before the output of each command, like the output of shell start-up files
 	NoForward     bool         // reject direct-tcpip channels
 	MaxSessions   int          // maximum concurrent sessions of a connection; 0 means 10, as in sshd
-	NoExec        string       // if not empty, printed instead of running a command, like a forced command
+	NoExec        string       // if not empty, text that is printed instead of running a command, as for an account without commands
 }
 
 // Host is an SSH server in this process. All methods are safe for concurrent use.
@@ -100,8 +100,8 @@ func currentUser() string {
 	return os.Getenv("USER")
 }
 
-// prepareHome creates the home directory. It returns its path without symbolic links, as pwd prints it. temporary reports
-// whether it is a new temporary directory.
+// prepareHome creates the home directory if it does not exist. It returns the path without symbolic links, as pwd prints it.
+// temporary reports whether the directory is a new temporary directory.
 func prepareHome(home string) (dir string, temporary bool, err error) {
 	if home == "" {
 		if home, err = os.MkdirTemp("", "sshtest-"); err != nil {
@@ -219,7 +219,7 @@ func (h *Host) accept(l net.Listener) {
 	}
 }
 
-// Rekey replaces the host keys by a new ed25519 key, like a reinstalled machine. Open connections are not affected.
+// Rekey replaces the host keys with a new ed25519 key, like a reinstalled machine. Open connections are not affected.
 func (h *Host) Rekey() error {
 	key, _, err := NewKey()
 	if err != nil {
@@ -231,8 +231,8 @@ func (h *Host) Rekey() error {
 	return nil
 }
 
-// Refuse closes the port, so that new connections are refused. Refuse(false) opens it again. Open connections are not
-// affected.
+// Refuse closes the port if refuse is true, so that new connections are refused. Refuse(false) opens the port again. Open
+// connections are not affected.
 func (h *Host) Refuse(refuse bool) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

@@ -19,8 +19,8 @@ import (
 // ErrNoOpenSSH is returned by [OpenSSH] if this machine has no sshd.
 var ErrNoOpenSSH = errors.New("sshtest: sshd is not installed")
 
-// RequireOpenSSH reports whether RBEE_TEST_REQUIRE_SSHD=1 is set. Tests then must fail instead of skip if sshd is not
-// installed.
+// RequireOpenSSH reports whether RBEE_TEST_REQUIRE_SSHD=1 is set. If it is set and sshd is not installed, tests must fail
+// instead of being skipped.
 func RequireOpenSSH() bool { return os.Getenv("RBEE_TEST_REQUIRE_SSHD") == "1" }
 
 // OpenSSHHost is an SSH host on a port of 127.0.0.1 that runs the sshd of this machine, one process per connection. It has a
@@ -41,11 +41,11 @@ type OpenSSHHost struct {
 	closed bool
 }
 
-// OpenSSH starts an OpenSSHHost. It stores the configuration in dir, and also the home directory if o.Home is empty. It uses
-// the options Home, Env, Shell, AuthorizedKeys, Banner, StartupOutput, NoForward and MaxSessions. The account is the current user. The
-// error is [ErrNoOpenSSH] if sshd is not installed.
+// OpenSSH starts an OpenSSHHost. It creates the configuration in dir, and also the home directory if o.Home is empty. It uses
+// the options Home, Env, Shell, AuthorizedKeys, Banner, StartupOutput, NoForward and MaxSessions. The account is the current
+// user. The error is [ErrNoOpenSSH] if sshd is not installed.
 //
-// A forced command sets the environment of every command. Therefore sshd does not forward signals.
+// The environment of a command is set by a forced command. sshd does not forward signals to forced commands.
 func OpenSSH(dir string, o Options) (*OpenSSHHost, error) {
 	program, err := findSSHD()
 	if err != nil {
@@ -73,7 +73,7 @@ func OpenSSH(dir string, o Options) (*OpenSSHHost, error) {
 	return h, nil
 }
 
-// findSSHD returns the absolute path of sshd. sshd does not run with a relative path.
+// findSSHD returns the absolute path of sshd. sshd does not start if its path is relative.
 func findSSHD() (string, error) {
 	if path, err := exec.LookPath("sshd"); err == nil {
 		return filepath.Abs(path)

@@ -55,7 +55,7 @@ func (h *Host) serve(conn *faultConn) {
 	}
 }
 
-// answerRequests replies to keepalive requests like sshd and rejects all other requests.
+// answerRequests accepts keepalive requests and rejects all other requests.
 func answerRequests(requests <-chan *ssh.Request) {
 	for r := range requests {
 		if r.WantReply {

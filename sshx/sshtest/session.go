@@ -53,7 +53,8 @@ func (h *Host) environment(conn net.Conn) []string {
 	return append(env, h.options.Env...)
 }
 
-// exec runs a command. It uses pipes, so that EOF on standard input and writes to a closed connection behave as under sshd.
+// exec runs a command. It uses pipes, so that EOF on standard input and writes to a closed connection have the same effect as
+// under sshd.
 func (h *Host) exec(ch ssh.Channel, requests <-chan *ssh.Request, start *ssh.Request, command string, env []string) {
 	io.WriteString(ch, h.options.StartupOutput)
 	if h.options.NoExec != "" {
@@ -167,7 +168,7 @@ func sendExit(ch ssh.Channel, status uint32) {
 	ch.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{status}))
 }
 
-// trackGroup records or removes a process group that Close kills.
+// trackGroup adds or removes a process group that Close kills.
 func (h *Host) trackGroup(group int, exists bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()

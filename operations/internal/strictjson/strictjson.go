@@ -88,8 +88,8 @@ func fieldNames(t reflect.Type) []string {
 	return names
 }
 
-// DidYouMean returns the end of an error message that suggests the known name nearest to
-// name. It returns "" if no known name is close enough.
+// DidYouMean returns a suffix for an error message, such as `, did you mean "force"?`, with
+// the known name that is nearest to name. It returns "" if no known name is close enough.
 func DidYouMean[S ~string](name string, known []S) string {
 	nearest := suggest.Nearest(name, known)
 	if nearest == "" {

@@ -13,7 +13,7 @@
 // The second threat is a web page in the user's own browser. A page can send requests
 // to any server that the browser reaches, including this machine's loopback, where a
 // server may require no key. [Guard] recognizes such requests by headers that a page
-// cannot set, and denies them with and without keys:
+// cannot set, and denies them whether or not a key is required:
 //
 //   - Host. With DNS rebinding, a page makes its own host name resolve to 127.0.0.1.
 //     A server on loopback accepts only its own names.
@@ -27,17 +27,16 @@
 // Clients other than browsers send neither Origin nor Sec-Fetch-Site and need only a key.
 //
 // If no key is required, every process on this machine has [ScopeAdmin], and a page of a
-// listed origin has [ScopeInfer]: it is listed for using models, and no key grants it
-// more. Requests through a proxy on this machine seem to come from this machine, so a
-// server with further host names requires keys, also on loopback. [ScopeFrom] returns
-// the scope of a request.
+// listed origin has [ScopeInfer], which suffices to use models. Requests through a proxy on
+// this machine appear to come from this machine. Therefore a server with additional host
+// names requires keys, even on loopback. [ScopeFrom] returns the scope of a request.
 //
 // # Keys
 //
 // A [Key] has a name, an id and a [Scope]. Its secret consists of "rbee_", the id, "_"
 // and 256 random bits. A client sends it as "Authorization: Bearer SECRET" or as
-// X-Api-Key. A page of the server itself may use the cookie [Cookie], which counts only
-// if the browser shows that no other page sent the request.
+// X-Api-Key. A page of the server itself may use the cookie [Cookie]. The cookie is
+// accepted only if the headers of the browser prove that no other page sent the request.
 //
 // The file contains the SHA-256 of each secret. Salt and slow hashes are unnecessary,
 // because 256 random bits cannot be guessed. If the file is invalid, all requests that
@@ -48,8 +47,8 @@
 // Many clients send the complete body before they read the response. If the server
 // closes the connection earlier, they report a broken connection instead of the
 // response. Therefore [Guard] sends the response immediately and then reads and
-// discards the rest of the body, for at most [Options].Linger and 256 MiB. This covers
-// its own denials and the responses of handlers.
+// discards the rest of the body, for at most [Options].DrainTimeout and 256 MiB. This
+// applies to denials of the guard and to responses of the handler.
 //
 // # Certificates
 //

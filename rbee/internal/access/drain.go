@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// Limits for the rest of a request body that is discarded. It is read in small parts, so it
-// uses little memory.
+// Limits for draining a request body. The body is read in small parts, so draining uses
+// little memory.
 const (
 	defaultDrainTimeout = 30 * time.Second
-	drainIdleFraction   = 6         // a pause of Linger divided by this ends the draining
+	drainIdleFraction   = 6         // draining ends after DrainTimeout/drainIdleFraction without data
 	maxDrainBytes       = 256 << 20 // a client with a larger body may miss its response
 )
 
@@ -22,9 +22,9 @@ type trackedBody struct {
 	readStarted, readComplete, readFailed bool
 }
 
-// Read reads from the body. After a failed read it closes the connection with the response,
-// because the server would otherwise try to read the rest of the body first, and might
-// block forever.
+// Read reads from the body. After a failed read it sets Connection: close on the response.
+// Otherwise the server would try to read the rest of the body before it sends the response,
+// and might block forever.
 func (b *trackedBody) Read(p []byte) (int, error) {
 	b.readStarted = true
 	n, err := b.ReadCloser.Read(p)
@@ -40,7 +40,7 @@ func (b *trackedBody) Read(p []byte) (int, error) {
 
 // drainBody sends the response and then discards the rest of the request body. Most clients
 // read the response only after they have sent the body; if the connection is closed earlier,
-// they report a broken pipe. A client that waits for 100 Continue has its response already.
+// they report a broken pipe. A client that waits for 100 Continue has not started to send.
 func (g *guard) drainBody(w http.ResponseWriter, r *http.Request, body *trackedBody) {
 	if r.ContentLength == 0 || body.readComplete {
 		return
@@ -57,7 +57,7 @@ func (g *guard) drainBody(w http.ResponseWriter, r *http.Request, body *trackedB
 	_, _ = io.CopyN(io.Discard, &drainReader{body, control, time.Now().Add(g.DrainTimeout), g.DrainTimeout / drainIdleFraction}, maxDrainBytes) // the response is sent; errors do not matter
 }
 
-// drainReader reads until a deadline, and at most idleTimeout without data.
+// drainReader reads until the deadline, or until no data arrives for idleTimeout.
 type drainReader struct {
 	io.Reader
 	control     *http.ResponseController
@@ -66,13 +66,13 @@ type drainReader struct {
 }
 
 // Read sets the deadline for the next bytes and reads them.
-func (p *drainReader) Read(b []byte) (int, error) {
-	until := time.Now().Add(p.idleTimeout)
-	if until.After(p.deadline) {
-		until = p.deadline
+func (d *drainReader) Read(b []byte) (int, error) {
+	next := time.Now().Add(d.idleTimeout)
+	if next.After(d.deadline) {
+		next = d.deadline
 	}
-	if err := p.control.SetReadDeadline(until); err != nil {
+	if err := d.control.SetReadDeadline(next); err != nil {
 		return 0, err // without a deadline, reading could block forever
 	}
-	return p.Reader.Read(b)
+	return d.Reader.Read(b)
 }

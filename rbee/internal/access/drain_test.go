@@ -30,12 +30,12 @@ func dial(t *testing.T, s *httptest.Server) net.Conn {
 	return conn
 }
 
-// TestDeniedBody checks that a client that sends its complete body first gets the response
-// to a request that the guard or the handler denies.
+// TestDeniedBody checks that a client receives the denial of the guard or the handler, even
+// if it reads the response only after it has sent the complete body.
 func TestDeniedBody(t *testing.T) {
 	t.Parallel()
 	const size = 20 << 20
-	sized := fmt.Sprintf("Content-Length: %d\r\n\r\n", size)
+	lengthHeader := fmt.Sprintf("Content-Length: %d\r\n\r\n", size)
 	keys, _ := newKeys(t)
 	_, secret := add(t, keys, "one", access.ScopeInfer)
 	s := httptest.NewServer(access.Guard(access.Options{Keys: keys, Scope: scopeByPath, MaxBody: size / 2})(
@@ -56,9 +56,9 @@ func TestDeniedBody(t *testing.T) {
 		head   string // request line and headers, up to the body
 		status int
 	}{
-		"too large":                    {"/v1/x HTTP/1.1\r\n" + key + sized, 413},
+		"too large":                    {"/v1/x HTTP/1.1\r\n" + key + lengthHeader, 413},
 		"too large, chunked":           {fmt.Sprintf("/v1/reads HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\n\r\n%x\r\n", key, size), 413},
-		"no key":                       {"/v1/x HTTP/1.1\r\n" + sized, 413},
+		"no key":                       {"/v1/x HTTP/1.1\r\n" + lengthHeader, 413},
 		"unknown key, chunked":         {fmt.Sprintf("/v1/x HTTP/1.1\r\nX-Api-Key: sk\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n", size), 401},
 		"body not read by the handler": {fmt.Sprintf("/v1/x HTTP/1.1\r\n%sTransfer-Encoding: chunked\r\n\r\n%x\r\n", key, size), 418},
 	} {
@@ -84,8 +84,8 @@ func TestDeniedBody(t *testing.T) {
 	}
 }
 
-// TestMissingBody checks that a client that announces a body and sends none gets the
-// response, and that the connection is closed soon.
+// TestMissingBody checks that a client that announces a body and sends none receives the
+// response, and that the connection is closed after the idle time of draining.
 func TestMissingBody(t *testing.T) {
 	t.Parallel()
 	s := newGuardedServer(t, access.Options{Addr: ":8080", DrainTimeout: 300 * time.Millisecond})
@@ -136,7 +136,8 @@ func TestSlowBody(t *testing.T) {
 	}
 }
 
-// TestExpectContinue checks that a client that waits for 100 Continue gets only the response.
+// TestExpectContinue checks that a client that waits for 100 Continue receives the denial
+// instead.
 func TestExpectContinue(t *testing.T) {
 	t.Parallel()
 	s := newGuardedServer(t, access.Options{MaxBody: 100})

@@ -21,8 +21,8 @@ const DefaultMaxBody = 64 << 20
 
 // Options configure [Guard]. With the zero value, all requests are denied.
 type Options struct {
-	// Keys are the accepted keys. If it is nil, no key is required, which is permitted
-	// only on loopback and without Hosts.
+	// Keys holds the accepted keys. If Keys is nil, a server on loopback without Hosts
+	// requires no key; other servers deny all requests that require a scope.
 	Keys *Keys
 
 	// Addr is the address that the server listens on, such as "127.0.0.1:8080". An
@@ -34,32 +34,33 @@ type Options struct {
 	// origins have [ScopeInfer].
 	Origins []string
 
-	// Hosts are the names, without a port, of a server on loopback in addition to
-	// "localhost", such as the names under which a proxy on this machine forwards to it.
-	// Other machines can use the proxy, so Hosts requires Keys.
+	// Hosts are the accepted names of a server on loopback, without a port, in addition
+	// to "localhost", such as the public name of a proxy on this machine. Other machines
+	// can use the proxy, so Hosts requires Keys.
 	Hosts []string
 
-	// Scope returns the scope that a request needs; "" means none. If it is nil, all
-	// requests need [ScopeAdmin]. The path is not cleaned: it may contain "..".
+	// Scope returns the scope that a request requires; "" means none. If Scope is nil, all
+	// requests require [ScopeAdmin]. The path is not cleaned: it may contain "..".
 	Scope func(*http.Request) Scope
 
 	// MaxBody is the maximum size of a request body in bytes; 0 means [DefaultMaxBody].
 	MaxBody int64
 
-	// DrainTimeout is how long the rest of a request body is read and discarded after the
-	// response; 0 means 30 s. A pause of a sixth of that ends it.
+	// DrainTimeout is the maximum time for which the rest of a request body is read and
+	// discarded after the response; 0 means 30 s. Reading also ends if no data arrives for
+	// a sixth of this time.
 	DrainTimeout time.Duration
 
 	// WriteDenial writes the response to a denied request in the format that the client
-	// expects. If it is nil, the message is written as plain text.
+	// expects. If WriteDenial is nil, the message is written as plain text.
 	WriteDenial func(w http.ResponseWriter, r *http.Request, status int, code, message string)
 
-	// Log gets a line for each denied request; nil discards.
+	// Log receives a line for each denied request; nil discards the lines.
 	Log *slog.Logger
 }
 
 // Guard returns middleware that passes only authorized requests to a handler. For other
-// requests it calls o.Refuse with these statuses and codes:
+// requests it calls o.WriteDenial with these statuses and codes:
 //
 //	403  host_refused            the Host header is not a name of this server
 //	403  origin_refused          the origin of the page is not allowed
@@ -67,7 +68,7 @@ type Options struct {
 //	415  unsupported_media_type  neither JSON nor, for an upload, a form
 //	401  missing_api_key
 //	401  invalid_api_key
-//	403  insufficient_scope      the scope of the key, or of an allowed origin without key, does not suffice
+//	403  insufficient_scope      the key, or the allowed origin without a key, lacks the required scope
 //	403  keys_required           other machines can reach the server, and it has no keys
 //	500  keys_unreadable
 //
@@ -96,12 +97,12 @@ type grant struct {
 	scope Scope
 }
 
-// guard is Options, prepared for use.
+// guard holds the Options with their defaults, and values that are derived from them.
 type guard struct {
 	Options
 	loopback  bool
 	keyless   bool     // no key is required
-	hosts     []string // in lower case
+	hosts     []string // Options.Hosts in lower case
 	origins   []string // in the form of [origin.String]
 	anyOrigin bool     // all origins are allowed
 }
@@ -210,8 +211,8 @@ func (g *guard) serve(w http.ResponseWriter, r *http.Request, next http.Handler)
 	g.drainBody(w, r, body)
 }
 
-// checkHost denies, on loopback, host names that are not this server's, which DNS
-// rebinding may have pointed to 127.0.0.1.
+// checkHost denies requests to a server on loopback whose Host header is not a name of this
+// server: with DNS rebinding, the host name of a page can resolve to 127.0.0.1.
 func (g *guard) checkHost(r *http.Request) *denial {
 	if !g.loopback {
 		return nil
@@ -222,10 +223,10 @@ func (g *guard) checkHost(r *http.Request) *denial {
 	return nil
 }
 
-// source is the origin of a request, as far as the browser reports it.
+// source describes the page that sent a request, according to the headers of the browser.
 type source struct {
-	allowedOrigin string // the Origin header, if it is another allowed origin
-	sameOrigin    bool   // the request certainly comes from no other page
+	allowedOrigin string // the Origin header, if it is an allowed origin other than this server
+	sameOrigin    bool   // the headers prove that no page of another origin sent the request
 }
 
 // checkSource denies requests of pages whose origin is not allowed.
@@ -251,7 +252,7 @@ func (g *guard) checkSource(r *http.Request) (source, *denial) {
 		}
 		sameOrigin = sameOrigin || site == ""
 	} else if site == "" {
-		sameOrigin = safe // a browser that does not send Sec-Fetch-Site sends Origin with unsafe methods
+		sameOrigin = safe // browsers that do not send Sec-Fetch-Site send Origin with unsafe methods
 	}
 	switch site {
 	case "", "same-origin", "same-site", "none":
@@ -285,16 +286,16 @@ func (g *guard) checkBody(r *http.Request) *denial {
 }
 
 // authorize returns the key and the scope of a request. It denies requests without a key
-// of the necessary scope.
+// that has the required scope.
 func (g *guard) authorize(r *http.Request, src source) (grant, *denial) {
-	need := g.Scope(r)
+	required := g.Scope(r)
 	switch {
-	case need == "":
+	case required == "":
 		return grant{}, nil
 	case g.keyless:
-		return g.authorizeKeyless(need, src)
+		return g.authorizeKeyless(required, src)
 	case g.Keys == nil:
-		return grant{}, denyf(http.StatusForbidden, "keys_required", "API keys are required, because other machines can reach this server, but it has none")
+		return grant{}, denyf(http.StatusForbidden, "keys_required", "API keys are required because other machines can reach this server, but the server has no keys")
 	}
 	secret := requestSecret(r, src)
 	if secret == "" {
@@ -307,21 +308,21 @@ func (g *guard) authorize(r *http.Request, src source) (grant, *denial) {
 		return grant{}, denyf(http.StatusInternalServerError, "keys_unreadable", "the server cannot read its API keys; see its log")
 	case !ok:
 		return grant{}, denyf(http.StatusUnauthorized, "invalid_api_key", "invalid API key: it is unknown or was revoked")
-	case !key.Scope.Includes(need):
-		return grant{}, denyf(http.StatusForbidden, "insufficient_scope", "API key %s has the scope %q, but the request needs %q", key.Name, key.Scope, need)
+	case !key.Scope.Includes(required):
+		return grant{}, denyf(http.StatusForbidden, "insufficient_scope", "API key %s has the scope %q, but the request needs %q", key.Name, key.Scope, required)
 	}
 	return grant{key, key.Scope}, nil
 }
 
-// authorizeKeyless grants everything to clients on this machine, but only [ScopeInfer] to
+// authorizeKeyless grants [ScopeAdmin] to clients on this machine, but only [ScopeInfer] to
 // pages of other allowed origins.
-func (g *guard) authorizeKeyless(need Scope, src source) (grant, *denial) {
+func (g *guard) authorizeKeyless(required Scope, src source) (grant, *denial) {
 	granted := grant{scope: ScopeAdmin}
 	if src.allowedOrigin != "" {
 		granted.scope = ScopeInfer
 	}
-	if !granted.scope.Includes(need) {
-		return grant{}, denyf(http.StatusForbidden, "insufficient_scope", "the origin %q may only use models, but the request needs the scope %q", src.allowedOrigin, need)
+	if !granted.scope.Includes(required) {
+		return grant{}, denyf(http.StatusForbidden, "insufficient_scope", "the origin %q may only use models, but the request needs the scope %q", src.allowedOrigin, required)
 	}
 	return granted, nil
 }

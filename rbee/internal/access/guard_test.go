@@ -26,8 +26,8 @@ func scopeByPath(r *http.Request) access.Scope {
 	return access.ScopeInfer
 }
 
-// newGuardedServer starts a server behind a guard. It responds with the key's name and the
-// size of the body, and to denied requests with the code.
+// newGuardedServer starts a server behind a guard. The server responds with the name of the
+// key and the size of the body, or with the code of the denial.
 func newGuardedServer(t testing.TB, o access.Options) *httptest.Server {
 	t.Helper()
 	if o.Addr == "" {
@@ -54,7 +54,8 @@ func newGuardedServer(t testing.TB, o access.Options) *httptest.Server {
 	return s
 }
 
-// send sends a request with these headers; the header "Host" sets the host.
+// send sends a request with the given header names and values; the name "Host" sets the host
+// of the request.
 func send(t testing.TB, method, url string, body io.Reader, header ...string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
@@ -80,7 +81,7 @@ func send(t testing.TB, method, url string, body io.Reader, header ...string) (*
 	return resp, string(data)
 }
 
-func TestHost(t *testing.T) {
+func TestHostHeader(t *testing.T) {
 	t.Parallel()
 	hosts := []string{"Queen.example.com"}
 	keys, _ := newKeys(t)
@@ -115,11 +116,11 @@ func TestHost(t *testing.T) {
 		{"localhost:8080:8080", false},
 	} {
 		resp, body := send(t, "GET", local.URL+"/v1/models", nil, "Host", test.host, "X-Api-Key", secret)
-		bad := resp.StatusCode == http.StatusBadRequest // net/http rejects some invalid hosts itself
-		if test.ok && body != "one:0" || !test.ok && !bad && (resp.StatusCode != http.StatusForbidden || body != "host_refused") {
+		badRequest := resp.StatusCode == http.StatusBadRequest // net/http itself rejects some invalid hosts
+		if test.ok && body != "one:0" || !test.ok && !badRequest && (resp.StatusCode != http.StatusForbidden || body != "host_refused") {
 			t.Errorf("Host %q on loopback: %s %q, want accepted = %t", test.host, resp.Status, body, test.ok)
 		}
-		if resp, body := send(t, "GET", public.URL+"/v1/models", nil, "Host", test.host, "X-Api-Key", secret); body != "one:0" && !bad {
+		if resp, body := send(t, "GET", public.URL+"/v1/models", nil, "Host", test.host, "X-Api-Key", secret); body != "one:0" && !badRequest {
 			t.Errorf("Host %q on all interfaces: %s %q, want one:0", test.host, resp.Status, body)
 		}
 	}
@@ -129,7 +130,7 @@ func TestHost(t *testing.T) {
 	}
 }
 
-func TestOrigin(t *testing.T) {
+func TestOriginHeader(t *testing.T) {
 	t.Parallel()
 	listed := newGuardedServer(t, access.Options{Origins: []string{"https://chat.example.com/", "http://localhost:3000", "https://Port.example.com:443", "nonsense"}})
 	all := newGuardedServer(t, access.Options{Origins: []string{"*"}})
@@ -259,7 +260,7 @@ func TestPreflight(t *testing.T) {
 	}
 }
 
-func TestBody(t *testing.T) {
+func TestRequestBody(t *testing.T) {
 	t.Parallel()
 	s := newGuardedServer(t, access.Options{MaxBody: 100})
 	small, large := strings.Repeat("x", 100), strings.Repeat("x", 101)
@@ -347,7 +348,7 @@ func TestAPIKeys(t *testing.T) {
 		{"bearer in lower case", "GET", "/v1/models", []string{"Authorization", "bearer  " + infer}, 200, "laptop:0"},
 		{"x-api-key", "GET", "/v1/models", []string{"X-Api-Key", infer}, 200, "laptop:0"},
 		{"basic", "GET", "/v1/models", []string{"Authorization", "Basic " + infer}, 401, "missing_api_key"},
-		{"basic of a proxy, x-api-key", "GET", "/v1/models", []string{"Authorization", "Basic eDp5", "X-Api-Key", infer}, 200, "laptop:0"},
+		{"basic for a proxy, x-api-key", "GET", "/v1/models", []string{"Authorization", "Basic eDp5", "X-Api-Key", infer}, 200, "laptop:0"},
 		{"no scheme", "GET", "/v1/models", []string{"Authorization", infer}, 401, "missing_api_key"},
 		{"no secret", "GET", "/v1/models", []string{"Authorization", "Bearer "}, 401, "missing_api_key"},
 		{"unknown key", "GET", "/v1/models", []string{"Authorization", "Bearer sk-1234"}, 401, "invalid_api_key"},
@@ -389,7 +390,7 @@ func TestAPIKeys(t *testing.T) {
 	if resp, body := send(t, "GET", broken.URL+"/v1/models", nil, "X-Api-Key", admin); resp.StatusCode != http.StatusInternalServerError || body != "keys_unreadable" {
 		t.Errorf("with an invalid key file: %s %q, want keys_unreadable", resp.Status, body)
 	}
-	s.Close() // waits for the log
+	s.Close() // waits until all requests are logged
 	for _, want := range []string{"code=invalid_api_key", "status=403", "path=/v1/jobs", "remote=127.0.0.1"} {
 		if !strings.Contains(lines.String(), want) {
 			t.Errorf("log = %s, want %s in it", lines.String(), want)
@@ -450,8 +451,8 @@ func TestAllowedOriginWithoutKeys(t *testing.T) {
 	}
 }
 
-// TestNoKeysBehindProxy checks that a server with names of a proxy requires keys, because all
-// requests through a proxy seem to come from this machine.
+// TestNoKeysBehindProxy checks that a server with additional host names requires keys: a
+// proxy may use these names, and its requests appear to come from this machine.
 func TestNoKeysBehindProxy(t *testing.T) {
 	t.Parallel()
 	s := newGuardedServer(t, access.Options{Hosts: []string{"queen.example.com"}})
@@ -476,7 +477,7 @@ func TestZeroOptions(t *testing.T) {
 	}
 }
 
-// FuzzGuard checks that only a valid Host and an allowed Origin pass the guard.
+// FuzzGuard checks that only requests with a valid Host and an allowed Origin pass the guard.
 func FuzzGuard(f *testing.F) {
 	for _, s := range []string{"localhost", "localhost:8080", "[::1]:80", "http://localhost", "https://evil.example.com", "null", "*", "[", "://", "%", "::1", "[::1%25lo]", "//", "http://[::1", "http://localhost:", "\x00", "ſ", "http://K"} {
 		f.Add(s, s, s)
@@ -498,14 +499,15 @@ func FuzzGuard(f *testing.F) {
 			}
 			return
 		}
-		// A request that passes has a name of this server, and its own or the allowed origin.
-		low := strings.ToLower(host)
-		if !strings.HasPrefix(low, "localhost") && !strings.HasPrefix(low, "queen") && !strings.HasPrefix(low, "127.") && !strings.HasPrefix(low, "[::") && !strings.HasPrefix(low, "[0") {
+		// A request that passes has the name of this server as Host, and as Origin either the
+		// origin of this server or the allowed origin.
+		lower := strings.ToLower(host)
+		if !strings.HasPrefix(lower, "localhost") && !strings.HasPrefix(lower, "queen") && !strings.HasPrefix(lower, "127.") && !strings.HasPrefix(lower, "[::") && !strings.HasPrefix(lower, "[0") {
 			t.Errorf("Host %q passed, want it denied", host)
 		}
 		_, originHost, _ := strings.Cut(strings.ToLower(origin), "://")
-		trim := func(s string) string { return strings.TrimSuffix(strings.TrimSuffix(s, ":80"), ":443") }
-		if trim(originHost) != trim(low) && trim(originHost) != "chat.example.com" {
+		trimPort := func(s string) string { return strings.TrimSuffix(strings.TrimSuffix(s, ":80"), ":443") }
+		if trimPort(originHost) != trimPort(lower) && trimPort(originHost) != "chat.example.com" {
 			t.Errorf("Origin %q with Host %q passed, want it denied", origin, host)
 		}
 	})

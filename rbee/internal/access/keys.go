@@ -20,7 +20,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// Scope is the set of requests that a key permits, or that includes a request.
+// Scope is a permission: a key grants a scope, and a request requires a scope.
 type Scope string
 
 // The scopes. ScopeAdmin includes ScopeInfer.
@@ -29,9 +29,10 @@ const (
 	ScopeAdmin Scope = "admin" // everything
 )
 
-// Includes reports whether a key of scope s may send a request that needs need.
-func (s Scope) Includes(need Scope) bool {
-	return s == need || s == ScopeAdmin && need == ScopeInfer
+// Includes reports whether a key with the scope s permits requests that require the given
+// scope.
+func (s Scope) Includes(required Scope) bool {
+	return s == required || s == ScopeAdmin && required == ScopeInfer
 }
 
 func (s Scope) valid() bool { return s == ScopeInfer || s == ScopeAdmin }
@@ -53,12 +54,14 @@ var (
 
 const (
 	secretPrefix = "rbee_"
-	idLen        = 8  // hex digits of an id
-	randomLen    = 64 // hex digits of the random part of a secret
-	statInterval = time.Second
+	idLen        = 8           // hex digits of an id
+	randomLen    = 64          // hex digits of the random part of a secret
+	statInterval = time.Second // minimum time between checks of the file for changes
+
+	nameFormat = "at most 63 letters, digits, '.', '_' and '-', starting with a letter or digit"
 )
 
-// Keys holds the API keys in a file. Its methods may be called concurrently. It detects
+// Keys manages the API keys in a file. Its methods may be called concurrently. Keys detects
 // changes by other processes, but two processes must not change the file simultaneously.
 type Keys struct {
 	path string
@@ -75,7 +78,7 @@ type record struct {
 	Key
 	SHA256 string `json:"sha256"` // of the secret, in hex
 
-	// Unknown holds fields of a newer rbee.
+	// Unknown holds the fields that a newer rbee has written.
 	Unknown wire.Unknown `json:"-"`
 }
 
@@ -96,7 +99,7 @@ func OpenKeys(path string) *Keys { return &Keys{path: path} }
 // Add creates a key and returns it with its secret, which cannot be retrieved later.
 func (k *Keys) Add(name string, scope Scope) (Key, string, error) {
 	if !validName(name) {
-		return Key{}, "", fmt.Errorf("%w name %q: want at most 63 letters, digits, '.', '_' and '-', starting with a letter or digit", ErrInvalidKey, name)
+		return Key{}, "", fmt.Errorf("%w name %q: want %s", ErrInvalidKey, name, nameFormat)
 	}
 	if !scope.valid() {
 		return Key{}, "", fmt.Errorf("%w scope %q: want %q or %q", ErrInvalidKey, scope, ScopeInfer, ScopeAdmin)
@@ -155,9 +158,9 @@ func (k *Keys) Revoke(nameOrID string) (Key, error) {
 	return key, nil
 }
 
-// Check returns the key to which a secret belongs; ok is false for an unknown secret. The
-// error means that the file is unreadable or invalid. Changes by other processes take
-// effect within a second.
+// Check returns the key with the given secret; ok is false if no key has it. Check returns an
+// error if the file is unreadable or invalid. Changes by other processes take effect within a
+// second.
 func (k *Keys) Check(secret string) (key Key, ok bool, err error) {
 	id, ok := secretID(secret)
 	if !ok {
@@ -169,7 +172,9 @@ func (k *Keys) Check(secret string) (key Key, ok bool, err error) {
 	if err := k.refresh(); err != nil {
 		return Key{}, false, err
 	}
-	r := record{SHA256: strings.Repeat("-", hex.EncodedLen(len(sum)))} // equals no hash; an unknown id takes as long as a known one
+	// The check takes equally long for known and unknown ids: for an unknown id, it compares
+	// the hash with a value that equals no hash.
+	r := record{SHA256: strings.Repeat("-", hex.EncodedLen(len(sum)))}
 	for _, known := range k.records {
 		if known.ID == id {
 			r = known
@@ -201,27 +206,29 @@ func indexOf(records []record, nameOrID string) int {
 	return -1
 }
 
-// refresh reads the file if it has changed, at most once per statInterval. k.mu is held.
+// refresh reads the file if it has changed, at most once per statInterval. The caller holds
+// k.mu.
 func (k *Keys) refresh() error {
 	now := time.Now()
 	if !k.checkedAt.IsZero() && now.Sub(k.checkedAt) < statInterval {
 		return k.err
 	}
 	info, err := os.Stat(k.path)
-	if err != nil || k.checkedAt.IsZero() || !sameFile(info, k.info) {
+	if err != nil || k.checkedAt.IsZero() || !isUnchanged(info, k.info) {
 		return k.read()
 	}
 	k.checkedAt = now
 	return k.err
 }
 
-// sameFile reports whether the file is unchanged. It recognizes a replaced file even if size
-// and modification time are equal.
-func sameFile(a, b fs.FileInfo) bool {
-	return b != nil && os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
+// isUnchanged reports whether the file has not changed since previous was read, which is nil
+// if the file did not exist. A replaced file counts as changed even if its size and
+// modification time are the same.
+func isUnchanged(current, previous fs.FileInfo) bool {
+	return previous != nil && os.SameFile(current, previous) && current.Size() == previous.Size() && current.ModTime().Equal(previous.ModTime())
 }
 
-// read reads the file. k.mu is held.
+// read reads the file. The caller holds k.mu.
 func (k *Keys) read() error {
 	k.records, k.info, k.err, k.checkedAt = nil, nil, nil, time.Now()
 	f, err := os.Open(k.path)
@@ -245,12 +252,12 @@ func (k *Keys) read() error {
 	return k.err
 }
 
-// keysFile is the content of the file. [statefile.Write] adds the schema.
+// keysFile is the content of the file. [statefile.Write] adds the schema version.
 type keysFile struct {
 	Keys []record `json:"keys"`
 }
 
-// write replaces the keys in the file. k.mu is held.
+// write replaces the keys in the file. The caller holds k.mu.
 func (k *Keys) write(records []record) error {
 	k.checkedAt = time.Time{} // read the file again, whether or not the write succeeds
 	if err := statefile.Write(k.path, keysFile{records}); err != nil {
@@ -259,8 +266,8 @@ func (k *Keys) write(records []record) error {
 	return nil
 }
 
-// parseKeys parses the content of a file. It accepts only what [Keys] writes, and fields of
-// a newer schema that may be ignored.
+// parseKeys parses and validates the content of a file. It rejects unknown fields, unless the
+// file has a newer schema that permits readers to ignore them.
 func parseKeys(data []byte) ([]record, error) {
 	var f keysFile
 	if err := decodeStrict(data); err != nil {
@@ -277,7 +284,7 @@ func parseKeys(data []byte) ([]record, error) {
 		case !isHex(r.ID, idLen):
 			return nil, fmt.Errorf("key %d: invalid id %q: want %d hex digits", i+1, r.ID, idLen)
 		case !validName(r.Name):
-			return nil, fmt.Errorf("key %d: invalid name %q", i+1, r.Name)
+			return nil, fmt.Errorf("key %d: invalid name %q: want %s", i+1, r.Name, nameFormat)
 		case !r.Scope.valid():
 			return nil, fmt.Errorf("key %q: invalid scope %q: want %q or %q", r.Name, r.Scope, ScopeInfer, ScopeAdmin)
 		case !isHex(r.SHA256, 2*sha256.Size):
@@ -289,7 +296,8 @@ func parseKeys(data []byte) ([]record, error) {
 	return f.Keys, nil
 }
 
-// decodeStrict returns an error for unknown fields and for a file that needs a newer rbee.
+// decodeStrict returns an error if the file has unknown fields of the current schema, or if
+// only a newer rbee can read the file.
 func decodeStrict(data []byte) error {
 	var head wire.Versioned
 	d := json.NewDecoder(bytes.NewReader(data))
@@ -312,8 +320,8 @@ func decodeStrict(data []byte) error {
 
 // validName reports whether a key may have this name, which is used in commands, URLs and logs.
 func validName(name string) bool {
-	const first = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-	return name != "" && len(name) <= 63 && strings.Contains(first, name[:1]) && strings.Trim(name, first+"._-") == ""
+	const alphanumeric = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+	return name != "" && len(name) <= 63 && strings.Contains(alphanumeric, name[:1]) && strings.Trim(name, alphanumeric+"._-") == ""
 }
 
 // isHex reports whether s consists of n lower-case hex digits.

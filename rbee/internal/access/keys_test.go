@@ -19,14 +19,14 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
 )
 
-// newKeys returns the keys in a file that does not exist yet.
+// newKeys returns Keys for a file that does not exist yet, and the path of the file.
 func newKeys(t testing.TB) (keys *access.Keys, path string) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "new", "keys.json")
 	return access.OpenKeys(path), path
 }
 
-// add creates a key.
+// add creates a key and returns it with its secret.
 func add(t testing.TB, keys *access.Keys, name string, scope access.Scope) (access.Key, string) {
 	t.Helper()
 	key, secret, err := keys.Add(name, scope)
@@ -36,7 +36,7 @@ func add(t testing.TB, keys *access.Keys, name string, scope access.Scope) (acce
 	return key, secret
 }
 
-// checkName returns what Check finds: the name of the key, "" for none, or the error.
+// checkName calls Check and returns the name of the key, "" without a key, or the error.
 func checkName(keys *access.Keys, secret string) string {
 	key, ok, err := keys.Check(secret)
 	switch {
@@ -45,7 +45,7 @@ func checkName(keys *access.Keys, secret string) string {
 	case !ok && key == access.Key{}:
 		return ""
 	case !ok:
-		return "no, but it is " + key.Name
+		return "key " + key.Name + " with ok = false"
 	}
 	return key.Name
 }
@@ -198,14 +198,14 @@ func TestInvalidFile(t *testing.T) {
 				t.Fatal(err)
 			}
 			keys := access.OpenKeys(path)
-			_, listed := keys.List()
-			_, _, added := keys.Add("two", access.ScopeInfer)
-			_, revoked := keys.Revoke("one")
-			_, ok, checked := keys.Check("rbee_00112233_" + strings.Repeat("0", 64))
-			_, _, second := keys.Check("")
-			for _, err := range []error{listed, added, revoked, checked, second} {
+			_, listErr := keys.List()
+			_, _, addErr := keys.Add("two", access.ScopeInfer)
+			_, revokeErr := keys.Revoke("one")
+			_, ok, checkErr := keys.Check("rbee_00112233_" + strings.Repeat("0", 64))
+			_, _, emptyErr := keys.Check("")
+			for call, err := range map[string]error{"List()": listErr, "Add()": addErr, "Revoke()": revokeErr, "Check()": checkErr, `Check("")`: emptyErr} {
 				if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), path) {
-					t.Errorf("error = %v, want %q and the path in it", err, test.want)
+					t.Errorf("%s = %v, want an error with %q and the path", call, err, test.want)
 				}
 			}
 			if data, _ := os.ReadFile(path); ok || string(data) != test.content {
@@ -255,7 +255,7 @@ func TestFileChanged(t *testing.T) {
 		if err := os.Chtimes(path, info.ModTime(), info.ModTime()); err != nil {
 			t.Fatal(err)
 		}
-		expect("within the second", secret, "one")
+		expect("replaced, within a second", secret, "one")
 		time.Sleep(time.Second)
 		expect("replaced", secret, "two")
 
@@ -263,7 +263,7 @@ func TestFileChanged(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, newer := add(t, theirs, "new", access.ScopeInfer)
-		expect("within the next second", secret, "two")
+		expect("revoked, within a second", secret, "two")
 		time.Sleep(time.Second)
 		expect("revoked", secret, "")
 		expect("added", newer, "new")
@@ -323,7 +323,7 @@ func BenchmarkCheck(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, ok, _ := keys.Check(secret); !ok {
-			b.Fatal("Check() found no key")
+			b.Fatal("Check() = false, want true")
 		}
 	}
 }

@@ -13,7 +13,7 @@ type origin struct{ scheme, host string }
 // parseOrigin parses an Origin header; ok is false if it is invalid or "null".
 func parseOrigin(s string) (origin, bool) {
 	scheme, host, ok := strings.Cut(strings.ToLower(s), "://")
-	if _, fine := hostname(host); !ok || !fine || scheme == "" {
+	if _, valid := hostname(host); !ok || !valid || scheme == "" {
 		return origin{}, false
 	}
 	return origin{scheme, trimDefaultPort(scheme, host)}, true
@@ -44,12 +44,12 @@ func trimDefaultPort(scheme, host string) string {
 func hostname(hostport string) (string, bool) {
 	u, err := url.Parse("//" + hostport)
 	if err != nil || u.Host != hostport || u.Hostname() == "" {
-		return "", false // u.Host is shorter than the input if that has a user, a path or an escape
+		return "", false // u.Host differs from hostport if hostport has a user, a path or an escape
 	}
 	return strings.ToLower(u.Hostname()), true
 }
 
-// isLoopback reports whether a name always means this machine.
+// isLoopback reports whether a name always refers to this machine.
 func isLoopback(name string) bool {
 	ip, err := netip.ParseAddr(name)
 	return name == "localhost" || err == nil && ip.IsLoopback()

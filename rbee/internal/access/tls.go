@@ -26,13 +26,13 @@ import (
 const (
 	certificateSubject = "rbee"     // common name in certificates that rbee creates
 	certificateYears   = 10         // validity of such a certificate
-	clockSkew          = -time.Hour // start of validity, for clients with slow clocks
+	clockSkew          = -time.Hour // start of the validity, relative to now, for clients with slow clocks
 )
 
-// Certificate returns the certificate in dir, in the files tls.crt and tls.key, and its
+// Certificate returns the certificate in the files tls.crt and tls.key of dir, and its
 // fingerprint. It creates a self-signed certificate for hosts (names and IP addresses) and
-// for loopback if dir has no certificate, or if rbee created the existing one and it has
-// expired or lacks a host. It does not replace a certificate that rbee did not create.
+// for loopback if dir has no certificate. It replaces a certificate that has expired or
+// lacks a host, but only if rbee created it.
 //
 // A new certificate uses the existing key, if any, but has another fingerprint.
 func Certificate(dir string, hosts []string) (tls.Certificate, string, error) {
@@ -52,7 +52,7 @@ func Certificate(dir string, hosts []string) (tls.Certificate, string, error) {
 			return cert, pin, nil
 		}
 	} else if !errors.Is(err, fs.ErrNotExist) {
-		return tls.Certificate{}, "", fmt.Errorf("cannot find the certificate: %w", err)
+		return tls.Certificate{}, "", fmt.Errorf("cannot access the certificate: %w", err)
 	}
 	if err := createCertificate(certFile, keyFile, hosts); err != nil {
 		return tls.Certificate{}, "", fmt.Errorf("cannot create a certificate in %s: %w", dir, err)
@@ -112,7 +112,7 @@ func isMadeByRbee(cert *x509.Certificate) bool {
 }
 
 // isUsable reports whether a certificate is valid for these hosts and has not expired. A
-// certificate that is not valid yet is usable: then the clock is wrong.
+// certificate that is not valid yet counts as usable, because then the clock is wrong.
 func isUsable(cert *x509.Certificate, hosts []string) bool {
 	for _, h := range hosts {
 		if cert.VerifyHostname(h) != nil {
@@ -122,8 +122,8 @@ func isUsable(cert *x509.Certificate, hosts []string) bool {
 	return !time.Now().After(cert.NotAfter)
 }
 
-// createCertificate writes the key, unless the file exists, and then the certificate, so
-// that they match even if it is interrupted.
+// createCertificate writes the key, unless its file exists, and then the certificate. If it
+// is interrupted in between, the next call creates a certificate for the same key.
 func createCertificate(certFile, keyFile string, hosts []string) error {
 	key, err := readKey(keyFile)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -69,28 +69,29 @@ func TestCertificate(t *testing.T) {
 		{"other name", []string{"queen.example.org"}, false},
 		{"other address", []string{"192.0.2.8"}, false},
 	} {
-		own := filepath.Join(t.TempDir(), "tls")
-		if err := os.CopyFS(own, os.DirFS(dir)); err != nil {
+		copied := filepath.Join(t.TempDir(), "tls")
+		if err := os.CopyFS(copied, os.DirFS(dir)); err != nil {
 			t.Fatal(err)
 		}
-		next, pin := certificate(t, own, test.hosts...)
+		next, pin := certificate(t, copied, test.hosts...)
 		if (pin == first) != test.same {
 			t.Errorf("%s: fingerprint %s after %s, want the same: %t", test.name, pin, first, test.same)
 		}
 		if !next.PrivateKey.(*ecdsa.PrivateKey).Equal(cert.PrivateKey) {
 			t.Errorf("%s: the private key changed, want it kept", test.name)
 		}
-		if _, third := certificate(t, own, test.hosts...); third != pin {
+		if _, third := certificate(t, copied, test.hosts...); third != pin {
 			t.Errorf("%s: second fingerprint %s after %s, want the same", test.name, third, pin)
 		}
 	}
 
-	// An interruption after writing the key leaves a key without certificate.
+	// An interruption between the two writes leaves a key without a certificate.
 	if err := os.Remove(filepath.Join(dir, "tls.crt")); err != nil {
 		t.Fatal(err)
 	}
-	if next, pin := certificate(t, dir); pin == first || !next.PrivateKey.(*ecdsa.PrivateKey).Equal(cert.PrivateKey) {
-		t.Error("Certificate() without tls.crt did not use the existing key, want a new certificate for it")
+	next, pin := certificate(t, dir)
+	if sameKey := next.PrivateKey.(*ecdsa.PrivateKey).Equal(cert.PrivateKey); pin == first || !sameKey {
+		t.Errorf("Certificate() without tls.crt: fingerprint %s after %s, same key = %t, want a new certificate with the same key", pin, first, sameKey)
 	}
 }
 
@@ -155,7 +156,7 @@ func TestCertificateErrors(t *testing.T) {
 			t.Errorf("Certificate() for host %q = nil, want an error", host)
 		}
 	}
-	put := func(name, content string) func(dir string) error {
+	overwrite := func(name, content string) func(dir string) error {
 		return func(dir string) error { return os.WriteFile(filepath.Join(dir, name), []byte(content), 0o600) }
 	}
 	for _, test := range []struct {
@@ -164,8 +165,8 @@ func TestCertificateErrors(t *testing.T) {
 		want   string
 	}{
 		{"no key", func(dir string) error { return os.Remove(filepath.Join(dir, "tls.key")) }, "cannot read the key of the certificate"},
-		{"broken certificate", put("tls.crt", "x"), "tls.crt"},
-		{"broken key", put("tls.key", "x"), "tls.key"},
+		{"broken certificate", overwrite("tls.crt", "x"), "tls.crt"},
+		{"broken key", overwrite("tls.key", "x"), "tls.key"},
 		{"key of another certificate", func(dir string) error {
 			other := t.TempDir()
 			certificate(t, other)
@@ -177,16 +178,16 @@ func TestCertificateErrors(t *testing.T) {
 		if err := test.change(dir); err != nil {
 			t.Fatal(err)
 		}
-		_, _, made := access.Certificate(dir, nil)
-		_, _, loaded := access.LoadCertificate(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
-		for _, err := range []error{made, loaded} {
+		_, _, createErr := access.Certificate(dir, nil)
+		_, _, loadErr := access.LoadCertificate(filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key"))
+		for call, err := range map[string]error{"Certificate": createErr, "LoadCertificate": loadErr} {
 			if err == nil || !strings.Contains(err.Error(), test.want) || !strings.Contains(err.Error(), dir) {
-				t.Errorf("%s: error = %v, want %q and the path in it", test.name, err, test.want)
+				t.Errorf("%s: %s() = %v, want an error with %q and the path", test.name, call, err, test.want)
 			}
 		}
 	}
 	dir := t.TempDir()
-	if err := put("tls.key", "x")(dir); err != nil {
+	if err := overwrite("tls.key", "x")(dir); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := access.Certificate(dir, nil); err == nil || !strings.Contains(err.Error(), "want a PEM file") {

@@ -27,7 +27,7 @@ type grammar struct {
 	ListHives        listHivesCmd        `cmd:"" group:"hives" help:"List hives"`
 	GetHive          getHiveCmd          `cmd:"" group:"hives" help:"Show one hive in detail"`
 	HiveStatus       hiveStatusCmd       `cmd:"" group:"hives" help:"Show whether a hive daemon is running"`
-	HiveCapabilities hiveCapabilitiesCmd `cmd:"" group:"hives" help:"Show GPUs, free memory and the processes that use it"`
+	HiveCapabilities hiveCapabilitiesCmd `cmd:"" group:"hives" help:"Show GPUs, their free memory and the processes that use them"`
 	StartHive        startHiveCmd        `cmd:"" group:"hives" help:"Start a hive daemon"`
 	StopHive         stopHiveCmd         `cmd:"" group:"hives" help:"Stop a hive daemon; its workers keep running"`
 

@@ -69,7 +69,7 @@ func TestReasons(t *testing.T) {
 			"check ssh_port; the server at this port does not support SSH", 4},
 		{operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonLost, Subject: operations.SubjectHive.WithName("gpu-1"), Hive: "gpu-1", Message: "connection to bee@gpu-1:22: EOF"},
 			"run the command again; it is safe to repeat", 4},
-		{operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonSSHConfig, Subject: operations.SubjectHive.WithName("gpu-1"), Hive: "gpu-1", Message: "cannot connect to bee@gpu-1:22: key file: open /h/.ssh/id_x: no such file or directory"},
+		{operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonSSHConfig, Subject: operations.SubjectHive.WithName("gpu-1"), Hive: "gpu-1", Message: "cannot connect to bee@gpu-1:22: cannot use key file: open /h/.ssh/id_x: no such file or directory"},
 			"check ~/.ssh/config, the known_hosts files and ssh_key", 4},
 		{operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonProhibited, Subject: operations.SubjectHive.WithName("gpu-1"), Hive: "gpu-1", Message: "cannot connect to bee@gpu-1:22: connecting: ssh: rejected: administratively prohibited (open failed)"},
 			"set AllowTcpForwarding in the sshd_config of the server that rejects forwarding", 4},

@@ -21,35 +21,36 @@ import (
 
 // Client sends requests to one ComfyUI server.
 type Client struct {
-	// HTTP makes the requests; nil means [http.DefaultClient].
+	// HTTP sends the requests; nil means [http.DefaultClient].
 	HTTP *http.Client
 
-	// BaseURL is the URL of the server, such as http://127.0.0.1:8188, and may have a path.
-	// Header is sent with each request; it may be nil.
+	// BaseURL is the URL of the server, such as http://127.0.0.1:8188. It may have a path.
 	BaseURL string
-	Header  http.Header
 
-	// PollInterval is the first interval between polls, which grows up to a second; 0
-	// means 250 ms.
+	// Header is sent with each request; it may be nil.
+	Header http.Header
+
+	// PollInterval is the initial interval between polls; 0 means 250 ms. The interval
+	// grows to at most one second.
 	PollInterval time.Duration
 
 	// StallTimeout is the maximum time without data during one request; 0 means a
-	// minute. A workflow may run for longer, because ComfyUI responds while it runs.
+	// minute. A workflow may run longer, because ComfyUI responds to polls while it runs.
 	StallTimeout time.Duration
 }
 
 // Progress is the progress of a workflow.
 type Progress struct {
-	Running        bool // false while it waits in the queue
-	WorkflowsAhead int  // number of workflows that run before it
-	Elapsed        time.Duration
+	Running        bool          // false while the workflow waits in the queue
+	WorkflowsAhead int           // running and queued workflows before this one
+	Elapsed        time.Duration // since the call of [Client.Run]
 }
 
 // File identifies an output file of a workflow.
 type File struct {
 	Filename, Subfolder, Type string
 
-	Node string // id of the node that wrote it
+	Node string // id of the node that wrote the file
 	Kind string // key of the node's output, such as "images"
 }
 
@@ -69,9 +70,9 @@ const (
 	cancelTimeout       = 5 * time.Second
 )
 
-// Run queues a workflow and waits until it has run. If ctx ends, Run cancels the workflow
-// and returns the cause. It calls progress, if not nil, after each poll, in the caller's
-// goroutine.
+// Run queues a workflow and waits until it has finished. If ctx ends, Run cancels the
+// workflow and returns the cause. Run calls progress, if not nil, after each poll, in the
+// caller's goroutine.
 func (c *Client) Run(ctx context.Context, w Workflow, progress func(Progress)) (*Result, error) {
 	start := time.Now()
 	id, err := c.enqueue(ctx, w)
@@ -107,7 +108,7 @@ func (c *Client) Run(ctx context.Context, w Workflow, progress func(Progress)) (
 		default:
 			// A finished workflow is briefly neither in the queue nor in the history.
 			if missing++; missing >= maxFailures {
-				return nil, errors.New("ComfyUI has lost the workflow: it was restarted, or its queue was cleared")
+				return nil, errors.New("ComfyUI lost the workflow: it was restarted, or its queue was cleared")
 			}
 		}
 		select {
@@ -149,8 +150,8 @@ type nodeError struct {
 	} `json:"errors"`
 }
 
-// describeRejection describes the errors for which a workflow was rejected; it returns ""
-// if the response has none.
+// describeRejection returns a description of the errors in the response to a rejected
+// workflow, or "" if the response has none.
 func describeRejection(general json.RawMessage, nodes map[string]nodeError) string {
 	var parts []string
 	var e struct {
@@ -174,7 +175,7 @@ func describeRejection(general json.RawMessage, nodes map[string]nodeError) stri
 	return strings.Join(append(parts, nodeParts...), "; ")
 }
 
-// history returns the result of a workflow; done is false if it has not finished.
+// history returns the result of a workflow; done is false if the workflow has not finished.
 func (c *Client) history(ctx context.Context, id string) (r *Result, done bool, err error) {
 	var response map[string]struct {
 		Outputs map[string]map[string]json.RawMessage `json:"outputs"`
@@ -269,7 +270,7 @@ func (c *Client) queueStatus(ctx context.Context, id string, p *Progress) (known
 	if err != nil || status != http.StatusOK {
 		return false, cmp.Or(err, fmt.Errorf("cannot get the queue: status %d", status))
 	}
-	number := func(item []json.RawMessage) (n float64, promptID string) {
+	parseItem := func(item []json.RawMessage) (n float64, promptID string) {
 		if len(item) > 1 {
 			_ = json.Unmarshal(item[0], &n) // 0 on error
 			_ = json.Unmarshal(item[1], &promptID)
@@ -277,27 +278,27 @@ func (c *Client) queueStatus(ctx context.Context, id string, p *Progress) (known
 		return n, promptID
 	}
 	for _, item := range response.Running {
-		if _, promptID := number(item); promptID == id {
+		if _, promptID := parseItem(item); promptID == id {
 			p.Running = true
 			return true, nil
 		}
 	}
 	position := 0.0
 	for _, item := range response.Pending {
-		if n, promptID := number(item); promptID == id {
+		if n, promptID := parseItem(item); promptID == id {
 			position, known = n, true
 		}
 	}
 	p.WorkflowsAhead = len(response.Running)
 	for _, item := range response.Pending {
-		if n, promptID := number(item); promptID != id && n < position {
+		if n, promptID := parseItem(item); promptID != id && n < position {
 			p.WorkflowsAhead++
 		}
 	}
 	return known, nil
 }
 
-// cancelRun removes a workflow from the queue, or interrupts it if it runs.
+// cancelRun removes a workflow from the queue, or interrupts the workflow if it is running.
 func (c *Client) cancelRun(ctx context.Context, id string) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cancelTimeout)
 	defer cancel()
@@ -314,8 +315,8 @@ func (c *Client) cancelRun(ctx context.Context, id string) {
 	}
 }
 
-// request sends a request and decodes the JSON response into v, if not nil, for any
-// status. The status is 0 if no response was received.
+// request sends a request and decodes the JSON response, with any status, into v, if v is
+// not nil. The returned status is 0 if no response was received.
 func (c *Client) request(ctx context.Context, method, endpoint string, body []byte, v any) (status int, err error) {
 	resp, err := c.do(ctx, method, endpoint, body)
 	if err != nil {
@@ -334,8 +335,8 @@ func (c *Client) request(ctx context.Context, method, endpoint string, body []by
 	return resp.StatusCode, nil
 }
 
-// do sends a request. do, or reading the response body, fails when no data arrives for
-// c.StallTimeout.
+// do sends a request. If no data arrives for c.StallTimeout, do or the next read of the
+// response body returns an error.
 func (c *Client) do(ctx context.Context, method, endpoint string, body []byte) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	req, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(c.BaseURL, "/")+endpoint, bytes.NewReader(body))
@@ -362,7 +363,7 @@ func (c *Client) do(ctx context.Context, method, endpoint string, body []byte) (
 	return resp, nil
 }
 
-// stallError reports that a request received no data for this time.
+// stallError reports that no data was received for the given time.
 type stallError time.Duration
 
 func (s stallError) Error() string { return fmt.Sprintf("no data received for %s", time.Duration(s)) }
@@ -403,8 +404,8 @@ func (w *watchedBody) causeOf(err error) error {
 	return err
 }
 
-// Fetch fetches a file of at most limit bytes. name is its base name, which is valid as a
-// local file name.
+// Fetch downloads a file of at most limit bytes. name is the base name of the file, which is
+// safe to use as a local file name.
 func (c *Client) Fetch(ctx context.Context, f File, limit int64) (name string, data []byte, err error) {
 	name = path.Base(path.Clean("/" + strings.ReplaceAll(f.Filename, `\`, "/")))
 	if name == "/" || strings.ContainsRune(name, 0) {
@@ -426,7 +427,7 @@ func (c *Client) Fetch(ctx context.Context, f File, limit int64) (name string, d
 	case resp.ContentLength >= 0 && int64(len(data)) < min(resp.ContentLength, limit):
 		return "", nil, fmt.Errorf("cannot fetch %s: %w", name, io.ErrUnexpectedEOF)
 	case int64(len(data)) > limit:
-		return "", nil, fmt.Errorf("cannot fetch %s: it exceeds the limit of %d bytes", name, limit)
+		return "", nil, fmt.Errorf("cannot fetch %s: the file exceeds the limit of %d bytes", name, limit)
 	}
 	return name, data, nil
 }

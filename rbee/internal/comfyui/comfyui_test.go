@@ -19,7 +19,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/comfyui/comfytest"
 )
 
-// newClient returns a client of a new server, which serves at a path prefix.
+// newClient starts a server below a path prefix and returns a client for it.
 func newClient(t *testing.T) (*Client, *comfytest.Server) {
 	t.Helper()
 	s := comfytest.New()

@@ -1,8 +1,8 @@
-// Package comfyui is a client of ComfyUI, which runs graphs of nodes that generate images.
+// Package comfyui is a client for ComfyUI, which runs graphs of nodes that generate images.
 //
 // A [Workflow] is a graph in the API format, which ComfyUI exports as "Save (API
-// format)". [Client.Run] queues a workflow, waits until it has run, and returns its
-// output files. [Client.Fetch] fetches a file:
+// format)". [Client.Run] queues a workflow, waits until it has finished, and returns its
+// output files. [Client.Fetch] downloads a file:
 //
 //	w, err := comfyui.ParseWorkflow(data)
 //	w, _ = w.With(map[string]any{"prompt": "a bee on a flower"})

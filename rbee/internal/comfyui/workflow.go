@@ -11,14 +11,15 @@ import (
 // Workflow is a graph: a map of nodes by id.
 type Workflow map[string]any
 
-// ParseWorkflow parses a graph in the API format, or an object with it as "prompt".
+// ParseWorkflow parses a graph in the API format, or an object that has such a graph as
+// "prompt".
 func ParseWorkflow(data []byte) (Workflow, error) {
 	var w Workflow
 	if err := json.Unmarshal(data, &w); err != nil {
 		return nil, fmt.Errorf("invalid workflow: want a JSON object: %w", err)
 	}
 	if _, nodes := w["nodes"].([]any); nodes {
-		return nil, errors.New("invalid workflow: it is in the editor's format; export it as \"Save (API format)\" (in ComfyUI's menu, Workflow, Export (API))")
+		return nil, errors.New("invalid workflow: want the API format, not the format of the editor; in ComfyUI, choose \"Save (API format)\" or Workflow > Export (API)")
 	}
 	if inner, ok := w["prompt"].(map[string]any); ok {
 		w = inner
@@ -36,8 +37,8 @@ func ParseWorkflow(data []byte) (Workflow, error) {
 }
 
 // With returns a copy in which the placeholders of text inputs, such as {prompt}, are
-// replaced by values. An input that consists of one placeholder becomes the value
-// itself, which may be a number. found holds the placeholders in the workflow, sorted.
+// replaced by values. An input that consists of one placeholder becomes the value itself,
+// which may be a number. found has the sorted names of the placeholders that were replaced.
 func (w Workflow) With(values map[string]any) (out Workflow, found []string) {
 	out = Workflow{}
 	for id, n := range w {

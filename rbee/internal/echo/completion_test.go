@@ -32,8 +32,8 @@ func TestComplete(t *testing.T) {
 	}
 }
 
-// FuzzDecode checks that every valid request produces a part of the prompt whose tokens
-// concatenate to it and are counted correctly.
+// FuzzDecode checks that the tokens of every completion are counted correctly and join to its
+// text, and that no completion has more words than the prompt.
 func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"model":"echo","messages":[{"role":"user","content":"a b"}],"max_tokens":1,"stop":"b"}`))
 	f.Add([]byte(`{"model":"echo","messages":[{"role":"user","content":[{"type":"text","text":"a"}]}],"stream":true,"stream_options":{"include_usage":true}}`))
@@ -74,6 +74,6 @@ func checkTokens(t *testing.T, c completion) {
 		n++
 	}
 	if joined.String() != c.text || n != c.words || n != countWords(c.text) || !utf8.ValidString(c.text) {
-		t.Errorf("%d tokens join to %q, want %+v", n, joined.String(), c)
+		t.Errorf("nextToken() returned %d tokens with the text %q, want the words and text of %+v", n, joined.String(), c)
 	}
 }

@@ -1,6 +1,7 @@
-// Package echo is the built-in worker "echo": a small server with the OpenAI HTTP API
-// that returns the text of the prompt. It needs no GPU, no model and no download, so it
-// tests a machine end to end: installing, starting, probing and routing.
+// Package echo implements the built-in worker "echo": a small server with the OpenAI HTTP
+// API that returns the text of the prompt. The worker needs no GPU, no model and no
+// download, so it is suitable for testing a machine end to end: installing, starting,
+// probing and routing.
 //
 // # Endpoints
 //
@@ -11,8 +12,8 @@
 //	POST /v1/completions       the text of the prompt, one choice per prompt
 //	POST /v1/embeddings        a vector of word counts per input
 //
-// A token is a word with the white space before it, so the tokens of a stream
-// concatenate to the prompt exactly. Usage counts words. max_tokens,
+// A token is a word with the white space before it, so the concatenated tokens of a
+// stream are exactly the prompt. The numbers in usage count words. max_tokens,
 // max_completion_tokens, stop, stream and stream_options are supported; other
 // parameters, such as temperature, are ignored. Errors have the format and status of
 // OpenAI.
@@ -34,7 +35,7 @@ import (
 	"time"
 )
 
-// Limits of the server, so that a slow client cannot use memory or a connection
+// Limits of the server. They prevent a slow client from occupying memory or a connection
 // forever.
 const (
 	maxBody       = 8 << 20          // bytes of a request's body
@@ -42,8 +43,8 @@ const (
 	bodyTimeout   = 60 * time.Second // for a request's body
 	writeTimeout  = 30 * time.Second // for one chunk of a response
 	idleTimeout   = 2 * time.Minute  // between requests on a connection
-	defaultGrace  = 5 * time.Second
-	defaultModel  = "echo"
+	defaultGrace  = 5 * time.Second  // see Options.Grace
+	defaultModel  = "echo"           // see Options.Model
 )
 
 // Options configure the worker. The zero value is valid.
@@ -63,9 +64,9 @@ type Options struct {
 }
 
 // Serve listens and serves until ctx ends. Then it accepts no new connections, waits at
-// most Grace for requests in flight, and returns nil. Other errors include the address.
-// Serve calls ready, if not nil, once in the caller's goroutine with the address, such as
-// "127.0.0.1:43121", when it accepts connections.
+// most Grace for requests in flight, and returns nil. When Serve accepts connections, it
+// calls ready, if not nil, in the caller's goroutine with the address, such as
+// "127.0.0.1:43121".
 func Serve(ctx context.Context, o Options, ready func(addr string)) error {
 	host := o.Host
 	if host == "" {
@@ -92,7 +93,7 @@ func Serve(ctx context.Context, o Options, ready func(addr string)) error {
 	}
 	select {
 	case err := <-done:
-		return fmt.Errorf("the echo worker on %s failed: %w", ln.Addr(), err)
+		return fmt.Errorf("cannot serve on %s: %w", ln.Addr(), err)
 	case <-ctx.Done():
 	}
 	return stop(srv, cancelRequests, o.Grace)
@@ -116,7 +117,7 @@ func stop(srv *http.Server, cancelRequests context.CancelFunc, grace time.Durati
 	return nil
 }
 
-// New returns the worker as a handler. It ignores Host, Port and Grace.
+// New returns the HTTP handler of the worker. New ignores Host, Port and Grace.
 func New(o Options) http.Handler {
 	if o.Model == "" {
 		o.Model = defaultModel

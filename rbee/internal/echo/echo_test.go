@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// startServer starts the worker on a free port and returns its base URL.
+// startServer starts a server with the handler of the worker and returns the base URL.
 func startServer(t *testing.T, o Options) string {
 	t.Helper()
 	srv := httptest.NewServer(New(o))
@@ -42,8 +42,8 @@ func send(t *testing.T, method, url, body string) (int, http.Header, string) {
 	return resp.StatusCode, resp.Header, string(out)
 }
 
-// compareJSON compares JSON with want. It first checks and replaces the values that differ
-// between runs.
+// compareJSON compares the JSON objects got and want. Before that, it checks and replaces the
+// values of got that differ between runs.
 func compareJSON(t *testing.T, got, want string) {
 	t.Helper()
 	var g, w map[string]any
@@ -190,7 +190,7 @@ func TestStreams(t *testing.T) {
 			}
 			got := parseEvents(t, body)
 			if len(got) != len(tt.want)+1 || got[len(tt.want)] != "[DONE]" {
-				t.Fatalf("%d events, want %d and [DONE]: %s", len(got), len(tt.want), body)
+				t.Fatalf("stream has %d events, want %d and [DONE]: %s", len(got), len(tt.want), body)
 			}
 			ids := map[string]bool{}
 			for i, want := range tt.want {
@@ -224,7 +224,7 @@ func TestErrors(t *testing.T) {
 		{"wrong type", "POST", chatPath, `{"model":"echo","max_tokens":"many",` + user + `}`, 400, "max_tokens", "", "an integer"},
 		{"no model", "POST", chatPath, `{` + user + `}`, 400, "model", "", "must provide"},
 		{"unknown model", "POST", chatPath, `{"model":"gpt",` + user + `}`, 404, "model", "model_not_found", "`gpt`"},
-		{"unknown model's card", "GET", "/v1/models/gpt", ``, 404, "model", "model_not_found", "`gpt`"},
+		{"unknown model, GET", "GET", "/v1/models/gpt", ``, 404, "model", "model_not_found", "`gpt`"},
 		{"no messages", "POST", chatPath, `{"model":"echo"}`, 400, "messages", "", "at least one"},
 		{"role", "POST", chatPath, `{"model":"echo","messages":[{"role":"king","content":"x"}]}`, 400, "messages", "", `"king"`},
 		{"content", "POST", chatPath, `{"model":"echo","messages":[{"role":"user","content":7}]}`, 400, "messages", "", "string or an array"},
@@ -238,7 +238,7 @@ func TestErrors(t *testing.T) {
 		{"tokens as prompt", "POST", textPath, `{"model":"echo","prompt":[1,2]}`, 400, "", "", "tokens are not supported"},
 		{"null prompt", "POST", textPath, `{"model":"echo","prompt":["a",null]}`, 400, "", "", "array of strings"},
 		{"many prompts", "POST", textPath, `{"model":"echo","prompt":["` + strings.Repeat(`a","`, 2048) + `a"]}`, 400, "prompt", "", "2049"},
-		{"GET", "GET", chatPath, ``, 405, "", "method_not_supported", "allowed: POST"},
+		{"GET", "GET", chatPath, ``, 405, "", "method_not_supported", "allowed methods: POST"},
 		{"DELETE", "DELETE", "/v1/models", ``, 405, "", "method_not_supported", "GET, HEAD"},
 		{"unknown path", "GET", "/v2", ``, 404, "", "unknown_url", "GET /v2"},
 		{"too large", "POST", textPath, strings.Repeat(" ", maxBody+1), 413, "", "request_too_large", strconv.Itoa(maxBody)},
@@ -283,8 +283,8 @@ func TestClientDisconnects(t *testing.T) {
 		inner.ServeHTTP(w, r)
 	}))
 	defer srv.Close()
-	ctx, leave := context.WithCancel(t.Context())
-	defer leave()
+	ctx, disconnect := context.WithCancel(t.Context())
+	defer disconnect()
 	body := `{"model":"echo","stream":true,"prompt":"` + strings.Repeat("word ", 1_000_000) + `"}`
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, srv.URL+"/v1/completions", strings.NewReader(body))
 	if err != nil {
@@ -298,7 +298,7 @@ func TestClientDisconnects(t *testing.T) {
 	if line, err := bufio.NewReader(resp.Body).ReadString('\n'); err != nil || !strings.Contains(line, `"text":"word"`) {
 		t.Fatalf("first event = %q, %v, want the text word", line, err)
 	}
-	leave()
+	disconnect()
 	select {
 	case <-returned:
 	case <-time.After(20 * time.Second):
@@ -336,7 +336,7 @@ func TestServeStops(t *testing.T) {
 	}
 	if c, err := net.Dial("tcp", addr); err == nil {
 		c.Close()
-		t.Errorf("Serve still listens on %s after it returned", addr)
+		t.Errorf("Dial(%q) after Serve() returned = nil, want an error", addr)
 	}
 }
 
@@ -345,10 +345,10 @@ func TestServeStops(t *testing.T) {
 func TestServeGrace(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct {
-		name  string
-		words int
-		grace time.Duration
-		done  bool
+		name     string
+		words    int
+		grace    time.Duration
+		complete bool
 	}{
 		{"finishes", 20, time.Minute, true},
 		{"canceled", 1_000_000, 50 * time.Millisecond, false},
@@ -364,8 +364,8 @@ func TestServeGrace(t *testing.T) {
 			defer resp.Body.Close()
 			stop()
 			rest, err := io.ReadAll(resp.Body)
-			if done := err == nil && strings.HasSuffix(string(rest), "data: [DONE]\n\n"); done != tt.done {
-				t.Errorf("stream complete = %t (%v), want %t", done, err, tt.done)
+			if complete := err == nil && strings.HasSuffix(string(rest), "data: [DONE]\n\n"); complete != tt.complete {
+				t.Errorf("stream complete = %t (%v), want %t", complete, err, tt.complete)
 			}
 			if err := <-result; err != nil {
 				t.Errorf("Serve() = %v, want nil", err)
@@ -379,7 +379,7 @@ func TestServePortInUse(t *testing.T) {
 	addr, _, _ := startServe(t, Options{})
 	_, port, _ := net.SplitHostPort(addr)
 	n, _ := strconv.Atoi(port)
-	err := Serve(t.Context(), Options{Port: n}, func(string) { t.Error("Serve called ready with the port in use") })
+	err := Serve(t.Context(), Options{Port: n}, func(string) { t.Error("Serve() called ready although the port is in use") })
 	if err == nil || !strings.Contains(err.Error(), addr) {
 		t.Errorf("Serve() with the port in use = %v, want an error with %s", err, addr)
 	}

@@ -22,7 +22,7 @@ type embeddingsRequest struct {
 type embedding struct {
 	Object    string `json:"object"`
 	Index     int    `json:"index"`
-	Embedding any    `json:"embedding"` // numbers, or base64 of them
+	Embedding any    `json:"embedding"` // []float32, or a string with their base64 encoding
 }
 
 // embeddings handles POST /v1/embeddings. Texts with the same words in any order have the
@@ -41,7 +41,7 @@ func (s *server) embeddings(w http.ResponseWriter, r *http.Request) {
 	case q.Model != s.model:
 		apiErr = modelNotFound(q.Model)
 	case q.Input == nil || len(*q.Input) == 0 || len(*q.Input) > maxPrompts:
-		apiErr = badRequest("input", "'input' must be a text or an array of 1 to %d.", maxPrompts)
+		apiErr = badRequest("input", "'input' must be a string or an array of 1 to %d strings.", maxPrompts)
 	case q.EncodingFormat != "" && q.EncodingFormat != "float" && q.EncodingFormat != "base64":
 		apiErr = badRequest("encoding_format", "'encoding_format' must be \"float\" or \"base64\".")
 	}
@@ -69,22 +69,23 @@ func (s *server) embeddings(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
-// vectorOf returns a vector of length 1, or the zero vector for a text without words.
+// vectorOf returns the embedding of text: a vector of length 1, or the zero vector if text
+// has no words.
 func vectorOf(text string) []float32 {
-	sums := make([]float64, dimensions)
+	counts := make([]float64, dimensions)
 	for word := range strings.FieldsSeq(strings.ToLower(text)) {
 		h := fnv.New32a()
 		_, _ = h.Write([]byte(word)) // never fails
-		sums[h.Sum32()%dimensions]++
+		counts[h.Sum32()%dimensions]++
 	}
-	length := 0.0
-	for _, v := range sums {
-		length += v * v
+	squaredLength := 0.0
+	for _, n := range counts {
+		squaredLength += n * n
 	}
 	vector := make([]float32, dimensions)
-	for i, v := range sums {
-		if length > 0 {
-			vector[i] = float32(v / math.Sqrt(length))
+	for i, n := range counts {
+		if squaredLength > 0 {
+			vector[i] = float32(n / math.Sqrt(squaredLength))
 		}
 	}
 	return vector

@@ -70,7 +70,7 @@ func jsonTypeName(goType string) string {
 	}
 }
 
-// bodyError converts an error of reading the request body.
+// bodyError converts an error from reading the request body to an apiError.
 func bodyError(err error) *apiError {
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
@@ -101,7 +101,7 @@ func allowMethods(next http.HandlerFunc, methods ...string) http.HandlerFunc {
 		}
 		w.Header().Set("Allow", strings.Join(methods, ", "))
 		writeError(w, newError(http.StatusMethodNotAllowed, "", "method_not_supported",
-			"Not allowed to %s on %s; allowed: %s.", r.Method, r.URL.Path, strings.Join(methods, ", ")))
+			"The method %s is not allowed for %s; allowed methods: %s.", r.Method, r.URL.Path, strings.Join(methods, ", ")))
 	}
 }
 

@@ -103,7 +103,7 @@ type model struct {
 	OwnedBy string `json:"owned_by"`
 }
 
-// modelInfo returns the only model.
+// modelInfo returns the entry of the only model.
 func (s *server) modelInfo() model {
 	return model{ID: s.model, Object: "model", Created: s.started, OwnedBy: "rbee"}
 }
@@ -177,8 +177,8 @@ func (s *server) respond(w http.ResponseWriter, r *http.Request, d dialect, g ge
 	writeJSON(w, http.StatusOK, head)
 }
 
-// stream writes the response as server-sent events with one word each, and returns when the
-// client has disconnected.
+// stream writes the response as server-sent events with one word each. It returns early if
+// the client disconnects.
 func (s *server) stream(w http.ResponseWriter, r *http.Request, d dialect, g generation, head reply) {
 	out := sse.NewWriter(w, writeTimeout)
 	w.Header().Set("Cache-Control", "no-cache")
@@ -214,7 +214,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, d dialect, g gen
 }
 
 // emitTokens calls emit for each token, after the server's delay. It returns false if emit
-// does, or if ctx ends.
+// returns false or ctx ends.
 func (s *server) emitTokens(ctx context.Context, c completion, emit func(token string) bool) bool {
 	for token, rest := nextToken(c.text); token != ""; token, rest = nextToken(rest) {
 		if !sleep(ctx, s.delay) || !emit(token) {

@@ -114,13 +114,14 @@ func decodeCompletion(body []byte) (generation, *apiError) {
 	return req.generation(*req.Prompt, words), nil
 }
 
-// validate returns an error for unsupported values. minTokens is the smallest token limit.
+// validate returns an error for unsupported values. minTokens is the smallest valid token
+// limit.
 func (c *common) validate(minTokens int) *apiError {
 	if c.Model == "" {
 		return badRequest("model", "You must provide a 'model' parameter.")
 	}
 	if c.N != nil && *c.N != 1 {
-		return badRequest("n", "'n' is %d; this model gives one choice per prompt.", *c.N)
+		return badRequest("n", "'n' is %d; this model returns one choice per prompt.", *c.N)
 	}
 	for _, limit := range []struct {
 		name  string
@@ -150,7 +151,7 @@ func (c *common) limit() int {
 	return -1
 }
 
-// generation generates the completions of prompts.
+// generation returns a generation with the completions of the prompts.
 func (c *common) generation(prompts []string, promptTokens int) generation {
 	g := generation{
 		model:        c.Model,

@@ -15,15 +15,15 @@ import (
 )
 
 const (
-	minPort, maxPort = 10000, 32000 // below every system's own choice
+	minPort, maxPort = 10000, 32000 // below the port range for outgoing connections
 	maxAttempts      = 1000
 )
 
-// Find returns a random port on which no program listens at 127.0.0.1. It skips ports for
-// which taken, unless it is nil, returns true. The port is random so that concurrent calls
-// rarely return the same one.
+// Find returns a random port on which no program listens at 127.0.0.1. If
+// taken is not nil, Find skips ports for which it returns true. The port is random, so that
+// concurrent calls rarely return the same port.
 func Find(taken func(port int) bool) (int, error) {
-	var last error
+	var lastErr error
 	for range maxAttempts {
 		port := minPort + rand.IntN(maxPort-minPort) //nolint:gosec // a port is not a secret
 		if taken != nil && taken(port) {
@@ -31,10 +31,10 @@ func Find(taken func(port int) bool) (int, error) {
 		}
 		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
 		if err != nil {
-			last = err
+			lastErr = err
 			continue
 		}
 		return port, ln.Close()
 	}
-	return 0, errors.Join(errors.New("cannot find a free port: all attempts failed"), last)
+	return 0, errors.Join(errors.New("cannot find a free port: all attempts failed"), lastErr)
 }

@@ -14,10 +14,10 @@ func TestFind(t *testing.T) {
 	for range 100 {
 		port, err := freeport.Find(func(port int) bool { return seen[port] })
 		if err != nil {
-			t.Fatal(err)
+			t.Fatalf("Find() = %v, want a port", err)
 		}
 		if seen[port] || port < 1024 || port >= 32768 {
-			t.Errorf("Find() = %d, want a new port between 1024 and 32767", port)
+			t.Errorf("Find() = %d, want an unused port between 1024 and 32767", port)
 		}
 		seen[port] = true
 		ln, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))

@@ -26,9 +26,9 @@
 //	bin/rbee.prev, rbee.prev.json      the previous binary, which a rollback restores
 //	workers/rbee-worker-<type>         link to <type>/<version>/entry
 //	workers/<type>/<version>/          manifest.json, files.json, entry (a link), payload/
-//	workers/<type>/<version>@2/        another build of the version, while the first may be in use
+//	workers/<type>/<version>@2/        another build of the same version
 //	workers/<type>/<version>/verified.json  the boot in which the verify command last passed
-//	tools/<name>-<version>-<digest>/   tools that install and run workers, such as uv and Python
+//	tools/<name>-<version>-<digest>/   programs that install and run workers, such as uv and Python
 //	cache/uv/, cache/wheels/           unpacked wheels, which environments link to
 //	run/                               token, settings.json, hive.json, hive.lock, supervisor.json
 //	run/workers/<id>.json              record of a worker process
@@ -36,23 +36,23 @@
 //	logs/workers/<id>.log, <id>.log.1  output of a worker process
 //	lock                               locked (flock) while a request is applied
 //
-// JSON files that are rewritten contain their schema, see package statefile. A file that
-// needs a newer rbee is never replaced. The lists files.json have no schema: they are
-// written once, together with their manifest or record.
+// JSON files that rbee rewrites contain their schema; see package statefile. rbee never
+// replaces a file that needs a newer rbee. The files.json lists have no schema, because they
+// are written once, together with their manifest or record.
 //
 // # Atomic changes
 //
 // A new version is built next to the old one, on the same filesystem, and replaces it with
-// one rename or one exchange. A process that is killed at any point leaves the old or the
-// new version. The next request removes leftover files, which is safe because only the
-// owner of the lock builds anything.
+// one rename or one exchange. If the process is killed, either the old or the new version is
+// installed completely. The next request removes leftover files. This is safe, because only
+// the owner of the lock creates builds.
 //
 // # The daemon
 //
 // The daemon listens only on loopback. Clients authenticate with the token in run/token,
-// which only the user can read. It runs runtime operations as jobs (package jobs) on worker
-// processes (package workers) and models (package models). It forwards requests below
-// /v1/workers/{id}/proxy/ to that worker.
+// which only the user can read. The daemon runs runtime operations as jobs (package jobs) on
+// worker processes (package workers) and models (package models). It forwards requests below
+// /v1/workers/{id}/proxy/ to the worker with this ID.
 //
 // Its record run/hive.json contains the PID, the start time of the process and the boot ID
 // of the machine, so that rbee never signals another process that reuses the PID.

@@ -10,15 +10,15 @@ import (
 	"syscall"
 )
 
-// detached runs the daemon as a process in a new session (setsid), which outlives the SSH
-// connection.
+// detached runs the daemon as a process in a new session (setsid), so that the daemon keeps
+// running when the SSH connection is closed.
 type detached struct{ s *Service }
 
 // Name implements [Manager].
 func (detached) Name() string                       { return Detached }
 func (detached) File() (string, error)              { return "", nil }
 func (detached) Enable(context.Context, bool) error { return nil }
-func (detached) Stop(context.Context) error         { return nil } // the caller knows the process
+func (detached) Stop(context.Context) error         { return nil } // the caller stops the process itself
 func (detached) Remove(context.Context) error       { return nil }
 
 // Start implements [Manager].
@@ -28,21 +28,21 @@ func (d detached) Start(context.Context, bool) (<-chan struct{}, error) {
 		return nil, err
 	}
 	defer out.Close()
-	user, err := d.s.userHome()
+	home, err := d.s.userHome()
 	if err != nil {
 		return nil, err
 	}
 	setCloseOnExec()
-	cmd := exec.Command(d.s.Program, d.s.Args...) //nolint:gosec // rbee itself; it outlives this context
+	cmd := exec.Command(d.s.Program, d.s.Args...) //nolint:gosec // runs rbee itself, without ctx, because the daemon must keep running when ctx ends
 	cmd.Dir, cmd.Stdout, cmd.Stderr = "/", out, out
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.Env = slices.Concat(d.s.Inherited, loginEnv(), []string{"HOME=" + user, "PATH=" + os.Getenv("PATH")}, d.s.Env, d.s.managerEnv(Detached))
+	cmd.Env = slices.Concat(d.s.Inherited, loginEnv(), []string{"HOME=" + home, "PATH=" + os.Getenv("PATH")}, d.s.Env, d.s.managerEnv(Detached))
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
 	exited := make(chan struct{})
 	go func() {
-		_ = cmd.Wait() // the log has the reason
+		_ = cmd.Wait() // the daemon logs the reason of its exit
 		close(exited)
 	}()
 	return exited, nil
@@ -62,5 +62,6 @@ func setCloseOnExec() {
 	}
 }
 
-// loginEnv returns the variables of the login that service managers set for their services.
+// loginEnv returns the variables of the login session that a service manager would set for
+// the daemon.
 func loginEnv() []string { return Environ("XDG_RUNTIME_DIR", "USER", "LOGNAME") }

@@ -17,8 +17,8 @@ import (
 // changes is the content of [Service.Record]: the changes that Start made outside the rbee
 // directory.
 type changes struct {
-	Linger   bool     `json:"linger_enabled,omitempty"` // by rbee, not by the user
-	MadeDirs []string `json:"made_dirs,omitempty"`      // for the service file
+	Linger   bool     `json:"linger_enabled,omitempty"` // rbee, not the user, enabled lingering
+	MadeDirs []string `json:"made_dirs,omitempty"`      // directories created for the service file
 }
 
 func (s *Service) changes() changes {
@@ -27,8 +27,9 @@ func (s *Service) changes() changes {
 	return c
 }
 
-// writeFile writes the service file. It records the directories that it creates, and those
-// of managerDirs, which the manager will create, for removeFile.
+// writeFile writes the service file. It records the directories that removeFile must remove:
+// the parent directories that writeFile creates, and the missing directories of managerDirs,
+// which the service manager will create.
 func (s *Service) writeFile(path, text string, managerDirs ...string) error {
 	created := atomicfile.MissingDirs(path)
 	for _, dir := range managerDirs {
@@ -46,8 +47,7 @@ func (s *Service) writeFile(path, text string, managerDirs ...string) error {
 	return atomicfile.WriteData(path, []byte(text), 0o600)
 }
 
-// removeFile removes the service file and the directories created for it, unless they
-// contain other files.
+// removeFile removes the service file, and the recorded directories if they are empty.
 func (s *Service) removeFile(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -64,7 +64,7 @@ func (s *Service) removeFile(path string) error {
 	return nil
 }
 
-// fileEnv returns the environment in the service file for a manager.
+// fileEnv returns the environment variables in the service file for a manager.
 func (s *Service) fileEnv(manager string) []string {
 	return slices.Concat(s.Env, s.managerEnv(manager), fileSafeEnv(s.Inherited))
 }
@@ -88,8 +88,8 @@ func Environ(names ...string) []string {
 	return env
 }
 
-// fileSafeEnv returns env without variables that may be secret, and without values that a
-// service file cannot represent.
+// fileSafeEnv returns env without variables that may be secret or that a service file cannot
+// represent.
 func fileSafeEnv(env []string) []string {
 	return slices.DeleteFunc(slices.Clone(env), func(v string) bool {
 		name, value, _ := strings.Cut(v, "=")

@@ -12,7 +12,7 @@ import (
 type fileManager interface {
 	Manager
 
-	// start does the same as Start, with text as the content of the service file.
+	// start does the same as Start, but uses text as the content of the service file.
 	start(ctx context.Context, text string, auto bool) error
 }
 

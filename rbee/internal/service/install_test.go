@@ -27,8 +27,8 @@ func slowStop(s *Service, delay time.Duration) (c *commands) {
 	return c
 }
 
-// TestSlowStop checks that commands that stop the daemon have StopTimeout longer than other
-// commands.
+// TestSlowStop checks that the time limit of commands that stop the daemon includes
+// StopTimeout.
 func TestSlowStop(t *testing.T) {
 	t.Parallel()
 	for _, manager := range []string{Systemd, Launchd} {
@@ -85,7 +85,7 @@ func TestInstallFails(t *testing.T) {
 		}
 		c.take()
 		s.Args = []string{"hive", "serve", "--changed"}
-		c.fail = func(line string) bool { // only the new service fails, and the old one does not stop
+		c.fail = func(line string) bool { // the new service does not start, and the previous one does not stop
 			now, _ := os.ReadFile(path)
 			return strings.HasPrefix(line, tt.stop) || strings.HasPrefix(line, tt.start) && string(now) != string(before)
 		}
@@ -96,14 +96,14 @@ func TestInstallFails(t *testing.T) {
 			}
 		}
 		if now, err := os.ReadFile(path); string(now) != string(before) {
-			t.Errorf("%s: the file of the service is now %s, %v, want the previous content", tt.manager, now, err)
+			t.Errorf("%s: after Install() failed, the service file contains %s, %v, want %s", tt.manager, now, err, before)
 		}
 		ran := c.take()
 		if last := slices.IndexFunc(ran, func(line string) bool { return strings.Contains(line, "daemon-reload") }); tt.manager == Systemd && last < 0 {
-			t.Errorf("%s ran %q, want a daemon-reload", tt.manager, ran)
+			t.Errorf("%s: Install() ran %q, want a daemon-reload", tt.manager, ran)
 		}
 		if !slices.ContainsFunc(ran[len(ran)/2:], func(line string) bool { return strings.HasPrefix(line, tt.start) }) {
-			t.Errorf("%s ran %q, want the start of the previous service last", tt.manager, ran)
+			t.Errorf("%s: Install() ran %q, want the start of the previous service last", tt.manager, ran)
 		}
 	}
 }
@@ -128,8 +128,8 @@ func TestInstallCanceled(t *testing.T) {
 	}
 }
 
-// TestLaunchdBootstrapRetries checks that Start retries bootstrap for StopTimeout while
-// launchd unloads the previous service, and not without one.
+// TestLaunchdBootstrapRetries checks that Start retries bootstrap for StopTimeout only while
+// launchd unloads a previous service.
 func TestLaunchdBootstrapRetries(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -139,14 +139,14 @@ func TestLaunchdBootstrapRetries(t *testing.T) {
 	}{{"unloading", true, true}, {"not loaded", false, false}} {
 		s, cmds := newHiveService(t)
 		s.StopTimeout, s.limits.load = 30*time.Second, time.Millisecond
-		busy := 4
+		failures := 4
 		cmds.fail = func(line string) bool {
 			if strings.HasPrefix(line, "launchctl print") {
 				return !c.loaded
 			}
 			if strings.HasPrefix(line, "launchctl bootstrap") {
-				busy--
-				return busy >= 0
+				failures--
+				return failures >= 0
 			}
 			return false
 		}

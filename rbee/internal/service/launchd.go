@@ -12,17 +12,17 @@ import (
 	"time"
 )
 
-// bootstrapRetryInterval is the time between two attempts to load an agent.
+// bootstrapRetryInterval is the interval at which bootstrap retries to load an agent.
 const bootstrapRetryInterval = 50 * time.Millisecond
 
-// launchd is the service manager of macOS. The daemon is a launch agent of the user, who
-// must be logged in to the GUI.
+// launchd is the service manager of macOS. It runs the daemon as a launch agent of the user,
+// who must be logged in to the GUI.
 type launchd struct{ s *Service }
 
 // Name implements [Manager].
 func (launchd) Name() string { return Launchd }
 
-// guiDomain returns the domain of the user's GUI login, as named by launchctl(1).
+// guiDomain returns the launchctl(1) domain of the user's GUI login.
 func guiDomain() string { return fmt.Sprintf("gui/%d", os.Getuid()) }
 
 // agent returns the path of the service file and the label of the agent.
@@ -61,13 +61,13 @@ func (l launchd) start(ctx context.Context, text string, auto bool) error {
 	if err := l.bootstrap(ctx, path); err != nil || auto {
 		return err
 	}
-	return l.Enable(ctx, false) // keeps running, but is not loaded at the next login
+	return l.Enable(ctx, false) // the agent keeps running, but is not loaded at the next login
 }
 
 // bootstrap loads the agent, which starts it. It retries while launchd still unloads the
 // previous agent with the same label, because bootstrap fails until that agent has stopped.
 func (l launchd) bootstrap(ctx context.Context, path string) error {
-	start, limit := time.Now(), l.s.limit().load
+	start, limit := time.Now(), l.s.timeLimits().load
 	for {
 		_, err := l.s.run(ctx, "launchctl", "bootstrap", guiDomain(), path)
 		waited := time.Since(start)
@@ -82,8 +82,8 @@ func (l launchd) bootstrap(ctx context.Context, path string) error {
 	}
 }
 
-// Enable sets whether launchd loads the agent at login. It does not use RunAtLoad, because
-// KeepAlive overrides that.
+// Enable sets whether launchd loads the agent at login. It does not use RunAtLoad, which
+// KeepAlive overrides.
 func (l launchd) Enable(ctx context.Context, auto bool) error {
 	_, label, err := l.agent()
 	if err != nil {
@@ -113,8 +113,7 @@ func (l launchd) Stop(ctx context.Context) error {
 	return err
 }
 
-// isLoaded reports whether launchd has loaded the agent. It returns true while launchd
-// unloads it.
+// isLoaded reports whether launchd has loaded the agent, or is still unloading it.
 func (l launchd) isLoaded(ctx context.Context) bool {
 	_, err := l.s.run(ctx, "launchctl", "print", guiDomain()+"/"+l.s.Label)
 	return err == nil
@@ -129,11 +128,11 @@ func (l launchd) Remove(ctx context.Context) error {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	_ = l.Enable(ctx, true) // removes it from the list of disabled agents
+	_ = l.Enable(ctx, true) // removes the agent from the list of disabled agents
 	return l.s.removeFile(path)
 }
 
-// Plist returns the service file for launchd, see launchd.plist(5). AbandonProcessGroup
+// Plist returns the service file for launchd; see launchd.plist(5). AbandonProcessGroup
 // keeps child processes running when the daemon stops.
 func (s *Service) Plist() string {
 	str := func(v string) string {
@@ -141,7 +140,7 @@ func (s *Service) Plist() string {
 		_ = xml.EscapeText(&b, []byte(v)) // a strings.Builder never fails
 		return "<string>" + b.String() + "</string>"
 	}
-	var command, env, more strings.Builder
+	var command, env, logKeys strings.Builder
 	for _, arg := range append([]string{s.Program}, s.Args...) {
 		command.WriteString(str(arg))
 	}
@@ -150,7 +149,7 @@ func (s *Service) Plist() string {
 		env.WriteString("\n		<key>" + name + "</key>" + str(value))
 	}
 	if s.Log != "" {
-		more.WriteString("\n	<key>StandardOutPath</key>" + str(s.Log) + "\n	<key>StandardErrorPath</key>" + str(s.Log))
+		logKeys.WriteString("\n	<key>StandardOutPath</key>" + str(s.Log) + "\n	<key>StandardErrorPath</key>" + str(s.Log))
 	}
 	children := ""
 	if s.KeepChildren {
@@ -166,7 +165,7 @@ func (s *Service) Plist() string {
 	<key>EnvironmentVariables</key>
 	<dict>` + env.String() + `
 	</dict>
-	<key>WorkingDirectory</key><string>/</string>` + more.String() + `
+	<key>WorkingDirectory</key><string>/</string>` + logKeys.String() + `
 	<key>RunAtLoad</key><true/>
 	<key>KeepAlive</key>
 	<dict><key>SuccessfulExit</key><false/></dict>

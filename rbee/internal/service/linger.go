@@ -15,13 +15,13 @@ import (
 // systemd-logind.service(8).
 const lingerDir = "/var/lib/systemd/linger"
 
-// enableLinger enables lingering for this user. enabled is false if lingering was enabled
-// before; otherwise the caller must disable it when the service is removed. enableLinger
-// fails if the policy of the machine does not allow it.
+// enableLinger enables lingering for this user, unless it is already enabled. If enabled is
+// true, the caller must disable lingering when it removes the service. enableLinger fails if
+// the policy of the machine does not allow lingering.
 func enableLinger(ctx context.Context, run Command, dir string) (enabled bool, err error) {
 	u, err := user.Current()
 	if err != nil {
-		return false, fmt.Errorf("cannot find the name of this user: %w", err)
+		return false, fmt.Errorf("cannot look up the current user: %w", err)
 	}
 	if _, err := os.Stat(filepath.Join(dir, u.Username)); err == nil {
 		return false, nil
@@ -30,10 +30,10 @@ func enableLinger(ctx context.Context, run Command, dir string) (enabled bool, e
 	return err == nil, err
 }
 
-// disableLinger disables lingering, unless units, the directory of user units, contains
-// another rbee unit, which still needs it.
-func disableLinger(ctx context.Context, run Command, units string) error {
-	others, err := filepath.Glob(filepath.Join(units, "rbee-*.service"))
+// disableLinger disables lingering, unless unitDir, the directory of user units, contains
+// another rbee unit, which needs lingering.
+func disableLinger(ctx context.Context, run Command, unitDir string) error {
+	others, err := filepath.Glob(filepath.Join(unitDir, "rbee-*.service"))
 	if err != nil || len(others) > 0 {
 		return err
 	}

@@ -1,6 +1,5 @@
-// Package service runs the daemons of rbee, the hive and the queen, in the background: as
-// services of the service manager of the user, systemd or launchd, or as detached
-// processes. It does not need root.
+// Package service runs the hive and queen daemons in the background: as systemd or launchd
+// services of the current user, or as detached processes. It does not need root.
 package service
 
 import (
@@ -24,8 +23,8 @@ const (
 	Detached = "none" // a detached process
 )
 
-// ManagerVariable is the environment variable with the name of the manager that runs the
-// daemon. It is set for daemons with [Service.SetManager].
+// ManagerVariable is the name of the environment variable that contains the name of the
+// manager that runs the daemon. Only daemons with [Service.SetManager] get it.
 const ManagerVariable = "RBEE_SUPERVISOR"
 
 // Command runs a system program and returns its output.
@@ -48,8 +47,8 @@ type Service struct {
 	// secrets or control characters other than newlines.
 	Env []string
 
-	// Inherited is additional environment, taken from this process. A service file omits
-	// variables that may be secret and values that it cannot represent.
+	// Inherited contains further environment variables, copied from this process. A service
+	// file omits variables that may be secret or that it cannot represent.
 	Inherited []string
 
 	// SetManager sets [ManagerVariable] in the environment of the daemon.
@@ -59,7 +58,7 @@ type Service struct {
 	// detached process. Empty means the log of the service manager.
 	Log string
 
-	// StopTimeout is the time that the daemon has to stop before it is killed.
+	// StopTimeout limits the time until the daemon stops. After it, the daemon is killed.
 	StopTimeout time.Duration
 
 	// KeepChildren keeps child processes of the daemon running when the daemon stops.
@@ -68,15 +67,15 @@ type Service struct {
 	// UserHome is the user's home directory; empty means os.UserHomeDir.
 	UserHome string
 
-	// Record is the path of a file that stores the changes that starting the service made
-	// outside the rbee directory. It must exist until the service is removed.
+	// Record is the path of the file that records the changes that Start made outside the
+	// rbee directory. Remove needs this file.
 	Record string
 
-	// Command runs a system program until its context ends; nil means the program itself.
+	// Command runs a system program and kills it when ctx ends; nil means os/exec.
 	Command Command
 
-	// LingerFailed, if not nil, is called if lingering cannot be enabled, so that the
-	// service runs only while the user is logged in.
+	// LingerFailed, if not nil, is called with the error if lingering cannot be enabled.
+	// The service then runs only while the user is logged in.
 	LingerFailed func(error)
 
 	limits limits // zero fields mean the defaults
@@ -85,12 +84,12 @@ type Service struct {
 // limits are time limits for commands of service managers.
 type limits struct {
 	command time.Duration // for one command
-	stop    time.Duration // for a command that stops the daemon, in addition to StopTimeout
-	load    time.Duration // for launchd to accept an agent that is not loaded
+	stop    time.Duration // for a command that stops the daemon, added to StopTimeout
+	load    time.Duration // for loading an agent that launchd is not unloading
 }
 
-// limit returns the time limits, with defaults for zero fields.
-func (s *Service) limit() limits {
+// timeLimits returns the time limits, with defaults for zero fields.
+func (s *Service) timeLimits() limits {
 	return limits{
 		command: cmp.Or(s.limits.command, 20*time.Second), stop: cmp.Or(s.limits.stop, 15*time.Second), load: cmp.Or(s.limits.load, 5*time.Second),
 	}
@@ -101,7 +100,7 @@ type Manager interface {
 	// Name returns the name of the manager: Systemd, Launchd or Detached.
 	Name() string
 
-	// File returns the path of the service file; empty if the manager uses no file.
+	// File returns the path of the service file; empty if the manager does not use one.
 	File() (string, error)
 
 	// Start starts or restarts the daemon. If auto is set, the daemon also starts at
@@ -119,7 +118,7 @@ type Manager interface {
 }
 
 // Manager returns the manager with the given name. An empty name selects the service
-// manager of this machine, or a detached process if that does not answer.
+// manager of this machine, or a detached process if the service manager does not answer.
 func (s *Service) Manager(ctx context.Context, name string) Manager {
 	if name == "" {
 		name = s.pickManager(ctx, runtime.GOOS)
@@ -134,19 +133,19 @@ func (s *Service) Manager(ctx context.Context, name string) Manager {
 	}
 }
 
-// pickManager returns the name of the service manager that answers for the home directory
-// of the service; [Detached] if none does.
+// pickManager returns the name of the service manager that is available for the home
+// directory of the service; [Detached] if none is.
 func (s *Service) pickManager(ctx context.Context, goos string) string {
 	home, err := s.userHome()
 	u, userErr := user.Current()
 	if err != nil || userErr != nil || filepath.Clean(u.HomeDir) != filepath.Clean(home) {
-		return Detached // the manager uses another home directory
+		return Detached // the service manager uses another home directory
 	}
 	return s.detect(ctx, goos)
 }
 
-// Detect returns the name of the service manager that answers for this user;
-// [Detached] if none does.
+// Detect returns the name of the service manager that is available to this user; [Detached]
+// if none is.
 func (s *Service) Detect(ctx context.Context) string { return s.detect(ctx, runtime.GOOS) }
 
 func (s *Service) detect(ctx context.Context, goos string) string {
@@ -180,14 +179,14 @@ func (s *Service) userHome() (string, error) {
 	return os.UserHomeDir()
 }
 
-// run runs a system program with the time limit of one command.
+// run runs a system program with the time limit for one command.
 func (s *Service) run(ctx context.Context, argv ...string) (string, error) {
-	return s.runFor(ctx, s.limit().command, argv)
+	return s.runFor(ctx, s.timeLimits().command, argv)
 }
 
-// runStop runs a system program that waits until the daemon has stopped.
+// runStop runs a system program that returns when the daemon has stopped.
 func (s *Service) runStop(ctx context.Context, argv ...string) (string, error) {
-	return s.runFor(ctx, s.StopTimeout+s.limit().stop, argv)
+	return s.runFor(ctx, s.StopTimeout+s.timeLimits().stop, argv)
 }
 
 func (s *Service) runFor(ctx context.Context, limit time.Duration, argv []string) (string, error) {
@@ -199,7 +198,8 @@ func (s *Service) runFor(ctx context.Context, limit time.Duration, argv []string
 	return runCommand(ctx, argv...)
 }
 
-// runCommand runs a system program.
+// runCommand runs a system program with os/exec. Its error contains the output of the
+// program.
 func runCommand(ctx context.Context, argv ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...) //nolint:gosec // fixed names
 	cmd.WaitDelay = time.Second

@@ -17,7 +17,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 )
 
-// commands replaces the system programs and records the command lines.
+// commands replaces the system programs. It records their command lines.
 type commands struct {
 	mu    sync.Mutex
 	lines []string
@@ -35,7 +35,7 @@ func (c *commands) run(_ context.Context, argv ...string) (string, error) {
 	return "", nil
 }
 
-// take returns the command lines since the last call.
+// take returns the command lines that were recorded since the previous call.
 func (c *commands) take() []string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -44,7 +44,7 @@ func (c *commands) take() []string {
 	return lines
 }
 
-// hiveService returns the service of the hive daemon in a home.
+// hiveService returns the service of the hive daemon of the rbee directory home.
 func hiveService(home string) *Service {
 	return &Service{
 		Name: "rbee-hive", Label: "rbee.hive", Description: "rbee hive daemon", Program: home + "/bin/rbee", Args: []string{"hive", "serve"},
@@ -52,13 +52,13 @@ func hiveService(home string) *Service {
 	}
 }
 
-// newHiveService returns the service of a hive daemon in an empty home, and the recorder of
-// its commands.
+// newHiveService returns the service of the hive daemon of a temporary rbee directory, and
+// the recorder of its commands.
 func newHiveService(t *testing.T) (*Service, *commands) {
 	t.Helper()
-	user := t.TempDir()
-	s, c := hiveService(filepath.Join(user, ".local/share/rbee")), &commands{}
-	s.UserHome, s.Record, s.Command = user, filepath.Join(user, ".local/share/rbee/run/supervisor.json"), c.run
+	userHome := t.TempDir()
+	s, c := hiveService(filepath.Join(userHome, ".local/share/rbee")), &commands{}
+	s.UserHome, s.Record, s.Command = userHome, filepath.Join(userHome, ".local/share/rbee/run/supervisor.json"), c.run
 	return s, c
 }
 
@@ -96,8 +96,7 @@ func TestUnitText(t *testing.T) {
 	}
 }
 
-// TestManagerVariable checks that only a daemon with SetManager gets the name of its
-// manager.
+// TestManagerVariable checks that only a daemon with SetManager gets ManagerVariable.
 func TestManagerVariable(t *testing.T) {
 	t.Parallel()
 	for _, set := range []bool{false, true} {
@@ -105,20 +104,20 @@ func TestManagerVariable(t *testing.T) {
 		s.SetManager = set
 		for name, text := range map[string]string{"Unit": s.Unit(), "Plist": s.Plist()} {
 			if got := strings.Contains(text, ManagerVariable); got != set {
-				t.Errorf("SetManager %t: %s() names %s: %t, want %t\n%s", set, name, ManagerVariable, got, set, text)
+				t.Errorf("%s() with SetManager %t contains %s: %t, want %t\n%s", name, set, ManagerVariable, got, set, text)
 			}
 		}
 	}
 }
 
-// TestPlistText checks that an XML parser reads the values that were written, for any home.
+// TestPlistText checks that Plist escapes the special characters of XML.
 func TestPlistText(t *testing.T) {
 	t.Parallel()
 	for _, home := range []string{"/Users/a/.local/share/rbee", `/Users/a & b/<x>/"q"/'s'/ü`, "/]]>/%@$"} {
 		s := hiveService(home)
 		s.Inherited = []string{"HF_HOME=" + home}
 		text := s.Plist()
-		var words []string
+		var values []string
 		for d := xml.NewDecoder(strings.NewReader(text)); ; {
 			token, err := d.Token()
 			if errors.Is(err, io.EOF) {
@@ -129,12 +128,12 @@ func TestPlistText(t *testing.T) {
 			}
 			switch token := token.(type) {
 			case xml.CharData:
-				if word := strings.TrimSpace(string(token)); word != "" {
-					words = append(words, word)
+				if value := strings.TrimSpace(string(token)); value != "" {
+					values = append(values, value)
 				}
 			case xml.StartElement:
 				if name := token.Name.Local; name == "true" || name == "false" {
-					words = append(words, name)
+					values = append(values, name)
 				}
 			}
 		}
@@ -145,8 +144,8 @@ func TestPlistText(t *testing.T) {
 			"RunAtLoad", "true", "KeepAlive", "SuccessfulExit", "false",
 			"ThrottleInterval", "2", "ExitTimeOut", "10", "AbandonProcessGroup", "true",
 		}
-		if !slices.Equal(words, want) {
-			t.Errorf("Plist() for %s has values %q, want %q", home, words, want)
+		if !slices.Equal(values, want) {
+			t.Errorf("Plist() for %s has values %q, want %q", home, values, want)
 		}
 	}
 }
@@ -168,7 +167,7 @@ func TestSystemd(t *testing.T) {
 	t.Parallel()
 	h, c := newHiveService(t)
 	h.Inherited = []string{"HF_HOME=/hf", "HTTPS_PROXY=me:secret@proxy"}
-	if err := os.Mkdir(filepath.Join(h.UserHome, ".config"), 0o700); err != nil { // not created by rbee
+	if err := os.Mkdir(filepath.Join(h.UserHome, ".config"), 0o700); err != nil { // a directory that rbee did not create
 		t.Fatal(err)
 	}
 	s := h.Manager(t.Context(), Systemd)
@@ -186,16 +185,16 @@ func TestSystemd(t *testing.T) {
 	dir := filepath.Join(h.UserHome, ".config/systemd/user")
 	text, err := os.ReadFile(filepath.Join(dir, "rbee-hive.service"))
 	if err != nil || string(text) != h.Unit() {
-		t.Errorf("the unit file contains %s, %v, want %s", text, err, h.Unit())
+		t.Errorf("after Start(), the unit file contains %s, %v, want %s", text, err, h.Unit())
 	}
-	if err := os.Mkdir(filepath.Join(dir, "default.target.wants"), 0o700); err != nil { // by systemctl enable
+	if err := os.Mkdir(filepath.Join(dir, "default.target.wants"), 0o700); err != nil { // as systemctl enable does
 		t.Fatal(err)
 	}
-	if _, err := s.Start(t.Context(), false); err != nil { // keeps the directories that the first Start recorded
+	if _, err := s.Start(t.Context(), false); err != nil { // must keep the directories that the first Start recorded
 		t.Fatal(err)
 	}
 	if got := c.take(); !slices.Contains(got, "systemctl --user disable rbee-hive.service") {
-		t.Errorf("the second Start() ran %q, want systemctl disable among them", got)
+		t.Errorf("the second Start() ran %q, want a command that disables the unit", got)
 	}
 	if err := h.Stop(t.Context()); err != nil {
 		t.Errorf("Stop() = %v, want nil", err)
@@ -223,24 +222,24 @@ func TestSystemd(t *testing.T) {
 func TestLaunchd(t *testing.T) {
 	t.Parallel()
 	h, c := newHiveService(t)
-	busy := 2
+	failures := 2
 	c.fail = func(line string) bool {
 		if strings.HasPrefix(line, "launchctl bootstrap") {
-			busy--
+			failures--
 		}
-		return busy >= 0 && strings.HasPrefix(line, "launchctl bootstrap")
+		return failures >= 0 && strings.HasPrefix(line, "launchctl bootstrap")
 	}
 	l := h.Manager(t.Context(), Launchd)
 	if _, err := l.Start(t.Context(), false); err != nil {
 		t.Fatal(err)
 	}
 	path := filepath.Join(h.UserHome, "Library/LaunchAgents/rbee.hive.plist")
-	target, load := guiDomain()+"/rbee.hive", "launchctl bootstrap "+guiDomain()+" "+path
-	if got, want := c.take(), []string{"launchctl enable " + target, load, load, load, "launchctl disable " + target}; !slices.Equal(got, want) {
+	target, bootstrap := guiDomain()+"/rbee.hive", "launchctl bootstrap "+guiDomain()+" "+path
+	if got, want := c.take(), []string{"launchctl enable " + target, bootstrap, bootstrap, bootstrap, "launchctl disable " + target}; !slices.Equal(got, want) {
 		t.Errorf("Start() ran %q, want %q", got, want)
 	}
 	if text, err := os.ReadFile(path); err != nil || string(text) != h.Plist() {
-		t.Errorf("the property list contains %s, %v, want %s", text, err, h.Plist())
+		t.Errorf("after Start(), the property list contains %s, %v, want %s", text, err, h.Plist())
 	}
 	if err := h.Stop(t.Context()); err != nil {
 		t.Fatal(err)
@@ -283,13 +282,13 @@ func TestRemoveFileKeepsUserDirs(t *testing.T) {
 	}
 	for name, want := range map[string]bool{filepath.Join(h.UserHome, "a/b/c"): false, filepath.Join(h.UserHome, "a/b"): true, other: true} {
 		if _, err := os.Stat(name); (err == nil) != want {
-			t.Errorf("after removeFile(), Stat(%s) = %v, want that it exists: %t", name, err, want)
+			t.Errorf("after removeFile(), Stat(%s) = %v, want existing: %t", name, err, want)
 		}
 	}
 }
 
-// TestPickManager checks that the daemon is detached if the service manager does not answer,
-// for example launchd on a Mac without a GUI login.
+// TestPickManager checks that pickManager returns Detached if the service manager does not
+// answer, as launchd does on a Mac without a GUI login.
 func TestPickManager(t *testing.T) {
 	t.Parallel()
 	u, err := user.Current()
@@ -310,7 +309,7 @@ func TestPickManager(t *testing.T) {
 		s := &Service{UserHome: u.HomeDir, Command: c.run}
 		got := s.pickManager(t.Context(), tt.goos)
 		if ran := strings.Join(c.take(), "\n"); got != tt.want || ran != tt.command {
-			t.Errorf("pickManager(%s), command fails: %t = %q after %q, want %q after %q", tt.goos, tt.fails, got, ran, tt.want, tt.command)
+			t.Errorf("pickManager(%s) with failing commands %t = %q after %q, want %q after %q", tt.goos, tt.fails, got, ran, tt.want, tt.command)
 		}
 	}
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// systemd is the systemd manager of the user (systemctl --user).
+// systemd is the systemd instance of the user (systemctl --user).
 type systemd struct{ s *Service }
 
 // Name implements [Manager].
@@ -60,9 +60,9 @@ func (u systemd) start(ctx context.Context, text string, auto bool) error {
 	return err
 }
 
-// Unit returns the unit file. Quoting follows systemd.syntax(7) and systemd.service(5): a
-// percent sign starts a specifier everywhere, quotes and backslashes are special only in
-// values that are lists of words, and a dollar sign only in command arguments.
+// Unit returns the content of the unit file. Its quoting follows systemd.syntax(7) and
+// systemd.service(5): a percent sign always starts a specifier, quotes and backslashes are
+// special only in lists of words, and a dollar sign is special only in command arguments.
 // KillMode=process keeps child processes running when the daemon stops.
 func (s *Service) Unit() string {
 	var b strings.Builder
@@ -115,7 +115,7 @@ func (u systemd) Enable(ctx context.Context, auto bool) error {
 	return err
 }
 
-// linger enables lingering, if the policy of the machine allows it, and records that.
+// linger enables lingering, if the policy of the machine allows it, and records the change.
 func (u systemd) linger(ctx context.Context) {
 	enabled, err := enableLinger(ctx, u.s.run, lingerDir)
 	if err != nil && u.s.LingerFailed != nil {
@@ -151,7 +151,7 @@ func (u systemd) Remove(ctx context.Context) error {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	_, _ = u.s.run(ctx, "systemctl", "--user", "disable", name) // it may not be enabled
+	_, _ = u.s.run(ctx, "systemctl", "--user", "disable", name) // fails if the unit is not enabled
 	if err := u.s.removeFile(path); err != nil {
 		return err
 	}

@@ -1,6 +1,6 @@
 // Package statefile reads and writes the JSON files in which rbee stores state. Each file
-// starts with its schema and the oldest schema whose readers understand it; a file without
-// them has schema 0. Rewriting a file keeps fields that this rbee does not know.
+// starts with its schema and the oldest schema whose readers can read it. A file without
+// these fields has schema 0. Write keeps fields that this version of rbee does not know.
 package statefile
 
 import (
@@ -17,36 +17,37 @@ import (
 )
 
 const (
-	// Schema is the version of the format of all these files.
+	// Schema is the schema of the files that Write creates.
 	Schema = 1
 
-	// MinReader is the oldest schema whose readers understand the files: they may ignore
-	// the additions of schema 1.
+	// MinReader is the oldest schema whose readers can read the files: a reader of schema
+	// 0 may ignore the fields that schema 1 added.
 	MinReader = 0
 )
 
-// header contains the fields that the files have in addition to their content.
+// header contains the fields that Write adds to the content of a file.
 type header struct {
 	Schema    int `json:"schema"`
 	MinReader int `json:"min_reader"`
 }
 
-// ReadSchema returns the schema of a file. The error for a missing file is
+// ReadSchema returns the schema of a file. If the file does not exist, the error wraps
 // [fs.ErrNotExist].
 func ReadSchema(path string) (wire.Versioned, error) {
 	h, _, err := read(path)
 	return wire.Versioned(h), err
 }
 
-// Read decodes a file into v, a pointer to a struct. The error for a missing file is
-// [fs.ErrNotExist], and for a file that needs a newer rbee a [*wire.NewerSchemaError].
+// Read decodes a file into v, a pointer to a struct. If the file does not exist, the error
+// wraps [fs.ErrNotExist]. If the file needs a newer rbee, the error is a
+// [*wire.NewerSchemaError].
 func Read(path string, v any) error {
 	_, data, err := read(path)
 	if err != nil {
 		return err
 	}
 	if err := json.Unmarshal(data, v); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("cannot decode %s: %w", path, err)
 	}
 	return nil
 }
@@ -56,21 +57,21 @@ func read(path string) (h header, data []byte, err error) {
 		return h, nil, err
 	}
 	if err := json.Unmarshal(data, &h); err != nil {
-		return h, nil, fmt.Errorf("%s: %w", path, err)
+		return h, nil, fmt.Errorf("cannot decode %s: %w", path, err)
 	}
 	return h, data, wire.Versioned(h).CheckReadable(path, Schema)
 }
 
 // Write atomically replaces a file with v, a struct or a pointer to a struct. It keeps
-// fields of the existing file that v does not have. It does not replace a file that needs a
-// newer rbee: the error is a [*wire.NewerSchemaError].
+// fields of the existing file that v does not have. If the existing file needs a newer rbee,
+// Write does not replace it and returns a [*wire.NewerSchemaError].
 func Write(path string, v any) error {
 	h, old, err := read(path)
 	if newer := (*wire.NewerSchemaError)(nil); errors.As(err, &newer) {
 		return err
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		h, old = header{}, nil // damaged: no field can be kept
+		h, old = header{}, nil // the file is damaged, so no field can be kept
 	}
 	data, err := encode(v, old, header{max(h.Schema, Schema), max(h.MinReader, MinReader)})
 	if err != nil {
@@ -79,8 +80,8 @@ func Write(path string, v any) error {
 	return atomicfile.WriteData(path, append(data, '\n'), 0o600)
 }
 
-// encode returns the content of a file with v and the unknown fields of old, which may be
-// nil.
+// encode returns the content of a file with the header h, the fields of v and the fields of
+// old, which may be nil, that v does not have.
 func encode(v any, old []byte, h header) ([]byte, error) {
 	value := reflect.Indirect(reflect.ValueOf(v))
 	var unknown wire.Unknown
@@ -108,14 +109,15 @@ func encode(v any, old []byte, h header) ([]byte, error) {
 	return out.Bytes(), err
 }
 
-// collectUnknown stores in unknown the fields that the struct type t does not have.
+// collectUnknown sets unknown to the fields that the struct type t does not have. If fields
+// cannot be decoded as t, it sets unknown to the zero value.
 func collectUnknown(fields map[string]json.RawMessage, t reflect.Type, unknown *wire.Unknown) error {
 	old, err := json.Marshal(fields)
 	if err != nil {
 		return err
 	}
 	if wire.UnmarshalWithUnknown(old, reflect.New(t).Interface(), unknown) != nil {
-		*unknown = wire.Unknown{} // not of type t: no field can be kept
+		*unknown = wire.Unknown{}
 	}
 	return nil
 }

@@ -22,7 +22,8 @@ type content struct {
 	Other string `json:"other,omitempty"`
 }
 
-func write(t *testing.T, text string) string {
+// writeFile writes a state file and returns its path.
+func writeFile(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "state.json")
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
@@ -51,7 +52,7 @@ func TestWriteNewFile(t *testing.T) {
 
 func TestWriteKeepsUnknownFields(t *testing.T) {
 	t.Parallel()
-	path := write(t, `{"schema": 7, "min_reader": 1, "name": "a", "inner": {"x": 1, "y": 2}, "other": "b", "new": [1]}`)
+	path := writeFile(t, `{"schema": 7, "min_reader": 1, "name": "a", "inner": {"x": 1, "y": 2}, "other": "b", "new": [1]}`)
 	var c content
 	if err := Read(path, &c); err != nil || c.Name != "a" || c.Inner.X != 1 {
 		t.Fatalf("Read() = %+v, %v, want name a and x 1", c, err)
@@ -67,9 +68,9 @@ func TestWriteKeepsUnknownFields(t *testing.T) {
 	}
 }
 
-func TestOldFileIsSchemaZero(t *testing.T) {
+func TestFileWithoutSchemaHasSchemaZero(t *testing.T) {
 	t.Parallel()
-	path := write(t, `{"name": "a"}`)
+	path := writeFile(t, `{"name": "a"}`)
 	if h, err := ReadSchema(path); err != nil || h.Schema != 0 {
 		t.Errorf("ReadSchema() = %+v, %v, want schema 0", h, err)
 	}
@@ -85,27 +86,27 @@ func TestOldFileIsSchemaZero(t *testing.T) {
 func TestNewerFileIsNotReplaced(t *testing.T) {
 	t.Parallel()
 	const text = `{"schema": 9, "min_reader": 8, "name": "a"}`
-	path := write(t, text)
-	_, headErr := ReadSchema(path)
-	for name, err := range map[string]error{"Read": Read(path, &content{}), "Write": Write(path, content{Name: "b"}), "ReadSchema": headErr} {
+	path := writeFile(t, text)
+	_, schemaErr := ReadSchema(path)
+	for name, err := range map[string]error{"Read": Read(path, &content{}), "Write": Write(path, content{Name: "b"}), "ReadSchema": schemaErr} {
 		var newer *wire.NewerSchemaError
 		if !errors.As(err, &newer) || operations.ReasonOf(err) != operations.ReasonNewerFile || operations.SubjectOf(err) != operations.SubjectFile.WithName(path) {
 			t.Errorf("%s() = %v, want a NewerSchemaError about %s", name, err, path)
 		}
 	}
 	if data, _ := os.ReadFile(path); string(data) != text {
-		t.Errorf("the file contains %s, want %s", data, text)
+		t.Errorf("after Write() failed, the file contains %s, want %s", data, text)
 	}
 }
 
 func TestDamagedFileIsReplaced(t *testing.T) {
 	t.Parallel()
-	path := write(t, `{"name": `)
+	path := writeFile(t, `{"name": `)
 	if err := Read(path, &content{}); err == nil {
 		t.Error("Read() = nil, want an error")
 	}
 	var c content
 	if err := errors.Join(Write(path, content{Name: "b"}), Read(path, &c)); err != nil || c.Name != "b" {
-		t.Errorf("Read() after Write() = %+v, %v, want name b", c, err)
+		t.Errorf("Write() and Read() = %+v, %v, want name b and no error", c, err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 // TailSize is the size of a [Tail] in bytes.
 const TailSize = 4 << 10
 
-// Tail is a writer that keeps the last [TailSize] bytes.
+// Tail is a writer that stores the last [TailSize] bytes.
 type Tail struct {
 	mu  sync.Mutex
 	buf []byte
@@ -41,7 +41,7 @@ func (t *Tail) String() string {
 	return strings.ToValidUTF8(s, "\uFFFD")
 }
 
-// Gate passes output to a writer until it is closed. After that, it does not call the writer. If the writer returns an error,
+// Gate passes output to a writer until the Gate is closed. After that, it discards the output. If the writer returns an error,
 // Gate calls onError and discards further output.
 type Gate struct {
 	mu      sync.Mutex
@@ -71,17 +71,18 @@ func (g *Gate) Close() {
 	g.w = nil
 }
 
-// StartMark is a line that is printed before the output of a command. Output before it is from the start-up files of the login
-// shell.
+// StartMark is a line that is printed before the output of a command. The output before this line is from the start-up files
+// of the login shell.
 const StartMark = "sshx-0b7f1c-start"
 
-// PrintMark is the shell command that prints StartMark. The empty line terminates an incomplete line before it.
+// PrintMark is the shell command that prints an empty line and StartMark. The empty line terminates an incomplete line of the
+// start-up files.
 const PrintMark = "echo; echo " + StartMark
 
-// maxPreamble limits how many bytes of output before the mark are kept for error messages.
+// maxPreamble limits the size of [MarkFilter.Preamble].
 const maxPreamble = 1 << 10
 
-// MarkFilter passes on the output after the line [StartMark].
+// MarkFilter passes the output after the line [StartMark] to a writer.
 type MarkFilter struct {
 	w        io.Writer
 	seen     bool
@@ -97,30 +98,30 @@ func NewMarkFilter(w io.Writer) *MarkFilter {
 }
 
 // Seen reports whether the mark has been written.
-func (a *MarkFilter) Seen() bool { return a.seen }
+func (f *MarkFilter) Seen() bool { return f.seen }
 
-// Preamble returns the last output before the mark. It is empty after the mark has been written.
-func (a *MarkFilter) Preamble() []byte { return a.preamble }
+// Preamble returns the last output before the mark, for error messages. It is empty after the mark has been written.
+func (f *MarkFilter) Preamble() []byte { return f.preamble }
 
 var markLine = []byte("\n" + StartMark + "\n")
 
-func (a *MarkFilter) Write(p []byte) (int, error) {
-	if a.seen {
-		return a.w.Write(p)
+func (f *MarkFilter) Write(p []byte) (int, error) {
+	if f.seen {
+		return f.w.Write(p)
 	}
 	n := len(p)
-	a.preamble = append(a.preamble, p...)
-	i := bytes.Index(a.preamble, markLine)
+	f.preamble = append(f.preamble, p...)
+	i := bytes.Index(f.preamble, markLine)
 	if i < 0 {
-		if extra := len(a.preamble) - maxPreamble - len(markLine); extra > 0 {
-			a.preamble = append(a.preamble[:0], a.preamble[extra:]...)
+		if extra := len(f.preamble) - maxPreamble - len(markLine); extra > 0 {
+			f.preamble = append(f.preamble[:0], f.preamble[extra:]...)
 		}
 		return n, nil
 	}
-	rest := a.preamble[i+len(markLine):]
-	a.seen, a.preamble = true, nil
+	rest := f.preamble[i+len(markLine):]
+	f.seen, f.preamble = true, nil
 	if len(rest) > 0 {
-		if _, err := a.w.Write(rest); err != nil {
+		if _, err := f.w.Write(rest); err != nil {
 			return 0, err
 		}
 	}

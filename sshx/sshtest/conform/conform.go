@@ -22,14 +22,14 @@ type Host interface {
 // Machine is a new machine for one test.
 type Machine struct {
 	Host     Host
-	Home     string               // home directory, accessible to the test; without symbolic links in its path
-	CutAfter func(received int64) // closes the connection after this many more received bytes; nil without a connection
+	Home     string        // path of the home directory on this machine, without symbolic links
+	CutAfter func(n int64) // closes the connection after n more received bytes; nil if Host has no connection
 }
 
 // Options are the options of a Machine.
 type Options struct {
 	Path  string // PATH for commands; empty means a default
-	Shell string // login shell, if the machine has a login; empty means /bin/sh
+	Shell string // login shell; empty means /bin/sh; ignored if commands do not use a login shell
 }
 
 // Open creates a machine for one test, and removes it with t.Cleanup.

@@ -1,5 +1,5 @@
-// Package comfytest is a ComfyUI server for tests. It queues graphs, runs them one after
-// the other, and generates small images.
+// Package comfytest provides a fake ComfyUI server for tests. The server queues graphs, runs
+// them one after the other, and generates small images.
 package comfytest
 
 import (
@@ -23,9 +23,10 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/filelock"
 )
 
-// Server is a ComfyUI server. Create it with [New].
+// Server is a fake ComfyUI server. Create it with [New].
 type Server struct {
-	// Dir is the base directory with the models; if it is empty, every model exists.
+	// Dir is the base directory with the models. If Dir is empty, the server accepts every
+	// model.
 	Dir string
 
 	mux *http.ServeMux
@@ -52,8 +53,8 @@ type node struct {
 	Inputs map[string]any `json:"inputs"`
 }
 
-// classes are the known classes of nodes. Fail fails with the message in its inputs, and
-// Sleep waits for the number of seconds in its inputs.
+// classes lists the supported classes of nodes. Fail fails with the message in its inputs,
+// and Sleep waits for the number of seconds in its inputs.
 var classes = []string{
 	"CheckpointLoaderSimple", "CLIPTextEncode", "KSampler", "EmptyLatentImage", "VAEDecode", "SaveImage", "PreviewImage", "Fail", "Sleep",
 }
@@ -77,10 +78,10 @@ func New() *Server {
 	return s
 }
 
-// Main runs a server in the process of a test binary that was started with the argument
-// "comfytest", followed by arguments of ComfyUI. Otherwise it does nothing. Like ComfyUI,
-// it fails if the base directory has no custom_nodes, or if another process has locked
-// its database.
+// Main runs a server if the test binary was started with the argument "comfytest", followed
+// by arguments of ComfyUI. Otherwise Main returns immediately. Like ComfyUI, the server exits
+// with an error if the base directory has no custom_nodes, or if another process has locked
+// the database.
 func Main() {
 	if len(os.Args) < 2 || os.Args[1] != "comfytest" {
 		return
@@ -104,8 +105,8 @@ func Main() {
 	os.Exit(1)
 }
 
-// checkStart checks the base directory and locks the database, if any, until the lock is
-// closed. The errors have the format of ComfyUI.
+// checkStart checks the base directory and locks the database, if any. Closing the lock
+// releases it. The errors have the format of ComfyUI.
 func checkStart(dir, database string) (*filelock.Lock, error) {
 	nodes := filepath.Join(dir, "custom_nodes")
 	if _, err := os.ReadDir(nodes); err != nil {
@@ -125,7 +126,7 @@ func checkStart(dir, database string) (*filelock.Lock, error) {
 // Close stops the server.
 func (s *Server) Close() { close(s.closed) }
 
-// Forget clears the queue and the history, like a restart.
+// Forget clears the queue and the history, like a restart of ComfyUI.
 func (s *Server) Forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -267,7 +268,7 @@ func renderImage(graph map[string]node) []byte {
 		img.Set(i%8, i/8, color.RGBA{uint8(sum), uint8(sum >> 8), uint8(sum >> 16), 255})
 	}
 	var out bytes.Buffer
-	_ = png.Encode(&out, img) // a buffer: it cannot fail
+	_ = png.Encode(&out, img) // writing to a buffer cannot fail
 	return out.Bytes()
 }
 

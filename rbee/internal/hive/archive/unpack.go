@@ -28,7 +28,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 )
 
-// maxEntries limits the entries of an archive: empty files use inodes but no bytes.
+// maxEntries limits the number of entries of an archive. The limit in bytes does not limit
+// empty files.
 const maxEntries = 1 << 20
 
 // Unpack unpacks an archive into the existing directory dir and returns its files. It
@@ -63,7 +64,7 @@ func Unpack(ctx context.Context, archive string, format wire.Format, strip int, 
 	case wire.FormatZip:
 		err = u.zip(ctx, f)
 	default:
-		err = fmt.Errorf("unknown format %q", format)
+		err = fmt.Errorf("invalid archive format %q: want %s, %s or %s", format, wire.FormatTarGz, wire.FormatTarZst, wire.FormatZip)
 	}
 	if err == nil {
 		err = u.checkLinks()
@@ -71,7 +72,7 @@ func Unpack(ctx context.Context, archive string, format wire.Format, strip int, 
 	return slices.Collect(maps.Values(u.files)), err
 }
 
-// unpacker writes files through an os.Root, so that no name or link leaves the directory.
+// unpacker writes files through an os.Root, which prevents writes outside the directory.
 type unpacker struct {
 	root      *os.Root
 	strip     int
@@ -82,9 +83,9 @@ type unpacker struct {
 }
 
 func (u *unpacker) tar(ctx context.Context, r io.Reader) error {
-	ahead := readahead.NewReader(r) // decompresses while files are written
-	defer ahead.Close()
-	t := tar.NewReader(ahead)
+	buffered := readahead.NewReader(r) // decompresses while files are written
+	defer buffered.Close()
+	t := tar.NewReader(buffered)
 	for {
 		header, err := t.Next()
 		if errors.Is(err, io.EOF) {
@@ -164,14 +165,14 @@ func (u *unpacker) zipEntry(name string, entry *zip.File) error {
 	return u.symlink(name, string(target))
 }
 
-// nextName counts an entry and returns its cleaned, stripped name. The name is empty for
-// a directory that strip removes.
+// nextName counts an entry and returns its cleaned name without the stripped directories.
+// The name is empty if the entry is itself a stripped directory.
 func (u *unpacker) nextName(ctx context.Context, name string, dir bool) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
 	if u.entries++; u.entries > maxEntries {
-		return "", fmt.Errorf("more than %d entries", maxEntries)
+		return "", fmt.Errorf("invalid archive: want at most %d entries", maxEntries)
 	}
 	clean, err := cleanName(name)
 	if err != nil {
@@ -241,7 +242,7 @@ func (u *unpacker) mkParents(name string) error {
 }
 
 // preparePath creates the parent directories of a new file or link, and removes an earlier
-// entry of the same name: as in tar, the last one wins.
+// entry with the same name. As in tar, the last entry with a name replaces the others.
 func (u *unpacker) preparePath(name string) error {
 	if name == "." {
 		return errors.New("invalid entry: the root of the archive is not a directory")
@@ -282,7 +283,7 @@ func (u *unpacker) file(name string, r io.Reader, program bool) (err error) {
 		return errors.New("the unpacked files need more than the free disk space")
 	}
 	u.files[name] = installed.File{Path: name, Size: n, SHA256: hex.EncodeToString(hash.Sum(nil)), Mode: mode}
-	return f.Chmod(perm) // whatever the umask
+	return f.Chmod(perm) // OpenFile applies the umask
 }
 
 func (u *unpacker) symlink(name, target string) error {
@@ -317,8 +318,8 @@ func (u *unpacker) hardlink(name, target string) error {
 	return u.root.Link(target, name)
 }
 
-// checkLinks checks all links of the archive. Links that are valid one by one can still
-// point outside in combination.
+// checkLinks checks all links of the archive. Each link was checked alone when it was
+// created, but several links can together lead outside the directory.
 func (u *unpacker) checkLinks() error {
 	for name, f := range u.files {
 		if f.Link == "" {

@@ -23,11 +23,11 @@ import (
 func engineTar(b *testing.B) []byte {
 	b.Helper()
 	random := rand.New(rand.NewPCG(1, 2))
-	words := make([][]byte, 4096)
-	for i := range words {
-		words[i] = make([]byte, 2+random.IntN(14))
-		for j := range words[i] {
-			words[i][j] = byte(random.Uint32())
+	chunks := make([][]byte, 4096)
+	for i := range chunks {
+		chunks[i] = make([]byte, 2+random.IntN(14))
+		for j := range chunks[i] {
+			chunks[i][j] = byte(random.Uint32())
 		}
 	}
 	var out bytes.Buffer
@@ -35,7 +35,7 @@ func engineTar(b *testing.B) []byte {
 	file := func(name string, size int) {
 		var content bytes.Buffer
 		for content.Len() < size {
-			content.Write(words[int(random.ExpFloat64()*400)%len(words)])
+			content.Write(chunks[int(random.ExpFloat64()*400)%len(chunks)])
 			if random.IntN(3) == 0 {
 				content.WriteByte(byte(random.Uint32()))
 			}
@@ -60,8 +60,9 @@ func engineTar(b *testing.B) []byte {
 	return out.Bytes()
 }
 
-// BenchmarkUnpack compares Unpack, which also computes the checksum of each file, with
-// tar on the same archive. RBEE_BENCH_DIR sets the directory to use.
+// BenchmarkUnpack compares Unpack with tar on the same archive. Unlike tar, Unpack also
+// computes the checksum of each file. RBEE_BENCH_DIR sets the parent directory of the
+// temporary files.
 func BenchmarkUnpack(b *testing.B) {
 	if _, err := exec.LookPath("tar"); err != nil {
 		b.Skip(err)
@@ -99,28 +100,28 @@ func BenchmarkUnpack(b *testing.B) {
 			f.Close()
 			var rbee, system time.Duration
 			n := 0
-			timed := func(total *time.Duration, do func(to string) error) {
-				to := filepath.Join(dir, "to")
-				if err := os.Mkdir(to, 0o755); err != nil {
+			measure := func(total *time.Duration, unpack func(target string) error) {
+				target := filepath.Join(dir, "target")
+				if err := os.Mkdir(target, 0o755); err != nil {
 					b.Fatal(err)
 				}
 				start := time.Now()
-				if err := do(to); err != nil {
+				if err := unpack(target); err != nil {
 					b.Fatal(err)
 				}
 				*total += time.Since(start)
-				if err := os.RemoveAll(to); err != nil {
+				if err := os.RemoveAll(target); err != nil {
 					b.Fatal(err)
 				}
 			}
 			for b.Loop() {
 				n++
-				timed(&rbee, func(to string) error {
-					_, err := Unpack(b.Context(), archive, c.format, 0, to, 1<<40)
+				measure(&rbee, func(target string) error {
+					_, err := Unpack(b.Context(), archive, c.format, 0, target, 1<<40)
 					return err
 				})
-				timed(&system, func(to string) error {
-					out, err := exec.CommandContext(b.Context(), "tar", "--extract", c.flag, "--file", archive, "--directory", to).CombinedOutput()
+				measure(&system, func(target string) error {
+					out, err := exec.CommandContext(b.Context(), "tar", "--extract", c.flag, "--file", archive, "--directory", target).CombinedOutput()
 					if err != nil {
 						err = fmt.Errorf("%w: %s", err, out)
 					}

@@ -71,7 +71,7 @@ func TestUnpackStaysInside(t *testing.T) {
 			}
 			_, err := Unpack(t.Context(), archive, wire.FormatTarGz, 0, filepath.Join(dir, "in"), 1000)
 			if (tt.want == "") != (err == nil) || (err != nil && !strings.Contains(err.Error(), tt.want)) {
-				t.Errorf("Unpack() = %v, want %q", err, tt.want)
+				t.Errorf("Unpack() = %v, want an error with %q, or nil if it is empty", err, tt.want)
 			}
 			if entries, _ := os.ReadDir(dir); len(entries) != 2 {
 				t.Errorf("Unpack() wrote outside its directory: %v", entries)
@@ -127,7 +127,7 @@ func TestUnpackReportsProgress(t *testing.T) {
 		return last.Bytes
 	}
 	for end := time.Now().Add(time.Minute); reported() != int64(len(data)) && time.Now().Before(end); runtime.Gosched() {
-		ph.Add(0) // sends the count once a report is due
+		ph.Add(0) // sends the count if a report is due
 	}
 	if last.Bytes != int64(len(data)) {
 		t.Errorf("Unpack() reported %d bytes, want %d", last.Bytes, len(data))

@@ -6,12 +6,12 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
-// Daemon finds, starts and stops the daemon of a home.
+// Daemon finds, starts and stops the daemon of an rbee directory.
 type Daemon struct {
 	Home *home.Dir
 
 	// Supervisor is the name of the service manager that runs the daemon, as defined in
-	// package service. Empty selects the manager that works on this machine.
+	// package service. Empty selects the available manager of this machine.
 	Supervisor string
 
 	// Command runs a system program; nil means the default of package service.

@@ -21,7 +21,7 @@ import (
 type Info struct {
 	Alias   string        `json:"alias"`
 	Version string        `json:"version"`
-	SHA256  string        `json:"sha256"` // of its binary, in hex
+	SHA256  string        `json:"sha256"` // SHA-256 of the daemon's binary, in hex
 	PID     int           `json:"pid"`
 	Port    int           `json:"port"`
 	Since   time.Time     `json:"since"`
@@ -41,15 +41,15 @@ type Record struct {
 // Loopback returns the address of a port on this machine.
 func Loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
 
-// Token reads the daemon's token.
+// Token returns the token of the daemon from its file.
 func (dm *Daemon) Token() (string, error) {
 	data, err := os.ReadFile(dm.Home.Path(home.TokenFile))
 	token := strings.TrimSpace(string(data))
 	if err == nil && len(token) != 64 {
-		err = errors.New("incomplete file")
+		err = errors.New("the file is incomplete")
 	}
 	if err != nil {
-		return "", fmt.Errorf("reading the daemon's token: %w", err)
+		return "", fmt.Errorf("cannot read the daemon token: %w", err)
 	}
 	return token, nil
 }

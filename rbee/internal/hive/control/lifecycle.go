@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	startTimeout = 15 * time.Second // until a new daemon answers
-	StopTimeout  = 10 * time.Second // between SIGTERM and SIGKILL
-	pollInterval = 50 * time.Millisecond
+	startTimeout = 15 * time.Second      // time limit for the first answer of a new daemon
+	StopTimeout  = 10 * time.Second      // time between SIGTERM and SIGKILL
+	pollInterval = 50 * time.Millisecond // time between two checks of the daemon
 )
 
 // State returns the state of the daemon.
@@ -47,8 +47,8 @@ func (dm *Daemon) State(ctx context.Context) wire.Daemon {
 	return d
 }
 
-// portReleaseTimeout is how long a killed process may still hold its port. The kernel
-// closes the port with the last thread, after the process is reported as exited.
+// portReleaseTimeout limits the wait for the port of a killed process. The kernel reports
+// the process as exited before its last thread exits, which closes the port.
 const portReleaseTimeout = time.Second
 
 // waitForPort waits until the daemon can listen on its port.
@@ -74,17 +74,17 @@ func waitForPort(ctx context.Context, port int) error {
 	}
 }
 
-// Start starts the daemon with the installed binary and the stored settings, and stops one
-// that runs with others. It returns after the daemon answers. The caller holds the lock of
-// the home.
+// Start starts the daemon with the installed binary and the stored settings. It first stops
+// a daemon that runs another binary or listens on another port. It returns when the new
+// daemon answers. The caller must hold the lock of the rbee directory.
 func (dm *Daemon) Start(ctx context.Context) (note string, err error) {
 	sum, _, err := fetch.HashFile(dm.Home.Path(wire.Binary))
 	if err != nil {
-		return "", fmt.Errorf("starting the daemon: %w", err)
+		return "", fmt.Errorf("cannot start the daemon: %w", err)
 	}
 	port, err := dm.Home.Port()
 	if err != nil {
-		return "", fmt.Errorf("starting the daemon: %w", err)
+		return "", fmt.Errorf("cannot start the daemon: %w", err)
 	}
 	auto := false
 	if s, err := dm.Home.Settings(); err == nil {
@@ -106,9 +106,9 @@ func (dm *Daemon) Start(ctx context.Context) (note string, err error) {
 	if err := os.MkdirAll(dm.Home.Path(wire.LogsDir), 0o700); err != nil {
 		return "", err
 	}
-	var logged int64
+	var logSize int64
 	if info, err := os.Stat(dm.Home.Path(home.LogFile)); err == nil {
-		logged = info.Size()
+		logSize = info.Size()
 	}
 	exited, err := sup.Start(ctx, auto)
 	if err == nil {
@@ -116,10 +116,10 @@ func (dm *Daemon) Start(ctx context.Context) (note string, err error) {
 	}
 	if err != nil {
 		_, stopErr := dm.Stop(context.WithoutCancel(ctx))
-		if tail := dm.Home.LogTail(logged); tail != "" {
+		if tail := dm.Home.LogTail(logSize); tail != "" {
 			err = fmt.Errorf("%w; last log lines:\n%s", err, tail)
 		}
-		return "", errors.Join(fmt.Errorf("starting the daemon: %w", err), stopErr)
+		return "", errors.Join(fmt.Errorf("cannot start the daemon: %w", err), stopErr)
 	}
 	return "started", nil
 }
@@ -137,19 +137,19 @@ func (dm *Daemon) waitReady(ctx context.Context, sum string, port int, exited <-
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		case <-exited:
-			return errors.New("it exited immediately")
+			return errors.New("the process exited immediately")
 		case <-time.After(pollInterval):
 		}
 	}
 }
 
-// Stop stops the daemon, whatever its service manager. The caller holds the lock of the
-// home.
+// Stop stops the daemon under any service manager. The caller must hold the lock of the
+// rbee directory.
 func (dm *Daemon) Stop(ctx context.Context) (note string, err error) {
 	var rec Record
 	err = statefile.Read(dm.Home.Path(home.DaemonFile), &rec)
 	if newer := (*wire.NewerSchemaError)(nil); errors.As(err, &newer) {
-		return "", fmt.Errorf("stopping the daemon: %w", err)
+		return "", fmt.Errorf("cannot stop the daemon: %w", err)
 	}
 	running := err == nil && rec.Alive()
 	if err := dm.Service().Stop(ctx); err != nil {
@@ -160,7 +160,7 @@ func (dm *Daemon) Stop(ctx context.Context) (note string, err error) {
 	}
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		if err := rec.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
-			return "", fmt.Errorf("stopping the daemon, process %d: %w", rec.PID, err)
+			return "", fmt.Errorf("cannot stop the daemon, process %d: %w", rec.PID, err)
 		}
 		for end := time.Now().Add(StopTimeout); time.Now().Before(end); {
 			if !rec.Alive() {

@@ -13,7 +13,7 @@ import (
 
 // Service returns the daemon as a service of this user.
 func (dm *Daemon) Service() *service.Service {
-	user, _ := dm.Home.UserHome() // without one, the service itself fails
+	user, _ := dm.Home.UserHome() // on an error, the methods of the service return it
 	return &service.Service{
 		Name: dm.serviceName("rbee-hive", user), Label: dm.serviceName("rbee.hive", user), Description: "rbee hive daemon",
 		Program: dm.Home.Path(wire.Binary), Args: []string{"hive", "serve"},
@@ -28,8 +28,8 @@ func (dm *Daemon) supervisor(ctx context.Context) service.Manager {
 	return dm.Service().Manager(ctx, dm.Supervisor)
 }
 
-// serviceName returns base for the default home. For another home, which has a separate
-// service, it appends a hash of its path.
+// serviceName returns base for the default rbee directory. Another rbee directory has a
+// separate service: serviceName appends a hash of its path to base.
 func (dm *Daemon) serviceName(base, userHome string) string {
 	if filepath.Clean(dm.Home.Root) == filepath.Join(userHome, ".local", "share", "rbee") {
 		return base
@@ -38,9 +38,9 @@ func (dm *Daemon) serviceName(base, userHome string) string {
 }
 
 // inheritedEnv returns the variables of this process that the daemon inherits under any
-// service manager: the model directory and endpoint, proxies and the locale. They make the
-// daemon use the same models as commands that run without it. Tokens are not included: the
-// daemon reads them from their file.
+// service manager: the model directory and endpoint, the proxies and the locale. With them,
+// the daemon uses the same models as commands that run without a daemon. They include no
+// tokens: the daemon reads the tokens from their file.
 func inheritedEnv() []string {
 	return service.Environ(
 		"HF_HUB_CACHE", "HF_HOME", "HF_ENDPOINT", "HF_TOKEN_PATH", "XDG_CACHE_HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH",

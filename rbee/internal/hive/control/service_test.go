@@ -11,15 +11,15 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
-// newDaemon returns the daemon of an empty home.
+// newDaemon returns the daemon of an empty rbee directory.
 func newDaemon(t *testing.T) *Daemon {
 	t.Helper()
 	user := t.TempDir()
 	return &Daemon{Home: &home.Dir{Root: filepath.Join(user, ".local/share/rbee"), User: user}, Supervisor: service.Detached}
 }
 
-// TestServiceEnvironment checks that a service file has the variables that locate models,
-// and no secrets.
+// TestServiceEnvironment checks that a service file contains the variables that locate
+// models, and no secrets.
 func TestServiceEnvironment(t *testing.T) {
 	for name, value := range map[string]string{
 		"HF_HOME": "/big disk/hf", "HF_HUB_CACHE": "/hub", "HF_ENDPOINT": "https://mirror", "HF_TOKEN_PATH": "/secrets/token",
@@ -66,16 +66,16 @@ func TestServiceName(t *testing.T) {
 		return (&Daemon{Home: &home.Dir{Root: root}}).serviceName("rbee-hive", "/home/a")
 	}
 	if got := serviceName("/home/a/.local/share/rbee"); got != "rbee-hive" {
-		t.Errorf("serviceName() of the default home = %q, want rbee-hive", got)
+		t.Errorf("serviceName() of the default rbee directory = %q, want rbee-hive", got)
 	}
 	a, b := serviceName("/srv/one"), serviceName("/srv/two")
 	if a == b || !strings.HasPrefix(a, "rbee-hive-") || len(a) != len("rbee-hive-")+8 {
-		t.Errorf("serviceName() of two other homes = %q and %q, want rbee-hive- with different hashes of 8 digits", a, b)
+		t.Errorf("serviceName() of two other rbee directories = %q and %q, want rbee-hive- with different hashes of 8 digits", a, b)
 	}
 }
 
-// TestOtherHomeIsDetached checks that a daemon is detached, without a query to the service
-// manager, if its user home is not the home directory of the account.
+// TestOtherHomeIsDetached checks that the daemon is detached, without a query to the service
+// manager, if Home.User is not the home directory of the user account.
 func TestOtherHomeIsDetached(t *testing.T) {
 	t.Parallel()
 	h, commands := newDaemon(t), 0

@@ -12,8 +12,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/models"
 )
 
-// TestModelSum checks that the checksum of a file is computed only on request, and that
-// the context cancels the computation.
+// TestModelSum checks that findModel does not compute the checksum of a file, and that the
+// context cancels the computation by Sum.
 func TestModelSum(t *testing.T) {
 	t.Parallel()
 	store := &models.Store{Dir: t.TempDir()}

@@ -31,7 +31,7 @@ func TestFindModelContext(t *testing.T) {
 	for length, want := range map[int]int{0: 8192, 4096: 4096} {
 		m, err := findModel(t.Context(), store, "bees/honey", length)
 		if err != nil || m.Context != want || m.Cache != int64(want)*4*2*64*2*2 || m.Estimate <= m.Cache {
-			t.Errorf("findModel() with %d tokens = %+v, %v, want a context of %d", length, m, err, want)
+			t.Errorf("findModel() with context length %d = %+v, %v, want context length %d", length, m, err, want)
 		}
 	}
 }

@@ -17,26 +17,25 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
-// proxyPath is the path under which the hive forwards requests to a worker:
-// /v1/workers/{id}/proxy/{path of the engine}. All requests go through the hive, which
-// rejects new requests to a draining worker and lets running ones finish before it stops
-// the worker.
+// proxyPath is the pattern of the paths that the hive forwards to a worker. All requests to
+// workers go through the hive, so that it can reject new requests to a draining worker, and
+// wait for running requests before it stops the worker.
 const proxyPath = "/v1/workers/{id}/proxy/{path...}"
 
 // errorHeader marks an error response of the hive itself, as opposed to the engine.
 const errorHeader = "X-Rbee-Error"
 
-// engineIdleTimeout is how long an idle connection to an engine is reused. It is less than
-// the shortest keep-alive timeout of an engine, 5 s in uvicorn and the llama.cpp server: a
-// request on a connection that the engine is closing fails.
+// engineIdleTimeout limits how long an idle connection to an engine is kept for reuse. It
+// is less than the shortest keep-alive timeout of an engine, 5 s in uvicorn and the
+// llama.cpp server, because a request on a connection that the engine is closing fails.
 const engineIdleTimeout = 3 * time.Second
 
 // statusClientClosed is the logged status of a request whose client closed the connection.
 const statusClientClosed = 499
 
 // proxy returns a handler that forwards requests to workers unchanged and flushes streamed
-// responses immediately. It logs each request when it ends, with the request ID that the
-// queen and the engine use.
+// responses immediately. It logs each request when it ends, with the same request ID as
+// the queen and the engine.
 func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 	transport := &http.Transport{
 		DialContext:        (&net.Dialer{Timeout: 5 * time.Second}).DialContext,
@@ -95,7 +94,7 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 	})
 }
 
-// enginePath returns the path of a request at the engine. raw is its escaped form, if that
+// enginePath returns the path of the request to the engine. raw is its escaped form, if it
 // differs from path.
 func enginePath(r *http.Request) (path, raw string) {
 	path = "/" + r.PathValue("path")

@@ -36,7 +36,8 @@ type Runtime struct {
 
 var _ operations.Runner = (*Runtime)(nil)
 
-// NewRuntime returns a Runtime. It does not adopt running workers; Workers.Start does.
+// NewRuntime returns a Runtime. It does not adopt running workers; call Workers.Start to
+// adopt them.
 func (sv *Server) NewRuntime(log *slog.Logger) (*Runtime, error) {
 	dir, err := models.DefaultDir(sv.Home.Getenv)
 	if err != nil {
@@ -82,7 +83,8 @@ func (sv *Server) Engine(ctx context.Context, typ string) (engine.Engine, error)
 }
 
 // EngineOfBuild returns the engine of one build of a worker type. An empty build means an
-// entry point that rbee did not create; it is started as in the builtin recipe.
+// entry point that rbee did not create; its engine uses the launch settings of the builtin
+// recipe.
 func (sv *Server) EngineOfBuild(ctx context.Context, typ, build string) (engine.Engine, error) {
 	fail := func(code operations.Code, reason operations.Reason, format string, args ...any) (engine.Engine, error) {
 		return engine.Engine{}, &operations.Error{Code: code, Reason: reason, Subject: operations.SubjectWorker.WithName(typ), Message: fmt.Sprintf(format, args...)}
@@ -136,16 +138,17 @@ func findModel(ctx context.Context, store *models.Store, name string, length int
 	}
 	estimate, err := model.EstimateMemory(*m, length)
 	if err != nil {
-		found.Explain = "unknown memory estimate: " + err.Error()
+		found.Breakdown = "unknown memory estimate: " + err.Error()
 		return found, nil
 	}
-	found.Estimate, found.Explain = estimate.Total(), estimate.Explain()
+	found.Estimate, found.Breakdown = estimate.Total(), estimate.Explain()
 	found.Context, found.Cache = int(estimate.Context), estimate.Cache
 	return found, nil
 }
 
-// modelSum returns the SHA-256 of a model file if the hub cache uses it as the file name;
-// otherwise it returns a function that computes it. For a directory it returns neither.
+// modelSum returns the SHA-256 of a model file if the name of the file in the hub cache is
+// the SHA-256; otherwise it returns a function that computes it. For a directory it returns
+// neither.
 func modelSum(path string) (known string, compute func(context.Context) (string, error), err error) {
 	resolved, err := filepath.EvalSymlinks(path)
 	if err != nil {
@@ -197,21 +200,21 @@ func (rt *Runtime) Run(ctx context.Context, op operations.Operation, events oper
 
 // capabilities runs the queries concurrently, because the vendor tools are slow.
 func (rt *Runtime) capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
-	var holders []operations.DeviceProcess
+	var deviceProcesses []operations.DeviceProcess
 	var wg sync.WaitGroup
-	at := time.Now()
-	wg.Go(func() { holders = rt.Workers.DeviceProcesses(ctx) })
+	queriedAt := time.Now()
+	wg.Go(func() { deviceProcesses = rt.Workers.DeviceProcesses(ctx) })
 	r, err := rt.machine.Capabilities(ctx)
 	wg.Wait()
 	if err != nil {
 		return nil, err
 	}
-	r.Processes = holders
-	rt.Workers.Reserve(r.Devices, holders, at)
+	r.Processes = deviceProcesses
+	rt.Workers.Reserve(r.Devices, deviceProcesses, queriedAt)
 	return r, nil
 }
 
-// result converts a typed report to a [operations.Report]. A nil pointer becomes nil, and
+// result converts a typed report to an [operations.Report]. A nil pointer becomes nil, and
 // the error of a canceled operation gets the code [operations.CodeCanceled].
 func result[R interface {
 	comparable
@@ -271,7 +274,7 @@ func (rt *Runtime) modelUsers(ctx context.Context) map[string][]string {
 		}
 		ref, err := model.ParseRef(w.Model)
 		if err != nil {
-			continue // a name without a model on disk
+			continue // not the name of a model on disk
 		}
 		if m, err := rt.models.Find(ctx, ref); err == nil {
 			users[m.ID] = append(users[m.ID], w.ID)

@@ -29,8 +29,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// maxJobBytes limits the memory for job events and, separately, for job reports: the
-// memory of the machine is for models.
+// maxJobBytes limits the memory for job events and, separately, for job reports. The limit
+// is low, because models need the memory of the machine.
 const maxJobBytes = 8 << 20
 
 // Options are the options of [Server.Serve]. The zero value uses the defaults.
@@ -41,7 +41,7 @@ type Options struct {
 
 // Serve runs the daemon in the foreground. It listens only on loopback. When ctx ends, it
 // waits up to 5 s for running requests and returns nil. It fails if another daemon of this
-// home is running or the port is in use.
+// rbee directory is running or if the port is in use.
 func (sv *Server) Serve(ctx context.Context, o Options) error {
 	if err := sv.Home.Check(); err != nil {
 		return err
@@ -60,7 +60,7 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 	}
 	lock, err := filelock.Try(sv.Home.Path(home.DaemonLock), 0o700)
 	if errors.Is(err, filelock.ErrLocked) {
-		return fmt.Errorf("another daemon of %s is already running", sv.Home.Root)
+		return fmt.Errorf("cannot start the hive daemon: a daemon of %s is already running", sv.Home.Root)
 	}
 	if err != nil {
 		return err
@@ -82,7 +82,7 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 	}
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", control.Loopback(o.Port))
 	if err != nil {
-		return fmt.Errorf("hive daemon: %w", err)
+		return fmt.Errorf("cannot start the hive daemon: %w", err)
 	}
 	token, err := sv.newToken()
 	if err != nil {
@@ -93,7 +93,7 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 		return errors.Join(err, ln.Close())
 	}
 	defer rt.Workers.Close()
-	work := jobs.New(rt, jobs.Options{Log: o.Log, MaxBytes: maxJobBytes, KeepBytes: maxJobBytes})
+	jobServer := jobs.New(rt, jobs.Options{Log: o.Log, MaxBytes: maxJobBytes, KeepBytes: maxJobBytes})
 	rec, err := sv.newRecord(o.Port)
 	if err == nil {
 		err = statefile.Write(sv.Home.Path(home.DaemonFile), rec)
@@ -105,7 +105,7 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 	o.Log.Info("hive daemon listening", "address", ln.Addr().String(), "version", sv.Store.Version)
 	watch := sv.newWatcher(rec, rt)
 	srv := &http.Server{
-		Handler: sv.handler(rec, token, work, proxy(rt.Workers, o.Log), watch), ReadHeaderTimeout: 10 * time.Second,
+		Handler: sv.handler(rec, token, jobServer, proxy(rt.Workers, o.Log), watch), ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout: 30 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(o.Log.Handler(), slog.LevelWarn),
 	}
@@ -118,14 +118,15 @@ func (sv *Server) Serve(ctx context.Context, o Options) error {
 	}
 	o.Log.Info("hive daemon stopping")
 	close(watch.stop)
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	graceCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	// Close the workers before the jobs: a canceled spawn job stops a loading worker.
+	// Close the workers before the jobs: otherwise, canceling a spawn job would stop the
+	// worker that is loading.
 	rt.Workers.Close()
-	if err := work.Close(grace); err != nil {
+	if err := jobServer.Close(graceCtx); err != nil {
 		o.Log.Warn("jobs interrupted", "error", err)
 	}
-	if srv.Shutdown(grace) != nil {
+	if srv.Shutdown(graceCtx) != nil {
 		_ = srv.Close()
 	}
 	return nil
@@ -148,8 +149,8 @@ func (sv *Server) newRecord(port int) (*control.Record, error) {
 }
 
 // newToken creates the token of this daemon process and stores it. It does not reuse the
-// old token: a client may have sent that to another program that listened on the port
-// while the daemon was not running.
+// old token: while the daemon was not running, a client may have sent it to another program
+// that listened on the port.
 func (sv *Server) newToken() (string, error) {
 	var secret [32]byte
 	_, _ = rand.Read(secret[:]) // never fails
@@ -157,7 +158,7 @@ func (sv *Server) newToken() (string, error) {
 	return token, atomicfile.WriteData(sv.Home.Path(home.TokenFile), []byte(token+"\n"), 0o600)
 }
 
-func (sv *Server) handler(rec *control.Record, token string, work, workers, watch http.Handler) http.Handler {
+func (sv *Server) handler(rec *control.Record, token string, jobServer, workers, watch http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	requireToken := func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -169,8 +170,8 @@ func (sv *Server) handler(rec *control.Record, token string, work, workers, watc
 			next.ServeHTTP(w, r)
 		})
 	}
-	mux.Handle("/v1/jobs", requireToken(work))
-	mux.Handle("/v1/jobs/", requireToken(work))
+	mux.Handle("/v1/jobs", requireToken(jobServer))
+	mux.Handle("/v1/jobs/", requireToken(jobServer))
 	mux.Handle(proxyPath, requireToken(workers))
 	mux.Handle("GET "+operations.WatchPath, requireToken(watch))
 	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
@@ -202,8 +203,8 @@ func (sv *Server) handler(rec *control.Record, token string, work, workers, watc
 		httpjson.WriteError(w, http.StatusNotFound, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotFound, Message: "unknown path"})
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		// Prevent DNS rebinding: a web page could reach this port under a host name of its
-		// own that resolves to 127.0.0.1.
+		// Prevent DNS rebinding: a web page could send requests to this port through its
+		// own host name, if it resolves to 127.0.0.1.
 		host := r.Host
 		if name, _, err := net.SplitHostPort(host); err == nil {
 			host = name

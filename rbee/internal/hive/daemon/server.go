@@ -11,7 +11,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/verify"
 )
 
-// Server is the daemon of a home.
+// Server is the daemon of an rbee directory.
 type Server struct {
 	Home      *home.Dir
 	Store     *installed.Store

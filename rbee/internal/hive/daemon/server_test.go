@@ -24,7 +24,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
-// newServer returns the daemon of an empty home.
+// newServer returns the daemon of an empty rbee directory.
 func newServer(t *testing.T) *Server {
 	t.Helper()
 	exe, err := os.Executable()
@@ -41,7 +41,7 @@ func newServer(t *testing.T) *Server {
 	}
 }
 
-// freePort returns a port on which nothing listens.
+// freePort returns a port on which no program listens.
 func freePort(t *testing.T) int {
 	t.Helper()
 	port, err := freeport.Find(nil)
@@ -61,12 +61,12 @@ func TestSecondDaemonFails(t *testing.T) {
 	go func() { done <- h.Serve(ctx, Options{Port: freePort(t), Log: quiet}) }()
 	for end := time.Now().Add(time.Minute); !h.Inspector.Daemon.State(ctx).Running; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("the daemon did not answer within a minute")
+			t.Fatal("Serve() did not answer within a minute, want a running daemon")
 		}
 	}
 	err := h.Serve(ctx, Options{Port: freePort(t), Log: quiet})
-	if err == nil || !strings.Contains(err.Error(), "another daemon of "+h.Home.Root) {
-		t.Errorf("Serve() of a second daemon = %v, want an error about another daemon of %s", err, h.Home.Root)
+	if err == nil || !strings.Contains(err.Error(), "a daemon of "+h.Home.Root+" is already running") {
+		t.Errorf("Serve() of a second daemon = %v, want an error about a running daemon of %s", err, h.Home.Root)
 	}
 	if s := h.Inspector.Daemon.State(ctx); !s.Running {
 		t.Errorf("State() after the second Serve() = %+v, want the first daemon running", s)
@@ -97,7 +97,7 @@ func TestHandler(t *testing.T) {
 		"no token":               {"GET", "/v1/info", "127.0.0.1:8600", "", 401},
 		"empty token":            {"GET", "/v1/info", "127.0.0.1:8600", "Bearer ", 401},
 		"wrong token":            {"GET", "/v1/info", "127.0.0.1:8600", "Bearer " + strings.Repeat("ba", 32), 401},
-		"half a token":           {"GET", "/v1/info", "127.0.0.1:8600", "Bearer " + token[:32], 401},
+		"truncated token":        {"GET", "/v1/info", "127.0.0.1:8600", "Bearer " + token[:32], 401},
 		"other scheme":           {"GET", "/v1/info", "127.0.0.1:8600", "Basic " + token, 401},
 		"other host":             {"GET", "/v1/info", "evil.example:8600", "Bearer " + token, 403},
 		"health, other host":     {"GET", "/health", "evil.example:8600", "", 403},

@@ -14,7 +14,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
 )
 
-// Intervals at which the parts of a snapshot are updated while a client is connected.
+// Intervals of updates while a client is connected.
 const (
 	snapshotInterval  = 500 * time.Millisecond // snapshots, and the workers, which are in memory
 	modelsInterval    = 5 * time.Second        // models and worker types on disk
@@ -32,23 +32,23 @@ type watcher struct {
 	refreshSlot chan struct{} // semaphore of size 1: held while refreshing
 	stop        chan struct{} // closed when the daemon stops
 
-	mu             sync.Mutex
-	machine        operations.HiveCapabilitiesReport
-	holders        []operations.DeviceProcess // processes with device memory; read only while a worker is loading
-	machineAt      time.Time
-	machineReadAt  time.Time // start of the query that returned machine
-	machineTriedAt time.Time // end of the last query, successful or not
-	models         []operations.Model
-	modelsAt       time.Time
-	installed      []operations.InstalledWorkerType
+	mu              sync.Mutex
+	machine         operations.HiveCapabilitiesReport
+	deviceProcesses []operations.DeviceProcess // processes with device memory; read only while a worker is loading
+	machineAt       time.Time
+	machineReadAt   time.Time // start of the query that returned machine
+	machineTriedAt  time.Time // end of the last query, successful or not
+	models          []operations.Model
+	modelsAt        time.Time
+	installed       []operations.InstalledWorkerType
 }
 
 func (sv *Server) newWatcher(rec *control.Record, rt *Runtime) *watcher {
 	return &watcher{server: sv, rec: rec, rt: rt, refreshSlot: make(chan struct{}, 1), stop: make(chan struct{}), models: []operations.Model{}, installed: []operations.InstalledWorkerType{}}
 }
 
-// ServeHTTP streams snapshots until the client disconnects. It sends a snapshot when it
-// differs from the last one.
+// ServeHTTP streams snapshots until the client disconnects. It sends only snapshots that
+// differ from the previous one.
 func (w *watcher) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(out)
 	_ = control.SetReadDeadline(time.Time{})
@@ -62,7 +62,7 @@ func (w *watcher) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 		if err != nil {
 			return // the client has disconnected
 		}
-		// A new time alone does not make a new snapshot.
+		// Compare the snapshots without their time.
 		at := snapshot.Time
 		snapshot.Time = time.Time{}
 		m := &snapshot.Machine
@@ -95,8 +95,8 @@ func (w *watcher) ServeHTTP(out http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// roundDown rounds a number of bytes down to a multiple of 64 MiB, to hide constant small
-// changes.
+// roundDown rounds a number of bytes down to a multiple of 64 MiB, so that small changes do
+// not cause new snapshots.
 func roundDown(n uint64) uint64 { return n &^ (64<<20 - 1) }
 
 // snapshot returns the current snapshot. It fails only if ctx ends.
@@ -106,7 +106,7 @@ func (w *watcher) snapshot(ctx context.Context) (operations.HiveSnapshot, error)
 	defer w.mu.Unlock()
 	machine := w.machine
 	machine.Devices = slices.Clone(machine.Devices)
-	w.rt.Workers.Reserve(machine.Devices, w.holders, w.machineReadAt)
+	w.rt.Workers.Reserve(machine.Devices, w.deviceProcesses, w.machineReadAt)
 	return operations.HiveSnapshot{
 		Time: time.Now().UTC(), Version: w.rec.Version, Since: w.rec.Since,
 		Machine: machine, MachineAt: w.machineAt, WorkerTypes: w.installed,
@@ -114,9 +114,9 @@ func (w *watcher) snapshot(ctx context.Context) (operations.HiveSnapshot, error)
 	}, ctx.Err()
 }
 
-// refresh updates in the background the parts of the snapshot that are due. Only one
-// refresh runs at a time. The first call waits for the models; no call waits for the
-// machine, because vendor tools may be slow.
+// refresh updates the outdated parts of the snapshot in the background. Only one refresh runs
+// at a time. The first call waits for the models; no call waits for the hardware, because
+// vendor tools may be slow.
 func (w *watcher) refresh(ctx context.Context) {
 	w.mu.Lock()
 	first := w.modelsAt.IsZero()
@@ -174,10 +174,10 @@ func (w *watcher) refreshMachine(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	start := time.Now()
-	var holders []operations.DeviceProcess
+	var deviceProcesses []operations.DeviceProcess
 	var wg sync.WaitGroup
 	if w.rt.Workers.IsLoading() {
-		wg.Go(func() { holders = w.rt.Workers.DeviceProcesses(ctx) })
+		wg.Go(func() { deviceProcesses = w.rt.Workers.DeviceProcesses(ctx) })
 	}
 	report, err := w.server.Inspector.Resources(ctx)
 	wg.Wait()
@@ -187,6 +187,6 @@ func (w *watcher) refreshMachine(ctx context.Context) {
 	if err != nil {
 		return // keep the previous values and their time
 	}
-	w.holders, w.machineReadAt = holders, start
+	w.deviceProcesses, w.machineReadAt = deviceProcesses, start
 	w.machine, w.machineAt = *report, time.Now().UTC().Truncate(time.Second)
 }

@@ -1,6 +1,6 @@
 // Package engine runs one inference engine. It expands the placeholders of its recipe,
 // builds its environment, starts and watches its process, probes its port, and runs its
-// verify command. Package workers decides when.
+// verify command. Package workers uses it to manage workers.
 package engine
 
 import (
@@ -20,16 +20,16 @@ type Engine struct {
 
 // Model describes the model that an engine loads.
 type Model struct {
-	ID       string // as in the list of models
-	Path     string // file or directory
-	SHA256   string // of the file, in hex; empty for a directory
-	Estimate int64  // device memory in bytes with the context of one request; 0 if unknown
-	Context  int    // context length in tokens that Estimate includes; 0 if unknown
-	Cache    int64  // bytes of Estimate for the context of one request
-	Explain  string // explains how Estimate was computed
+	ID        string // as in the list of models
+	Path      string // file or directory
+	SHA256    string // of the file, in hex; empty for a directory
+	Estimate  int64  // device memory in bytes with the context of one request; 0 if unknown
+	Context   int    // context length in tokens that Estimate includes; 0 if unknown
+	Cache     int64  // bytes of Estimate for the context of one request
+	Breakdown string // how Estimate was computed, for messages
 
-	// Sum computes SHA256 if that is empty and the recipe uses it, which takes as
-	// long as reading the file. Sum is nil for a directory.
+	// Sum computes the checksum if SHA256 is empty and the recipe uses it. Sum reads the
+	// complete file. It is nil for a directory.
 	Sum func(ctx context.Context) (string, error)
 }
 

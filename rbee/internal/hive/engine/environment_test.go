@@ -13,12 +13,12 @@ func TestEnvironmentPath(t *testing.T) {
 	for hivePath, want := range map[string]string{"/opt/bin:/bin": "/w/payload/venv/bin:/opt/bin:/bin", "": "/w/payload/venv/bin:" + defaultPath} {
 		t.Setenv("PATH", hivePath)
 		if got := valuesOf(Environment(e, Placeholders{}, nil, nil, ""), "PATH"); !slices.Equal(got, []string{want}) {
-			t.Errorf("Environment with PATH=%q has PATH %q, want %q", hivePath, got, want)
+			t.Errorf("Environment() with PATH=%q has PATH = %q, want %q", hivePath, got, want)
 		}
 	}
 	e.Launch.Env = map[string]string{"PATH": "/recipe/bin"}
 	if got := valuesOf(Environment(e, Placeholders{}, nil, nil, ""), "PATH"); got[len(got)-1] != "/recipe/bin" { // the last value applies
-		t.Errorf("Environment with PATH in the recipe has PATH %q, want /recipe/bin last", got)
+		t.Errorf("Environment() with PATH in the recipe has PATH = %q, want /recipe/bin last", got)
 	}
 }
 
@@ -28,7 +28,7 @@ func TestEnvironmentDevices(t *testing.T) {
 	const name = "GGML_VK_VISIBLE_DEVICES"
 	t.Setenv(name, "3")
 	if got := valuesOf(Environment(Engine{}, Placeholders{}, map[string]string{name: "0"}, nil, ""), name); !slices.Equal(got, []string{"0"}) {
-		t.Errorf("Environment() has %s = %q, want 0 only", name, got)
+		t.Errorf("Environment() has %s = %q, want only 0", name, got)
 	}
 }
 

@@ -24,8 +24,8 @@ var probeClient = &http.Client{
 	CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 }
 
-// Probe reports whether a worker serves. It sends one request to the ready path of
-// the recipe, or connects to the port if the recipe has none.
+// Probe reports whether a worker is ready. It sends one request to the ready path of
+// the recipe, or connects to the port if the recipe has no ready path.
 func Probe(ctx context.Context, port int, l wire.Launch) bool {
 	address := net.JoinHostPort(Host, strconv.Itoa(port))
 	if l.ReadyPath == "" {
@@ -76,7 +76,7 @@ func Prepare(ctx context.Context, port int, requests []wire.HTTPRequest) error {
 	return nil
 }
 
-// PortInUse reports whether it is impossible to listen on a port of [Host].
+// PortInUse reports whether listening on a port of [Host] fails.
 func PortInUse(ctx context.Context, port int) bool {
 	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(Host, strconv.Itoa(port)))
 	if err != nil {

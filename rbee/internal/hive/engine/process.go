@@ -33,8 +33,8 @@ func StartProcess(argv, env []string, out *os.File, scope string) (*os.Process, 
 type Process struct {
 	Exited chan struct{} // closed when the process has exited
 
-	// pidReserved means that the system does not reuse the pid, which is also the
-	// process group id, until Reap.
+	// pidReserved reports whether the system cannot reuse the pid, which is also the
+	// process group id, before the call of Reap.
 	pidReserved bool
 
 	// Reap waits until the process has exited, and returns its exit status, nil if

@@ -16,12 +16,12 @@ import (
 )
 
 // Placeholders maps the placeholders of a recipe to their values; [catalog.Start]
-// documents them. A key with a question mark is for the optional form of a placeholder,
-// if that has a value only when the user set one.
+// documents them. A key that ends in a question mark has the value of the optional form
+// of a placeholder, which is 0 unless the user has set it.
 type Placeholders map[string]string
 
-// placeholderExpr matches a placeholder of a recipe, such as {port}, or {context?},
-// which is optional.
+// placeholderExpr matches a placeholder of a recipe, such as {port}, or the optional form
+// of a placeholder, such as {context?}.
 var placeholderExpr = regexp.MustCompile(`\{([A-Za-z_][A-Za-z0-9_]*)(\??)\}`)
 
 // StartOptions hold the parameters of one start of an engine.
@@ -122,8 +122,8 @@ func HasPlaceholder(l wire.Launch, placeholders ...string) bool {
 	return found
 }
 
-// MakeStateDir creates the state directory of a worker with the links of the recipe,
-// if the recipe uses one. It keeps other files that are there from an earlier start.
+// MakeStateDir creates the state directory of a worker with the links of the recipe, if
+// the recipe uses a state directory. It keeps other files from an earlier start.
 func MakeStateDir(l wire.Launch, values Placeholders) error {
 	if len(l.Links) == 0 && !HasPlaceholder(l, "{state}") {
 		return nil

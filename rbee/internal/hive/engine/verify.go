@@ -20,10 +20,10 @@ import (
 // VerifyError reports that a verify command ran and failed.
 type VerifyError struct {
 	Reason string // such as "exit status 1"
-	Output string // the end of its output
+	Output string // the end of the output of the command
 }
 
-// Error returns the reason and, from the next line on, the output.
+// Error returns the reason, followed by the output in separate lines.
 func (e *VerifyError) Error() string {
 	if e.Output == "" {
 		return e.Reason + ", without any output"
@@ -35,17 +35,17 @@ func (e *VerifyError) Error() string {
 func (e *VerifyError) ErrorCode() string { return string(operations.ReasonVerifyFailed) }
 
 const (
-	maxVerifyOutput = 1 << 20 // bytes at the end of the output that must match
-	maxVerifyReason = 2000    // bytes at the end of the output that an error shows
-	verifyPipeWait  = 2 * time.Second
-	verifyKillWait  = 5 * time.Second
+	maxVerifyOutput = 1 << 20         // bytes at the end of the output that must match
+	maxVerifyReason = 2000            // bytes at the end of the output that an error shows
+	verifyPipeWait  = 2 * time.Second // maximum wait for the output of children after the program exited
+	verifyKillWait  = 5 * time.Second // maximum wait for remaining processes to exit after SIGKILL
 )
 
-// Verify runs the verify command of an engine, which must have one. The command
-// gets the environment of a worker, with all accelerators of the machine visible,
-// and state, an empty directory, for everything that it writes. The error is a
-// [*VerifyError] if the command fails, and the cause of ctx if ctx ends. Verify
-// leaves no process of the command running.
+// Verify runs the verify command of an engine, which must have one. The command gets
+// the environment of a worker. All accelerators of the machine are visible to it, and
+// state is an empty directory for its files. The error is a [*VerifyError] if the
+// command fails, and the cause of ctx if ctx ends. Verify kills processes that the
+// command leaves running.
 func Verify(ctx context.Context, e Engine, state string) error {
 	v := e.Verify
 	values := NewPlaceholders(e, StartOptions{Parallel: 1})
@@ -63,18 +63,18 @@ func Verify(ctx context.Context, e Engine, state string) error {
 	}
 	matches, err := regexp.Compile(v.Matches)
 	if err != nil {
-		return fmt.Errorf("the verify command has an invalid expression: %w", err)
+		return fmt.Errorf("invalid expression of the verify command: %w", err)
 	}
 	// The marker identifies processes that left the process group.
 	marker := rand.Text()
-	limited, cancel := context.WithTimeout(ctx, v.Limit())
+	timeoutCtx, cancel := context.WithTimeout(ctx, v.Limit())
 	defer cancel()
-	out, err := runGroup(limited, argv, verifyEnvironment(e, values, state, marker), state)
+	out, err := runGroup(timeoutCtx, argv, verifyEnvironment(e, values, state, marker), state)
 	killByMarker(marker)
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case limited.Err() != nil && err != nil:
+	case timeoutCtx.Err() != nil && err != nil:
 		return &VerifyError{fmt.Sprintf("no result within %s", v.Limit()), lastLines(out)}
 	case err != nil:
 		return &VerifyError{err.Error(), lastLines(out)}
@@ -125,13 +125,13 @@ func runGroup(ctx context.Context, argv, env []string, dir string) ([]byte, erro
 			}
 			continue
 		case errors.Is(err, exec.ErrWaitDelay):
-			err = nil // the program exited with 0; a child of it still has the pipe open
+			err = nil // the program exited with status 0, but a child still has the pipe open
 		}
 		return out.bytes(), err
 	}
 }
 
-// killByMarker kills the processes that were started with a marker.
+// killByMarker kills the processes that were started with the marker in their environment.
 func killByMarker(marker string) {
 	for end := time.Now().Add(verifyKillWait); time.Now().Before(end); {
 		ids, err := proc.FindByEnv(MarkerEnv, marker)
@@ -139,7 +139,7 @@ func killByMarker(marker string) {
 			return
 		}
 		for _, id := range ids {
-			_ = id.Signal(syscall.SIGKILL) // it may have exited
+			_ = id.Signal(syscall.SIGKILL) // the process may have exited
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -159,11 +159,11 @@ func (t *tail) Write(p []byte) (int, error) {
 
 func (t *tail) bytes() []byte { return t.buf[max(0, len(t.buf)-maxVerifyOutput):] }
 
-// lastLines returns the end of an output as valid text.
+// lastLines returns the end of an output as valid UTF-8.
 func lastLines(out []byte) string {
-	cut := len(out) > maxVerifyReason
+	truncated := len(out) > maxVerifyReason
 	text := strings.TrimSpace(strings.ToValidUTF8(string(out[max(0, len(out)-maxVerifyReason):]), ""))
-	if cut {
+	if truncated {
 		return "…" + text
 	}
 	return text

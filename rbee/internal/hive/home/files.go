@@ -26,43 +26,44 @@ func RandomSuffix() string {
 // SyncFile flushes the content of a file to disk.
 func SyncFile(path string) error { return atomicfile.SyncDir(path) }
 
-// LinkOrCopy creates to as a hard link to from, or as an executable copy if the
-// filesystem cannot link it.
-func LinkOrCopy(from, to string) error {
-	if os.Link(from, to) == nil {
+// LinkOrCopy creates dst as a hard link to the file src, or as an executable copy if the
+// filesystem cannot create the link.
+func LinkOrCopy(src, dst string) error {
+	if os.Link(src, dst) == nil {
 		return nil
 	}
-	return CopyFile(from, to, 0o755)
+	return CopyFile(src, dst, 0o755)
 }
 
-// CopyFile copies from to the new file to, with the given mode, and flushes it to disk.
-// It fails if to exists.
-func CopyFile(from, to string, mode fs.FileMode) (err error) {
-	src, err := os.Open(from)
+// CopyFile copies the file src to the new file dst, with the given mode, and flushes dst to
+// disk. It fails if dst exists.
+func CopyFile(src, dst string, mode fs.FileMode) (err error) {
+	in, err := os.Open(src)
 	if err != nil {
 		return err
 	}
-	defer src.Close()
-	dst, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
+	defer in.Close()
+	out, err := os.OpenFile(dst, os.O_CREATE|os.O_EXCL|os.O_WRONLY, mode)
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(dst, src)
-	if err = errors.Join(err, dst.Chmod(mode), dst.Sync(), dst.Close()); err != nil {
-		_ = os.Remove(to)
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Chmod(mode), out.Sync(), out.Close()); err != nil {
+		_ = os.Remove(dst)
 	}
 	return err
 }
 
-// ReplaceWithCopy atomically replaces to with a copy of from that has the given mode.
-func ReplaceWithCopy(from, to string, mode fs.FileMode) error {
-	src, err := os.Open(from)
+// ReplaceWithCopy atomically replaces dst with a copy of the file src that has the given
+// mode.
+func ReplaceWithCopy(src, dst string, mode fs.FileMode) error {
+	in, err := os.Open(src)
 	if err != nil {
 		return err
 	}
-	defer src.Close()
-	return atomicfile.Write(to, mode, func(w io.Writer) error {
-		_, err := io.Copy(w, src)
+	defer in.Close()
+	return atomicfile.Write(dst, mode, func(w io.Writer) error {
+		_, err := io.Copy(w, in)
 		return err
 	})
 }
@@ -94,8 +95,8 @@ func Statfs(path string) (st unix.Statfs_t, ok bool) {
 }
 
 // WrapDiskFull adds the free and the needed disk space to an error that a full disk or an
-// exceeded quota caused. It returns other errors unchanged. needed is in bytes; 0 if it is
-// unknown.
+// exceeded quota caused. It returns other errors unchanged. needed is the needed space in
+// bytes; 0 means unknown.
 func WrapDiskFull(err error, path string, needed int64) error {
 	if !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
 		return err

@@ -13,7 +13,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Paths below the home that package wire does not define.
+// Paths below the rbee directory that package wire does not define.
 const (
 	TokenFile      = wire.RunDir + "/token"
 	SettingsFile   = wire.RunDir + "/settings.json"
@@ -23,8 +23,8 @@ const (
 	LogFile        = wire.LogsDir + "/hive.log"
 	OldLogFile     = wire.LogsDir + "/hive.log.1"
 
-	// TempPrefix is the prefix of the names of temporary files, which are created in the
-	// directory of the file that they replace. It matches wire.UploadGlob.
+	// TempPrefix is the prefix of the names of temporary files. A temporary file is created
+	// in the directory of the file that it replaces. In bin/, wire.UploadGlob matches it.
 	TempPrefix = ".rbee-"
 )
 
@@ -38,26 +38,27 @@ type Dir struct {
 	User string
 }
 
-// Path returns the absolute path of a slash-separated path below the home.
+// Path returns the absolute path of name, a slash-separated path below the rbee directory.
 func (d *Dir) Path(name string) string {
 	return filepath.Join(d.Root, filepath.FromSlash(name))
 }
 
-// Check returns an error if rbee cannot use the home safely: its path is not absolute, it
-// has control characters, or the user's home directory is the home or is below it.
+// Check returns an error if rbee cannot use the directory safely: if its path is not absolute
+// or contains control characters, or if the directory is or contains the user's home
+// directory.
 func (d *Dir) Check() error {
 	if !filepath.IsAbs(d.Root) {
 		return fmt.Errorf("invalid rbee directory %q: want an absolute path", d.Root)
 	}
 	if strings.ContainsFunc(d.Root, unicode.IsControl) {
-		return fmt.Errorf("invalid rbee directory %q: it contains control characters, which service files cannot hold", d.Root)
+		return fmt.Errorf("invalid rbee directory %q: want a path without control characters", d.Root)
 	}
 	user, err := d.UserHome()
 	if err != nil {
-		return nil // no home directory to protect
+		return nil // the user has no home directory
 	}
 	if rel, err := filepath.Rel(d.Root, user); err == nil && rel != ".." && !strings.HasPrefix(rel, "../") {
-		return fmt.Errorf("invalid rbee directory %q: it is or contains the home directory %s: set RBEE_HOME to a separate directory", d.Root, user)
+		return fmt.Errorf("invalid rbee directory %q: want a directory that does not contain the home directory %s: set RBEE_HOME", d.Root, user)
 	}
 	return nil
 }

@@ -15,7 +15,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// minLockWait is the shortest time that Lock waits, even if the caller asks for less.
+// minLockWait is the minimum time for which Lock waits, even if the caller sets a shorter
+// one.
 const minLockWait = 50 * time.Millisecond
 
 // lockInfo is the content of the lock file: it identifies the owner of the lock.
@@ -25,7 +26,7 @@ type lockInfo struct {
 	PID   int       `json:"pid"`
 }
 
-// LockedError reports that another run holds the lock.
+// LockedError reports that another process holds the lock.
 type LockedError struct{ By wire.LockInfo }
 
 // Error implements error.
@@ -36,25 +37,24 @@ func (e *LockedError) Error() string {
 // ErrorCode returns the reason as a string, for [operations.ReasonOf].
 func (e *LockedError) ErrorCode() string { return string(operations.ReasonLocked) }
 
-// Lock acquires the lock of the home for owner, and waits for it at most for wait. If
-// another process holds the lock, Lock calls waiting once, unless that is nil. The kernel
-// releases the lock when the process exits. After wait, the error is a *[LockedError].
-func (d *Dir) Lock(ctx context.Context, owner string, wait time.Duration, waiting func(wire.LockInfo)) (io.Closer, error) {
-	// A child process that the previous owner is starting holds the lock too, from fork
-	// until exec, so wait for at least minLockWait.
+// Lock acquires the lock of the rbee directory for owner. If another process holds the lock,
+// Lock calls onWait once, unless onWait is nil, and waits at most for the duration wait. If
+// the lock is still not free, the error is a *[LockedError]. The kernel releases the lock
+// when the process exits.
+func (d *Dir) Lock(ctx context.Context, owner string, wait time.Duration, onWait func(wire.LockInfo)) (io.Closer, error) {
+	// A child process of the previous owner also holds the lock between fork and exec, so
+	// wait for at least minLockWait.
 	path := d.Path(wire.LockFile)
 	l, err := filelock.Wait(ctx, path, 0o755, max(wait, minLockWait), func() {
-		if waiting != nil {
-			waiting(d.lockHolder()) // by now, the owner has written its name
+		if onWait != nil {
+			onWait(d.lockHolder()) // the owner has already written the lock file
 		}
 	})
 	switch {
 	case errors.Is(err, filelock.ErrLocked):
 		return nil, &LockedError{d.lockHolder()}
-	case err != nil && ctx.Err() != nil:
-		return nil, fmt.Errorf("waiting for the lock: %w", err)
 	case err != nil:
-		return nil, fmt.Errorf("taking the lock: %w", err)
+		return nil, fmt.Errorf("cannot acquire the lock: %w", err)
 	}
 	return l, writeHolder(path, owner)
 }
@@ -69,14 +69,15 @@ func writeHolder(path, owner string) error {
 	return os.WriteFile(path, append(body, '\n'), 0o600)
 }
 
-// lockHolder returns the owner of the lock, as far as the lock file is readable.
+// lockHolder returns the owner of the lock according to the lock file. If the file contains
+// no owner, lockHolder returns the PID, or "an unknown process", as the owner.
 func (d *Dir) lockHolder() wire.LockInfo {
-	var by lockInfo
-	if err := atomicfile.ReadJSON(d.Path(wire.LockFile), &by); err != nil || by.Owner == "" {
-		by.Owner = "an unknown process"
-		if by.PID != 0 {
-			by.Owner = fmt.Sprintf("process %d", by.PID)
+	var info lockInfo
+	if err := atomicfile.ReadJSON(d.Path(wire.LockFile), &info); err != nil || info.Owner == "" {
+		info.Owner = "an unknown process"
+		if info.PID != 0 {
+			info.Owner = fmt.Sprintf("process %d", info.PID)
 		}
 	}
-	return wire.LockInfo{Holder: by.Owner, Since: by.Since}
+	return wire.LockInfo{Holder: info.Owner, Since: info.Since}
 }

@@ -15,7 +15,7 @@ import (
 
 const (
 	MaxLogSize       = 10 << 20    // in bytes; RotateLog rotates a larger log
-	LogCheckInterval = time.Minute // between two checks of the size of the log
+	LogCheckInterval = time.Minute // time between two checks of the log size
 )
 
 // RotateLogs calls [Dir.RotateLog] at each interval, until ctx ends.
@@ -34,9 +34,9 @@ func (d *Dir) RotateLogs(ctx context.Context, interval time.Duration, log *slog.
 	}
 }
 
-// RotateLog copies a log larger than [MaxLogSize] to hive.log.1 and truncates it. It does
-// not rename the log, because the service manager has opened it, in append mode, as the
-// output of the daemon. Lines written between the copy and the truncation are lost.
+// RotateLog copies a log larger than [MaxLogSize] to hive.log.1 and truncates the log. It
+// does not rename the log, because the service manager keeps the file open for the output of
+// the daemon. Lines that are written between the copy and the truncation are lost.
 func (d *Dir) RotateLog() error {
 	log, old := d.Path(LogFile), d.Path(OldLogFile)
 	info, err := os.Stat(log)
@@ -44,19 +44,19 @@ func (d *Dir) RotateLog() error {
 		return nil
 	}
 	if err == nil {
-		atomicfile.RemoveTemp(old) // of a daemon that was killed during the copy
+		atomicfile.RemoveTemp(old) // left by a daemon that was killed during the copy
 		err = ReplaceWithCopy(log, old, 0o600)
 	}
 	if err == nil {
 		err = os.Truncate(log, 0)
 	}
 	if err != nil {
-		return fmt.Errorf("rotating the log: %w", err)
+		return fmt.Errorf("cannot rotate the log: %w", err)
 	}
 	return nil
 }
 
-// LogTail returns the last 10 lines that were added to the log since it had size bytes.
+// LogTail returns the last lines of the log after the first size bytes, at most 10.
 func (d *Dir) LogTail(size int64) string {
 	data, err := os.ReadFile(d.Path(LogFile))
 	if err != nil {

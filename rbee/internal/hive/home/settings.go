@@ -17,7 +17,7 @@ func (d *Dir) Settings() (*wire.Settings, error) {
 	return &s, nil
 }
 
-// defaultPort is the port of a hive whose settings have no port.
+// defaultPort is the port of the daemon if the settings contain no port.
 const defaultPort = 8600
 
 // Port returns the port on which the daemon listens. It fails if the settings need a newer
@@ -44,7 +44,7 @@ func (d *Dir) Getenv(name string) string {
 	return os.Getenv(name)
 }
 
-// Paths of worker records and logs below the home.
+// Paths of worker records and logs below the rbee directory.
 const (
 	WorkerRecords = wire.RunDir + "/workers"
 	WorkerLogs    = wire.LogsDir + "/workers"

@@ -12,7 +12,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
-// Machine returns the machine with the paths and the detector of this hive.
+// Machine returns the machine with the directories and the detector of this hive.
 func (in *Inspector) Machine() machine.Machine {
 	m := machine.Machine{Home: in.Home.Root, Detector: in.Detector}
 	if m.Detector == nil {
@@ -23,19 +23,20 @@ func (in *Inspector) Machine() machine.Machine {
 }
 
 // Capabilities returns the hardware of this machine and the processes that hold memory on
-// its accelerators. It needs no daemon: it reads the worker IDs from the worker records.
+// its accelerators. It does not need the daemon: it reads the worker IDs from the worker
+// records.
 func (in *Inspector) Capabilities(ctx context.Context) (*operations.HiveCapabilitiesReport, error) {
-	var holders []operations.DeviceProcess
+	var deviceProcesses []operations.DeviceProcess
 	var wg sync.WaitGroup
-	at := time.Now()
-	wg.Go(func() { holders = in.holders(ctx) })
+	queriedAt := time.Now()
+	wg.Go(func() { deviceProcesses = in.deviceProcesses(ctx) })
 	r, err := in.Resources(ctx)
 	wg.Wait()
 	if err != nil {
 		return nil, err
 	}
-	r.Processes = holders
-	_ = workers.Reserve(in.Home.Path(home.WorkerRecords), r.Devices, holders, at) // without records nothing is reserved
+	r.Processes = deviceProcesses
+	_ = workers.Reserve(in.Home.Path(home.WorkerRecords), r.Devices, deviceProcesses, queriedAt) // without records, nothing is reserved
 	return r, nil
 }
 
@@ -57,9 +58,9 @@ func (in *Inspector) Resources(ctx context.Context) (*operations.HiveCapabilitie
 	return r, nil
 }
 
-// holders returns the processes that hold memory on the accelerators, with the IDs of
+// deviceProcesses returns the processes that hold memory on the accelerators, with the IDs of
 // workers. It ignores errors of vendor tools, which the devices report.
-func (in *Inspector) holders(ctx context.Context) []operations.DeviceProcess {
+func (in *Inspector) deviceProcesses(ctx context.Context) []operations.DeviceProcess {
 	list, _ := in.Machine().Processes(ctx)
 	if len(list) == 0 {
 		return nil

@@ -21,9 +21,9 @@ type Options struct {
 	Devices bool // include the accelerators
 }
 
-// Inspect returns the state of this machine. It changes nothing and takes no lock. During
-// a change, it returns the old or the new state. It fails only if ctx ends or the home is
-// unusable; it reports damage to installed files in the state.
+// Inspect returns the state of this machine. It is read-only and does not acquire the lock:
+// during a change, it returns the old or the new state. It fails only if ctx ends or the
+// rbee directory is invalid. It reports damaged files in the state.
 func (in *Inspector) Inspect(ctx context.Context, o Options) (*wire.State, error) {
 	if err := in.Home.Check(); err != nil {
 		return nil, err
@@ -67,7 +67,7 @@ func (in *Inspector) Inspect(ctx context.Context, o Options) (*wire.State, error
 		}
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("inspecting %s: %w", in.Home.Root, err)
+		return nil, fmt.Errorf("cannot inspect %s: %w", in.Home.Root, err)
 	}
 	return s, nil
 }

@@ -20,7 +20,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/service"
 )
 
-// newInspector returns the inspector of an empty home.
+// newInspector returns the inspector of an empty rbee directory.
 func newInspector(t *testing.T) *Inspector {
 	t.Helper()
 	user := t.TempDir()
@@ -34,11 +34,11 @@ func TestInspectInvalidHome(t *testing.T) {
 	i := newInspector(t)
 	i.Home.Root = "/a\nExecStart=x"
 	if _, err := i.Inspect(t.Context(), Options{}); err == nil || !strings.Contains(err.Error(), "control") {
-		t.Errorf("Inspect() with a line break in the home = %v, want an error about control characters", err)
+		t.Errorf("Inspect() with a line break in the rbee directory = %v, want an error about control characters", err)
 	}
 }
 
-// TestCapabilities checks that Capabilities works in an empty home without a daemon.
+// TestCapabilities checks Capabilities in an empty rbee directory, without a daemon.
 func TestCapabilities(t *testing.T) {
 	t.Parallel()
 	h := newInspector(t)
@@ -48,8 +48,8 @@ func TestCapabilities(t *testing.T) {
 	}
 }
 
-// TestCapabilitiesProcesses checks that Capabilities finds the workers among the processes
-// of an accelerator from the worker records alone, without a daemon.
+// TestCapabilitiesProcesses checks that Capabilities finds the IDs of workers in the worker
+// records, without a daemon.
 func TestCapabilitiesProcesses(t *testing.T) {
 	t.Parallel()
 	h := newInspector(t)

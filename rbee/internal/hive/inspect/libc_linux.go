@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// libc returns the name and the version of the C library that the programs of this machine
-// use. It reads the version from files, except for musl, whose loader it runs.
+// libc returns the name and the version of the C library of this machine. It reads the
+// version of glibc from a file, and runs the loader of musl to get its version.
 func libc(ctx context.Context) (name, version string) {
 	loader := interpreter("/bin/sh")
 	if strings.Contains(filepath.Base(loader), "ld-musl-") {
@@ -73,8 +73,8 @@ func glibcVersion(path string) string {
 }
 
 // readBanner returns the bytes that follow "release version " in the banner of a file. It
-// reads the file in overlapping chunks to keep memory use low: the file has a few MiB, and
-// this process exits soon.
+// reads the file in overlapping chunks to use less memory than the file, which has a few
+// MiB.
 func readBanner(path string) []byte {
 	const overlap = 512
 	f, err := os.Open(path)
@@ -83,9 +83,9 @@ func readBanner(path string) []byte {
 	}
 	defer f.Close()
 	buf := make([]byte, 64<<10)
-	for carried := 0; ; {
-		n, err := f.Read(buf[carried:])
-		chunk := buf[:carried+n]
+	for kept := 0; ; {
+		n, err := f.Read(buf[kept:])
+		chunk := buf[:kept+n]
 		if _, banner, ok := bytes.Cut(chunk, []byte("GNU C Library ")); ok {
 			_, rest, complete := bytes.Cut(banner, []byte("release version "))
 			if complete && len(rest) >= 16 || err != nil {
@@ -95,7 +95,7 @@ func readBanner(path string) []byte {
 		if err != nil {
 			return nil
 		}
-		carried = copy(buf, chunk[max(0, len(chunk)-overlap):])
+		kept = copy(buf, chunk[max(0, len(chunk)-overlap):])
 	}
 }
 

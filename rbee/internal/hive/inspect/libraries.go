@@ -21,9 +21,9 @@ var loaderDirs = []string{
 
 // findLibraries returns the elements of [wire.ProbedLibraries] that the dynamic loader finds
 // in LD_LIBRARY_PATH, in the directories of /etc/ld.so.conf.d, or in its default directories.
-// The result has the order of wire.ProbedLibraries. It starts no program. It returns nil on
-// systems other than Linux, and if the C library is unknown, because then the directories
-// of the loader are unknown. root replaces / in tests.
+// The result has the order of wire.ProbedLibraries. findLibraries runs no program. It returns
+// nil on systems other than Linux, and if the C library is unknown, because the directories
+// of the loader depend on it. root replaces / in tests.
 func findLibraries(root, libc, libraryPath string) []string {
 	if runtime.GOOS != "linux" || libc == "" {
 		return nil
@@ -69,8 +69,8 @@ func configuredDirs(root string) []string {
 	return dirs
 }
 
-// rocmVersion returns the version of the ROCm installation, such as "7.2.1". It prefers
-// /opt/rocm to the newest version below /opt, and returns "" if ROCm is not installed.
+// rocmVersion returns the version of ROCm in /opt/rocm, such as "7.2.1". If /opt/rocm has no
+// version, it returns the newest version in /opt, or "" if ROCm is not installed.
 // root replaces / in tests.
 func rocmVersion(root string) string {
 	if data, err := os.ReadFile(filepath.Join(root, "/opt/rocm/.info/version")); err == nil {

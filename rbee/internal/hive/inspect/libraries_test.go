@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// rootWith creates files below a new directory, which replaces /.
+// rootWith creates files in a temporary directory, which replaces /, and returns its path.
 func rootWith(t *testing.T, files map[string]string) string {
 	t.Helper()
 	root := t.TempDir()
@@ -27,7 +27,7 @@ func rootWith(t *testing.T, files map[string]string) string {
 func TestFindLibraries(t *testing.T) {
 	t.Parallel()
 	if runtime.GOOS != "linux" {
-		t.Skip("findLibraries is for Linux only")
+		t.Skip("findLibraries supports only Linux")
 	}
 	libDir := filepath.Join(rootWith(t, map[string]string{"libze_loader.so.1": ""}), "/")
 	for _, tt := range []struct {

@@ -30,7 +30,7 @@ var errSelfNotInstalled = errors.New("cannot install rbee")
 // stepRunner runs the steps of one request.
 type stepRunner struct {
 	*Installer
-	in  io.Reader // the blobs that follow the request
+	in  io.Reader // contains the blobs that follow the request
 	out *wire.Writer
 
 	heartbeat progress.Heartbeat
@@ -140,11 +140,11 @@ func (s *stepRunner) applyRequest(ctx context.Context, req *wire.Request) *wire.
 			continue
 		}
 		result.Fail(i, err.Error(), err)
-		if run := (*uv.Error)(nil); errors.As(err, &run) {
+		if uvErr := (*uv.Error)(nil); errors.As(err, &uvErr) {
 			if result.Details == nil {
 				result.Details = map[int]string{}
 			}
-			result.Details[i] = run.Output
+			result.Details[i] = uvErr.Output
 		}
 		if step.Action == wire.ActionInstallSelf {
 			skipSteps(i+1, errSelfNotInstalled)
@@ -163,7 +163,7 @@ func (s *stepRunner) applyRequest(ctx context.Context, req *wire.Request) *wire.
 }
 
 // wasUninstalled reports whether rbee was uninstalled while this run waited for the lock.
-// If so, it removes the lock file and the directory that waiting created again.
+// If so, it removes the lock file and the rbee directory, which the run created again.
 func (s *stepRunner) wasUninstalled() bool {
 	if s.isUpload() {
 		return false
@@ -176,7 +176,7 @@ func (s *stepRunner) wasUninstalled() bool {
 	return true
 }
 
-// prepare removes leftovers of killed runs, and stores the settings of the request.
+// prepare removes leftovers of killed runs and stores the settings of the request.
 func (s *stepRunner) prepare(req *wire.Request) error {
 	if err := s.clean(s.removePhase(0)); err != nil {
 		return fmt.Errorf("cannot clean up after an earlier run: %w", err)
@@ -195,7 +195,7 @@ func (s *stepRunner) prepare(req *wire.Request) error {
 func (in *Installer) upgradeRecords() error {
 	for path, v := range map[string]any{home.SettingsFile: new(wire.Settings), wire.BinaryInfo: new(wire.BinaryRecord)} {
 		path = in.Home.Path(path)
-		if head, err := statefile.ReadSchema(path); err != nil || head.Schema > 0 || statefile.Read(path, v) != nil {
+		if header, err := statefile.ReadSchema(path); err != nil || header.Schema > 0 || statefile.Read(path, v) != nil {
 			continue
 		}
 		if err := statefile.Write(path, v); err != nil {
@@ -205,7 +205,7 @@ func (in *Installer) upgradeRecords() error {
 	return nil
 }
 
-// clean removes leftovers of earlier runs. The caller holds the lock.
+// clean removes leftovers of earlier runs. The caller must hold the lock.
 func (in *Installer) clean(ph *progress.Phase) error {
 	uploads, err := filepath.Glob(in.Home.Path(wire.UploadGlob))
 	if err != nil {
@@ -217,7 +217,7 @@ func (in *Installer) clean(ph *progress.Phase) error {
 	in.upgradeManifests()
 	own, _ := os.Stat(in.Store.Exe)
 	for _, path := range uploads {
-		// Keep recent uploads: a client may upload before it takes the lock.
+		// Keep recent uploads: a client may upload before it acquires the lock.
 		info, err := os.Lstat(path)
 		if err != nil || os.SameFile(info, own) || time.Since(info.ModTime()) < time.Hour {
 			continue
@@ -229,7 +229,7 @@ func (in *Installer) clean(ph *progress.Phase) error {
 	return errors.Join(in.cleanDownloads(), in.cleanWorkers(ph), in.Verifier.Clean())
 }
 
-// runStep runs one step, and sends a note at its start and its end.
+// runStep runs one step, and sends a message at its start and its end.
 func (s *stepRunner) runStep(ctx context.Context, index int, step wire.Step) error {
 	s.send(wire.Message{Step: &wire.StepStatus{Index: index}})
 	stop := s.startHeartbeat(index, step.Action)
@@ -283,7 +283,7 @@ func (s *stepRunner) send(m wire.Message) {
 }
 
 // checkExpected returns an error if the installed component has changed since the step was
-// planned. The caller holds the lock.
+// planned. The caller must hold the lock.
 func (s *stepRunner) checkExpected(ctx context.Context, step *wire.Step) error {
 	if step.Expect == nil {
 		return nil

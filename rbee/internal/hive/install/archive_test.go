@@ -120,8 +120,8 @@ func TestInvalidArchives(t *testing.T) {
 		"two links":         {[]zipEntry{{"a/b/c/x", "../../..", link}, {"run", "a/b/c/x/../../w", link}}, "crosses another link"},
 		"through a link":    {[]zipEntry{{"d/", "", fs.ModeDir | 0o755}, {"l", "d", link}, {"l/x", "x", 0o644}}, "not a directory"},
 		"device":            {[]zipEntry{{"run", "", fs.ModeDevice | 0o644}}, "want a file, directory or link"},
-		"missing program":   {[]zipEntry{{"other", "x", 0o644}}, `no program "run"`},
-		"directory program": {[]zipEntry{{"run/", "", fs.ModeDir | 0o755}}, "not a file of the artifact"},
+		"missing program":   {[]zipEntry{{"other", "x", 0o644}}, `invalid entry "run"`},
+		"directory program": {[]zipEntry{{"run/", "", fs.ModeDir | 0o755}}, "want a file of the artifact"},
 	}
 	type archive struct {
 		format wire.Format
@@ -130,8 +130,8 @@ func TestInvalidArchives(t *testing.T) {
 	}
 	archives := map[string]archive{
 		"not an archive, zip":     {wire.FormatZip, []byte("plain"), "not a valid zip"},
-		"not an archive, tar.zst": {wire.FormatTarZst, []byte("plain"), "unpacking"},
-		"not an archive, tar.gz":  {wire.FormatTarGz, []byte("plain"), "unpacking"},
+		"not an archive, tar.zst": {wire.FormatTarZst, []byte("plain"), "cannot unpack"},
+		"not an archive, tar.gz":  {wire.FormatTarGz, []byte("plain"), "cannot unpack"},
 	}
 	for name, z := range zips {
 		archives["zip "+name] = archive{wire.FormatZip, zipArchive(t, z.entries...), z.want}
@@ -157,7 +157,7 @@ func TestInvalidArchives(t *testing.T) {
 			before := treeText(t, h.User)
 			res := apply(t, h, &wire.Request{Steps: []wire.Step{worker("2", a.format, a.data)}}, a.data)
 			if !strings.Contains(res.Errors[0], a.want) {
-				t.Errorf("install = %q, want %q", res.Errors[0], a.want)
+				t.Errorf("install = %q, want an error with %q", res.Errors[0], a.want)
 			}
 			if after := treeText(t, h.User); after != before {
 				t.Errorf("the failed install changed files from\n%sto\n%s", before, after)

@@ -29,14 +29,15 @@ func (in *Installer) newBuildName(typ, version string) (string, error) {
 }
 
 // buildsInUse returns a function that reports whether worker processes use a build of a
-// type. They include processes that are starting, and failed ones that will be restarted.
+// type, including processes that are starting and failed processes that will be restarted.
 func (in *Installer) buildsInUse(typ string) (inUse func(build string) bool, err error) {
 	programs, err := workers.Programs(in.Home.Path(home.WorkerRecords), typ)
 	if err != nil {
 		return nil, fmt.Errorf("cannot find the running workers: %w", err)
 	}
 	return func(build string) bool {
-		// Compare only the path below the home, which may have been renamed.
+		// Compare only the path below the rbee directory, because the rbee directory may
+		// have been renamed.
 		part := "/" + wire.WorkersDir + "/" + typ + "/" + build + "/" + installed.PayloadDir + "/"
 		for _, program := range programs {
 			if strings.Contains(program, part) {

@@ -19,7 +19,7 @@ func waitUntil(t *testing.T, condition string, ok func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !ok(); {
 		if time.Now().After(end) {
-			t.Fatalf("not within a minute: %s", condition)
+			t.Fatalf("timed out after a minute waiting until %s", condition)
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
@@ -63,8 +63,8 @@ func TestStartAgainAndPortChange(t *testing.T) {
 	}
 }
 
-// TestLogRotation checks that a daemon rotates a large log at its start, and that its output
-// goes to the new log.
+// TestLogRotation checks that the daemon rotates a large log when it starts, and writes its
+// output to the new log.
 func TestLogRotation(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
@@ -83,11 +83,11 @@ func TestLogRotation(t *testing.T) {
 	}
 	kept, err := os.ReadFile(h.Path(home.OldLogFile))
 	if err != nil || !bytes.Equal(kept, old) {
-		t.Errorf("hive.log.1 has %d bytes, want %d (%v)", len(kept), len(old), err)
+		t.Errorf("after a rotation, hive.log.1 has %d bytes, want %d (%v)", len(kept), len(old), err)
 	}
 	current, err := os.ReadFile(h.Path(home.LogFile))
 	if err != nil || !bytes.HasPrefix(current, []byte("time=")) || !bytes.Contains(current, []byte("listening")) {
-		t.Errorf("hive.log contains %.100q, %v, want the output of the daemon", current, err)
+		t.Errorf("after a rotation, hive.log contains %.100q, %v, want the output of the daemon", current, err)
 	}
 	if tail := h.LogTail(int64(len(old))); !strings.Contains(tail, "listening") {
 		t.Errorf("LogTail() after a rotation = %q, want the output of the daemon", tail)

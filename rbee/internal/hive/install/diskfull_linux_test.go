@@ -15,8 +15,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// TestDiskFull checks on a full filesystem that the error reports it, that the installed
-// worker is kept, and that no partial files remain.
+// TestDiskFull checks that the error of an install reports a full filesystem, that the
+// installed worker is kept, and that no partial files remain.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
@@ -38,7 +38,7 @@ func TestDiskFull(t *testing.T) {
 	apply(t, h, &wire.Request{Steps: []wire.Step{worker("1", "", old)}}, old)
 	before := treeText(t, disk)
 
-	// Small files use more disk space than their sizes, so the check in advance passes.
+	// Small files use more disk space than their size, so that checkSpace does not fail.
 	headers := []tar.Header{{Name: "run", Typeflag: tar.TypeReg}}
 	for i := range 2000 {
 		headers = append(headers, tar.Header{Name: fmt.Sprintf("f%d", i), Typeflag: tar.TypeReg})

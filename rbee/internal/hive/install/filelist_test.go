@@ -28,7 +28,7 @@ func TestMissingFileListIsCorrupt(t *testing.T) {
 			}
 		}
 		if w := h.Worker(t.Context(), "w", false); w.Corrupt != "" {
-			t.Errorf("files.json is %q: quick Worker().Corrupt = %q, want it empty: the quick check does not read the list", content, w.Corrupt)
+			t.Errorf("files.json is %q: quick Worker().Corrupt = %q, want an empty string, because the quick check does not read the list", content, w.Corrupt)
 		}
 		if w := h.Worker(t.Context(), "w", true); !strings.Contains(w.Corrupt, want) {
 			t.Errorf("files.json is %q: deep Worker().Corrupt = %q, want %q", content, w.Corrupt, want)
@@ -36,7 +36,7 @@ func TestMissingFileListIsCorrupt(t *testing.T) {
 		mustInstall(t, h, step)
 		path = filepath.Join(h.BuildDir("w", h.EntryBuild("w")), installed.FilesName)
 		if w := h.Worker(t.Context(), "w", true); w.Corrupt != "" {
-			t.Errorf("files.json is %q: after the next install, Worker().Corrupt = %q, want it empty", content, w.Corrupt)
+			t.Errorf("files.json is %q: after the next install, Worker().Corrupt = %q, want an empty string", content, w.Corrupt)
 		}
 	}
 }

@@ -51,7 +51,7 @@ func BenchmarkIdleDaemon(b *testing.B) {
 	}()
 	for end := time.Now().Add(20 * time.Second); !h.State(b.Context()).Running; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			b.Fatal("the daemon did not answer within 20s")
+			b.Fatal("hive serve did not answer within 20s")
 		}
 	}
 	token, err := h.Token()
@@ -88,6 +88,7 @@ func ticks(b *testing.B, pid int) int {
 	return user + system
 }
 
+// resident returns the resident memory of a process in MB.
 func resident(b *testing.B, pid int) float64 {
 	b.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))

@@ -83,7 +83,7 @@ type Hive struct {
 	*daemon.Server
 }
 
-// connect returns the hive of a home. Its daemon runs as a detached process.
+// connect returns the hive of an rbee directory. Its daemon runs as a detached process.
 func connect(root, user, exe string) *Hive {
 	dir := &home.Dir{Root: root, User: user}
 	store := &installed.Store{Home: dir, Version: "1.0", Exe: exe}
@@ -97,7 +97,7 @@ func connect(root, user, exe string) *Hive {
 	}
 }
 
-// newHive returns the hive of an empty home, with the test binary as the upload.
+// newHive returns the hive of an empty rbee directory, with the test binary as the upload.
 func newHive(t *testing.T) *Hive {
 	t.Helper()
 	user := t.TempDir()
@@ -116,11 +116,11 @@ func newHive(t *testing.T) *Hive {
 	return h
 }
 
-// apply applies a request and answers each Need with blob.
+// apply applies a request, sends blob in response to each Need, and returns the result.
 func apply(t *testing.T, h *Hive, req *wire.Request, blob []byte) *wire.Result {
 	t.Helper()
 	req.Schema, req.Owner = wire.Schema, "tester"
-	// A process that another test forks holds the lock until it calls exec.
+	// A process that another test forks also holds the lock until it calls exec.
 	req.LockWait = cmp.Or(req.LockWait, 30*time.Second)
 	inR, inW := io.Pipe()
 	outR, outW := io.Pipe()
@@ -148,6 +148,7 @@ func apply(t *testing.T, h *Hive, req *wire.Request, blob []byte) *wire.Result {
 	}
 }
 
+// self returns a step that installs the upload as rbee.
 func self(t *testing.T, h *Hive) wire.Step {
 	t.Helper()
 	sum, size, err := fetch.HashFile(h.Exe)
@@ -174,6 +175,7 @@ func worker(version string, format wire.Format, data []byte) wire.Step {
 	return wire.Step{Action: wire.ActionInstallWorker, Worker: install}
 }
 
+// tarGz returns a .tar.gz archive with the given entries. Each file contains "hi".
 func tarGz(t testing.TB, headers ...tar.Header) []byte {
 	t.Helper()
 	var out bytes.Buffer
@@ -197,6 +199,7 @@ func tarGz(t testing.TB, headers ...tar.Header) []byte {
 	return out.Bytes()
 }
 
+// freePort returns a port and a listener on it.
 func freePort(t testing.TB) (int, net.Listener) {
 	t.Helper()
 	port, err := freeport.Find(nil)
@@ -210,8 +213,8 @@ func freePort(t testing.TB) (int, net.Listener) {
 	return port, ln
 }
 
-// TestInstallStartUninstall installs rbee and a worker, starts the daemon, and uninstalls
-// everything.
+// TestInstallStartUninstall checks the install of rbee and a worker, the start of the daemon
+// and the uninstall.
 func TestInstallStartUninstall(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
@@ -247,7 +250,7 @@ func TestInstallStartUninstall(t *testing.T) {
 	}
 	if c, err := net.Dial("tcp", control.Loopback(port)); err == nil {
 		c.Close()
-		t.Errorf("port %d accepts connections after the uninstall", port)
+		t.Errorf("port %d accepts connections after the uninstall, want none", port)
 	}
 }
 

@@ -1,8 +1,8 @@
 // Package install applies the steps of a request: it installs, replaces and removes
 // workers and rbee itself.
 //
-// It builds a new version next to the old one, which it replaces with one rename or one
-// exchange; see package hive.
+// It creates a new version next to the old one, and then replaces the old one with one
+// rename or one exchange; see package hive.
 package install
 
 import (
@@ -16,7 +16,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/verify"
 )
 
-// Installer applies requests to a home.
+// Installer applies requests to an rbee directory.
 type Installer struct {
 	Home      *home.Dir
 	Store     *installed.Store
@@ -24,14 +24,15 @@ type Installer struct {
 	Inspector *inspect.Inspector
 	Verifier  *verify.Verifier
 
-	// HTTP downloads workers; nil means a default client that uses the proxies of the
+	// HTTP downloads workers; nil means a default client that uses the proxies from the
 	// environment.
 	HTTP *http.Client
 
-	// stall is how long a transfer may receive no data; 0 means defaultStallTimeout.
+	// stall limits the time in which a transfer receives no data; 0 means
+	// defaultStallTimeout.
 	stall time.Duration
 
-	// onTestPoint, if not nil, is called at the points at which tests kill the process.
+	// onTestPoint, if not nil, is called at the points where tests kill the process.
 	onTestPoint func(point string)
 }
 

@@ -28,14 +28,14 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 )
 
-// stage is a version of a worker that is being created in a staging directory.
+// stage creates a version of a worker in a staging directory.
 type stage struct {
 	*stepRunner
 	index      int    // of the step in the request
 	dir        string // staging directory, renamed to workers/<type>/<build> at the end
 	payload    string
 	manifest   *installed.Manifest
-	total      int64    // bytes to receive or download, as far as known
+	total      int64    // known bytes to receive or download
 	downloads  []string // paths of artifacts in the download directory
 	incomplete bool     // a download failed
 	bytecode   fileTotals
@@ -103,8 +103,8 @@ func (st *stage) build(ctx context.Context) error {
 	return nil
 }
 
-// withPosition prepends the position of a step in the recipe to an error. Errors that
-// concern all steps use the position of the first one.
+// withPosition prepends the position of a step in the recipe to an error. For errors that
+// concern all steps, the caller passes the first step.
 func withPosition(step *wire.InstallStep, err error) error {
 	if step.Position == "" {
 		return err
@@ -115,7 +115,7 @@ func withPosition(step *wire.InstallStep, err error) error {
 func (st *stage) checkSpace() error {
 	needed := uint64(max(st.total, 0))
 	if len(st.manifest.Steps) > 1 || st.manifest.Steps[0].Kind != wire.StepFile {
-		needed *= 2 // the archive, and at least the same for its unpacked files
+		needed *= 2 // for the archive, and at least as much for its unpacked files
 	}
 	if free := home.DiskFree(st.Home.Root); free > 0 && free < needed {
 		return &operations.Error{
@@ -163,8 +163,8 @@ func (st *stage) builtin(step *wire.InstallStep) error {
 	return nil
 }
 
-// file moves an artifact into the payload. It is the program if no earlier step or option
-// set an entry.
+// file moves an artifact into the payload. The artifact becomes the program of the worker if
+// neither an earlier step nor an option set an entry.
 func (st *stage) file(ctx context.Context, step *wire.InstallStep) error {
 	m := st.manifest
 	paths, err := st.fetchArtifacts(ctx, step.Artifact)
@@ -211,12 +211,12 @@ func (st *stage) payloadPath(name string) (string, error) {
 	for part := range strings.SplitSeq(filepath.Dir(name), string(filepath.Separator)) {
 		path = filepath.Join(path, part)
 		if info, err := os.Lstat(path); err != nil || !info.IsDir() {
-			return "", fmt.Errorf("%q in the payload is not a directory", part)
+			return "", fmt.Errorf("cannot create %q: %q in the payload is not a directory", name, part)
 		}
 	}
 	path = filepath.Join(st.payload, name)
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSymlink {
-		return "", fmt.Errorf("%q in the payload is a link", name)
+		return "", fmt.Errorf("cannot create %q: %q in the payload is a link", name, name)
 	}
 	return path, nil
 }
@@ -248,7 +248,7 @@ func (st *stage) archive(ctx context.Context, step *wire.InstallStep) error {
 	}
 	files, err := st.unpack(ctx, paths[0], step.Format, step.Strip, dir)
 	if err != nil {
-		return fmt.Errorf("unpacking %s: %w", step.Artifact.Name, err)
+		return fmt.Errorf("cannot unpack %s: %w", step.Artifact.Name, err)
 	}
 	for i := range files {
 		files[i].Path = strings.TrimPrefix(step.Into+"/"+files[i].Path, "/")
@@ -299,7 +299,7 @@ type fileTotals struct {
 // listTree returns the files of a directory with their checksums, as paths below prefix. It
 // counts bytecode files separately.
 func listTree(ctx context.Context, dir, prefix string) (files []installed.File, bytecode fileTotals, err error) {
-	var hash []int // indices of regular files
+	var unhashed []int // indices of regular files
 	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
@@ -328,9 +328,9 @@ func listTree(ctx context.Context, dir, prefix string) (files []installed.File, 
 			if info.Mode()&0o100 != 0 {
 				f.Mode = installed.ModeProgram
 			}
-			hash = append(hash, len(files))
+			unhashed = append(unhashed, len(files))
 		default:
-			return nil // a socket or a similar file
+			return nil // a socket or another special file
 		}
 		files = append(files, f)
 		return err
@@ -339,9 +339,9 @@ func listTree(ctx context.Context, dir, prefix string) (files []installed.File, 
 		return nil, fileTotals{}, err
 	}
 	ph := progress.FromContext(ctx)
-	ph.SetTotal(int64(len(hash)))
+	ph.SetTotal(int64(len(unhashed)))
 	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(runtime.GOMAXPROCS(0))
-	for _, i := range hash {
+	for _, i := range unhashed {
 		p.Go(func(ctx context.Context) (err error) {
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -365,7 +365,7 @@ func (st *stage) makeEntryExecutable() error {
 	}
 	path, err := filepath.EvalSymlinks(filepath.Join(root, filepath.FromSlash(m.Entry)))
 	if err != nil {
-		return fmt.Errorf("the artifact has no program %q", m.Entry)
+		return fmt.Errorf("invalid entry %q: want a file of the artifact", m.Entry)
 	}
 	info, err := os.Stat(path)
 	if err != nil {
@@ -376,11 +376,11 @@ func (st *stage) makeEntryExecutable() error {
 	}
 	rel, err := filepath.Rel(root, path)
 	if err != nil || !filepath.IsLocal(rel) {
-		return fmt.Errorf("the program %q is outside the artifact", m.Entry)
+		return fmt.Errorf("invalid entry %q: want a path inside the artifact", m.Entry)
 	}
 	i := slices.IndexFunc(m.Files, func(f installed.File) bool { return f.Path == filepath.ToSlash(rel) && f.Link == "" })
 	if i < 0 {
-		return fmt.Errorf("%q is not a file of the artifact", m.Entry)
+		return fmt.Errorf("invalid entry %q: want a file of the artifact", m.Entry)
 	}
 	m.Files[i].Mode = installed.ModeProgram
 	if info.Mode().Perm() == 0o755 {
@@ -410,7 +410,8 @@ func (st *stage) removeDownloads() {
 	_ = os.Remove(st.Home.Path(wire.DownloadDir)) // fails unless it is empty
 }
 
-// downloadRetention is how long downloads of a failed install are kept for the next attempt.
+// downloadRetention limits how long downloads of a failed install are kept for the next
+// attempt.
 const downloadRetention = 24 * time.Hour
 
 // cleanDownloads removes downloads that are older than downloadRetention.

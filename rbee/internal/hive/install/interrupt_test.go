@@ -38,10 +38,10 @@ func TestKilledInstallSelf(t *testing.T) {
 			killAt(t, h, upload, point, step)
 			want := map[string]string{"kept": old, "placed": step.Install.SHA256}[point]
 			if sum, _, err := fetch.HashFile(h.Path(wire.Binary)); sum != want || err != nil {
-				t.Fatalf("bin/rbee has SHA-256 %s, want %s (%v)", sum, want, err)
+				t.Fatalf("after the kill, bin/rbee has SHA-256 %s, want %s (%v)", sum, want, err)
 			}
 			if sum, _, _ := fetch.HashFile(h.Path(wire.PrevBinary)); sum != old {
-				t.Errorf("bin/rbee.prev has SHA-256 %s, want %s", sum, old)
+				t.Errorf("after the kill, bin/rbee.prev has SHA-256 %s, want %s", sum, old)
 			}
 			installAfterKill(t, h, step)
 		})
@@ -66,12 +66,12 @@ func killAt(t *testing.T, h *Hive, program, point string, step wire.Step) {
 		t.Fatal(err)
 	}
 	if state, err := cmd.Process.Wait(); err != nil || state.Success() || state.Exited() {
-		t.Fatalf("hive apply ended with %v, %v, want SIGKILL", state, err)
+		t.Fatalf("hive apply exited with %v, %v, want SIGKILL", state, err)
 	}
 }
 
-// installAfterKill repeats a killed install from a new upload and checks that it leaves no
-// temporary files.
+// installAfterKill repeats a killed install with a new upload and checks that no temporary
+// files remain.
 func installAfterKill(t *testing.T, h *Hive, step wire.Step) {
 	t.Helper()
 	upload := h.Path("bin/.rbee-again")
@@ -95,17 +95,18 @@ func installAfterKill(t *testing.T, h *Hive, step wire.Step) {
 	if temps = append(temps, recordTemps...); len(temps) != 0 {
 		t.Errorf("temporary files after the next run: %v, want none", temps)
 	}
-	if rec, broken := h.Binary(true); rec.SHA256 != step.Install.SHA256 || broken != "" {
-		t.Errorf("Binary() after the next run = %+v, %q, want SHA-256 %s", rec, broken, step.Install.SHA256)
+	if rec, problem := h.Binary(true); rec.SHA256 != step.Install.SHA256 || problem != "" {
+		t.Errorf("Binary() after the next run = %+v, %q, want SHA-256 %s", rec, problem, step.Install.SHA256)
 	}
 }
 
-// makeModifiedCopy creates a program that behaves the same and has another checksum. It uses
-// a separate process to write the file: a child that another test forks at the same time
-// would inherit the open file, and a program that is open for writing cannot be run.
-func makeModifiedCopy(t *testing.T, from, to string) {
+// makeModifiedCopy copies the program src to dst and changes its checksum, but not its
+// behavior. A separate process writes the file, because a child process that another test
+// forks at the same time would inherit the open file, and the system cannot run a program
+// that is open for writing.
+func makeModifiedCopy(t *testing.T, src, dst string) {
 	t.Helper()
-	out, err := exec.Command("/bin/sh", "-c", `cp "$0" "$1" && printf new >>"$1"`, from, to).CombinedOutput()
+	out, err := exec.Command("/bin/sh", "-c", `cp "$0" "$1" && printf new >>"$1"`, src, dst).CombinedOutput()
 	if err != nil {
 		t.Fatalf("cp: %v\n%s", err, out)
 	}
@@ -198,7 +199,7 @@ func TestAbortedBlob(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if result.Errors[0] != "receiving w: "+wire.ErrAborted.Error() || result.Errors[1] != "" || len(result.State.Workers) != 1 {
+	if result.Errors[0] != "cannot receive w: "+wire.ErrAborted.Error() || result.Errors[1] != "" || len(result.State.Workers) != 1 {
 		t.Errorf("Apply() sent the errors %q and workers %+v, want an error of the first step and one worker", result.Errors, result.State.Workers)
 	}
 }
@@ -233,7 +234,7 @@ func TestStalledBlob(t *testing.T) {
 		if m.Need != nil {
 			select { // the client downloads the artifact
 			case err := <-done:
-				t.Fatalf("Apply() before the first byte = %v, want it to wait", err)
+				t.Fatalf("Apply() returned %v before the first byte, want it to wait", err)
 			case <-time.After(3 * h.stall):
 			}
 			if _, err := inW.Write(append(binary.BigEndian.AppendUint32([]byte{0}, 1000), data[:10]...)); err != nil {

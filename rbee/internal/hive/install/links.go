@@ -9,8 +9,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/archive"
 )
 
-// checkLinks checks that no link of the payload points outside it. The exception is a link
-// to the program of a tool: an environment contains one, and an archive cannot.
+// checkLinks checks that no link of the payload points outside the payload. It accepts a
+// link to the program of a tool: an environment contains such a link, and an archive cannot.
 func (st *stage) checkLinks() error {
 	root, err := os.OpenRoot(st.payload)
 	if err != nil {

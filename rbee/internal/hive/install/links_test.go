@@ -14,7 +14,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// publish returns an artifact with the given content, which a new test server serves.
+// publish starts a test server that serves data and returns its artifact.
 func publish(t *testing.T, name string, data []byte) *wire.Artifact {
 	t.Helper()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(data) }))
@@ -43,7 +43,7 @@ func TestLinksAcrossSteps(t *testing.T) {
 		return step
 	}
 	run := archive("", file("run"))
-	// Each link points into the home only in combination with the other one.
+	// Each link points into the rbee directory only in combination with the other one.
 	far, up := link("lib", "a/b/c/d/x/../../../../victim"), link("a/b/c/d/x", "../../../..")
 	for name, tt := range map[string]struct {
 		steps []wire.InstallStep
@@ -72,10 +72,10 @@ func TestLinksAcrossSteps(t *testing.T) {
 			step := wire.Step{Action: wire.ActionInstallWorker, Worker: &wire.WorkerInstall{Type: "w", Version: "1", Steps: tt.steps, Entry: "run"}}
 			errs := install(t, h, step)
 			if (tt.want == "") != (errs[0] == "") || !strings.Contains(errs[0], tt.want) {
-				t.Errorf("install = %q, want %q", errs[0], tt.want)
+				t.Errorf("install() = %q, want an error with %q, or none if it is empty", errs[0], tt.want)
 			}
 			if entries, _ := os.ReadDir(h.Path("victim")); len(entries) != 0 {
-				t.Errorf("install wrote outside the payload: %v", entries)
+				t.Errorf("install() wrote %v outside the payload, want nothing", entries)
 			}
 			if w := h.Worker(t.Context(), "w", true); (w != nil) != (tt.want == "") || w != nil && w.Corrupt != "" {
 				t.Errorf("Worker() = %+v, want an intact worker: %t", w, tt.want == "")

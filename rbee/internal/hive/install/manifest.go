@@ -25,12 +25,12 @@ func writeManifest(dir string, m *installed.Manifest) error {
 }
 
 // upgradeManifests rewrites manifests of schema 0, which an older rbee wrote. It ignores
-// errors. The caller holds the lock.
+// errors. The caller must hold the lock.
 func (in *Installer) upgradeManifests() {
 	manifests, _ := filepath.Glob(in.Home.Path(wire.WorkersDir + "/*/*/" + installed.ManifestName)) // the only possible error is a bad pattern
 	for _, path := range manifests {
 		var m installed.Manifest
-		if head, err := statefile.ReadSchema(path); err != nil || head.Schema > 0 || statefile.Read(path, &m) != nil {
+		if header, err := statefile.ReadSchema(path); err != nil || header.Schema > 0 || statefile.Read(path, &m) != nil {
 			continue
 		}
 		m.LaunchDigest = m.Launch.Digest()

@@ -11,8 +11,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 )
 
-// TestInstallOtherEntry checks that an archive is installed again only if the entry is
-// another program of the archive.
+// TestInstallOtherEntry checks that an archive is installed again only if the entry changes.
 func TestInstallOtherEntry(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
@@ -21,7 +20,7 @@ func TestInstallOtherEntry(t *testing.T) {
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, packed); res.Errors[0] != "" {
 		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
-	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil) // sends no artifact
+	res := apply(t, h, &wire.Request{Steps: []wire.Step{step}}, nil) // without the artifact
 	if res.Errors[0] != "" || res.State.Workers[0].SHA256 != wire.Digest(step.Worker.Steps, "run") {
 		t.Errorf("the second install = %q, %+v, want the same worker", res.Errors, res.State.Workers[0])
 	}

@@ -18,7 +18,7 @@ func (st *stage) unpack(ctx context.Context, path string, format wire.Format, st
 	return archive.Unpack(progress.NewContext(ctx, ph), path, format, strip, dir, int64(min(home.DiskFree(dir), 1<<62)))
 }
 
-// sync flushes the version to disk and reports the phase.
+// sync flushes the staged version to disk and reports the phase.
 func (st *stage) sync() error {
 	st.startPhase(wire.Progress{Index: st.index, Phase: wire.PhaseSync})
 	return syncTree(st.dir, st.manifest)

@@ -62,8 +62,8 @@ func (o *origin) artifact(path string) wire.Artifact {
 	return wire.Artifact{Name: filepath.Base(path), URL: address, SHA256: hex.EncodeToString(sum[:]), Size: int64(len(data))}
 }
 
-// pythonWorker returns a step that installs a version of a worker from two wheels, its own
-// and the dependency wax. edit, if not nil, modifies them.
+// pythonWorker returns a step that installs a version of a worker from two wheels: its own
+// wheel and the dependency wax. edit, if not nil, modifies the worker's wheel and the step.
 func (o *origin) pythonWorker(typ, version string, edit func(*origintest.Wheel, *wire.InstallStep)) wire.Step {
 	o.t.Helper()
 	workerWheel := origintest.Wheel{Name: typ, Version: version, Scripts: map[string]string{"serve": "#!/bin/sh\necho " + version + "\n"}}
@@ -88,11 +88,12 @@ func runWorker(t *testing.T, h *Hive, typ string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), h.EntryPath(typ)).CombinedOutput()
 	if err != nil {
-		t.Errorf("cannot run %s: %v", typ, err)
+		t.Errorf("the program of worker %s fails: %v\n%s", typ, err, out)
 	}
 	return strings.TrimSpace(string(out))
 }
 
+// install applies steps and returns their errors.
 func install(t *testing.T, h *Hive, steps ...wire.Step) []string {
 	t.Helper()
 	return apply(t, h, &wire.Request{Steps: steps}, nil).Errors
@@ -108,8 +109,8 @@ func TestPython(t *testing.T) {
 	if errs := install(t, h, one, two); errs[0]+errs[1] != "" {
 		t.Fatalf("install() = %q, want no errors", errs)
 	}
-	if runWorker(t, h, "one") != "1.0" || runWorker(t, h, "two") != "2.0" {
-		t.Errorf("the programs of the workers print other output than their versions 1.0 and 2.0")
+	if one, two := runWorker(t, h, "one"), runWorker(t, h, "two"); one != "1.0" || two != "2.0" {
+		t.Errorf("the workers print %q and %q, want 1.0 and 2.0", one, two)
 	}
 	if n := o.RequestCount("uv-x86_64") - before; n != 1 {
 		t.Errorf("downloads of uv = %d, want 1", n)
@@ -130,7 +131,7 @@ func TestPython(t *testing.T) {
 	if w := h.Worker(t.Context(), "one", true); !strings.Contains(w.Corrupt, "wax.py") {
 		t.Errorf("Worker(one) with a modified file = %+v, want wax.py corrupt", w)
 	}
-	// Both workers need the interpreter; the install of either repairs both.
+	// Both workers use the same interpreter, so that the install of one repairs both.
 	if err := os.Remove(filepath.Join(h.ToolPath(&o.python), "bin/python3")); err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +192,7 @@ func TestPythonInstallErrors(t *testing.T) {
 		},
 		"missing program": {
 			edit: func(_ *origin, w *origintest.Wheel, _ *wire.InstallStep) { w.Scripts = nil },
-			want: `w.yaml:7: the artifact has no program "venv/bin/serve"`,
+			want: `w.yaml:7: invalid entry "venv/bin/serve": want a file of the artifact`,
 		},
 		"missing program of a tool": {
 			editStep: func(s *wire.InstallStep) {
@@ -223,7 +224,7 @@ func TestPythonInstallErrors(t *testing.T) {
 				c.editStep(&next.Worker.Steps[0])
 			}
 			if errs := install(t, h, next); !strings.Contains(errs[0], c.want) {
-				t.Errorf("install = %q, want %q", errs, c.want)
+				t.Errorf("install() = %q, want an error with %q", errs, c.want)
 			}
 			if got := runWorker(t, h, "w"); got != "1" {
 				t.Errorf("the worker prints %q after the failed install, want 1", got)

@@ -23,8 +23,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// uninstall stops the daemon and removes all files of rbee, and no others. ph, which may be
-// nil, counts the removed files. note lists files that rbee did not create.
+// uninstall stops the daemon and removes all files of rbee. It keeps files that rbee did not
+// create and lists them in note. ph, which may be nil, counts the removed files.
 func (in *Installer) uninstall(ctx context.Context, ph *progress.Phase) (note string, err error) {
 	if _, err := in.Daemon.Stop(ctx); err != nil {
 		return "", err
@@ -36,7 +36,7 @@ func (in *Installer) uninstall(ctx context.Context, ph *progress.Phase) (note st
 		return "", err
 	}
 	var rec wire.BinaryRecord
-	_ = statefile.Read(in.Home.Path(wire.BinaryInfo), &rec) // without it, keep the parent directories
+	_ = statefile.Read(in.Home.Path(wire.BinaryInfo), &rec) // without the record, the parent directories are kept
 	entries, err := filepath.Glob(in.Store.EntryPath("*"))
 	if err != nil {
 		return "", err
@@ -94,7 +94,7 @@ func (in *Installer) uninstall(ctx context.Context, ph *progress.Phase) (note st
 	return "", nil
 }
 
-// leftovers returns up to 10 files that remain below the home.
+// leftovers returns at most 10 files that remain in the rbee directory.
 func (in *Installer) leftovers() []string {
 	var names []string
 	_ = filepath.WalkDir(in.Home.Root, func(path string, d fs.DirEntry, err error) error {
@@ -106,8 +106,8 @@ func (in *Installer) leftovers() []string {
 	return names
 }
 
-// stopWorkers stops the worker processes of a type; an empty type means all. It sends the
-// request to the daemon if that is running, and otherwise stops them directly.
+// stopWorkers stops the worker processes of a type; an empty type means all types. If the
+// daemon is running, stopWorkers stops them through the daemon, and otherwise directly.
 func (in *Installer) stopWorkers(ctx context.Context, typ string) error {
 	if _, err := os.Lstat(in.Home.Path(home.WorkerRecords)); errors.Is(err, fs.ErrNotExist) {
 		return nil

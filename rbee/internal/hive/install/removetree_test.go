@@ -47,10 +47,10 @@ func TestRemoveTree(t *testing.T) {
 		t.Errorf("%s exists after removeTree(), want it removed", dir)
 	}
 	if _, err := os.Stat(filepath.Join(outside, "kept")); err != nil {
-		t.Errorf("removeTree() followed a link in the directory: %v", err)
+		t.Errorf("removeTree() followed a link in the directory: Stat() = %v, want nil", err)
 	}
 	for end := time.Now().Add(time.Minute); last.Count != 1002 && time.Now().Before(end); runtime.Gosched() {
-		ph.Add(0) // sends the count once a report is due
+		ph.Add(0) // sends the count if a report is due
 	}
 	if last.Count != 1002 {
 		t.Errorf("removeTree() counted %d files, want 1002", last.Count)
@@ -64,7 +64,7 @@ func TestRemoveTree(t *testing.T) {
 		t.Errorf("removeTree() of a link = %v, want nil", err)
 	}
 	if _, err := os.Stat(outside); err != nil {
-		t.Errorf("removeTree() followed a link to a directory: %v", err)
+		t.Errorf("removeTree() followed a link to a directory: Stat() = %v, want nil", err)
 	}
 }
 

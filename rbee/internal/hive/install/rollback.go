@@ -21,7 +21,7 @@ import (
 // recordPrevious stores the record of bin/rbee.prev.
 func (in *Installer) recordPrevious(rec *wire.BinaryRecord) error {
 	path := in.Home.Path(wire.PrevInfo)
-	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // it describes another binary
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) { // the old record describes another binary
 		return err
 	}
 	return statefile.Write(path, rec)
@@ -67,7 +67,7 @@ func (in *Installer) rollbackSelf() (note string, err error) {
 	return versionText(current) + " → " + versionText(previous), atomicfile.SyncDir(in.Home.Path(wire.BinDir))
 }
 
-// mergeMadeDirs stores the created directories of both records in each of them.
+// mergeMadeDirs stores the directories that either record lists in both records.
 func (in *Installer) mergeMadeDirs(current, previous *wire.BinaryRecord) error {
 	dirs := slices.Compact(slices.Sorted(slices.Values(slices.Concat(current.MadeDirs, previous.MadeDirs))))
 	current.MadeDirs, previous.MadeDirs = dirs, dirs
@@ -81,20 +81,20 @@ func versionText(rec *wire.BinaryRecord) string {
 	return rec.Version
 }
 
-// exchangeFiles exchanges two files. If the filesystem cannot do that atomically, it first
-// replaces a atomically, and then b.
-func exchangeFiles(a, b string) error {
-	err := exchange(a, b)
+// exchangeFiles exchanges two files. If the filesystem cannot exchange files atomically,
+// exchangeFiles replaces first path1 and then path2, each atomically.
+func exchangeFiles(path1, path2 string) error {
+	err := exchange(path1, path2)
 	if !errors.Is(err, errors.ErrUnsupported) && !errors.Is(err, unix.EINVAL) {
 		return err
 	}
-	temp := filepath.Join(filepath.Dir(a), home.TempPrefix+home.RandomSuffix())
-	if err := home.LinkOrCopy(a, temp); err != nil {
+	temp := filepath.Join(filepath.Dir(path1), home.TempPrefix+home.RandomSuffix())
+	if err := home.LinkOrCopy(path1, temp); err != nil {
 		return err
 	}
-	if err := os.Rename(b, a); err != nil {
+	if err := os.Rename(path2, path1); err != nil {
 		_ = os.Remove(temp)
 		return err
 	}
-	return os.Rename(temp, b)
+	return os.Rename(temp, path2)
 }

@@ -39,9 +39,9 @@ func checkBuilds(t *testing.T, h *Hive, installed, previous string) {
 			t.Errorf("%s has SHA-256 %s (%v), want %s", path, sum, err, want)
 		}
 	}
-	rec, broken := h.Binary(true)
-	if rec == nil || rec.SHA256 != installed || rec.Version != "1.0" || broken != "" {
-		t.Errorf("Binary() = %+v, %q, want SHA-256 %s", rec, broken, installed)
+	rec, problem := h.Binary(true)
+	if rec == nil || rec.SHA256 != installed || rec.Version != "1.0" || problem != "" {
+		t.Errorf("Binary() = %+v, %q, want SHA-256 %s and no problem", rec, problem, installed)
 	}
 	prev := h.PreviousBinary()
 	if prev == nil || prev.SHA256 != previous || prev.Version != "1.0" {
@@ -91,7 +91,8 @@ func TestRollbackSelfErrors(t *testing.T) {
 	}
 }
 
-// TestRollbackSelfWithoutRecord restores a binary without a record, as an older rbee kept it.
+// TestRollbackSelfWithoutRecord checks that a rollback restores a binary without a record,
+// which an older rbee stored.
 func TestRollbackSelfWithoutRecord(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
@@ -108,15 +109,15 @@ func TestRollbackSelfWithoutRecord(t *testing.T) {
 	}
 }
 
-// TestKilledRollbackSelf kills a rollback between the exchange of the binaries and the
-// exchange of their records.
+// TestKilledRollbackSelf checks the state after a rollback that is killed between the
+// exchange of the binaries and the exchange of their records.
 func TestKilledRollbackSelf(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	first, second := twoBuilds(t, h)
 	killAt(t, h, h.Path(wire.Binary), "exchanged", rollbackSelf)
-	if rec, broken := h.Binary(false); rec == nil || rec.SHA256 != first || rec.Version != "1.0" || broken != "" {
-		t.Errorf("Binary() after the kill = %+v, %q, want SHA-256 %s", rec, broken, first)
+	if rec, problem := h.Binary(false); rec == nil || rec.SHA256 != first || rec.Version != "1.0" || problem != "" {
+		t.Errorf("Binary() after the kill = %+v, %q, want SHA-256 %s and no problem", rec, problem, first)
 	}
 	res := apply(t, h, &wire.Request{Steps: []wire.Step{rollbackSelf}}, nil)
 	if s := res.State; res.Errors[0] != "" || s.Broken != "" || s.Rbee.SHA256 != second || s.PreviousRbee.SHA256 != first {

@@ -23,7 +23,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// installWithWorker installs rbee and a worker and starts the daemon.
+// installWithWorker installs rbee and a worker type, and starts the daemon.
 func installWithWorker(t *testing.T) (h *Hive, c *client.Client) {
 	t.Helper()
 	h = newHive(t)
@@ -82,9 +82,9 @@ func run[R operations.Report](t *testing.T, c *client.Client, op operations.Oper
 	return r.(R)
 }
 
-// TestDaemonRuntime uses a daemon in a separate process over HTTP. It spawns a worker, sends
-// requests to it through the daemon, kills and restarts the daemon, which adopts the worker,
-// and removes the worker type.
+// TestDaemonRuntime checks a daemon in a separate process over HTTP. It spawns a worker and
+// sends requests to it through the daemon. It then kills and restarts the daemon, which must
+// adopt the worker. Finally, it removes the worker type.
 func TestDaemonRuntime(t *testing.T) {
 	t.Parallel()
 	h, c := installWithWorker(t)
@@ -127,7 +127,7 @@ func TestDaemonRuntime(t *testing.T) {
 		t.Errorf("request to the worker without the token = %v, %v, want 401", resp, err)
 	}
 
-	// The daemon is killed and restarted.
+	// Kill and restart the daemon.
 	var rec control.Record
 	if err := readRecord(h, &rec); err != nil || rec.Signal(9) != nil {
 		t.Fatal(err)
@@ -145,7 +145,7 @@ func TestDaemonRuntime(t *testing.T) {
 		t.Errorf("request to the adopted worker = %d %s, want 200", code, body)
 	}
 
-	// A build in use is kept; removing the type stops its processes.
+	// An install keeps a build in use. Removing the type stops its processes.
 	other := workerStep(t)
 	other.Worker.Version, other.Worker.Requested = "2.0", "2.0"
 	if res := apply(t, h, &wire.Request{Steps: []wire.Step{other}}, workerProgram(t)); res.Errors[0] != "" {
@@ -159,16 +159,16 @@ func TestDaemonRuntime(t *testing.T) {
 		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	if _, err := proc.Identify(w.PID); err == nil {
-		t.Errorf("process %d of the removed type is still running", w.PID)
+		t.Errorf("process %d of the removed type is still running, want it stopped", w.PID)
 	}
 	if _, err := os.Stat(h.BuildDir("fake", "1.0")); err == nil {
-		t.Errorf("%s exists after the removal of its type", h.BuildDir("fake", "1.0"))
+		t.Errorf("%s exists after the removal of its type, want it removed", h.BuildDir("fake", "1.0"))
 	}
 }
 
-// TestReplaceRunningWorker checks that a running worker keeps its build when other content of
-// its version is installed, that new workers use the new build, and that the old build is
-// removed when no worker uses it.
+// TestReplaceRunningWorker checks that a running worker keeps its build when another build of
+// its version is installed, that new workers use the new build, and that the next install
+// removes the old build when no worker uses it.
 func TestReplaceRunningWorker(t *testing.T) {
 	t.Parallel()
 	h, c := installWithWorker(t)
@@ -208,7 +208,7 @@ func TestReplaceRunningWorker(t *testing.T) {
 	checkProgram := func(when string) {
 		t.Helper()
 		if now, err := os.ReadFile(one.Argv[0]); err != nil || !bytes.Equal(now, before) {
-			t.Errorf("%s: the program of the running worker is %q (%v), want %q", when, now, err, before)
+			t.Errorf("%s: the program of the running worker contains %q (%v), want %q", when, now, err, before)
 		}
 	}
 	installVersion("1.0", "two", false)
@@ -264,7 +264,7 @@ func TestUninstallStopsWorkers(t *testing.T) {
 		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	if _, err := proc.Identify(w.PID); err == nil {
-		t.Errorf("worker process %d is still running after the uninstall", w.PID)
+		t.Errorf("worker process %d is still running after the uninstall, want it stopped", w.PID)
 	}
 	if _, err := os.Stat(h.Root); err == nil {
 		t.Errorf("files after the uninstall = %v, want none", h.leftovers())
@@ -331,7 +331,7 @@ func TestStopDaemonKeepsLoadingWorker(t *testing.T) {
 	}
 }
 
-// fakeEngine runs the worker of these tests.
+// fakeEngine runs the engine of the workers of these tests.
 func fakeEngine(port, model string) {
 	if model == "endless" {
 		select {}

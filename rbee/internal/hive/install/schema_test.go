@@ -143,7 +143,7 @@ func TestNewerStateIsNotReplaced(t *testing.T) {
 				t.Errorf("Apply() = %q, %q, cause %+v, want reason %s", res.Error, res.Errors, cause, operations.ReasonNewerFile)
 			}
 			if after, _ := os.ReadFile(files[name]); string(after) != string(before) {
-				t.Errorf("the file contains %s, want it unchanged", after)
+				t.Errorf("after Apply(), the file contains %s, want %s", after, before)
 			}
 			if name != "manifest" && res.State != nil && res.State.Broken == "" {
 				t.Errorf("State = %+v, want Broken set", res.State)
@@ -171,23 +171,24 @@ func TestNewerDaemonRecordIsNotReplaced(t *testing.T) {
 	}
 }
 
-// TestApplyIncompatibleRequest checks that the reason depends on which side is older.
+// TestApplyIncompatibleRequest checks that the reason depends on whether the request or the
+// hive is older.
 func TestApplyIncompatibleRequest(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
 	for _, test := range []struct {
-		name string
-		head [2]int // schema and min_reader
-		want operations.Reason
+		name     string
+		versions [2]int // schema and min_reader
+		want     operations.Reason
 	}{
 		{"older", [2]int{wire.MinReader - 1, wire.MinReader - 1}, operations.ReasonNewerHive},
 		{"newer", [2]int{wire.Schema + 1, wire.Schema + 1}, operations.ReasonVersionMismatch},
 	} {
 		var in, out bytes.Buffer
-		if err := wire.WriteRequest(&in, &wire.Request{Schema: test.head[0], MinReader: test.head[1]}); err != nil {
+		if err := wire.WriteRequest(&in, &wire.Request{Schema: test.versions[0], MinReader: test.versions[1]}); err != nil {
 			t.Fatal(err)
 		}
-		_ = h.Apply(t.Context(), &in, &out) // the result has the error
+		_ = h.Apply(t.Context(), &in, &out) // the result contains the error
 		var m wire.Message
 		if err := wire.NewReader(&out).Read(&m); err != nil || m.Result == nil || m.Result.Cause == nil || m.Result.Cause.Reason != test.want {
 			t.Errorf("%s: Apply() sent %+v, %v; want a result with reason %s", test.name, m.Result, err, test.want)

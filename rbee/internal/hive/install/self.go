@@ -51,7 +51,7 @@ func (in *Installer) installSelf(want *wire.BinaryRecord) (note string, err erro
 	if err := statefile.Read(in.Home.Path(wire.BinaryInfo), prevRec); errors.As(err, &newer) {
 		return "", fmt.Errorf("cannot replace the installed rbee: %w", err)
 	}
-	old, broken := in.Store.Binary(true)
+	old, problem := in.Store.Binary(true)
 	rec := &wire.BinaryRecord{
 		Version: in.Store.Version, SHA256: sum, Size: size,
 		InstalledAt: time.Now().UTC().Truncate(time.Second), MadeDirs: want.MadeDirs,
@@ -66,7 +66,7 @@ func (in *Installer) installSelf(want *wire.BinaryRecord) (note string, err erro
 	}
 	slices.Sort(rec.MadeDirs) // parents before children
 	note = "installed"
-	if old != nil && old.SHA256 == sum && broken == "" {
+	if old != nil && old.SHA256 == sum && problem == "" {
 		if rec.InstalledAt, note = old.InstalledAt, "already in place"; rec.InstalledAt.IsZero() {
 			rec.InstalledAt = time.Now().UTC().Truncate(time.Second)
 		}
@@ -80,8 +80,8 @@ func (in *Installer) installSelf(want *wire.BinaryRecord) (note string, err erro
 	return note, nil
 }
 
-// replaceBinary keeps bin/rbee and its record old as the previous version, and then renames
-// the running binary to bin/rbee. old is nil if rbee is not installed.
+// replaceBinary stores bin/rbee and its record as the previous version, and then renames the
+// running binary to bin/rbee. old is the record of bin/rbee; nil if rbee is not installed.
 func (in *Installer) replaceBinary(old *wire.BinaryRecord) error {
 	bin, upload := in.Home.Path(wire.BinDir), in.Store.Exe
 	if err := os.MkdirAll(bin, 0o755); err != nil { //nolint:gosec // world-readable programs
@@ -107,7 +107,7 @@ func (in *Installer) replaceBinary(old *wire.BinaryRecord) error {
 		err = in.recordPrevious(old)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("cannot keep the previous rbee: %w", err)
+		return fmt.Errorf("cannot store the previous rbee: %w", err)
 	}
 	in.testPoint("kept")
 	if err := os.Rename(upload, in.Home.Path(wire.Binary)); err != nil {

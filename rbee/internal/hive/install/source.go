@@ -17,7 +17,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// defaultStallTimeout is how long a transfer may receive no data.
+// defaultStallTimeout limits the time in which a transfer receives no data.
 const defaultStallTimeout = 60 * time.Second
 
 func (in *Installer) stallLimit() time.Duration { return cmp.Or(in.stall, defaultStallTimeout) }
@@ -26,8 +26,8 @@ func (in *Installer) stallLimit() time.Duration { return cmp.Or(in.stall, defaul
 const maxParallelDownloads = 4
 
 // fetchArtifacts downloads or receives artifacts into the download directory, verifies
-// their checksums and returns their paths. It uses artifacts and partial downloads that an
-// earlier, failed install left there.
+// their checksums and returns their paths. It reuses the artifacts and partial downloads of
+// an earlier install that failed.
 func (st *stage) fetchArtifacts(ctx context.Context, artifacts ...*wire.Artifact) (paths []string, err error) {
 	if err := os.MkdirAll(st.Home.Path(wire.DownloadDir), 0o700); err != nil {
 		return nil, err
@@ -82,7 +82,7 @@ func (st *stage) receive(a *wire.Artifact, path string) error {
 	defer in.stop()
 	blob, err := wire.NewBlobReader(in)
 	if err != nil {
-		return fmt.Errorf("receiving %s: %w", a.Name, err)
+		return fmt.Errorf("cannot receive %s: %w", a.Name, err)
 	}
 	err = fetch.Save(blob, fetchFile(a, path, nil))
 	// Read to the end of the blob after an error too, because the next blob follows it.
@@ -90,13 +90,13 @@ func (st *stage) receive(a *wire.Artifact, path string) error {
 		err = closeErr
 	}
 	if err != nil {
-		return fmt.Errorf("receiving %s: %w", a.Name, err)
+		return fmt.Errorf("cannot receive %s: %w", a.Name, err)
 	}
 	return nil
 }
 
-// stallReader calls onStall if it receives no data for limit. The timer runs from the first
-// byte until stop. A stallReader is not safe for concurrent use.
+// stallReader calls onStall if it receives no data within limit. The timer runs from the
+// first byte until stop is called. A stallReader is not safe for concurrent use.
 type stallReader struct {
 	r       io.Reader
 	limit   time.Duration

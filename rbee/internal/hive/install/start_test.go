@@ -20,7 +20,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/workers"
 )
 
-// otherContent returns the worker of workerStep with another program that behaves the same.
+// otherContent returns a step as workerStep does, and its program, which differs from
+// workerProgram only by a comment.
 func otherContent(t *testing.T, comment string) (step wire.Step, data []byte) {
 	t.Helper()
 	data = append(workerProgram(t), "#"+comment...)
@@ -29,8 +30,8 @@ func otherContent(t *testing.T, comment string) (step wire.Step, data []byte) {
 	return step, data
 }
 
-// TestInstallDuringWorkerStart checks that a starting worker, which waits for its model,
-// uses its build although other content of its version is installed in the meantime.
+// TestInstallDuringWorkerStart checks that a worker that is starting, and waits for its model,
+// keeps its build while another build of its version is installed.
 func TestInstallDuringWorkerStart(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
@@ -81,12 +82,13 @@ func TestInstallDuringWorkerStart(t *testing.T) {
 		t.Fatalf("Spawn() = %+v, %v, want a ready worker", r, err)
 	}
 	if got, err := os.ReadFile(r.Worker.Argv[0]); err != nil || !bytes.Equal(got, workerProgram(t)) {
-		t.Errorf("the program of the worker is %q (%v), want %q", got, err, workerProgram(t))
+		t.Errorf("the program of the worker contains %q (%v), want %q", got, err, workerProgram(t))
 	}
 }
 
 // TestEntryPointIsLinkedLast checks that an install does not change the old build before it
-// links the entry point to the new one, because a start may just have read the link.
+// links the entry point to the new one, because a concurrent start may have read the old
+// link.
 func TestEntryPointIsLinkedLast(t *testing.T) {
 	t.Parallel()
 	h := newHive(t)
@@ -105,10 +107,10 @@ func TestEntryPointIsLinkedLast(t *testing.T) {
 		t.Fatalf("Apply() sent the errors %q, want none", res.Errors)
 	}
 	if readErr != nil || !bytes.Equal(before, workerProgram(t)) {
-		t.Errorf("before the link changes, the entry point is %q (%v), want %q", before, readErr, workerProgram(t))
+		t.Errorf("before Apply() replaces the link, the entry point contains %q (%v), want %q", before, readErr, workerProgram(t))
 	}
 	if after, err := os.ReadFile(h.EntryPath("fake")); err != nil || !bytes.Equal(after, data) {
-		t.Errorf("after the install, the entry point is %q (%v), want %q", after, err, data)
+		t.Errorf("after Apply(), the entry point contains %q (%v), want %q", after, err, data)
 	}
 }
 
@@ -132,7 +134,7 @@ func TestEngineUsesOneBuild(t *testing.T) {
 	if err := os.MkdirAll(h.Path(wire.WorkersDir+"/w"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	replaceBuild := func(n int) error { // builds are links here, to create and remove them quickly
+	replaceBuild := func(n int) error { // creates builds as links, because that is fast
 		version := []string{"1.0", "2.0"}[n%2]
 		build := fmt.Sprintf("%s@%d", version, n+2)
 		before, _ := os.Readlink(h.EntryPath("w"))

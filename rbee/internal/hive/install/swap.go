@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// replaceDir renames the staged directory of a tool to dir. An existing dir gets the name of
-// the staged directory or [backupPath], and the caller removes it.
+// replaceDir renames the staged directory of a tool to dir. It renames an existing dir to
+// staged or [backupPath]; the caller must remove that directory.
 func replaceDir(staged, dir string) error {
 	if _, err := os.Lstat(dir); errors.Is(err, fs.ErrNotExist) {
 		return os.Rename(staged, dir)

@@ -19,7 +19,7 @@ import (
 )
 
 // tool installs a tool, if it is missing or damaged, and returns the path of its program.
-// All workers share the tool. A damaged tool is replaced even if processes use it.
+// All workers share the tool. tool replaces a damaged tool even if processes use it.
 func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err error) {
 	dir := st.Store.ToolPath(t)
 	program = filepath.Join(dir, filepath.FromSlash(t.Entry))
@@ -38,10 +38,10 @@ func (st *stage) tool(ctx context.Context, t *wire.Tool) (program string, err er
 	defer os.RemoveAll(staged)
 	files, err := st.unpack(ctx, paths[0], t.Format, t.Strip, staged)
 	if err != nil {
-		return "", fmt.Errorf("unpacking %s: %w", t.Artifact.Name, err)
+		return "", fmt.Errorf("cannot unpack %s: %w", t.Artifact.Name, err)
 	}
 	if info, err := os.Stat(filepath.Join(staged, filepath.FromSlash(t.Entry))); err != nil || info.Mode()&0o111 == 0 {
-		return "", fmt.Errorf("%s has no program %q", t.Artifact.Name, t.Entry)
+		return "", fmt.Errorf("cannot install %s %s: %s has no program %q", t.Name, t.Version, t.Artifact.Name, t.Entry)
 	}
 	// Python may rewrite bytecode files at any time.
 	files = slices.DeleteFunc(files, func(f installed.File) bool { return strings.Contains("/"+f.Path, "/__pycache__/") })
@@ -66,9 +66,9 @@ func (in *Installer) isInTools(path string) bool {
 	return err == nil && filepath.IsLocal(rel)
 }
 
-// cleanTools removes tools that no installed version needs; uv is needed as long as an
-// environment exists that it created. If the replacement of a tool was interrupted,
-// cleanTools restores the old directory.
+// cleanTools removes tools that no installed version needs. An environment needs the uv that
+// created it. If the replacement of a tool was interrupted, cleanTools restores the old
+// directory.
 func (in *Installer) cleanTools() error {
 	entries, err := os.ReadDir(in.Home.Path(wire.ToolsDir))
 	if errors.Is(err, fs.ErrNotExist) {

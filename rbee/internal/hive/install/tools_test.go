@@ -40,8 +40,8 @@ func TestDamagedTool(t *testing.T) {
 	path := func(name string) string { return filepath.Join(dir, name) }
 	for name, c := range map[string]struct {
 		damage func() error
-		quick  bool   // the quick check finds it
-		want   string // problem; empty for none
+		quick  bool   // whether the quick check finds the damage
+		want   string // the problem; empty for none
 	}{
 		"missing program":        {func() error { return os.Remove(path("bin/python3")) }, true, "/bin/python3 is missing"},
 		"program not executable": {func() error { return os.Chmod(path("bin/python3"), 0o600) }, true, "/bin/python3 is not executable"},
@@ -55,10 +55,10 @@ func TestDamagedTool(t *testing.T) {
 		"missing list":           {func() error { return os.Remove(path(installed.ToolFiles)) }, false, installed.ToolFiles + " is missing"},
 	} {
 		if err := c.damage(); err != nil {
-			t.Fatalf("%s: cannot damage the tool: %v", name, err)
+			t.Fatalf("%s: damage() = %v", name, err)
 		}
 		if got := h.CheckTool(t.Context(), tool, false); (got != "") != c.quick || c.quick && !strings.HasSuffix(got, c.want) {
-			t.Errorf("%s: quick CheckTool() = %q, want %q: %t", name, got, c.want, c.quick)
+			t.Errorf("%s: quick CheckTool() = %q, want problem %q: %t", name, got, c.want, c.quick)
 		}
 		got := h.CheckTool(t.Context(), tool, true)
 		if (got != "") != (c.want != "") || !strings.Contains(got, c.want) || got != "" && !strings.HasPrefix(got, wire.ToolsDir+"/cpython-3-") {
@@ -118,7 +118,7 @@ func TestKilledToolReplacement(t *testing.T) {
 			t.Errorf("%s: cleanTools() = %v, want nil", c.name, err)
 		}
 		if got, err := os.ReadFile(filepath.Join(dir, "bin/python3")); err != nil || string(got) != c.want {
-			t.Errorf("%s: after cleanTools(), the tool is %q (%v), want %q", c.name, got, err, c.want)
+			t.Errorf("%s: after cleanTools(), the program of the tool contains %q (%v), want %q", c.name, got, err, c.want)
 		}
 		if entries, _ := os.ReadDir(h.Path(wire.ToolsDir)); len(entries) != 1 {
 			t.Errorf("%s: after cleanTools(), %s contains %v, want one directory", c.name, wire.ToolsDir, entries)

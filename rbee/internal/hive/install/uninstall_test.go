@@ -60,6 +60,6 @@ func TestApplyAfterUninstall(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Lstat(h.Root); !os.IsNotExist(err) {
-		t.Errorf("Lstat(%s) = %v, want it to be missing", h.Root, err)
+		t.Errorf("Lstat(%s) = %v, want ErrNotExist", h.Root, err)
 	}
 }

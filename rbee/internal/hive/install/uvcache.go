@@ -22,23 +22,23 @@ import (
 )
 
 // The hive stores each wheel of its environments once, unpacked in the cache of uv below
-// RBEE_HOME. uv creates the files of an environment as hard links to it, so that a second
-// environment needs neither a download nor disk space.
+// RBEE_HOME. uv creates the files of an environment as hard links to the unpacked files, so
+// that a second environment needs neither a download nor disk space.
 //
 //	cache/uv/                        cache of uv
 //	cache/wheels/<sha256>/<name>     the wheel; empty after it is unpacked in cache/uv
 //	cache/wheels/<sha256>/unpacked.json, files.json
 //
-// uv gets each wheel directory with --find-links. It identifies a wheel by this path and
-// its name, and does not read a wheel that it has already unpacked. If a version of uv
-// reads the empty wheel anyway, it fails. Then the wheels of the environment are downloaded
+// uv gets each wheel directory with --find-links. It identifies a wheel by its directory and
+// name, and does not read a wheel that it has already unpacked. A version of uv that reads
+// the empty wheel anyway fails. In this case, the wheels of the environment are downloaded
 // and unpacked again; the wheels of other environments are kept.
 //
 // The record unpacked.json is written after a wheel is verified, unpacked, linked into an
 // environment and flushed to disk. cleanWheels removes everything without a record.
 const (
 	uvCacheDir   = wire.CacheDir + "/uv"
-	archivesGlob = "archive-v*" // in the cache of uv: has a directory for each unpacked wheel
+	archivesGlob = "archive-v*" // in the cache of uv: contains a directory for each unpacked wheel
 )
 
 // minFreeDisk is the free disk space in bytes below which a failure of uv is attributed to
@@ -49,7 +49,7 @@ const minFreeDisk = 16 << 20
 // default of uv, 60, is too short for a large file on a busy machine.
 const compileTimeout = "3600"
 
-// uvCache is the cache of unpacked wheels of a home.
+// uvCache is the cache of unpacked wheels of an rbee directory.
 type uvCache struct{ store *installed.Store }
 
 func (in *Installer) cache() uvCache { return uvCache{in.Store} }
@@ -59,10 +59,10 @@ type unpackedWheel struct {
 	Name    string `json:"name"`    // of the wheel
 	Archive string `json:"archive"` // its directory below the cache of uv
 
-	// files are the files that environments have as hard links, with paths relative to
-	// site-packages. A file of a new environment that differs from them was modified in
-	// place in another environment. They are stored in installed.FilesName and read by
-	// readFiles.
+	// files are the unpacked files to which environments have hard links, with paths
+	// relative to site-packages. If a file of a new environment differs from them, it was
+	// modified in place in another environment. readFiles reads the files from
+	// installed.FilesName.
 	files []installed.File
 }
 
@@ -107,7 +107,7 @@ func (c uvCache) unpackedBytes(steps []wire.InstallStep) (n int64) {
 	return n
 }
 
-// wheelName matches the file name of a wheel: distribution and version.
+// wheelName matches the file name of a wheel and captures its distribution and version.
 var wheelName = regexp.MustCompile(`^([A-Za-z0-9._]+)-([^-/]+)(?:-[0-9][^-/]*)?-[^-/]+-[^-/]+-[^-/]+\.whl$`)
 
 // separators matches the characters that become "-" in a normalized package name.
@@ -130,7 +130,8 @@ func (c uvCache) requirement(w *wire.Artifact) string {
 }
 
 // environment creates a virtual environment with the wheels and adds its files to the
-// manifest. venv is its path, and into its slash-separated path in the payload.
+// manifest. venv is the path of the environment, and into is the same path, relative to the
+// payload and slash-separated.
 func (st *stage) environment(ctx context.Context, uv, python, venv, into string, wheels []*wire.Artifact) error {
 	for {
 		cached := map[string]*unpackedWheel{} // by SHA-256
@@ -164,8 +165,8 @@ func (st *stage) environment(ctx context.Context, uv, python, venv, into string,
 		if ctx.Err() != nil || len(cached) == 0 || err != nil && home.DiskFree(st.dir) < minFreeDisk {
 			return err
 		}
-		// The cache does not work with this uv, or its files were modified. Each attempt
-		// downloads the wheels that it removes here, so that the last attempt uses no
+		// This uv cannot use the cache, or cached files were modified. The next attempt
+		// downloads the wheels that are removed here. The last possible attempt uses no
 		// cached wheel.
 		if err != nil {
 			err = st.removeWheels(slices.Collect(maps.Keys(cached)))
@@ -195,7 +196,7 @@ func (st *stage) lookupWheel(w *wire.Artifact) *unpackedWheel {
 	return st.cache().lookup(w)
 }
 
-// placeWheels downloads wheels and stores them where uv finds them.
+// placeWheels downloads wheels and stores them in the directories that uv searches.
 func (st *stage) placeWheels(ctx context.Context, wheels []*wire.Artifact) error {
 	if err := os.MkdirAll(st.Home.Path(installed.WheelsDir), 0o700); err != nil {
 		return err
@@ -258,7 +259,7 @@ func fileURL(path string) string {
 // directories that uv fills: uv first unpacks the missing wheels into its cache, then links
 // all packages, then compiles bytecode. before is the number of archives before uv started.
 func (st *stage) watchUV(ctx context.Context, ph *progress.Phase, venv string, packages, missing, before int) {
-	files := 0 // to compile
+	files := 0 // number of files to compile
 	wait := progress.MinInterval
 	for {
 		select {
@@ -333,8 +334,8 @@ func (st *stage) listEnvironment(ctx context.Context, venv, into string) ([]inst
 }
 
 // recordUnpacked finds the directories into which uv unpacked the missing wheels, and links
-// the bytecode of the environment into them. It returns the records by SHA-256, which
-// commitWheels stores.
+// the bytecode of the environment into them. It returns the records of the wheels by SHA-256
+// and adds them to st.wheels, which commitWheels stores.
 func (st *stage) recordUnpacked(venv, into string, files []installed.File, missing []*wire.Artifact, before []string) map[string]*unpackedWheel {
 	site := sitePackages(venv)
 	wheels := map[string]*wire.Artifact{} // by package: an environment has one version of each
@@ -366,8 +367,8 @@ func (st *stage) recordUnpacked(venv, into string, files []installed.File, missi
 	return unpacked
 }
 
-// filesByPath returns the files of an environment that are below site-packages, by their
-// path relative to it.
+// filesByPath returns the files of an environment that are in site-packages, by their path
+// relative to site-packages.
 func filesByPath(files []installed.File, into, venv, site string) map[string]installed.File {
 	rel, err := filepath.Rel(venv, site)
 	if err != nil {
@@ -417,19 +418,19 @@ func linkedFiles(archive, site string, listed map[string]installed.File) []insta
 	return files
 }
 
-// linkBytecode creates hard links in to, a directory of an unpacked wheel, to the bytecode
-// of the given Python modules in from, a directory of an environment. This is safe because
-// Python replaces bytecode files and never modifies them in place.
-func linkBytecode(from, to string, stems map[string]bool) {
-	entries, _ := os.ReadDir(from) // a missing directory means no bytecode
+// linkBytecode creates hard links to the bytecode of the given Python modules. srcDir is a
+// directory of an environment, and dstDir a directory of an unpacked wheel. This is safe,
+// because Python replaces bytecode files and never modifies them in place.
+func linkBytecode(srcDir, dstDir string, stems map[string]bool) {
+	entries, _ := os.ReadDir(srcDir) // a missing directory means no bytecode
 	for _, e := range entries {
 		name := e.Name() // such as "six.cpython-312.pyc"
 		base, ok := strings.CutSuffix(name, ".pyc")
 		if i := strings.LastIndexByte(base, '.'); !ok || i < 0 || !stems[base[:i]] {
 			continue
 		}
-		_ = os.Mkdir(to, 0o755) //nolint:gosec // as uv does
-		_ = os.Link(filepath.Join(from, name), filepath.Join(to, name))
+		_ = os.Mkdir(dstDir, 0o755) //nolint:gosec // as uv does
+		_ = os.Link(filepath.Join(srcDir, name), filepath.Join(dstDir, name))
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 )
 
 // cleanWheels removes wheels that no installed version needs, and leftovers of interrupted
-// installs. The caller holds the lock. ph, which may be nil, counts the files.
+// installs. The caller must hold the lock. ph, which may be nil, counts the files.
 func (c uvCache) cleanWheels(ph *progress.Phase) error {
 	entries, err := os.ReadDir(c.store.Home.Path(installed.WheelsDir))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -51,8 +51,8 @@ func (c uvCache) cleanWheels(ph *progress.Phase) error {
 	return errors.Join(err, c.cleanArchives(nil, ph))
 }
 
-// cleanArchives removes unpacked wheels without a record from the cache of uv, except for
-// those in extra, and the links to them.
+// cleanArchives removes unpacked wheels without a record, and the links to them, from the
+// cache of uv. It keeps the wheels in extra.
 func (c uvCache) cleanArchives(extra map[string]*unpackedWheel, ph *progress.Phase) error {
 	needed := map[string]bool{}
 	records, _ := filepath.Glob(c.store.Home.Path(installed.WheelsDir + "/*/" + installed.UnpackedName)) // the only possible error is a bad pattern

@@ -9,8 +9,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// TestEnvironmentsAreCopied checks that environments are copies, which still need only one
-// download, if the cache is on another filesystem.
+// TestEnvironmentsAreCopied checks that environments contain copies of the files if the cache
+// is on another filesystem, and that each wheel is still downloaded only once.
 func TestEnvironmentsAreCopied(t *testing.T) {
 	t.Parallel()
 	eachUV(t, func(t *testing.T, h *Hive, o *origin) {

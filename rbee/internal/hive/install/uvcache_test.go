@@ -26,8 +26,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/installed"
 )
 
-// eachUV runs a test with a fake uv. If RBEE_TEST_UV is the path of a real uv, it also runs
-// the test with that and the python3 of this machine.
+// eachUV runs a test with a fake uv. If RBEE_TEST_UV is set to the path of a real uv, eachUV
+// also runs the test with this uv and the python3 of this machine.
 func eachUV(t *testing.T, test func(t *testing.T, h *Hive, o *origin)) {
 	t.Run("fake", func(t *testing.T) {
 		t.Parallel()
@@ -66,7 +66,7 @@ func realOrigin(t testing.TB, uv string) *origin {
 	return o
 }
 
-// programTar returns a .tar.gz archive with the program at path under another name.
+// programTar returns a .tar.gz archive that contains the program at path as name.
 func programTar(t testing.TB, name, path string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(path)
@@ -96,8 +96,7 @@ func sitePath(t *testing.T, h *Hive, typ, name string) string {
 	return found[0]
 }
 
-// cacheState returns the names of the wheels in the cache, and the number of unpacked
-// ones.
+// cacheState returns the names of the wheels in the cache and the number of unpacked wheels.
 func cacheState(t *testing.T, h *Hive) (wheels []string, archives int) {
 	t.Helper()
 	records, _ := filepath.Glob(h.Path(installed.WheelsDir + "/*/" + installed.UnpackedName))
@@ -112,6 +111,7 @@ func cacheState(t *testing.T, h *Hive) (wheels []string, archives int) {
 	return wheels, len(h.cache().archives())
 }
 
+// mustInstall applies steps and fails the test if a step fails.
 func mustInstall(t *testing.T, h *Hive, steps ...wire.Step) {
 	t.Helper()
 	for i, e := range install(t, h, steps...) {
@@ -121,6 +121,7 @@ func mustInstall(t *testing.T, h *Hive, steps ...wire.Step) {
 	}
 }
 
+// removal returns a step that removes a worker type.
 func removal(typ string) wire.Step {
 	return wire.Step{Action: wire.ActionRemoveWorker, Worker: &wire.WorkerInstall{Type: typ}}
 }
@@ -194,8 +195,8 @@ func TestImportKeepsBytecode(t *testing.T) {
 	}
 }
 
-// TestDamagedCacheIsReplaced modifies a file of one environment in place, which also modifies
-// the cache.
+// TestDamagedCacheIsReplaced checks that an install replaces cached files that were modified
+// through the hard links of an environment.
 func TestDamagedCacheIsReplaced(t *testing.T) {
 	t.Parallel()
 	for name, damage := range map[string]func(string) error{
@@ -284,8 +285,7 @@ func TestUnusableCacheIsReplaced(t *testing.T) {
 	}
 }
 
-// TestCacheIsCleaned checks that the cache contains exactly the wheels of the builds on the
-// hive.
+// TestCacheIsCleaned checks that the cache contains only the wheels of the existing builds.
 func TestCacheIsCleaned(t *testing.T) {
 	t.Parallel()
 	eachUV(t, func(t *testing.T, h *Hive, o *origin) {
@@ -299,7 +299,7 @@ func TestCacheIsCleaned(t *testing.T) {
 			}
 			for _, w := range want {
 				if !have[w] {
-					t.Errorf("%s: the cache contains %v, want %s too", when, wheels, w)
+					t.Errorf("%s: the cache contains %v, want also %s", when, wheels, w)
 				}
 			}
 			if len(wheels) != len(want) || archives != len(want) {
@@ -324,8 +324,8 @@ func TestCacheIsCleaned(t *testing.T) {
 	})
 }
 
-// TestKilledInstallKeepsCacheConsistent checks that the run after a killed one cleans and uses
-// the cache.
+// TestKilledInstallKeepsCacheConsistent checks that the run after a killed run cleans up and
+// uses the cache.
 func TestKilledInstallKeepsCacheConsistent(t *testing.T) {
 	t.Parallel()
 	for _, point := range []string{"received", "staged", "complete", "renamed", "linked"} {
@@ -386,7 +386,7 @@ func TestRequirement(t *testing.T) {
 
 // BenchmarkEnvironment installs the wheels in the directory RBEE_BENCH_WHEELS as two workers,
 // with the uv in RBEE_TEST_UV, and removes them. It reports the time and the disk space of
-// each step. RBEE_BENCH_DIR sets the directory to use.
+// each step. RBEE_BENCH_DIR sets the parent directory of the temporary files.
 func BenchmarkEnvironment(b *testing.B) {
 	uv, wheels := os.Getenv("RBEE_TEST_UV"), os.Getenv("RBEE_BENCH_WHEELS")
 	if uv == "" || wheels == "" {

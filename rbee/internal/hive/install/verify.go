@@ -41,8 +41,8 @@ type fileStamp struct {
 	modified time.Time
 }
 
-// fileStamps returns the stamps of the files of a build, by path. A missing file has a zero
-// stamp.
+// fileStamps returns the stamps of the files of a build, by path. The stamp of a missing file
+// is the zero value.
 func fileStamps(m *installed.Manifest, dir string) map[string]fileStamp {
 	all := make(map[string]fileStamp, len(m.Files))
 	for _, f := range m.Files {
@@ -55,7 +55,7 @@ func fileStamps(m *installed.Manifest, dir string) map[string]fileStamp {
 	return all
 }
 
-// verifyBuild runs the verify command of a request for an existing build.
+// verifyBuild runs the verify command of w for an existing build.
 func (s *stepRunner) verifyBuild(ctx context.Context, index int, w *wire.WorkerInstall, build string) error {
 	if w.Verify == nil {
 		return nil

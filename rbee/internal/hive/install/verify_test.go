@@ -132,7 +132,7 @@ const maxErrorLength = 2300
 func TestVerifyTimeoutKillsEveryProcess(t *testing.T) {
 	t.Parallel()
 	h, out := newHive(t), t.TempDir()
-	// One child stays in the process group, the other leaves it.
+	// One child process stays in the process group, and the other one leaves it.
 	script := `sleep 600 & echo $! >` + out + `/child
 setsid sleep 600 & echo $! >` + out + `/detached
 echo $$ >` + out + `/leader; echo waiting for the device; wait`
@@ -155,7 +155,7 @@ echo $$ >` + out + `/leader; echo waiting for the device; wait`
 }
 
 // TestVerifyKillsBackgroundProcesses checks that a verify command passes when its program
-// exits, although a child process still has its output open, and that the child is killed.
+// exits, even if a child process keeps the output open, and that the child process is killed.
 func TestVerifyKillsBackgroundProcesses(t *testing.T) {
 	t.Parallel()
 	h, out := newHive(t), t.TempDir()
@@ -318,7 +318,7 @@ func TestVerifyBeforeStart(t *testing.T) {
 		}
 		err = h.VerifyBeforeStart(t.Context(), "w", e)
 		if got := operations.CodeOf(err); (wantErr == "") != (err == nil) || err != nil && (err.Error() != wantErr || got != operations.CodeFailed) {
-			t.Errorf("VerifyBeforeStart() = %v (%s), want %q", err, got, wantErr)
+			t.Errorf("VerifyBeforeStart() = %v (%s), want error %q", err, got, wantErr)
 		}
 		if count() != wantRuns {
 			t.Errorf("verify runs = %d, want %d", count(), wantRuns)
@@ -328,7 +328,7 @@ func TestVerifyBeforeStart(t *testing.T) {
 	if got := installVerified(t, h, step, nil); got != "" {
 		t.Fatalf("install = %q, want success", got)
 	}
-	start(1, "") // the install has verified it in this boot
+	start(1, "") // the install already ran the command since the last boot
 	record := filepath.Join(h.BuildDir("w", "1"), verify.RecordName)
 	if err := atomicfile.WriteJSON(record, verify.Record{BootID: "an earlier boot", Verify: step.Worker.Verify}); err != nil {
 		t.Fatal(err)
@@ -400,7 +400,7 @@ func TestVerifyPython(t *testing.T) {
 	step := o.pythonWorker("one", "1.0", nil)
 	step.Worker.Verify = &wire.Verify{Command: []string{"{entry}"}, Matches: "2.0"}
 	if errs := install(t, h, step); !strings.Contains(errs[0], "cannot verify one 1.0: the output does not match 2.0:\n1.0") {
-		t.Errorf("install = %q, want an error of the verify command", errs[0])
+		t.Errorf("install() = %q, want an error of the verify command", errs[0])
 	}
 	for _, dir := range []string{wire.ToolsDir, wire.DownloadDir, "workers/one"} {
 		if entries, _ := os.ReadDir(h.Path(dir)); len(entries) > 0 {

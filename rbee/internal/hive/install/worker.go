@@ -35,7 +35,7 @@ func (s *stepRunner) installWorker(ctx context.Context, index int, w *wire.Worke
 		current := s.Store.Worker(ctx, w.Type, true)
 		if current != nil && current.Version == w.Version && current.SHA256 == sum && current.Corrupt == "" {
 			build := s.Store.EntryBuild(w.Type)
-			if !current.Verify.Equal(w.Verify) { // verify before the new command is recorded
+			if !current.Verify.Equal(w.Verify) { // verify before updateManifest records the new command
 				if err := s.verifyBuild(ctx, index, w, build); err != nil {
 					return "", err
 				}
@@ -72,7 +72,7 @@ func (s *stepRunner) installWorker(ctx context.Context, index int, w *wire.Worke
 	st := &stage{stepRunner: s, index: index, dir: staged, payload: filepath.Join(staged, installed.PayloadDir), manifest: m, total: total}
 	if err := st.build(ctx); err != nil {
 		st.keepPartialDownloads(err)
-		_ = s.cache().cleanWheels(nil) // on failure, the next run repeats it
+		_ = s.cache().cleanWheels(nil) // on failure, the next run removes the wheels
 		st.removeToolsOnVerifyError(err)
 		return "", home.WrapDiskFull(err, s.Home.Root, max(total, m.Size))
 	}
@@ -83,7 +83,7 @@ func (s *stepRunner) installWorker(ctx context.Context, index int, w *wire.Worke
 		return "", home.WrapDiskFull(err, s.Home.Root, 4096)
 	}
 	st.removeDownloads()
-	_ = s.cache().cleanWheels(s.removePhase(index)) // on failure, the next run repeats it
+	_ = s.cache().cleanWheels(s.removePhase(index)) // on failure, the next run removes the wheels
 
 	return fmt.Sprintf("%d files, %s", m.FileCount, bytesize.Format(m.Bytes)), nil
 }
@@ -100,9 +100,8 @@ func (in *Installer) checkReadable(typ string) error {
 	return nil
 }
 
-// findBuild returns an intact build with the version and digest of w, other than the
-// installed one; empty if none exists. Such builds are kept after a rollback, or while
-// processes use them.
+// findBuild returns an intact build with the version and digest of w that is not installed,
+// but was kept after a rollback or because processes use it; empty if none exists.
 func (in *Installer) findBuild(ctx context.Context, w *wire.WorkerInstall, sum string) string {
 	entries, _ := os.ReadDir(in.Home.Path(wire.WorkersDir + "/" + w.Type)) // a missing directory has no builds
 	for _, e := range entries {
@@ -171,7 +170,7 @@ func (in *Installer) commit(staged string, m *installed.Manifest, ph *progress.P
 }
 
 // linkEntry links the entry point of a type to a build. If the old build has another
-// version, linkEntry keeps it as the previous build.
+// version, linkEntry records it as the previous build.
 func (in *Installer) linkEntry(typ, build string) error {
 	if old := in.Store.EntryBuild(typ); old != "" && installed.VersionOf(old) != installed.VersionOf(build) {
 		if err := in.replaceLink(old, in.Home.Path(wire.WorkersDir+"/"+typ+"/"+installed.PreviousName)); err != nil {
@@ -226,7 +225,7 @@ func (in *Installer) removeWorker(ctx context.Context, w *wire.WorkerInstall, ph
 	if err != nil {
 		return "", err
 	}
-	// Remove the link to the previous build, so that cleanType removes that too.
+	// Remove the link to the previous build, so that cleanType removes this build too.
 	if err := os.Remove(in.Home.Path(wire.WorkersDir + "/" + w.Type + "/" + installed.PreviousName)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
@@ -258,7 +257,7 @@ func (in *Installer) cleanType(typ string, ph *progress.Phase) error {
 	if current != "" { // an older rbee may have been killed between two renames
 		build := filepath.Join(dir, current)
 		if _, err := os.Lstat(build); errors.Is(err, fs.ErrNotExist) {
-			_ = os.Rename(backupPath(build), build) // if it exists
+			_ = os.Rename(backupPath(build), build) // fails if no backup exists
 		}
 	}
 	entries, err := os.ReadDir(dir)
@@ -285,8 +284,8 @@ func (in *Installer) cleanType(typ string, ph *progress.Phase) error {
 	return err
 }
 
-// isBuild reports whether a directory is a build that rbee created: it has a manifest or,
-// if that is lost, the link to the program.
+// isBuild reports whether a directory is a build that rbee created: whether it contains a
+// manifest or, if the manifest was lost, the link to the program.
 func isBuild(dir string) bool {
 	if _, err := os.Lstat(filepath.Join(dir, installed.ManifestName)); err == nil {
 		return true
@@ -297,7 +296,7 @@ func isBuild(dir string) bool {
 
 // removeBuild removes a build or a staging directory. It first renames a build to a staging
 // directory, so that an interrupted removal does not leave a partial build. It keeps
-// directories that are neither.
+// other directories.
 func removeBuild(dir string, ph *progress.Phase) error {
 	if !strings.HasPrefix(filepath.Base(dir), stagingPrefix) {
 		if !isBuild(dir) {

@@ -13,9 +13,9 @@ import (
 // never contains an @.
 //
 // A build never replaces another one. An install links the entry point to the new build
-// and then removes the builds that no worker record uses. A start works in the opposite
-// order: it records the build and then checks that the entry point still links to it. In
-// any interleaving of the two, a started worker keeps its files.
+// and then removes the builds that no worker record uses. A start uses the opposite order:
+// it records the build and then checks that the entry point still links to it. Therefore, a
+// concurrent install never removes the files of a started worker.
 
 // VersionOf returns the version of a build; empty if build is not a valid name.
 func VersionOf(build string) string {

@@ -11,8 +11,8 @@ import (
 )
 
 // FilesName is the name of the file that lists the files of a build, a JSON array of
-// [File]. It is separate from the manifest to keep that small, because the manifest is
-// read every few seconds.
+// [File]. It is separate from the manifest, because the manifest is read every few seconds
+// and must be small.
 const FilesName = "files.json"
 
 // ProgramFile returns the program in the list of files; nil if it is not listed.
@@ -28,7 +28,7 @@ func (m *Manifest) ProgramFile() *File {
 	return nil
 }
 
-// ReadFiles reads the list of files of the build in dir into m.Files, unless that is set.
+// ReadFiles reads the list of files of the build in dir into m.Files, unless m.Files is set.
 func (m *Manifest) ReadFiles(dir string) error {
 	if m.Files != nil {
 		return nil

@@ -39,13 +39,12 @@ type Manifest struct {
 	Launch       *wire.Launch `json:"launch,omitempty"`
 	LaunchDigest string       `json:"launch_digest,omitempty"`
 
-	// Verify is the command that checks that the worker works; nil if the recipe has
-	// none.
+	// Verify is the verify command of the recipe; nil if the recipe has none.
 	Verify *wire.Verify `json:"verify,omitempty"`
 
 	// SHA256 identifies the installed artifacts, as in [wire.WorkerInstall]. For a
-	// built-in worker it is the checksum of the rbee binary. Size is the size of all
-	// artifacts in bytes.
+	// built-in worker it is the checksum of the rbee binary. Size is the total size of
+	// the artifacts in bytes.
 	SHA256 string `json:"sha256"`
 	Size   int64  `json:"size"`
 
@@ -53,13 +52,14 @@ type Manifest struct {
 	InstalledAt time.Time `json:"installed_at"`
 	Entry       string    `json:"entry"` // path of the program in the payload
 
-	// FileCount is the number of files and links, including files that are not listed.
+	// FileCount is the number of files and links, including bytecode files, which are not
+	// in Files.
 	FileCount int `json:"file_count,omitempty"`
 
 	// Program is the program in the list of files; nil if it is not listed.
 	Program *File `json:"program,omitempty"`
 
-	// Files are sorted by path. They are stored in a separate file, see
+	// Files are sorted by path. They are stored in a separate file; see
 	// [Manifest.ReadFiles].
 	Files []File `json:"-"`
 }
@@ -87,7 +87,7 @@ func (s *Store) BuildDir(typ, build string) string {
 func (s *Store) Workers(ctx context.Context, deep bool) ([]wire.Worker, error) {
 	entries, err := os.ReadDir(s.Home.Path(wire.WorkersDir))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("listing the workers: %w", err)
+		return nil, fmt.Errorf("cannot list the workers: %w", err)
 	}
 	var workers []wire.Worker
 	for _, e := range entries {
@@ -120,13 +120,13 @@ func (s *Store) EntryBuild(typ string) string {
 }
 
 // Worker returns the installed worker of a type; nil if the type is not installed. If deep
-// is set, it reads every file and compares its checksum.
+// is set, Worker reads every file and compares its checksum.
 func (s *Store) Worker(ctx context.Context, typ string, deep bool) *wire.Worker {
 	return s.WorkerBuild(ctx, typ, s.EntryBuild(typ), deep)
 }
 
-// WorkerBuild returns the same as [Store.Worker], for a caller that already knows the
-// build of the entry point.
+// WorkerBuild returns the same as [Store.Worker]. build is the build of the entry point, as
+// returned by [Store.EntryBuild].
 func (s *Store) WorkerBuild(ctx context.Context, typ, build string, deep bool) *wire.Worker {
 	if _, err := os.Lstat(s.EntryPath(typ)); err != nil {
 		return nil

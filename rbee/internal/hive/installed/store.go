@@ -1,5 +1,5 @@
-// Package installed reads the installed components of the rbee directory: the rbee binary,
-// workers, tools and unpacked wheels. It is read-only.
+// Package installed reads the installed components in the rbee directory: the rbee binary,
+// workers, tools and unpacked wheels.
 package installed
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/statefile"
 )
 
-// Store provides read-only access to the installed components of a home.
+// Store provides read-only access to the installed components of an rbee directory.
 type Store struct {
 	Home *home.Dir
 
@@ -24,10 +24,10 @@ type Store struct {
 	Exe string
 }
 
-// Binary returns the record of bin/rbee and describes damage to the file; broken is empty
-// if it is intact, and rec is nil if it does not exist. If the record does not match the
+// Binary returns the record of bin/rbee; nil if the file does not exist. problem describes
+// damage to the file; it is empty if the file is intact. If the record does not match the
 // file, rec describes the file. If deep is set, Binary always compares the checksum.
-func (s *Store) Binary(deep bool) (rec *wire.BinaryRecord, broken string) {
+func (s *Store) Binary(deep bool) (rec *wire.BinaryRecord, problem string) {
 	path := s.Home.Path(wire.Binary)
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -46,33 +46,34 @@ func (s *Store) Binary(deep bool) (rec *wire.BinaryRecord, broken string) {
 	case !info.Mode().IsRegular():
 		return rec, path + " is not a regular file"
 	case info.Mode()&0o100 == 0:
-		broken = path + " is not executable"
+		problem = path + " is not executable"
 	}
 	if recErr == nil && rec.Size == info.Size() && !deep {
-		return rec, broken
+		return rec, problem
 	}
 	sum, size, err := fetch.HashFile(path)
 	if err != nil {
 		return rec, err.Error()
 	}
 	if recErr == nil && rec.SHA256 == sum && rec.Size == size {
-		return rec, broken
+		return rec, problem
 	}
-	if recErr == nil && broken == "" {
-		broken = path + " was modified since it was installed"
+	if recErr == nil && problem == "" {
+		problem = path + " was modified since it was installed"
 	}
 	if other, err := s.exchangedRecord(sum); err == nil {
 		return other, ""
 	}
 	rec = &wire.BinaryRecord{SHA256: sum, Size: size, MadeDirs: rec.MadeDirs}
 	if exe, err := os.Stat(s.Exe); err == nil && os.SameFile(exe, info) {
-		rec.Version, broken = s.Version, "" // it is the running binary
+		rec.Version, problem = s.Version, "" // bin/rbee is the running binary
 	}
-	return rec, broken
+	return rec, problem
 }
 
-// exchangedRecord returns the record of bin/rbee.prev if it describes the current bin/rbee:
-// a rollback was killed after it exchanged the files and before it exchanged the records.
+// exchangedRecord returns the record of bin/rbee.prev if it describes the current bin/rbee.
+// This is the case after a rollback that was killed between the exchange of the files and
+// the exchange of the records.
 func (s *Store) exchangedRecord(sum string) (*wire.BinaryRecord, error) {
 	rec := new(wire.BinaryRecord)
 	if err := statefile.Read(s.Home.Path(wire.PrevInfo), rec); err != nil {
@@ -85,8 +86,8 @@ func (s *Store) exchangedRecord(sum string) (*wire.BinaryRecord, error) {
 }
 
 // PreviousBinary returns the record of bin/rbee.prev, which a rollback restores; nil if
-// that is not an executable file. The version is empty if bin/rbee.prev has no record,
-// because an older rbee stored it.
+// bin/rbee.prev is not an executable file. The version is empty if an older rbee stored
+// bin/rbee.prev without a record.
 func (s *Store) PreviousBinary() *wire.BinaryRecord {
 	info, err := os.Stat(s.Home.Path(wire.PrevBinary))
 	if err != nil || !info.Mode().IsRegular() || info.Mode()&0o100 == 0 {

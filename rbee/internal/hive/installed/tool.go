@@ -17,8 +17,8 @@ func ToolDir(t *wire.Tool) string {
 	return t.Name + "-" + t.Version + "-" + strings.ToLower(t.Artifact.SHA256[:min(12, len(t.Artifact.SHA256))])
 }
 
-// ToolFiles is the name of the file that lists the files of a tool, in the directory of
-// the tool. [Store.CheckTool] reads it.
+// ToolFiles is the name of the file, in the directory of a tool, that lists the files of the
+// tool.
 const ToolFiles = ".rbee-files.json"
 
 // ToolPath returns the path of the directory of a tool.

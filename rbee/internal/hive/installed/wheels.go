@@ -13,7 +13,7 @@ const (
 	UnpackedName = "unpacked.json" // in wheels/<sha256>/: the record of an unpacked wheel
 )
 
-// CachedWheels returns the keys of the wheels in the cache, see [wire.WheelKey].
+// CachedWheels returns the keys of the wheels in the cache; see [wire.WheelKey].
 func (s *Store) CachedWheels() []string {
 	var keys []string
 	records, _ := filepath.Glob(s.Home.Path(WheelsDir + "/*/" + UnpackedName)) // the only possible error is a bad pattern

@@ -10,8 +10,8 @@ import (
 
 // diskSpace returns the size of the filesystem of path and the space available to this
 // user, in bytes; 0 if they are unknown. If path does not exist, it uses the nearest
-// existing parent. statfs blocks on a network filesystem whose server does not respond, so
-// diskSpace returns when ctx ends and leaves its goroutine running.
+// existing parent. When ctx ends, diskSpace returns and leaves its goroutine running,
+// because statfs blocks on a network filesystem whose server does not respond.
 func diskSpace(ctx context.Context, path string) (total, free uint64) {
 	if path == "" {
 		return 0, 0

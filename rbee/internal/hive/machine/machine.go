@@ -1,6 +1,6 @@
-// Package machine reports the hardware of the local machine: processor, memory, disk, and
-// the accelerators with the processes that hold their memory. It is read-only and does not
-// need root.
+// Package machine reports the hardware of the local machine: processor, memory, disk,
+// accelerators, and the processes that hold memory on the accelerators. It is read-only and
+// does not need root.
 //
 // The accelerators come from package gpu, which runs the tools of the vendors. The other
 // values come from the kernel. An unknown value is empty, 0 or nil; it is not an error.
@@ -21,10 +21,11 @@ import (
 // concurrent use.
 type Machine struct {
 	// Home is the rbee directory, and ModelsPath the directory of models. They need not
-	// exist. Empty means that the disk is not reported.
+	// exist. If a path is empty, its disk is not reported.
 	Home, ModelsPath string
 
-	// Libc is copied to the report: "glibc 2.36", "musl" or empty.
+	// Libc is the C library for the report, such as "glibc 2.36" or "musl"; empty if it is
+	// unknown.
 	Libc string
 
 	// Detector finds the accelerators. It remembers tools that hang, so a caller should

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxProcSize limits how much of a procfs file is read, in bytes. The entry of the first
-// processor is enough.
+// maxProcSize limits the number of bytes that are read from a procfs file. It is large
+// enough for the entry of the first processor.
 const maxProcSize = 64 << 10
 
 func cpuModel() string { return parseCPUInfo(readProc("cpuinfo")) }
@@ -63,8 +63,8 @@ func parseCPUInfo(data []byte) string {
 	return "ARM implementer " + implementer + " part " + part
 }
 
-// armCoreName returns the name of an ARM core that is used in machines with GPUs; "" for
-// other cores. The part numbers are from the manuals of the cores.
+// armCoreName returns the name of the ARM core with a part number; "" unless the core is used
+// in machines with GPUs. The part numbers are from the manuals of the cores.
 func armCoreName(part string) string {
 	switch part {
 	case "0xd0c":
@@ -97,8 +97,8 @@ func parseMeminfo(data []byte) (total, available uint64) {
 			values[key] = n << 10
 		}
 	}
-	available, known := values["MemAvailable"]
-	if !known {
+	available, ok := values["MemAvailable"]
+	if !ok {
 		available = values["MemFree"] + values["Buffers"] + values["Cached"]
 	}
 	total = values["MemTotal"]

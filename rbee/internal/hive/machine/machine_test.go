@@ -14,9 +14,9 @@ import (
 	"github.com/rbee-keeper/rbee/gpu"
 )
 
-// fakeDetector returns a detector that does not run the vendor tools. It answers with the
-// output whose key is the longest prefix of the command line, and sends each command line
-// to commands.
+// fakeDetector returns a detector that does not run the vendor tools. It uses the output
+// whose key is the longest prefix of the command line, and sends each command line to
+// commands.
 func fakeDetector(outputs map[string]string, commands chan<- string) *gpu.Detector {
 	return &gpu.Detector{
 		Sys: "/nonexistent",

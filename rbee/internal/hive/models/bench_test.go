@@ -14,9 +14,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/model/hubtest"
 )
 
-// BenchmarkDownload downloads 512 MiB from a server on loopback, alternately with curl,
-// which does not verify, and with a store, which does. Both write to the same disk and
-// flush to it. The benchmark needs curl.
+// BenchmarkDownload downloads 512 MiB from a server on loopback, alternately with curl and
+// with a store. Only the store verifies the checksum. Both write and flush to the same disk.
+// The benchmark needs curl.
 func BenchmarkDownload(b *testing.B) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		b.Skip(err)

@@ -16,8 +16,8 @@ import (
 )
 
 // Delete removes a model, including an incomplete one. It keeps content that other models
-// share. It waits for a running download of the same repository, and does not touch files
-// that another tool is downloading there.
+// share. It waits for a running download of the same repository, and keeps files that
+// another tool is downloading into the repository.
 func (s *Store) Delete(ctx context.Context, id string) (*operations.ModelDeleteReport, error) {
 	ref, err := model.ParseRef(id)
 	if err != nil {
@@ -151,12 +151,13 @@ func (r repo) removeUnusedBlobs(deleted []snapshotFile, remaining []snapshot) (f
 	return freed, kept, err
 }
 
-// hubPartIdle is how long a file of another tool's download must be unchanged to count as
-// abandoned. Locks alone do not suffice, because some filesystems have none.
+// hubPartIdle is the time without changes after which the partial file of another tool's
+// download counts as abandoned. Locks alone are not sufficient, because some filesystems do
+// not support them.
 const hubPartIdle = 10 * time.Minute
 
-// hasHubDownload reports whether another tool downloads a file of the repository. Such a
-// file has no name in a snapshot or revision until it is complete.
+// hasHubDownload reports whether another tool is downloading a file of the repository. No
+// snapshot and no revision refers to such a file until it is complete.
 func (r repo) hasHubDownload() bool {
 	entries, err := os.ReadDir(filepath.Join(r.dir, "blobs"))
 	if err != nil {
@@ -172,9 +173,9 @@ func (r repo) hasHubDownload() bool {
 	})
 }
 
-// removeEmptySnapshot removes the revisions and the directory of a snapshot without files,
-// and the complete repository if it was the last snapshot. It removes nothing while another
-// tool downloads into the repository.
+// removeEmptySnapshot removes a snapshot without files and the revisions that refer to it,
+// and the complete repository if no other snapshot has files. It removes nothing while
+// another tool is downloading into the repository.
 func (r repo) removeEmptySnapshot(commit string, remaining []snapshot) error {
 	if slices.ContainsFunc(remaining, func(s snapshot) bool { return s.commit == commit && len(s.files) > 0 }) {
 		return nil

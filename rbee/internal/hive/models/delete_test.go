@@ -60,21 +60,21 @@ func TestDeleteIncompleteModel(t *testing.T) {
 }
 
 // TestDeleteKeepsHubDownload checks that deleting the last model of a repository keeps the
-// repository while huggingface_hub downloads a file there. Until such a file is complete,
-// only its blob and a lock exist.
+// repository while huggingface_hub is downloading a file into it. Until such a file is
+// complete, only its blob and a lock exist.
 func TestDeleteKeepsHubDownload(t *testing.T) {
 	t.Parallel()
-	long := time.Now().Add(-time.Hour)
+	hourAgo := time.Now().Add(-time.Hour)
 	for name, c := range map[string]struct {
-		changed time.Time
-		held    bool
-		deleted bool // the download is of the deleted model
-		kept    bool
+		modTime        time.Time // of the partial file
+		locked         bool
+		ofDeletedModel bool // the file belongs to the deleted model
+		wantKept       bool
 	}{
-		"locked":                    {long, true, false, true},
+		"locked":                    {hourAgo, true, false, true},
 		"recently changed":          {time.Now(), false, false, true},
-		"abandoned":                 {long, false, false, false},
-		"deleted model, locked":     {long, true, true, true},
+		"abandoned":                 {hourAgo, false, false, false},
+		"deleted model, locked":     {hourAgo, true, true, true},
 		"deleted model, not locked": {time.Now(), false, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -82,13 +82,13 @@ func TestDeleteKeepsHubDownload(t *testing.T) {
 			w := newFixture(t)
 			w.mustDownload(t, "org/gguf")
 			r, etag := w.repo("org/gguf"), hubtest.Sum(w.Repos["org/gguf"][q8])
-			if c.deleted {
+			if c.ofDeletedModel {
 				etag = hubtest.Sum(w.Repos["org/gguf"][q4])
 			}
-			if err := errors.Join(os.WriteFile(r.hubPartPath(etag), []byte("half"), 0o600), os.Chtimes(r.hubPartPath(etag), c.changed, c.changed)); err != nil {
+			if err := errors.Join(os.WriteFile(r.hubPartPath(etag), []byte("half"), 0o600), os.Chtimes(r.hubPartPath(etag), c.modTime, c.modTime)); err != nil {
 				t.Fatal(err)
 			}
-			if c.held {
+			if c.locked {
 				lock, err := os.Create(r.hubLockPath(etag))
 				if err != nil {
 					t.Fatal(err)
@@ -105,15 +105,15 @@ func TestDeleteKeepsHubDownload(t *testing.T) {
 				t.Errorf("List() = %+v, %v, want none", list, err)
 			}
 			if left := w.findFiles(t, hubtest.Sum(w.Repos["org/gguf"][q4])); len(left) > 0 {
-				t.Errorf("blobs left = %v, want none", left)
+				t.Errorf("blobs of the deleted model = %v, want none", left)
 			}
 			for _, path := range []string{r.hubPartPath(etag), r.snapshot(hubtest.Commit("org/gguf")), r.ref("main"), filepath.Join(r.dir, "blobs")} {
-				if _, err := os.Stat(path); (err == nil) != c.kept {
-					t.Errorf("Stat(%q) = %v, want it kept: %t", path, err, c.kept)
+				if _, err := os.Stat(path); (err == nil) != c.wantKept {
+					t.Errorf("Stat(%q) = %v, want the file kept: %t", path, err, c.wantKept)
 				}
 			}
-			if _, err := os.Stat(r.hubLockPath(etag)); c.held && err != nil {
-				t.Errorf("lock file of a locked download: %v, want it kept", err)
+			if _, err := os.Stat(r.hubLockPath(etag)); c.locked && err != nil {
+				t.Errorf("Stat() of the lock file = %v, want nil", err)
 			}
 		})
 	}

@@ -28,7 +28,7 @@ func (w *fixture) useSmallDisk(t *testing.T) {
 	w.Dir = filepath.Join(disk, "hub")
 }
 
-// partialBytes returns the received bytes of org/gguf.
+// partialBytes returns the number of received bytes of org/gguf.
 func (w *fixture) partialBytes(t *testing.T) int64 {
 	t.Helper()
 	m, err := w.Get(t.Context(), "org/gguf")
@@ -38,7 +38,7 @@ func (w *fixture) partialBytes(t *testing.T) int64 {
 	return m.PartialBytes
 }
 
-// fillDisk fills the filesystem of the cache. free removes the filler file.
+// fillDisk fills the filesystem of the cache with a file, which free removes.
 func (w *fixture) fillDisk(t *testing.T) (free func()) {
 	t.Helper()
 	f, err := os.CreateTemp(filepath.Dir(w.Dir), "filler")
@@ -60,8 +60,8 @@ func (w *fixture) fillDisk(t *testing.T) (free func()) {
 }
 
 // TestDiskFull checks that a download that fills the disk reports the missing space and
-// keeps the received data, that the next one fails while the disk is full, and that a third
-// one resumes when there is space.
+// keeps the received data, that the next download fails while the disk is full, and that the
+// third one resumes when the disk has free space.
 func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	w := newFixture(t)
@@ -98,7 +98,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	free()
 	if r := w.mustDownload(t, "org/gguf"); r.ResumedBytes != had {
-		t.Errorf("resumed %d bytes, want %d", r.ResumedBytes, had)
+		t.Errorf("Download() resumed %d bytes, want %d", r.ResumedBytes, had)
 	}
 	w.checkFiles(t, "org/gguf", q4)
 }

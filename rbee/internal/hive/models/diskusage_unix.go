@@ -7,8 +7,8 @@ import (
 	"syscall"
 )
 
-// diskUsage returns how many bytes a file uses on disk, which is less than its size if it
-// has holes, as during a download.
+// diskUsage returns how many bytes a file uses on disk. A sparse file, such as the file of an
+// incomplete download, uses less than its size.
 func diskUsage(path string) int64 {
 	info, err := os.Lstat(path)
 	if err != nil {

@@ -1,5 +1,5 @@
 // Package models manages the models of one machine: it downloads them from a model
-// hub or an address, lists them, and removes them.
+// hub or a URL, lists them, and removes them.
 //
 // # Files
 //
@@ -13,8 +13,8 @@
 //
 // rbee adds files that other tools ignore:
 //
-//	models--org--name/blobs/<etag>.rbee-part     a file during its download, in full length
-//	models--org--name/blobs/<etag>.rbee-journal  which bytes of it have been received
+//	models--org--name/blobs/<etag>.rbee-part     a file during its download, with its final size
+//	models--org--name/blobs/<etag>.rbee-journal  the byte ranges of the file that were received
 //	models--org--name/.rbee/<id>.json            the plan of a download, until it is complete
 //	.locks/models--org--name/rbee.lock           locked while the repository changes
 //
@@ -51,25 +51,25 @@ type Store struct {
 	// Dir is the absolute path of the cache directory, which need not exist. Required.
 	Dir string
 
-	// Endpoint is the address of the model hub; empty means [model.DefaultEndpoint].
+	// Endpoint is the URL of the model hub; empty means [model.DefaultEndpoint].
 	Endpoint string
 
-	// Token is sent to the hub for repositories that require one; empty sends none.
+	// Token is sent to the hub for repositories that require a token; empty sends none.
 	Token operations.Secret
 
-	// HTTP makes the requests; nil means a separate client that uses the proxies from
+	// HTTP sends the requests; nil means a separate client that uses the proxies from
 	// the environment.
 	HTTP *http.Client
 
 	// UserAgent is sent with every request; empty means "rbee".
 	UserAgent string
 
-	// Parallel is the number of connections of a download; 0 means 8.
-	Parallel int
+	// Connections is the number of connections of a download; 0 means 8.
+	Connections int
 
-	// Stall is the maximum time without data before a connection is closed and opened
+	// StallTimeout is the maximum time without data before a connection is closed and opened
 	// again; 0 means 30 seconds.
-	Stall time.Duration
+	StallTimeout time.Duration
 
 	chunk      int64         // bytes of a chunk; 0 means 16 MiB
 	retryDelay time.Duration // before the first retry after a failure; 0 means 250 ms
@@ -103,7 +103,7 @@ func hubHome(env func(string) string) (string, error) {
 }
 
 // DefaultToken returns the user's token for the hub: HF_TOKEN, or the content of the file
-// HF_TOKEN_PATH or HF_HOME/token; empty without these.
+// HF_TOKEN_PATH or HF_HOME/token. It returns "" if none of them exists.
 func DefaultToken(env func(string) string) operations.Secret {
 	if token := strings.TrimSpace(env("HF_TOKEN")); token != "" {
 		return operations.Secret(token)

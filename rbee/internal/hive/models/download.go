@@ -24,7 +24,7 @@ import (
 
 // DownloadOptions configure one download. The zero value is valid.
 type DownloadOptions struct {
-	// Token and Endpoint replace the store's values; empty keeps them. The store's
+	// Token and Endpoint override the store's values unless they are empty. The store's
 	// token is sent only to the store's endpoint.
 	Token    operations.Secret
 	Endpoint string
@@ -36,8 +36,8 @@ type DownloadOptions struct {
 
 // Progress is the progress of a download.
 type Progress struct {
-	Bytes, Total int64  // of all files, including files that were present before
-	File         string // the file that is downloaded, or a note
+	Bytes, Total int64  // of all files, including files that were already present
+	File         string // the current file, or a note
 }
 
 // Download downloads the files of a model that are missing. If it is canceled, it keeps the
@@ -60,15 +60,15 @@ func (s *Store) Download(ctx context.Context, ref model.Ref, o DownloadOptions) 
 
 // hub returns a client for a model hub.
 func (s *Store) hub(endpoint string, token operations.Secret) *model.Hub {
-	c := &fetch.Client{HTTP: s.HTTP, Hub: endpoint, HubToken: token, UserAgent: s.UserAgent, Stall: cmp.Or(s.Stall, defaultStall)}
+	c := &fetch.Client{HTTP: s.HTTP, Hub: endpoint, HubToken: token, UserAgent: s.UserAgent, Stall: cmp.Or(s.StallTimeout, defaultStallTimeout)}
 	if c.HTTP == nil {
 		c.HTTP = fetch.NewHTTPClient()
 	}
 	return &model.Hub{Client: c, Pause: s.retryDelay}
 }
 
-// defaultStall is the default of [Store].Stall.
-const defaultStall = 30 * time.Second
+// defaultStallTimeout is the default of [Store].StallTimeout.
+const defaultStallTimeout = 30 * time.Second
 
 // bootID returns an identifier of this boot of the machine; empty if unknown.
 func bootID() string {
@@ -88,7 +88,7 @@ func wrapNotExist(err error, path string) error {
 }
 
 // endpointAndToken returns the hub of a download and the token for it. The store's token is
-// used only for the store's own hub; otherwise a client could name its own hub and read
+// used only for the store's own hub. Otherwise a client could specify its own hub and read
 // the token there.
 func (s *Store) endpointAndToken(o DownloadOptions) (endpoint string, token operations.Secret) {
 	storeEndpoint := strings.TrimRight(cmp.Or(s.Endpoint, model.DefaultEndpoint), "/")
@@ -133,7 +133,7 @@ type download struct {
 
 	commit  string
 	files   []model.File
-	missing []model.File // files without blob; each blob once
+	missing []model.File // one file for each missing blob
 
 	mu         sync.Mutex
 	bytes      int64
@@ -285,8 +285,8 @@ func (d *download) transfer(ctx context.Context) error {
 	return d.repo.dropPlan(plan)
 }
 
-// wrapDiskFull describes the error of a full disk with the space that is missing. It returns
-// other errors unchanged.
+// wrapDiskFull adds the missing space to the error of a full disk. It returns other errors
+// unchanged.
 func (d *download) wrapDiskFull(err error) error {
 	if !fetch.IsDiskFull(err) {
 		return err
@@ -331,13 +331,13 @@ func (d *download) fetch(ctx context.Context) error {
 		}
 	}
 	err := d.hub.Client.DownloadFiles(ctx, files, fetch.Options{
-		Connections: d.s.Parallel, ChunkSize: d.s.chunk, Pause: d.s.retryDelay, BootID: bootID(),
+		Connections: d.s.Connections, ChunkSize: d.s.chunk, Pause: d.s.retryDelay, BootID: bootID(),
 	})
 	var wrong *fetch.MismatchError
 	var failed *fetch.TransferError
 	switch {
 	case errors.As(err, &wrong):
-		return failure(operations.ReasonChecksum, d.ref.String(), err, "cannot download model %q: %v, twice; the received data differs from the hub's list and was discarded", d.ref, err)
+		return failure(operations.ReasonChecksum, d.ref.String(), err, "cannot download model %q after 2 attempts: %v; the received data was discarded", d.ref, err)
 	case errors.As(err, &failed):
 		return failure(d.transferReason(err), failed.Name, err, "%v", err)
 	case errors.Is(err, fs.ErrNotExist) && d.ref.URL != "":

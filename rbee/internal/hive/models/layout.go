@@ -46,13 +46,13 @@ func (r repo) makeDirs(commit string) error {
 	return nil
 }
 
-// lock takes the lock of the repository. It calls waiting once if it has to wait. The
+// lock acquires the lock of the repository. If it has to wait, it calls waiting once. The
 // kernel releases the lock when the process exits.
 func (r repo) lock(ctx context.Context, waiting func()) (unlock func(), err error) {
 	l, err := filelock.Wait(ctx, filepath.Join(r.locks, "rbee.lock"), 0o755, filelock.NoLimit, waiting)
 	switch {
 	case ctx.Err() != nil && err != nil:
-		return nil, fmt.Errorf("waiting for another download of %s: %w", r.name, context.Cause(ctx))
+		return nil, fmt.Errorf("cannot wait for another download of %s: %w", r.name, context.Cause(ctx))
 	case err != nil:
 		return nil, fmt.Errorf("cannot lock repository %s: %w", r.name, err)
 	}
@@ -110,7 +110,7 @@ func (r repo) savePlan(p plan) error { return statefile.Write(r.planPath(p), p) 
 
 func (r repo) dropPlan(p plan) error {
 	err := os.Remove(r.planPath(p))
-	_ = os.Remove(r.plans()) // fails unless it is empty
+	_ = os.Remove(r.plans()) // fails unless the directory is empty
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

@@ -53,8 +53,8 @@ func (r repo) snapshots() ([]snapshot, error) {
 		}
 	}
 	for _, p := range r.readPlans() {
-		// The download will set the revision, unless the revision names another commit at that time.
-		if _, taken := refs[p.Revision]; !taken && model.ValidRevision(p.Revision) && !model.IsCommit(p.Revision) {
+		// A revision that refers to a commit keeps it until the download is complete.
+		if _, exists := refs[p.Revision]; !exists && model.ValidRevision(p.Revision) && !model.IsCommit(p.Revision) {
 			refs[p.Revision] = p.Commit
 		}
 		if commits[p.Commit] == nil {
@@ -103,8 +103,8 @@ func (r repo) refs() (map[string]string, error) {
 	return refs, err
 }
 
-// readSnapshot returns the files of a commit by path. Most are links to blobs; on systems
-// without links they are regular files.
+// readSnapshot returns the files of a commit by path. Most files are links to blobs; on
+// systems without links they are regular files.
 func (r repo) readSnapshot(commit string) map[string]snapshotFile {
 	files, root := map[string]snapshotFile{}, r.snapshot(commit)
 	_ = filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
@@ -167,7 +167,7 @@ func (s snapshot) selectFiles(names []string) []snapshotFile {
 	return files
 }
 
-// revisionSuffix returns the part of a model id for the revision: "" for main.
+// revisionSuffix returns the revision part of a model id, such as "@v2", or "" for main.
 func (s snapshot) revisionSuffix() string {
 	switch {
 	case slices.Contains(s.revisions, "main"):
@@ -415,7 +415,7 @@ func (s *Store) notFoundError(ctx context.Context, ref model.Ref, id string, sam
 		for i, m := range sameRepo {
 			names[i] = m.ID
 		}
-		return notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive, which has %s of %s", id, strings.Join(names, ", "), ref.Repo)
+		return notFound(operations.ReasonModelNotFound, id, "model %q is not on this hive; models of %s on this hive: %s", id, ref.Repo, strings.Join(names, ", "))
 	}
 	all, err := s.List(ctx)
 	if err != nil || len(all) == 0 {

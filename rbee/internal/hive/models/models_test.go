@@ -63,7 +63,7 @@ func newFixture(t testing.TB) *fixture {
 		"org/gated": {"x.safetensors": hubtest.Noise(12, 100)},
 		"org/plain": {"model.onnx": hubtest.Noise(13, 100)},
 	})}
-	w.Store = &Store{Dir: filepath.Join(t.TempDir(), "hub"), Endpoint: w.URL, chunk: 64 << 10, retryDelay: time.Millisecond, Stall: 5 * time.Second}
+	w.Store = &Store{Dir: filepath.Join(t.TempDir(), "hub"), Endpoint: w.URL, chunk: 64 << 10, retryDelay: time.Millisecond, StallTimeout: 5 * time.Second}
 	t.Cleanup(w.Close)
 	return w
 }
@@ -92,7 +92,7 @@ func (w *fixture) checkFiles(t *testing.T, repo string, paths ...string) {
 	for _, p := range paths {
 		got, err := os.ReadFile(filepath.Join(w.repo(repo).snapshot(hubtest.Commit(repo)), p))
 		if err != nil || !bytes.Equal(got, w.Repos[repo][p]) {
-			t.Errorf("file %s of %s has %d bytes, %v, want the content of the hub (%d bytes)", p, repo, len(got), err, len(w.Repos[repo][p]))
+			t.Errorf("ReadFile(%s of %s) = %d bytes, %v, want the content of the hub (%d bytes)", p, repo, len(got), err, len(w.Repos[repo][p]))
 		}
 	}
 }
@@ -137,7 +137,7 @@ func TestDownload(t *testing.T) {
 		t.Errorf("served bytes = %d and %d, want %d and 0", w.Served(q4), w.Served(q8), size)
 	}
 	if left := append(w.findFiles(t, "*.rbee-*"), w.findFiles(t, ".rbee")...); len(left) > 0 {
-		t.Errorf("temporary files left: %v, want none", left)
+		t.Errorf("temporary files after Download() = %v, want none", left)
 	}
 	w.mustDownload(t, "org/gguf:"+q8)
 	list, err := w.List(t.Context())
@@ -234,7 +234,7 @@ func TestTransientFaults(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			w := newFixture(t)
-			w.Stall, w.ListFailures = 300*time.Millisecond, 2
+			w.StallTimeout, w.ListFailures = 300*time.Millisecond, 2
 			w.Fail(q4, f)
 			w.mustDownload(t, "org/gguf")
 			w.checkFiles(t, "org/gguf", q4)
@@ -242,14 +242,14 @@ func TestTransientFaults(t *testing.T) {
 	}
 }
 
-// TestPermanentFaults checks that a permanent error is returned, and that received data is
-// kept if it may be correct.
+// TestPermanentFaults checks that Download returns a permanent error, and that it keeps
+// received data unless the data is known to be wrong.
 func TestPermanentFaults(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		fault hubtest.Fault
 		want  string
-		kept  bool
+		keeps bool // received data
 	}{
 		"wrong content":      {hubtest.Fault{Wrong: -1}, "has the checksum", false},
 		"closed connections": {hubtest.Fault{CutAfter: 16_000, Cuts: -1, IgnoreRange: true}, "unexpected EOF", true},
@@ -265,8 +265,8 @@ func TestPermanentFaults(t *testing.T) {
 			if operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), q4) && !strings.Contains(err.Error(), "org/gguf") {
 				t.Errorf("Download() = %v, want an error with %q and the model", err, c.want)
 			}
-			if kept := len(w.findFiles(t, "*.rbee-part")) > 0; kept != c.kept {
-				t.Errorf("received data kept = %t, want %t", kept, c.kept)
+			if kept := len(w.findFiles(t, "*.rbee-part")) > 0; kept != c.keeps {
+				t.Errorf("received data kept = %t, want %t", kept, c.keeps)
 			}
 			if m, err := w.Get(t.Context(), "org/gguf"); err != nil || m.Complete {
 				t.Errorf("Get() = %+v, %v, want an incomplete model", m, err)
@@ -284,30 +284,30 @@ func TestPermanentFaults(t *testing.T) {
 func TestExpiredURL(t *testing.T) {
 	t.Parallel()
 	w := newFixture(t)
-	w.Parallel = 2
+	w.Connections = 2
 	held := w.Hold(200_000)
 	go func() { <-held; w.Expire(); w.Release() }()
 	w.mustDownload(t, "org/gguf")
 	w.checkFiles(t, "org/gguf", q4)
 }
 
-// TestCancelAndResume checks that a canceled download returns soon, and that the next one
-// downloads only the missing data.
+// TestCancelAndResume checks that a canceled download returns quickly, and that the next
+// download transfers only the missing data.
 func TestCancelAndResume(t *testing.T) {
 	t.Parallel()
 	w := newFixture(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	held, arrived := w.Hold(500_000), make(chan struct{})
-	var at time.Time
-	go func() { <-held; <-arrived; at = time.Now(); cancel() }()
-	first := sync.OnceFunc(func() { close(arrived) })
+	var canceledAt time.Time
+	go func() { <-held; <-arrived; canceledAt = time.Now(); cancel() }()
+	signalArrived := sync.OnceFunc(func() { close(arrived) })
 	_, err := w.Download(ctx, mustParseRef(t, "org/gguf"), DownloadOptions{Progress: func(p Progress) {
 		if p.Bytes > 0 { // data that the hub has sent may not have arrived yet
-			first()
+			signalArrived()
 		}
 	}})
-	if !errors.Is(err, context.Canceled) || time.Since(at) > 2*time.Second {
-		t.Fatalf("Download() = %v after %s, want %v within 2s", err, time.Since(at), context.Canceled)
+	if !errors.Is(err, context.Canceled) || time.Since(canceledAt) > 2*time.Second {
+		t.Fatalf("Download() = %v %s after the cancellation, want %v within 2s", err, time.Since(canceledAt), context.Canceled)
 	}
 	w.Release()
 	m, err := w.Get(t.Context(), "org/gguf")
@@ -326,7 +326,7 @@ func TestCancelAndResume(t *testing.T) {
 	}
 }
 
-// TestKill checks that a download that is killed loses no recorded data, at any point.
+// TestKill checks that a download keeps all recorded data if it is killed at any point.
 func TestKill(t *testing.T) {
 	t.Parallel()
 	w := newFixture(t)
@@ -334,7 +334,7 @@ func TestKill(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var had int64
+	var recorded int64
 	for _, at := range []int64{50_000, 300_000, 800_000} {
 		held := w.Hold(at)
 		cmd := exec.Command(exe)
@@ -348,20 +348,20 @@ func TestKill(t *testing.T) {
 			t.Fatal("timed out waiting for a request to the hub")
 		}
 		// Wait until the sent data is received and recorded.
-		w.waitForBytes(t, max(had+1, at-8*w.chunk))
+		w.waitForBytes(t, max(recorded+1, at-8*w.chunk))
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		w.Release()
 		m, err := w.Get(t.Context(), "org/gguf")
-		if err != nil || m.PartialBytes < had {
-			t.Fatalf("Get() = %+v, %v, want at least %d bytes", m, err, had)
+		if err != nil || m.PartialBytes < recorded {
+			t.Fatalf("Get() = %+v, %v, want at least %d bytes", m, err, recorded)
 		}
-		had = m.PartialBytes
+		recorded = m.PartialBytes
 	}
 	r := w.mustDownload(t, "org/gguf")
 	w.checkFiles(t, "org/gguf", q4)
-	if r.ResumedBytes != had || had == 0 {
-		t.Errorf("resumed %d bytes, want %d", r.ResumedBytes, had)
+	if r.ResumedBytes != recorded || recorded == 0 {
+		t.Errorf("Download() resumed %d bytes, want %d", r.ResumedBytes, recorded)
 	}
 }
 
@@ -376,7 +376,7 @@ func TestConcurrentDownloads(t *testing.T) {
 	if size := int64(len(w.Repos["org/gguf"][q4])); w.Served(q4) != size {
 		t.Errorf("served %d bytes, want %d", w.Served(q4), size)
 	}
-	// Waiting for the lock ends when the context ends.
+	// A download that waits for the lock returns when its context ends.
 	unlock, err := w.repo("org/gguf").lock(t.Context(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -394,8 +394,8 @@ func TestConcurrentDownloads(t *testing.T) {
 	}
 }
 
-// TestFilesOfHuggingfaceHub checks that files of huggingface_hub are listed and used: a
-// snapshot, a snapshot of regular files, and an interrupted download.
+// TestFilesOfHuggingfaceHub checks that the store lists and uses files of huggingface_hub: a
+// snapshot of regular files, a snapshot whose blob is missing, and an interrupted download.
 func TestFilesOfHuggingfaceHub(t *testing.T) {
 	t.Parallel()
 	w := newFixture(t)
@@ -438,15 +438,15 @@ func TestFilesOfHuggingfaceHub(t *testing.T) {
 		ids = append(ids, fmt.Sprintf("%s %t", m.ID, m.Complete))
 	}
 	if want := []string{"org/gguf:Q4_K_M true", "other/dangling false", "other/plain@refs/pr/7 true"}; err != nil || !slices.Equal(ids, want) {
-		t.Errorf("List() = %v, %v, want %v", ids, err, []string{"org/gguf:Q4_K_M true", "other/dangling false", "other/plain@refs/pr/7 true"})
+		t.Errorf("List() = %v, %v, want %v", ids, err, want)
 	}
 	m, err := w.Find(t.Context(), mustParseRef(t, "other/plain@refs/pr/7"))
 	if err != nil || m.Path != plain.snapshot(strings.Repeat("a", 40)) {
 		t.Errorf("Find() = %+v, %v, want path %s", m, err, plain.snapshot(strings.Repeat("a", 40)))
 	}
-	del, err := w.Delete(t.Context(), "other/plain@refs/pr/7")
-	if err != nil || del.FreedBytes != 7 {
-		t.Errorf("Delete() = %+v, %v, want 7 bytes freed", del, err)
+	deleted, err := w.Delete(t.Context(), "other/plain@refs/pr/7")
+	if err != nil || deleted.FreedBytes != 7 {
+		t.Errorf("Delete() = %+v, %v, want 7 bytes freed", deleted, err)
 	}
 }
 
@@ -479,7 +479,7 @@ func TestModelIDs(t *testing.T) {
 		}
 	}
 	if left, _ := os.ReadDir(w.Dir); len(left) != 1 || left[0].Name() != ".locks" {
-		t.Errorf("files left = %v, want only .locks", left)
+		t.Errorf("files after deleting all models = %v, want only .locks", left)
 	}
 }
 
@@ -532,7 +532,7 @@ func TestDownloadURL(t *testing.T) {
 	}
 }
 
-// TestMaliciousFileNames checks that no file name of a hub leads out of the cache.
+// TestMaliciousFileNames checks that a hub cannot write outside of the cache with a file name.
 func TestMaliciousFileNames(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"../../evil.gguf", "/etc/evil.gguf", "a/../../evil.gguf", "a\\..\\evil.gguf"} {
@@ -552,7 +552,6 @@ func TestDiskSpace(t *testing.T) {
 	if err := d.resolve(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	w.Repos["org/huge"] = hubtest.Repo{}
 	huge := model.File{Path: "x.gguf", Size: 1 << 60, Etag: strings.Repeat("a", 64)}
 	if err := d.checkSpace([]model.File{huge}); operations.CodeOf(err) != operations.CodeFailed || !strings.Contains(err.Error(), "free at "+w.Dir) {
 		t.Errorf("checkSpace(%d bytes) = %v, want an error with the free space", huge.Size, err)

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestListenerInProcFS checks that listener reports known only if procfs proves
-// which process listens, or that no given process does.
+// TestListenerInProcFS checks that listener returns known = true only if procfs proves
+// which of the given processes listens, or that none of them does.
 func TestListenerInProcFS(t *testing.T) {
 	t.Parallel()
 	root := t.TempDir()

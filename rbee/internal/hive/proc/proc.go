@@ -4,8 +4,8 @@
 // The system reuses process ids. An [ID] is a process id together with the start
 // time of the process and the boot of the machine; this combination is never
 // reused. [List] lists all processes of this user. [FindByEnv] lists only processes
-// with a variable in their initial environment; descendants inherit it unless they
-// clear it.
+// with a variable in their initial environment; descendants inherit the variable unless
+// they clear it.
 //
 // Sources: proc(5) and proc_pid_stat(5) on Linux, sysctl(3) on macOS. On other
 // systems no process can be identified, so none is ever signaled.
@@ -16,14 +16,14 @@ import (
 	"syscall"
 )
 
-// ID identifies one process permanently. The zero ID identifies none.
+// ID identifies one process permanently. The zero ID identifies no process.
 type ID struct {
 	PID       int    `json:"pid"`
 	StartTime string `json:"start_time"`
 	BootID    string `json:"boot_id"`
 }
 
-// Process is a process in a [List].
+// Process is a process in the result of [List].
 type Process struct {
 	ID
 	Parent int // process id

@@ -61,7 +61,7 @@ func hasVariable(pid int, variable string) bool {
 	return bytes.Contains(procArgs(pid), []byte("\x00"+variable+"\x00"))
 }
 
-// Memory returns the resident memory of a process in bytes; 0, unknown, on this system.
+// Memory returns 0: the resident memory of a process is unknown on this system.
 func Memory(int) int64 { return 0 }
 
 // Arguments returns the command line of a process; nil if it has exited.

@@ -9,7 +9,7 @@ func bootID() (string, error)      { return "", errors.ErrUnsupported }
 func list() ([]Process, error)     { return nil, errors.ErrUnsupported }
 func hasVariable(int, string) bool { return false }
 
-// Memory returns the resident memory of a process in bytes; 0, unknown, on this system.
+// Memory returns 0: the resident memory of a process is unknown on this system.
 func Memory(int) int64 { return 0 }
 
 // Arguments returns nil: the command line of a process is unknown on this system.

@@ -42,7 +42,7 @@ func TestIdentity(t *testing.T) {
 	cmd := startSleep(t, "A=b")
 	id := identify(t, cmd.Process.Pid)
 	if !id.Alive() || !id.IsCurrentBoot() || id.PID != cmd.Process.Pid {
-		t.Errorf("Identify(%d) = %+v, Alive() = %t, ThisBoot() = %t, want both true", cmd.Process.Pid, id, id.Alive(), id.IsCurrentBoot())
+		t.Errorf("Identify(%d) = %+v, Alive() = %t, IsCurrentBoot() = %t, want the pid and true for both", cmd.Process.Pid, id, id.Alive(), id.IsCurrentBoot())
 	}
 	for name, other := range map[string]proc.ID{
 		"zero ID":          {},
@@ -59,7 +59,7 @@ func TestIdentity(t *testing.T) {
 		}
 	}
 	if !id.Alive() {
-		t.Fatal("Signal with the ID of another process killed this one")
+		t.Fatal("Alive() = false after Signal() with other IDs, want true")
 	}
 	if err := id.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ func TestIdentity(t *testing.T) {
 			t.Error("Alive() of a zombie = true, want false")
 		}
 		if _, err := proc.Identify(id.PID); !errors.Is(err, os.ErrProcessDone) {
-			t.Errorf("Identify of a zombie = %v, want %v", err, os.ErrProcessDone)
+			t.Errorf("Identify() of a zombie = %v, want %v", err, os.ErrProcessDone)
 		}
 	}
 	if err := cmd.Wait(); err == nil {
@@ -92,7 +92,7 @@ func TestListAndFindByEnv(t *testing.T) {
 	}
 	i := slices.IndexFunc(all, func(p proc.Process) bool { return p.ID == id })
 	if i < 0 || all[i].Parent != os.Getpid() || all[i].Group != syscall.Getpgrp() {
-		t.Fatalf("List() = %+v, want it to have %+v with parent %d and group %d", all, id, os.Getpid(), syscall.Getpgrp())
+		t.Fatalf("List() = %+v, want %+v in it with parent %d and group %d", all, id, os.Getpid(), syscall.Getpgrp())
 	}
 	// The environment is visible once the child has called exec.
 	var found []proc.ID
@@ -102,7 +102,7 @@ func TestListAndFindByEnv(t *testing.T) {
 		}
 	}
 	if !slices.Equal(found, []proc.ID{id}) {
-		t.Errorf("FindByEnv(RBEE_TEST_MARK, two words) = %v, want %v without process %d", found, id, other.Process.Pid)
+		t.Errorf("FindByEnv(RBEE_TEST_MARK, two words) = %v, want only %v, not process %d", found, id, other.Process.Pid)
 	}
 	if found, err := proc.FindByEnv("RBEE_TEST", "MARK=two words"); err != nil || len(found) != 0 {
 		t.Errorf("FindByEnv(RBEE_TEST, MARK=two words) = %v, %v, want none", found, err)
@@ -121,13 +121,13 @@ func TestListener(t *testing.T) {
 		t.Skip("needs /proc")
 	}
 	if pid, known := proc.Listener(port, []int{os.Getpid()}); !known || pid != os.Getpid() {
-		t.Errorf("Listener of this process's port = %d, %t, want %d, true", pid, known, os.Getpid())
+		t.Errorf("Listener() for a port of this process = %d, %t, want %d, true", pid, known, os.Getpid())
 	}
 	if pid, known := proc.Listener(port, []int{1 << 30}); !known || pid != 0 {
-		t.Errorf("Listener among processes that do not listen = %d, %t, want 0, true", pid, known)
+		t.Errorf("Listener() for other processes = %d, %t, want 0, true", pid, known)
 	}
 	if pid, known := proc.Listener(1, []int{os.Getpid()}); known || pid != 0 {
-		t.Errorf("Listener of an unused port = %d, %t, want 0, false", pid, known)
+		t.Errorf("Listener() for an unused port = %d, %t, want 0, false", pid, known)
 	}
 }
 
@@ -146,6 +146,6 @@ func TestArgumentsAndMemory(t *testing.T) {
 		t.Errorf("Memory(%d) = %d, want at least 1 MiB", os.Getpid(), proc.Memory(os.Getpid()))
 	}
 	if memory, args := proc.Memory(1<<30), proc.Arguments(1<<30); memory != 0 || args != nil {
-		t.Errorf("Memory and Arguments of an unused pid = %d, %q, want 0, nil", memory, args)
+		t.Errorf("Memory(), Arguments() for an unused pid = %d, %q, want 0, nil", memory, args)
 	}
 }

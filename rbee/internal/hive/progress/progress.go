@@ -13,11 +13,11 @@ import (
 // not change repeats its last report, to show that it is still running.
 const MaxInterval = time.Second
 
-// MinInterval is the shortest time between two reports of one phase.
+// MinInterval is the shortest time between two reports of the same phase.
 const MinInterval = 200 * time.Millisecond
 
-// Heartbeat decides when to repeat the last report of a step: when no message was sent for
-// [MaxInterval]. The zero value has no report to repeat.
+// Heartbeat determines when to repeat the last report of a step, so that a message is sent
+// at least once per [MaxInterval]. The zero value repeats no report.
 type Heartbeat struct {
 	mu     sync.Mutex
 	last   *wire.Progress
@@ -35,15 +35,15 @@ func (h *Heartbeat) RecordSent(m wire.Message) {
 	}
 }
 
-// Reset sets the report that is repeated until the next one; nil means no report.
+// Reset sets the report to repeat until the next report is sent; nil means no report.
 func (h *Heartbeat) Reset(p *wire.Progress) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.last, h.sent = p, time.Now()
 }
 
-// Pause stops the repeats until resume is called. It is used while the client uploads,
-// because the client itself knows how much it has sent.
+// Pause stops the repetition until resume is called. Reports are not needed while the client
+// uploads, because the client knows its own progress.
 func (h *Heartbeat) Pause() (resume func()) {
 	set := func(paused bool) {
 		h.mu.Lock()
@@ -54,7 +54,7 @@ func (h *Heartbeat) Pause() (resume func()) {
 	return func() { set(false) }
 }
 
-// Due returns the report to repeat now; nil if it is too early.
+// Due returns the report to repeat now; nil if no report is due.
 func (h *Heartbeat) Due() *wire.Progress {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -138,8 +138,8 @@ func (ph *Phase) AddTotal(n int64) {
 	ph.p.CountTotal += n
 }
 
-// Update replaces the phase and its counts by p, and keeps the index of the step. It
-// reports a change of the phase immediately.
+// Update replaces the phase and its counts with the values in p, and keeps the index of the
+// step. It reports a change of the phase immediately.
 func (ph *Phase) Update(p wire.Progress) {
 	if ph == nil {
 		return

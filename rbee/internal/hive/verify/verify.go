@@ -27,7 +27,7 @@ const (
 	// rbee removes the directory.
 	verifyPrefix = home.TempPrefix + "verify-"
 
-	// RecordName is the name of the file in the directory of a build that stores the
+	// RecordName is the name of the file, in the directory of a build, that records the
 	// boot in which the verify command last passed.
 	RecordName = "verified.json"
 )
@@ -73,7 +73,8 @@ func wrapFailure(ctx context.Context, typ, version string, err error) error {
 	return fmt.Errorf("cannot verify %s %s: %w", typ, version, err)
 }
 
-// lock waits until no other verify command runs on this machine.
+// lock waits until no other verify command runs on this machine, and prevents others from
+// running until release is called.
 func (v *Verifier) lock(ctx context.Context) (release func(), err error) {
 	if err := os.MkdirAll(v.Home.Path(wire.RunDir), 0o700); err != nil {
 		return nil, err
@@ -85,7 +86,7 @@ func (v *Verifier) lock(ctx context.Context) (release func(), err error) {
 	return func() { _ = l.Close() }, nil
 }
 
-// run runs a verify command. The caller holds the lock.
+// run runs a verify command. The caller must hold the lock.
 func (v *Verifier) run(ctx context.Context, e engine.Engine) error {
 	state, err := os.MkdirTemp(v.Home.Path(wire.RunDir), verifyPrefix)
 	if err != nil {
@@ -107,8 +108,8 @@ func (v *Verifier) Clean() error {
 }
 
 // VerifyWorkers runs the verify commands of the installed workers in list, one after
-// another. If a command fails, VerifyWorkers sets Corrupt in list, and the worker is
-// verified again before its next start.
+// another. If a command fails, VerifyWorkers sets Corrupt in list and removes the record of
+// the worker, so that the worker is verified again before its next start.
 func (v *Verifier) VerifyWorkers(ctx context.Context, list []wire.Worker) {
 	for i := range list {
 		w := &list[i]
@@ -154,7 +155,7 @@ func (v *Verifier) VerifyBeforeStart(ctx context.Context, typ string, e engine.E
 		return err
 	}
 	defer release()
-	if isVerified(dir, e.Verify) { // a concurrent start was faster
+	if isVerified(dir, e.Verify) { // a concurrent start ran the command
 		return nil
 	}
 	if err := v.run(ctx, e); err != nil {
@@ -167,15 +168,15 @@ func (v *Verifier) VerifyBeforeStart(ctx context.Context, typ string, e engine.E
 	return recordVerified(dir, e.Verify)
 }
 
-// isVerified reports whether this command passed for a build since the last boot.
+// isVerified reports whether the command v passed for the build in dir since the last boot.
 func isVerified(dir string, v *wire.Verify) bool {
 	var rec Record
 	err := statefile.Read(filepath.Join(dir, RecordName), &rec)
 	return err == nil && rec.BootID != "" && rec.Verify.Equal(v) && proc.ID{BootID: rec.BootID}.IsCurrentBoot()
 }
 
-// recordVerified stores that a command passed for a build. It does nothing for a command
-// without before_start.
+// recordVerified records that the command v passed for the build in dir. It does nothing for
+// a command without before_start.
 func recordVerified(dir string, v *wire.Verify) error {
 	self, err := proc.Identify(os.Getpid())
 	if !v.BeforeStart || err != nil {

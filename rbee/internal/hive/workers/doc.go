@@ -9,7 +9,7 @@
 // is the state table. The functions are:
 //
 //	starting  start         select devices and a port, start the process         start.go
-//	loading   awaitReady    probe until the worker serves or makes no progress   ready.go
+//	loading   awaitReady    probe until the worker is ready or stalls            ready.go
 //	ready     monitor       watch the process, rotate its log                    lifecycle.go
 //	draining  shutDown      finish requests, stop the processes, await memory    stop.go
 //	failed    awaitRestart  wait for the next restart                            lifecycle.go
@@ -34,6 +34,6 @@
 // # Lifetime
 //
 // Workers continue to run when the hive daemon exits: engines write to files, not to
-// pipes, and [Manager.Close] does not stop them. Where systemd runs the daemon, each
-// worker has a separate scope.
+// pipes, and [Manager.Close] does not stop them. If systemd runs the daemon, each worker
+// has a separate scope.
 package workers

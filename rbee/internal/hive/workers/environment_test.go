@@ -19,11 +19,11 @@ func TestContextPlaceholders(t *testing.T) {
 	t.Parallel()
 	const gib = 1 << 30
 	for _, tt := range []struct {
-		name            string
-		length, request int
-		share           float64
-		args            string
-		estimate        int64 // in GiB
+		name             string
+		length, parallel int
+		share            float64
+		args             string
+		estimate         int64 // in GiB
 	}{
 		{"no context options", 0, 0, 0, `"8192","8192","1"`, 5 + 1},
 		{"parallel requests", 0, 3, 0, `"8192","24576","3","n=3"`, 5 + 2 + 1},
@@ -46,12 +46,12 @@ func TestContextPlaceholders(t *testing.T) {
 				if length == 0 {
 					length = 8192
 				}
-				return engine.Model{Path: "/m", Estimate: 5 * gib, Cache: gib, Context: length, Explain: "test estimate"}, nil
+				return engine.Model{Path: "/m", Estimate: 5 * gib, Cache: gib, Context: length, Breakdown: "test estimate"}, nil
 			}
 			o.Devices = func(context.Context) ([]gpu.Device, error) {
 				return []gpu.Device{{Vendor: "nvidia", MemoryTotal: 80 * gib, MemoryFree: new(uint64(80 * gib))}}, nil
 			}
-			r, err := newManager(t, o).Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "x", ContextLength: tt.length, Parallel: tt.request}, nil)
+			r, err := newManager(t, o).Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "x", ContextLength: tt.length, Parallel: tt.parallel}, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -61,7 +61,7 @@ func TestContextPlaceholders(t *testing.T) {
 			if want := tt.estimate * gib; r.Worker.MemoryEstimate != want {
 				t.Errorf("estimate = %d GiB, want %d (%s)", r.Worker.MemoryEstimate/gib, tt.estimate, r.Reason)
 			}
-			if got, want := strings.Contains(r.Reason, "with a context for each of"), tt.request > 1 && tt.share == 0; got != want {
+			if got, want := strings.Contains(r.Reason, "with a context for each of"), tt.parallel > 1 && tt.share == 0; got != want {
 				t.Errorf("reason = %q, want parallel requests mentioned: %t", r.Reason, want)
 			}
 		})

@@ -14,7 +14,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// members returns the running processes of the worker. With deep it also searches the
+// members returns the running processes of the worker. If deep is set, it also searches the
 // environment of every process of this user for the worker's marker.
 func (w *worker) members(deep bool) []proc.Process {
 	r := w.record()
@@ -73,9 +73,9 @@ func (w *worker) processes() []proc.ID {
 	return ids
 }
 
-// recordMembers records the processes of the worker. The record is needed when the
-// leader has exited while no hive daemon was running: the other processes then have
-// another parent, and may have overwritten the marker in their environment.
+// recordMembers records the processes of the worker. The record is needed if the leader
+// exits while no hive daemon is running: then the other processes have another parent,
+// and may have overwritten the marker in their environment.
 func (w *worker) recordMembers() { w.setMembers(w.members(false)) }
 
 // setMembers stores members in the record.
@@ -96,15 +96,15 @@ func (w *worker) setMembers(members []proc.Process) {
 	}
 }
 
-// terminateGroup stops all processes of the worker. It sends SIGKILL at once if kill is
-// set, else SIGTERM and after the grace period SIGKILL. killed reports whether SIGKILL
-// was needed. left holds the processes that did not exit, such as processes that are
-// blocked in the kernel.
+// terminateGroup stops all processes of the worker. If kill is set, it sends SIGKILL
+// immediately. Otherwise it sends SIGTERM, and SIGKILL after the grace period. killed
+// reports whether SIGKILL was needed. left contains the processes that did not exit, such
+// as processes that are blocked in the kernel.
 func (w *worker) terminateGroup(kill bool, grace time.Duration) (killed bool, left []proc.Process) {
 	if !kill {
 		w.signal(syscall.SIGTERM)
 		if left = w.awaitExit(grace, true); len(left) == 0 || w.m.ctx.Err() != nil {
-			return false, left // stopped by SIGTERM, or left to the next hive daemon
+			return false, left // all have exited, or the next hive daemon continues
 		}
 	}
 	for end := time.Now().Add(w.m.timing.KillTimeout); ; {
@@ -151,12 +151,12 @@ func (w *worker) signal(sig syscall.Signal) int {
 	return len(members)
 }
 
-// awaitExit waits until no process of the worker is left, but at most for limit. With
-// gentle, it also returns when a stop with force is requested.
+// awaitExit waits until all processes of the worker have exited, but at most for limit. If
+// gentle is set, it also returns when a stop with force is requested.
 func (w *worker) awaitExit(limit time.Duration, gentle bool) (left []proc.Process) {
 	delays := &backoff.ExponentialBackOff{InitialInterval: 5 * time.Millisecond, Multiplier: 2, MaxInterval: 100 * time.Millisecond}
 	for end := time.Now().Add(limit); ; {
-		// The deep search is expensive: it runs only when the other one finds nothing.
+		// The deep search is expensive, so it runs only if the other search finds nothing.
 		if left = w.members(false); len(left) == 0 {
 			left = w.members(true)
 		}

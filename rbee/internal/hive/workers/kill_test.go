@@ -41,7 +41,7 @@ func testHive() {
 	go func() { // every line on stdin is a request to stop the worker
 		for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 			w := m.all()[0]
-			if in.Text() == "drain" { // with an active request that does not end
+			if in.Text() == "drain" { // adds an active request that does not end
 				w.mu.Lock()
 				w.requests = 1
 				w.mu.Unlock()
@@ -390,7 +390,7 @@ func TestBrokenRecord(t *testing.T) {
 		names = append(names, e.Name())
 	}
 	if got := strings.Join(names, " "); got != ".fake-3.json .note1 fake-1.json.broken fake-2.json.broken" {
-		t.Errorf("left %s, want the broken records and files that are not the temporary files of records", got)
+		t.Errorf("files after Start() = %s, want the renamed records and all files except temporary files of records", got)
 	}
 }
 
@@ -410,9 +410,9 @@ func serveOnPort(t *testing.T, port int) error {
 	return nil
 }
 
-// TestClear checks that Clear stops the workers of a type, or all workers, of a hive that
-// does not run, and starts none.
-func TestClear(t *testing.T) {
+// TestStopOffline checks that StopOffline stops the workers of a type if no hive runs, and
+// starts none.
+func TestStopOffline(t *testing.T) {
 	t.Parallel()
 	if !proc.CanWait {
 		t.Skip("needs /proc")
@@ -436,10 +436,10 @@ func TestClear(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := StopOffline(t.Context(), o, "other"); err != nil || hasExited(leader) {
-		t.Fatalf("Clear() of another type = %v, leader exited = %t, want nil and false", err, hasExited(leader))
+		t.Fatalf("StopOffline() of another type = %v, leader exited = %t, want nil and false", err, hasExited(leader))
 	}
 	if err := StopOffline(t.Context(), o, "fake"); err != nil || !hasExited(leader) {
-		t.Fatalf("Clear() = %v, leader exited = %t, want nil and true", err, hasExited(leader))
+		t.Fatalf("StopOffline() = %v, leader exited = %t, want nil and true", err, hasExited(leader))
 	}
 	files, _ := filepath.Glob(filepath.Join(o.Dir, "*.json"))
 	for _, f := range files {

@@ -19,7 +19,7 @@ import (
 //	starting  loading   the process runs
 //	          failed    placement failed, or the process cannot be started
 //	          draining  a stop was requested
-//	loading   ready     the worker answers the probe
+//	loading   ready     the probe and the prepare requests succeeded
 //	          failed    the process exited, or made no progress for too long
 //	          draining  a stop was requested
 //	ready     failed    the process exited
@@ -86,7 +86,8 @@ func (w *worker) report() operations.WorkerProcess {
 	return p
 }
 
-// watch returns the worker as in reports, and a channel that is closed at its next change.
+// watch returns the worker as shown in reports, and a channel that is closed when the worker
+// changes.
 func (w *worker) watch() (operations.WorkerProcess, <-chan struct{}) {
 	w.mu.Lock()
 	changed := w.changed
@@ -95,7 +96,7 @@ func (w *worker) watch() (operations.WorkerProcess, <-chan struct{}) {
 }
 
 // update changes the record in memory and on disk. If the write fails, update logs the
-// error and keeps the change in memory, so that the process stays under control; the
+// error and keeps the change in memory, because the supervisor must know the process. The
 // next change writes the record again.
 func (w *worker) update(change func(r *record)) {
 	if err := w.write(change); err != nil {
@@ -172,7 +173,7 @@ func (w *worker) run() {
 	}
 }
 
-// monitor watches a worker that serves until it exits or a stop is requested.
+// monitor watches a ready worker until it exits or a stop is requested.
 func (w *worker) monitor() {
 	watchTick, logTick := time.NewTicker(w.m.timing.WatchInterval), time.NewTicker(min(w.m.timing.WatchInterval, logCheckInterval))
 	defer watchTick.Stop()
@@ -215,7 +216,7 @@ func (w *worker) fail(problem string) {
 			problem = exit
 		}
 		w.process.Store(nil)
-		w.awaitMemory(ids) // only if a process was started: without one, no memory was allocated
+		w.awaitMemory(ids) // without a process, no memory was allocated
 	}
 	retry := w.retryNow && w.immediateRetries < 3
 	w.retryNow = false
@@ -312,7 +313,7 @@ func (w *worker) adopt() {
 	}
 	id := r.Process
 	if !id.Alive() {
-		w.isCleaningUp.Store(r.State != operations.WorkerDraining) // a draining worker stops them anyway
+		w.isCleaningUp.Store(r.State != operations.WorkerDraining) // shutDown stops the processes of a draining worker
 		return
 	}
 	w.process.Store(engine.WatchProcess(w.m.ctx.Done(), id))
@@ -322,8 +323,8 @@ func (w *worker) adopt() {
 	w.recordMembers()
 	w.m.log.Info("worker adopted", "worker", r.ID, "pid", id.PID, "state", r.State)
 	if argv := proc.Arguments(id.PID); argv != nil && !slices.Equal(argv, r.Argv) {
-		// Engines rename their processes. Pid, start time and boot identify the process
-		// with certainty.
+		// Some engines change their command line. The pid, the start time and the boot
+		// identify the process with certainty.
 		w.m.log.Info("adopted worker has a different command line", "worker", r.ID, "argv", argv)
 	}
 }

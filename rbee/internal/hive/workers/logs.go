@@ -61,7 +61,7 @@ func moveLog(from, to string, start, end int64) (err error) {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(dst, io.NewSectionReader(src, start, end-start)) // bounded, as the file may still grow
+	_, err = io.Copy(dst, io.NewSectionReader(src, start, end-start)) // limited, because the file may still grow
 	if err = errors.Join(err, dst.Close()); err != nil {
 		_ = os.Remove(temp)
 		return err
@@ -214,7 +214,8 @@ func lastLineStart(text io.ReaderAt, size int64, lines int) (start int64, missin
 }
 
 // emitRange passes a part of a text to emit in chunks, which end at a newline if they
-// contain one. It returns the offset that it reached, as the file may have been truncated.
+// contain one. It returns the offset after the last chunk, which is less than end if the
+// file was truncated.
 func emitRange(text io.ReaderAt, start, end int64, emit func([]byte)) (at int64, err error) {
 	buf := make([]byte, min(logChunk, max(0, end-start)))
 	for at = start; at < end; {
@@ -234,7 +235,7 @@ func emitRange(text io.ReaderAt, start, end int64, emit func([]byte)) (at int64,
 	return at, nil
 }
 
-// logFile is an open log file; without a file it reads as empty.
+// logFile is an open log file. File is nil if the log file does not exist.
 type logFile struct{ *os.File }
 
 func openLogFile(path string) (f logFile, size int64, err error) {

@@ -30,12 +30,13 @@ type Options struct {
 	// when needed.
 	Dir, Logs string
 
-	// Engine returns an installed worker type; its error is reported unchanged. It is
-	// called again after the program was recorded, see [Programs].
+	// Engine returns the engine of an installed worker type. Its error is returned
+	// unchanged. A start calls Engine again after the program was recorded, because an
+	// installation may have moved the program before that; see [Programs].
 	Engine func(ctx context.Context, workerType string) (engine.Engine, error)
 
-	// Verify is called before each start of an engine that has a verify command; its
-	// error fails the start. If it is nil, nothing is verified.
+	// Verify is called before each start of an engine that has a verify command; an error
+	// prevents the start. If Verify is nil, nothing is verified.
 	Verify func(ctx context.Context, workerType string, e engine.Engine) error
 
 	// Model finds a model on disk and estimates its memory with a context of the given
@@ -52,7 +53,7 @@ type Options struct {
 	// hive's service does not stop the workers.
 	Scopes bool
 
-	// Log is the log of the hive daemon; nil discards.
+	// Log is the log of the hive daemon; nil discards its lines.
 	Log *slog.Logger
 
 	// Timing holds timeouts and intervals; zero values mean the defaults.
@@ -62,14 +63,14 @@ type Options struct {
 // Timing holds the timeouts and intervals of a [Manager]. Zero means the default, which is
 // given in parentheses.
 type Timing struct {
-	StallTimeout  time.Duration   // maximum time of loading without activity (5 min)
+	StallTimeout  time.Duration   // maximum time without activity while loading (5 min)
 	DrainTimeout  time.Duration   // maximum wait for active requests when a worker stops (30 s)
 	GracePeriod   time.Duration   // between SIGTERM and SIGKILL (20 s)
 	KillTimeout   time.Duration   // maximum wait for processes to exit after SIGKILL (10 s)
 	MemoryTimeout time.Duration   // maximum wait for device memory to be released (30 s)
-	MemorySettle  time.Duration   // wait without more released memory if its users are not all known (2 s)
-	SteadyAfter   time.Duration   // time of serving after which earlier failures no longer count (5 min)
-	WatchInterval time.Duration   // between checks of a worker that serves (15 s)
+	MemorySettle  time.Duration   // maximum wait for more released memory if not all its users are known (2 s)
+	SteadyAfter   time.Duration   // time in state ready after which earlier failures no longer count (5 min)
+	WatchInterval time.Duration   // between checks of a ready worker (15 s)
 	Backoff       []time.Duration // delays before restarts; the last one repeats (0, 10, 20 … 300 s)
 }
 
@@ -89,7 +90,7 @@ func (t Timing) withDefaults() Timing {
 	return t
 }
 
-// maxTerminalRecords is the number of records of workers in a final state that are kept.
+// maxTerminalRecords is the maximum number of records of workers in a final state.
 const maxTerminalRecords = 50
 
 // Manager manages the workers of one machine. A directory of records must not have more
@@ -112,7 +113,7 @@ type Manager struct {
 	workers   map[string]*worker
 	newerErrs map[string]error // by worker id: errors of records that only a newer rbee can read
 
-	testHook func(point string) // called at the points at which tests kill the process; nil without tests
+	testHook func(point string) // called at the points at which tests kill the process; nil outside tests
 }
 
 func (m *Manager) callTestHook(point string) {
@@ -131,14 +132,14 @@ func New(o Options) *Manager {
 	return m
 }
 
-// Start reads the records and continues every worker: it adopts processes that still run.
+// Start reads the records and continues every worker. It adopts processes that still run.
 func (m *Manager) Start() error {
 	return m.restore(func(*record) bool { return true }, func(*worker) {})
 }
 
 // restore creates the workers of the records that include selects. It calls prepare for
-// each worker before it changes anything. No worker continues before all are restored,
-// because placement must know the memory that is reserved for the others.
+// each worker before it adopts the worker's process. No worker continues before all are
+// restored, because placement must know the memory that is reserved for the others.
 func (m *Manager) restore(include func(*record) bool, prepare func(*worker)) error {
 	self, err := proc.Identify(os.Getpid())
 	if err != nil {
@@ -202,20 +203,21 @@ func (m *Manager) all() []*worker {
 	return list
 }
 
-// List returns the workers, oldest first, including stopped ones if stopped is set.
-func (m *Manager) List(stopped bool) []operations.WorkerProcess {
+// List returns the workers, oldest first. It includes stopped workers if includeStopped is
+// set.
+func (m *Manager) List(includeStopped bool) []operations.WorkerProcess {
 	list := []operations.WorkerProcess{}
 	for _, w := range m.all() {
-		if p := w.report(); stopped || p.State != operations.WorkerStopped {
+		if p := w.report(); includeStopped || p.State != operations.WorkerStopped {
 			list = append(list, p)
 		}
 	}
-	return append(list, m.unreadable()...)
+	return append(list, m.newerWorkers()...)
 }
 
-// unreadable lists the workers whose records only a newer rbee can read, sorted by id.
-// Their processes may run.
-func (m *Manager) unreadable() (list []operations.WorkerProcess) {
+// newerWorkers returns the workers whose records only a newer rbee can read, sorted by id.
+// Their processes may be running.
+func (m *Manager) newerWorkers() (list []operations.WorkerProcess) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, id := range slices.Sorted(maps.Keys(m.newerErrs)) {
@@ -239,11 +241,14 @@ func (m *Manager) Get(ref operations.WorkerRef) (*operations.WorkerProcess, erro
 	return &p, nil
 }
 
-// find returns the worker with the id, an unambiguous prefix of it, or the process id in
-// ref. The error is an [*operations.Error] with CodeNotFound.
+// find returns the worker with the id, an unambiguous prefix of the id, or the process id in
+// ref. If several workers have the prefix, a single worker that is not stopped has
+// precedence. The error is an [*operations.Error] with CodeNotFound, or with CodeFailed if
+// only a newer rbee can read the record.
 func (m *Manager) find(ref operations.WorkerRef) (*worker, error) {
-	var matches, live []*worker // workers with the prefix; live without stopped ones, which are preferred
-	var ids []string
+	var matches []*worker // workers with the prefix
+	var ids []string      // their ids
+	var live []*worker    // the matches that are not stopped
 	for _, w := range m.all() {
 		p := w.report()
 		switch {
@@ -276,7 +281,7 @@ func (m *Manager) find(ref operations.WorkerRef) (*worker, error) {
 	}
 }
 
-// describeWorkers returns a phrase that lists the workers for error messages.
+// describeWorkers returns the end of an error message that lists the workers.
 func (m *Manager) describeWorkers() string {
 	var ids []string
 	for _, p := range m.List(false) {

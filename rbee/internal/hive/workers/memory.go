@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// memorySlack is how many bytes of device memory may remain allocated after a
-	// worker: drivers keep some memory and round.
+	// memorySlack is the number of bytes of device memory that may remain allocated
+	// after a worker has exited: drivers retain some memory and round sizes.
 	memorySlack = 256 << 20
 
-	// unlistedSlack is how many bytes may be in use beyond the memory of the listed
-	// processes. Many vendors' tools list only compute processes, so the memory of a
-	// desktop is missing.
+	// unlistedSlack is the number of used bytes that the listed processes need not
+	// account for. If more bytes are unaccounted for, some processes are not listed:
+	// the tools of many vendors list only compute processes, and not a desktop.
 	unlistedSlack = 64 << 20
 )
 
@@ -75,15 +75,15 @@ func (m *Manager) deviceProcesses(ctx context.Context) (list []operations.Device
 	return list, err == nil
 }
 
-// DeviceProcesses returns the processes with memory on the accelerators; processes of workers have
-// a worker id.
+// DeviceProcesses returns the processes with memory on the accelerators; processes of
+// workers have a worker id.
 func (m *Manager) DeviceProcesses(ctx context.Context) []operations.DeviceProcess {
 	list, _ := m.deviceProcesses(ctx)
 	return list
 }
 
-// memoryByWorker returns the device memory of workers in the snapshot, with the keys of the
-// function memoryByWorker.
+// memoryByWorker returns the device memory of workers in the snapshot, with the same keys as
+// the function memoryByWorker.
 func (p deviceSnapshot) memoryByWorker() map[string]int64 {
 	return memoryByWorker(p.holders)
 }
@@ -166,8 +166,8 @@ type releaseCheck struct {
 	complete  bool   // held and allocated account for all used memory
 }
 
-// missing describes the memory of the worker that is not released; it returns "" if all is.
-// certain is false if an unknown process may have allocated the memory.
+// missing describes the memory of the worker that is not released; it returns "" if all
+// memory is released. certain is false if an unknown process may have allocated the memory.
 func (c releaseCheck) missing() (description string, certain bool) {
 	if len(c.remaining) > 0 {
 		return fmt.Sprintf("process %d has exited but still holds memory of device %d", c.remaining[0], c.index), true
@@ -175,14 +175,14 @@ func (c releaseCheck) missing() (description string, certain bool) {
 	if c.before == nil {
 		return "", true
 	}
-	explained := c.allocated
-	if c.held > c.before.Held { // memory that others held before was not free then
-		explained += c.held - c.before.Held
+	usedByOthers := c.allocated // since the worker started
+	if c.held > c.before.Held { // memory that others held at the start is not part of before.Free
+		usedByOthers += c.held - c.before.Held
 	}
-	if c.free+explained+memorySlack >= c.before.Free {
+	if c.free+usedByOthers+memorySlack >= c.before.Free {
 		return "", true
 	}
-	missing := bytesize.Format(c.before.Free - c.free - explained)
+	missing := bytesize.Format(c.before.Free - c.free - usedByOthers)
 	if c.complete && c.before.Complete {
 		return fmt.Sprintf("%s of device %d are still allocated by an unknown process", missing, c.index), true
 	}
@@ -190,7 +190,7 @@ func (c releaseCheck) missing() (description string, certain bool) {
 }
 
 // checkRelease compares the memory of a device in a snapshot with its memory before the
-// worker. r is the record of the worker, and ids are its processes, which have exited.
+// worker started. r is the record of the worker, and ids are its processes, which have exited.
 func (m *Manager) checkRelease(p deviceSnapshot, r record, d operations.WorkerDevice, ids []proc.ID) releaseCheck {
 	c := releaseCheck{index: d.Index}
 	processes, complete := p.processesOn(d)
@@ -221,8 +221,8 @@ func (m *Manager) checkRelease(p deviceSnapshot, r record, d operations.WorkerDe
 	return c
 }
 
-// mayHaveAllocated reports whether the worker may have allocated memory on a device since
-// a time.
+// mayHaveAllocated reports whether the worker may have allocated memory on a device after
+// the time since.
 func (r *record) mayHaveAllocated(d operations.WorkerDevice, since time.Time) bool {
 	switch r.State {
 	case operations.WorkerLoading, operations.WorkerReady, operations.WorkerDraining:
@@ -282,7 +282,7 @@ func (w *worker) awaitMemory(ids []proc.ID) (result stopResult) {
 // unreleased describes the memory of a worker that its devices have not released.
 type unreleased struct {
 	missing []string // descriptions by [releaseCheck.missing]
-	certain bool     // some of it is certainly not allocated by another process
+	certain bool     // some of the memory is certainly not allocated by another process
 	free    uint64   // free bytes on all its devices
 	holders []operations.DeviceProcess
 }

@@ -104,7 +104,7 @@ func TestStopWaitsForDeviceMemory(t *testing.T) {
 	})
 	select {
 	case r := <-done:
-		t.Fatalf("Stop() returned %+v before the memory was released", r)
+		t.Fatalf("Stop() = %+v before the memory was released, want it to wait", r)
 	default:
 	}
 	gpu.set(22e9, process)
@@ -216,8 +216,8 @@ func TestMemoryBefore(t *testing.T) {
 	}
 }
 
-// TestStopIgnoresMemoryOfOthers checks that Stop does not wait for memory that another
-// worker uses or that is unified memory, and not long if its user is unknown.
+// TestStopIgnoresMemoryOfOthers checks that Stop does not wait for unified memory or for
+// memory that another worker uses, and waits only briefly for memory with an unknown user.
 func TestStopIgnoresMemoryOfOthers(t *testing.T) {
 	t.Parallel()
 	desktop := operations.DeviceProcess{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: 99999999}
@@ -300,8 +300,8 @@ func TestMemoryOfEarlierProcess(t *testing.T) {
 	}
 }
 
-// TestResumeWaitsForMemory checks that a worker that exited while no hive was running, and
-// any other worker, is placed only after its memory is released.
+// TestResumeWaitsForMemory checks that no worker is placed before the memory of a worker that
+// exited while no hive was running is released.
 func TestResumeWaitsForMemory(t *testing.T) {
 	t.Parallel()
 	self, err := proc.Identify(os.Getpid())

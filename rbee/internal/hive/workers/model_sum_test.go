@@ -12,7 +12,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
 
-// TestModelSum checks that a model's checksum is computed only for a recipe that uses it.
+// TestModelSum checks that the checksum of a model is computed only if the recipe uses the
+// checksum.
 func TestModelSum(t *testing.T) {
 	t.Parallel()
 	for _, used := range []bool{true, false} {
@@ -21,9 +22,9 @@ func TestModelSum(t *testing.T) {
 		o.Model = func(context.Context, string, int) (engine.Model, error) {
 			return engine.Model{Path: model, Sum: func(context.Context) (string, error) { computed++; return "cd34", nil }}, nil
 		}
-		serves, find := "m-cd34", o.Engine
+		servedName, find := "m-cd34", o.Engine
 		if !used {
-			serves = "m-tiny.gguf"
+			servedName = "m-tiny.gguf"
 			o.Engine = func(ctx context.Context, typ string) (engine.Engine, error) {
 				e, err := find(ctx, typ)
 				delete(e.Launch.Links, "blobs/sha256-{model_sha256}")
@@ -33,11 +34,11 @@ func TestModelSum(t *testing.T) {
 		}
 		m := newManager(t, o)
 		r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "x"}, nil)
-		if err != nil || r.Worker.ServedName != serves || (computed > 0) != used {
-			t.Fatalf("recipe uses the checksum: %t: Spawn() = %+v, %v, checksum computed %d times, want serves %q", used, r, err, computed, serves)
+		if err != nil || r.Worker.ServedName != servedName || (computed > 0) != used {
+			t.Fatalf("recipe uses the checksum: %t: Spawn() = %+v, %v, checksum computed %d times, want served name %q and the checksum only if used", used, r, err, computed, servedName)
 		}
 		if target, err := os.Readlink(filepath.Join(m.stateDir(r.Worker.ID), "models", "tiny.gguf")); err != nil || target != model {
-			t.Errorf("link leads to %q, %v, want %q", target, err, model)
+			t.Errorf("Readlink(models/tiny.gguf) = %q, %v, want %q", target, err, model)
 		}
 	}
 	o, model := preparedOptions(t, "{}")
@@ -45,6 +46,6 @@ func TestModelSum(t *testing.T) {
 		return engine.Model{Path: model, Sum: func(context.Context) (string, error) { return "", errors.New("unreadable") }}, nil
 	}
 	if _, err := newManager(t, o).Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "x"}, nil); err == nil || !strings.Contains(err.Error(), "unreadable") {
-		t.Errorf("Spawn() with a failing checksum = %v, want error unreadable", err)
+		t.Errorf("Spawn() with a failing checksum = %v, want the error of Sum", err)
 	}
 }

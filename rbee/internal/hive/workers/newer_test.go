@@ -46,7 +46,7 @@ func TestNewerRecordIsNotChanged(t *testing.T) {
 		t.Errorf("Get() = %v, want reason %s", err, operations.ReasonNewerFile)
 	}
 	_, programsErr := Programs(o.Dir, "fake")
-	for name, err := range map[string]error{"Programs": programsErr, "Clear": StopOffline(t.Context(), o, "fake")} {
+	for name, err := range map[string]error{"Programs": programsErr, "StopOffline": StopOffline(t.Context(), o, "fake")} {
 		if newer := (*wire.NewerSchemaError)(nil); !errors.As(err, &newer) {
 			t.Errorf("%s() = %v, want a NewerSchemaError", name, err)
 		}

@@ -2,11 +2,11 @@ package workers
 
 import "github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 
-// ProcessOwners returns the id of the worker to which each process belongs, by process id. It is
-// for programs without a [Manager]: it only reads the records in dir, whether or not a hive
-// daemon runs, and skips records that it cannot read. It does not search environments, so
-// it misses processes that left their group before the daemon recorded them. The error
-// reports that the records or the processes cannot be listed.
+// ProcessOwners returns the id of the worker to which each process belongs, by process id, for
+// programs without a [Manager]. It only reads the records in dir, may be called while a hive
+// daemon runs, and skips records that it cannot read. It does not search environments, so it
+// misses processes that left their group before the daemon recorded them. The error means
+// that the records or the processes cannot be listed.
 func ProcessOwners(dir string) (map[int]string, error) {
 	records, err := listRecords(dir, nil)
 	if err != nil || len(records) == 0 {
@@ -19,8 +19,9 @@ func ProcessOwners(dir string) (map[int]string, error) {
 	return findOwners(records, running), nil
 }
 
-// findOwners returns the worker ids of processes: of the recorded processes, of the
-// processes in the group of a worker's leader, and of the descendants of both.
+// findOwners returns the worker ids of the running processes, by process id: of the recorded
+// processes, of the processes in the group of a worker's leader, and of the descendants of
+// both.
 func findOwners(records []*record, running []proc.Process) map[int]string {
 	recorded := map[proc.ID]*record{}
 	for _, r := range records {

@@ -45,9 +45,9 @@ func TestFindOwners(t *testing.T) {
 	}
 }
 
-// TestWhose checks that Whose finds all processes of an engine, both while its manager runs
-// and after.
-func TestWhose(t *testing.T) {
+// TestProcessOwners checks that ProcessOwners finds all processes of an engine, with a running
+// manager and without.
+func TestProcessOwners(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t.TempDir())
 	m := newManager(t, o)
@@ -66,7 +66,7 @@ func TestWhose(t *testing.T) {
 	for _, when := range []string{"with manager", "without manager"} {
 		got, err := ProcessOwners(o.Dir)
 		if err != nil || len(got) != 3 {
-			t.Errorf("%s: Whose() = %v, %v, want %v", when, got, err, pids)
+			t.Errorf("%s: ProcessOwners() = %v, %v, want the processes %v", when, got, err, pids)
 		}
 		for _, pid := range pids {
 			if got[pid] != p.ID {
@@ -75,13 +75,13 @@ func TestWhose(t *testing.T) {
 		}
 		m.Close()
 	}
-	next := newManager(t, o) // stops them at the end
+	next := newManager(t, o) // its cleanup stops the worker
 	eventually(t, "the next manager to adopt the worker", func() bool { return next.List(false)[0].State == operations.WorkerReady })
 }
 
-// TestWhoseAndProgramsOnlyRead checks that Whose and Programs do not change invalid or
-// temporary files.
-func TestWhoseAndProgramsOnlyRead(t *testing.T) {
+// TestProcessOwnersAndProgramsOnlyRead checks that ProcessOwners and Programs do not change
+// invalid or temporary files.
+func TestProcessOwnersAndProgramsOnlyRead(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	self, err := proc.Identify(os.Getpid())
@@ -91,28 +91,28 @@ func TestWhoseAndProgramsOnlyRead(t *testing.T) {
 	if err := atomicfile.WriteJSON(filepath.Join(dir, "me.json"), record{ID: "me", Worker: "fake", Marker: "m", State: operations.WorkerReady, Argv: []string{"/engine"}, Process: self}); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"bad.json", "gone.json.broken", ".gone.json1"} {
+	for _, name := range []string{"bad.json", "old.json.broken", ".old.json1"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	got, err := ProcessOwners(dir)
 	if err != nil || got[os.Getpid()] != "me" {
-		t.Errorf("Whose() = %v, %v, want %d: me", got, err, os.Getpid())
+		t.Errorf("ProcessOwners() = %v, %v, want %d: me", got, err, os.Getpid())
 	}
 	if programs, err := Programs(dir, "fake"); err != nil || !slices.Equal(programs, []string{"/engine"}) {
 		t.Errorf("Programs() = %v, %v, want /engine", programs, err)
 	}
 	if left, err := os.ReadDir(dir); err != nil || len(left) != 4 {
-		t.Errorf("files left = %v, %v, want 4", left, err)
+		t.Errorf("ReadDir() = %v, %v, want 4 files", left, err)
 	}
-	for _, name := range []string{"bad.json", "gone.json.broken", ".gone.json1"} {
+	for _, name := range []string{"bad.json", "old.json.broken", ".old.json1"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			t.Errorf("Stat(%q) = %v, want the file kept", name, err)
 		}
 	}
 	if got, err := ProcessOwners(filepath.Join(dir, "none")); err != nil || len(got) != 0 {
-		t.Errorf("Whose() without records = %v, %v, want none", got, err)
+		t.Errorf("ProcessOwners() without records = %v, %v, want none", got, err)
 	}
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// awaitReady waits until the worker serves. Loading may take any time, while the log or
-// the memory of the worker changes.
+// awaitReady waits until the worker is ready. Loading may take any time as long as the log
+// or the memory of the worker changes.
 func (w *worker) awaitReady() {
 	r := w.record()
 	ctx, cancel := w.untilStopped()
@@ -25,7 +25,7 @@ func (w *worker) awaitReady() {
 	}
 	monitor := w.startLoadMonitor(ctx, stall)
 	delays := &backoff.ExponentialBackOff{InitialInterval: 2 * time.Millisecond, Multiplier: 1.25, MaxInterval: 250 * time.Millisecond}
-	var prepared chan error // nil until the worker answers the probe
+	var prepared chan error // nil until the probe succeeds
 	for {
 		if prepared == nil && engine.Probe(ctx, r.Port, r.Launch) && !w.hasExited() {
 			if pid, known := w.listener(r.Port); known && pid == 0 {
@@ -92,12 +92,12 @@ type activity struct {
 	device int64 // MiB on devices
 }
 
-// loadMonitor does the periodic work while a worker loads: it records the worker's
-// processes, rotates the log, and checks for activity.
+// loadMonitor runs periodic tasks while a worker loads: it records the worker's processes,
+// rotates the log, and checks for activity.
 type loadMonitor struct {
 	w                               *worker
 	checkInterval, activityInterval time.Duration
-	checkedAt, sampledAt, activeAt  time.Time // last check, last sample, last change of the sample
+	checkedAt, sampledAt, activeAt  time.Time // times of the last check, sample, and change of the sample
 	last                            activity  // last sample
 }
 
@@ -111,8 +111,8 @@ func (w *worker) startLoadMonitor(ctx context.Context, stall time.Duration) *loa
 	return m
 }
 
-// check does the work that is due, and returns how long the worker has shown no activity;
-// 0 if no sample was due.
+// check runs the tasks that are due. It returns the time since the last activity, or 0 if no
+// sample was due.
 func (m *loadMonitor) check(ctx context.Context) (idle time.Duration) {
 	now := time.Now()
 	if now.Sub(m.checkedAt) < m.checkInterval {
@@ -129,7 +129,7 @@ func (m *loadMonitor) check(ctx context.Context) (idle time.Duration) {
 		}
 		idle = now.Sub(m.activeAt)
 	}
-	if !first { // startProcess has just rotated the log, without losing a line
+	if !first { // before the first check, startProcess rotated the log without losing a line
 		m.w.m.rotateLog(m.w.record().ID)
 	}
 	return idle
@@ -149,10 +149,10 @@ func (w *worker) activity(ctx context.Context, members []proc.Process) (s activi
 		return s
 	}
 	list, _ := w.m.o.Processes(ctx) // unknown memory counts as unchanged
-	for _, held := range list {
+	for _, holder := range list {
 		for _, p := range members {
-			if held.PID == p.PID && held.Memory != nil {
-				s.device += int64(*held.Memory >> 20)
+			if holder.PID == p.PID && holder.Memory != nil {
+				s.device += int64(*holder.Memory >> 20)
 			}
 		}
 	}

@@ -75,7 +75,7 @@ type record struct {
 	ReadyAt   time.Time `json:"ready_at,omitzero"`
 	EndedAt   time.Time `json:"ended_at,omitzero"`
 
-	// EverReady permits restarts: a worker that never was ready is not restarted.
+	// EverReady permits restarts: a worker that was never ready is not restarted.
 	// Restarts counts all restarts, Failures only those since the worker was last
 	// steady, see [Timing].SteadyAfter.
 	EverReady bool      `json:"ever_ready,omitempty"`
@@ -142,9 +142,9 @@ func listRecords(dir string, onError func(path string, err error)) ([]*record, e
 	return all, nil
 }
 
-// recoverRecords reads all records for the hive daemon. It renames a record that cannot be
-// read. It does not touch a record that only a newer rbee can read, nor the worker's
-// process; newer has the error by worker id.
+// recoverRecords reads all records for the hive daemon. It renames invalid records. It
+// changes neither a record that only a newer rbee can read nor the worker's process; newer
+// contains the errors of such records by worker id.
 func (m *Manager) recoverRecords() (records []*record, newer map[string]error, err error) {
 	entries, err := os.ReadDir(m.o.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

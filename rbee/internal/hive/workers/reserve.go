@@ -9,8 +9,8 @@ import (
 )
 
 // Reserve sets the reserved memory of devices: the part of the memory estimates of loading
-// workers that was not allocated yet at the time at, when devices and holders were read.
-// It treats a worker that became ready after at as loading.
+// workers that is not allocated yet. at is the time at which devices and holders were read;
+// a worker that became ready after that time counts as loading.
 func (m *Manager) Reserve(devices []gpu.Device, holders []operations.DeviceProcess, at time.Time) {
 	reserve(devices, holders, at, m.reservingRecords(""))
 }
@@ -27,9 +27,9 @@ func (m *Manager) reservingRecords(self string) []record {
 	return records
 }
 
-// Reserve sets the reserved memory of devices like [Manager.Reserve], for a program other
-// than the hive daemon. It uses the workers' records in dir and ignores workers whose
-// process does not run.
+// Reserve sets the reserved memory of devices like [Manager.Reserve], for programs without
+// a [Manager]. It uses the workers' records in dir and ignores workers whose process has
+// exited.
 func Reserve(dir string, devices []gpu.Device, holders []operations.DeviceProcess, at time.Time) error {
 	recorded, err := listRecords(dir, nil)
 	var records []record
@@ -56,7 +56,7 @@ func reserve(devices []gpu.Device, holders []operations.DeviceProcess, at time.T
 	}
 }
 
-// IsLoading reports whether a worker is loading, and so will allocate more memory.
+// IsLoading reports whether any worker is loading and therefore will allocate more memory.
 func (m *Manager) IsLoading() bool {
 	return slices.ContainsFunc(m.all(), func(w *worker) bool { return w.record().State == operations.WorkerLoading })
 }

@@ -9,10 +9,10 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// Spawn creates a worker and waits until it is ready or has failed; with op.Detach, until
-// its process runs. It sends the worker's states and output as events. If the worker cannot
-// be started, Spawn removes it and returns an error. A worker that was started and failed
-// is kept for inspection. If ctx ends before the worker is ready, Spawn stops it.
+// Spawn creates a worker and waits until the worker is ready or has failed; with op.Detach,
+// until its process runs. Spawn sends the worker's states and output as events. If the worker
+// cannot be started, Spawn removes it and returns an error. A worker that was started and
+// failed is kept for inspection. If ctx ends before the worker is ready, Spawn stops it.
 func (m *Manager) Spawn(ctx context.Context, op operations.WorkerSpawn, events operations.Handler) (*operations.WorkerSpawnReport, error) {
 	start := time.Now()
 	w, err := m.create(op)
@@ -50,7 +50,7 @@ func (m *Manager) Spawn(ctx context.Context, op operations.WorkerSpawn, events o
 		}
 		switch {
 		case m.ctx.Err() != nil:
-			return nil, failure(operations.ReasonStopping, p.ID, "the hive daemon is stopping; the next one continues %s", p.ID)
+			return nil, failure(operations.ReasonStopping, p.ID, "cannot wait for worker %s: the hive daemon is stopping; the next hive daemon resumes the worker", p.ID)
 		case ctx.Err() != nil:
 			return nil, m.abandon(ctx, w)
 		}
@@ -99,8 +99,8 @@ func (m *Manager) abandon(ctx context.Context, w *worker) error {
 	}
 }
 
-// BeginRequest registers a request to a worker, until end is called, and returns the worker's
-// port. The error reports that the worker is unknown or not ready.
+// BeginRequest returns the port of a worker and counts a request to the worker as active until
+// end is called. It returns an error if the worker is unknown or not ready.
 func (m *Manager) BeginRequest(id string) (port int, end func(), err error) {
 	m.mu.Lock()
 	w := m.workers[id]
@@ -142,8 +142,8 @@ func (m *Manager) StopAll(ctx context.Context, workerType string) error {
 	return nil
 }
 
-// StopOffline stops all recorded workers of a type, or all if workerType is empty, without
-// resuming any. The hive daemon must not be running.
+// StopOffline stops all recorded workers of a type, or all recorded workers if workerType is
+// empty, and resumes no worker. The hive daemon must not be running.
 func StopOffline(ctx context.Context, o Options, workerType string) error {
 	m := New(o)
 	defer m.Close()
@@ -158,10 +158,11 @@ func StopOffline(ctx context.Context, o Options, workerType string) error {
 	return m.StopAll(ctx, workerType)
 }
 
-// Programs returns the paths of the programs from which recorded workers of a type were
-// started or are being started, except workers in a final state. dir is [Options].Dir. Like
-// [ProcessOwners] it only reads, whether or not a hive daemon runs. A record that only a newer rbee
-// can read is a [*wire.NewerSchemaError], because its program is unknown.
+// Programs returns the paths of the programs that workers of a type run or are about to run,
+// according to the records in dir, which is [Options].Dir. It ignores workers in a final
+// state. Like [ProcessOwners], it only reads and may be called while a hive daemon runs. If
+// only a newer rbee can read a record, the error is a [*wire.NewerSchemaError], because the
+// program of that worker is unknown.
 func Programs(dir, workerType string) ([]string, error) {
 	var newer error
 	records, err := listRecords(dir, func(_ string, err error) {
@@ -181,7 +182,7 @@ func Programs(dir, workerType string) ([]string, error) {
 	return list, nil
 }
 
-// hasRequests reports whether the hive daemon forwards a request to the worker now.
+// hasRequests reports whether requests to the worker are active.
 func (w *worker) hasRequests() bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -122,8 +122,8 @@ func (w *worker) launch(ctx context.Context) error {
 
 // resolveEngine returns the worker's engine and records its program immediately, because
 // the start may wait long for a checksum or for memory. An installation first moves the
-// entry point and then reads the records. Therefore a program that is returned again after
-// it was recorded is kept.
+// entry point and then reads the records. Therefore it keeps a program that Engine still
+// returns after the program was recorded.
 func (w *worker) resolveEngine(ctx context.Context) (engine.Engine, error) {
 	workerType, recorded := w.record().Worker, ""
 	for {
@@ -141,7 +141,7 @@ func (w *worker) resolveEngine(ctx context.Context) (engine.Engine, error) {
 // startProcess starts the worker's process with its log as output.
 func (w *worker) startProcess(argv, env []string) error {
 	r := w.record()
-	w.m.rotateLog(r.ID) // a worker that exits soon after each start has its log rotated only here
+	w.m.rotateLog(r.ID) // if the worker exits soon after each start, no other call rotates its log
 	log, err := w.m.openLog(r.ID)
 	if err != nil {
 		return fmt.Errorf("cannot open the worker's log: %w", err)
@@ -194,8 +194,8 @@ func (m *Manager) choosePort(ctx context.Context, r record) (int, error) {
 	return freeport.Find(func(port int) bool { return usedPorts[port] != "" })
 }
 
-// resolveModel returns the model for the engine. Only the context length is set if the
-// recipe does not use the model's files.
+// resolveModel returns the model for the engine. If the recipe does not use the model's
+// files, only the context length is set.
 func (w *worker) resolveModel(ctx context.Context, l wire.Launch, r record) (engine.Model, error) {
 	length := r.ContextLength
 	if length == 0 && l.Memory != nil {
@@ -206,7 +206,7 @@ func (w *worker) resolveModel(ctx context.Context, l wire.Launch, r record) (eng
 	}
 	model, err := w.m.o.Model(ctx, r.Model, length)
 	if err == nil && !model.IsFile() && engine.HasPlaceholder(l, "{model_file}", "{model_sha256}") {
-		return model, failure(operations.ReasonIncompatibleModel, r.Worker, "%s needs one file of a model, but %s has several; name one as in org/repo:file", r.Worker, r.Model)
+		return model, failure(operations.ReasonIncompatibleModel, r.Worker, "%s needs one file of a model, but %s has several; specify one, such as org/repo:file", r.Worker, r.Model)
 	}
 	if err == nil && model.SHA256 == "" && engine.HasPlaceholder(l, "{model_sha256}") {
 		model.SHA256, err = model.Sum(ctx)
@@ -219,24 +219,24 @@ func (w *worker) resolveModel(ctx context.Context, l wire.Launch, r record) (eng
 // while it waits.
 func (w *worker) place(ctx context.Context, l wire.Launch, model engine.Model) (d placement.Decision, before map[string]deviceMemory, err error) {
 	r := w.record()
-	load := placement.Request{
+	request := placement.Request{
 		Worker: r.Worker, Model: r.Model, Device: r.Device, Vendor: l.GPU, Devices: l.Devices,
 		UsesAccelerator: l.Memory != nil || l.GPU != "", RequiresAccelerator: l.GPU != "",
 	}
 	if l.Memory != nil {
-		load.Overhead, load.Fraction = l.Memory.Overhead, l.Memory.Share
-		load.Estimate, load.Breakdown = model.Estimate, model.Explain
+		request.Overhead, request.Fraction = l.Memory.Overhead, l.Memory.Share
+		request.Estimate, request.Breakdown = model.Estimate, model.Breakdown
 		if r.Parallel > 1 && model.Estimate > 0 && l.Memory.Share == 0 {
 			// An engine that reserves a share divides it among the requests; other engines
 			// need memory for the context of each request.
-			load.Estimate = estimateForRequests(model, r.Parallel)
-			load.Breakdown += fmt.Sprintf(", with a context for each of %d requests", r.Parallel)
+			request.Estimate = estimateForRequests(model, r.Parallel)
+			request.Breakdown += fmt.Sprintf(", with a context for each of %d requests", r.Parallel)
 		}
 		if l.Memory.Fixed > 0 {
-			load.Estimate, load.Breakdown = l.Memory.Fixed, "as set in its recipe"
+			request.Estimate, request.Breakdown = l.Memory.Fixed, "as set in its recipe"
 		}
 	}
-	if indices, err := operations.ParseDevices(r.Device); !load.UsesAccelerator && len(indices) == 0 {
+	if indices, err := operations.ParseDevices(r.Device); !request.UsesAccelerator && len(indices) == 0 {
 		// Do not run the vendors' tools, which may be slow or hang.
 		return placement.Decision{Reason: "it uses no accelerator"}, nil, err
 	}
@@ -245,7 +245,7 @@ func (w *worker) place(ctx context.Context, l wire.Launch, model engine.Model) (
 		if err != nil {
 			return d, nil, err
 		}
-		d, err = placement.Place(load, devices)
+		d, err = placement.Place(request, devices)
 		var wait *placement.WaitError
 		if !errors.As(err, &wait) {
 			return d, snapshot.memoryBefore(d.Devices), err
@@ -268,8 +268,8 @@ func (w *worker) place(ctx context.Context, l wire.Launch, model engine.Model) (
 
 // estimateForRequests returns the memory of a model with the context of n requests, in bytes.
 func estimateForRequests(m engine.Model, n int) int64 {
-	if more := int64(n - 1); m.Cache <= 0 || more <= (math.MaxInt64-m.Estimate)/m.Cache {
-		return m.Estimate + more*m.Cache
+	if additional := int64(n - 1); m.Cache <= 0 || additional <= (math.MaxInt64-m.Estimate)/m.Cache {
+		return m.Estimate + additional*m.Cache
 	}
 	return math.MaxInt64
 }
@@ -290,8 +290,8 @@ func deviceKey(d operations.WorkerDevice) string {
 	return fmt.Sprintf("%s %d", d.Vendor, d.Index)
 }
 
-// devices returns the accelerators with the memory that other workers have reserved there,
-// and the snapshot that it was computed from.
+// devices returns the accelerators with the memory that is reserved for other workers, and
+// the snapshot from which it was computed.
 func (m *Manager) devices(ctx context.Context, self string) ([]placement.Device, deviceSnapshot, error) {
 	at := time.Now()
 	p, err := m.deviceSnapshot(ctx)

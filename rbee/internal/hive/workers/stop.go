@@ -2,7 +2,6 @@ package workers
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -14,8 +13,8 @@ import (
 
 // StopOptions control how a worker is stopped. The zero value stops it gracefully.
 type StopOptions struct {
-	// Grace is the maximum time for active requests, and after that for the processes,
-	// before they are killed; 0 means the default.
+	// Grace is the maximum wait for active requests, and then the maximum wait for the
+	// processes to exit before they are killed; 0 means the default.
 	Grace time.Duration
 
 	// Force kills the processes immediately.
@@ -31,7 +30,7 @@ type stopResult struct {
 }
 
 // requestStop requests the supervisor to stop the worker. A later request with force kills
-// its processes.
+// the processes.
 func (w *worker) requestStop(o StopOptions) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -106,7 +105,7 @@ func describeStuck(left []proc.Process) string {
 	return fmt.Sprintf("process %s does not exit after SIGKILL; it may be waiting for a device or a disk", strings.Join(pids, ", "))
 }
 
-// drain waits until no request is active.
+// drain waits until no request is active, but at most for limit; 0 means the default.
 func (w *worker) drain(limit time.Duration) {
 	if limit == 0 {
 		limit = w.m.timing.DrainTimeout
@@ -140,8 +139,8 @@ func (w *worker) drain(limit time.Duration) {
 	}
 }
 
-// Stop stops a worker and waits until all its processes have exited. If ctx ends first, the
-// worker is stopped nevertheless. A worker that is stopped already is reported unchanged.
+// Stop stops a worker and waits until all its processes have exited. The end of ctx ends only
+// the wait. A stopped worker is reported unchanged.
 func (m *Manager) Stop(ctx context.Context, ref operations.WorkerRef, o StopOptions) (*operations.WorkerDeleteReport, error) {
 	start := time.Now()
 	w, err := m.find(ref)
@@ -190,7 +189,7 @@ func (w *worker) finish(ctx context.Context, o StopOptions) error {
 		w.startDraining()
 		w.enter(operations.WorkerStopped, func(r *record) { r.Problem = "" })
 	case r.State != operations.WorkerStopped:
-		return errors.New("the hive daemon is stopping; the next one continues the worker")
+		return fmt.Errorf("cannot wait for %s to stop: the hive daemon is stopping", r.ID)
 	}
 	return nil
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
 
-// preparedOptions returns options of an engine with a state directory, a link to the model
-// and a prepare request with this body, and the path of the model.
+// preparedOptions returns the options of an engine with a state directory, links to the model
+// and a prepare request with the given body, and the path of the model.
 func preparedOptions(t *testing.T, body string) (Options, string) {
 	t.Helper()
 	o := testOptions(t.TempDir())
@@ -48,7 +48,7 @@ func TestPrepare(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r.Worker.ServedName != "m-ab12" || r.Worker.ModelFile != "tiny.gguf" {
-		t.Errorf("Spawn() = %+v, want serves m-ab12 and model file tiny.gguf", r.Worker)
+		t.Errorf("Spawn() = %+v, want served name m-ab12 and model file tiny.gguf", r.Worker)
 	}
 	state := m.stateDir(r.Worker.ID)
 	for _, link := range []string{"models/tiny.gguf", "blobs/sha256-ab12"} {
@@ -61,7 +61,7 @@ func TestPrepare(t *testing.T) {
 		t.Errorf("arguments = %s, environment = %s, want expanded values and no CTX", args, env)
 	}
 	if get(t, r.Worker.Port, "/prepared") != "true" {
-		t.Error("worker is ready before the prepare request, want it prepared")
+		t.Error("GET /prepared = false from a ready worker, want true")
 	}
 	if tail := strings.Join(m.logTail(r.Worker.ID, 20), "\n"); !strings.Contains(tail, `prepared with {"model": "a \"quoted\" name", "file": "tiny.gguf"}`) {
 		t.Errorf("log = %s, want the expanded prepare request", tail)
@@ -70,7 +70,7 @@ func TestPrepare(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := os.Stat(state); !os.IsNotExist(err) {
-		t.Errorf("Stat of the state directory after Stop = %v, want not exist", err)
+		t.Errorf("Stat(%q) after Stop() = %v, want %v", state, err, os.ErrNotExist)
 	}
 	if data, err := os.ReadFile(model); err != nil || string(data) != "weights" {
 		t.Errorf("model file after Stop = %q, %v, want it unchanged", data, err)

@@ -68,7 +68,7 @@ func TestSpawnServeStop(t *testing.T) {
 		t.Fatalf("Stop() = %+v, %v, want a stopped worker that was not killed", stopped, err)
 	}
 	if !hasExited(p.PID) {
-		t.Errorf("process %d still runs after Stop", p.PID)
+		t.Errorf("process %d still runs after Stop(), want it exited", p.PID)
 	}
 	if list := m.List(false); len(list) != 0 {
 		t.Errorf("List(false) after Stop = %+v, want none", list)
@@ -187,7 +187,7 @@ func TestSpawnErrors(t *testing.T) {
 	}
 }
 
-// TestMissingProgram checks that the error for a missing program has its path.
+// TestMissingProgram checks that the error for a missing program contains its path.
 func TestMissingProgram(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -318,7 +318,7 @@ func mustFind(t *testing.T, m *Manager, id string) *worker {
 }
 
 // TestPortUsedByOtherProcess checks that a worker whose port another process uses is
-// restarted with another port, and that the other process is not taken for the worker.
+// restarted with another port, and that the other process is not mistaken for the worker.
 func TestPortUsedByOtherProcess(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t.TempDir())
@@ -347,7 +347,7 @@ func TestDrain(t *testing.T) {
 	p := spawn(t, m, "serve")
 	port, end, err := m.BeginRequest(p.ID)
 	if err != nil || port != p.Port {
-		t.Fatalf("Begin(%q) = %d, %v, want %d", p.ID, port, err, p.Port)
+		t.Fatalf("BeginRequest(%q) = %d, %v, want %d", p.ID, port, err, p.Port)
 	}
 	if got, _ := m.Get(operations.WorkerRef{ID: p.ID}); got.Requests != 1 {
 		t.Errorf("requests = %d, want 1", got.Requests)
@@ -362,7 +362,7 @@ func TestDrain(t *testing.T) {
 		return got.State == operations.WorkerDraining
 	})
 	if _, _, err := m.BeginRequest(p.ID); err == nil || !strings.Contains(err.Error(), "draining") {
-		t.Errorf("Begin() while draining = %v, want an error", err)
+		t.Errorf("BeginRequest() while draining = %v, want an error", err)
 	}
 	if hasExited(p.PID) {
 		t.Error("the process exited during a request, want it to finish the request")
@@ -392,7 +392,7 @@ func TestCanceledSpawn(t *testing.T) {
 		t.Errorf("Spawn() = %v, want code %s", err, operations.CodeCanceled)
 	}
 	if len(pids) != 2 || slices.ContainsFunc(pids, func(pid int) bool { return !hasExited(pid) }) {
-		t.Errorf("processes %v still run after a canceled Spawn, want 2 that have exited", pids)
+		t.Errorf("processes %v after a canceled Spawn(), want 2 that have exited", pids)
 	}
 }
 
@@ -438,11 +438,11 @@ func TestNotFound(t *testing.T) {
 		t.Errorf("Logs(x) = %v, want code %s", err, operations.CodeNotFound)
 	}
 	if _, _, err := m.BeginRequest("x"); operations.CodeOf(err) != operations.CodeNotFound {
-		t.Errorf("Begin(x) = %v, want code %s", err, operations.CodeNotFound)
+		t.Errorf("BeginRequest(x) = %v, want code %s", err, operations.CodeNotFound)
 	}
 }
 
-// TestPruneRecords checks that the number of stopped workers that are kept is limited.
+// TestPruneRecords checks that the number of records of stopped workers is limited.
 func TestPruneRecords(t *testing.T) {
 	t.Parallel()
 	m := newManager(t, testOptions(t.TempDir()))
@@ -457,9 +457,9 @@ func TestPruneRecords(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p := spawn(t, m, "serve")
+	spawn(t, m, "serve")
 	if _, err := m.Get(operations.WorkerRef{ID: "old-0"}); err == nil {
-		t.Error("Get(old-0) = nil, want an error: the oldest worker is removed")
+		t.Error("Get(old-0) = nil, want an error: the oldest worker must be removed")
 	}
 	if list := m.List(true); len(list) != maxTerminalRecords+1 {
 		t.Errorf("len(List(true)) = %d, want %d", len(list), maxTerminalRecords+1)
@@ -467,7 +467,6 @@ func TestPruneRecords(t *testing.T) {
 	if entries, _ := filepath.Glob(filepath.Join(m.o.Dir, "*.json")); len(entries) != maxTerminalRecords+1 {
 		t.Errorf("record files = %d, want %d", len(entries), maxTerminalRecords+1)
 	}
-	_ = p
 }
 
 // TestModelPath checks that an engine whose recipe uses the model's path gets it, and that
@@ -498,12 +497,12 @@ func TestModelPath(t *testing.T) {
 }
 
 // TestEngineMovesDuringStart checks that the program is recorded before the start waits for
-// anything, and that the worker starts from the program that was found after that.
+// the model, and that the worker runs the program that Engine returned last.
 func TestEngineMovesDuringStart(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t.TempDir())
 	inner := o.Engine
-	var found, recorded []string // found and recorded programs, by query
+	var found, recorded []string // program of each call of Engine, and recorded program at each call
 	programs := func() string {
 		list, err := Programs(o.Dir, "fake")
 		if err != nil {
@@ -514,7 +513,7 @@ func TestEngineMovesDuringStart(t *testing.T) {
 	o.Engine = func(ctx context.Context, typ string) (engine.Engine, error) {
 		recorded = append(recorded, programs())
 		e, err := inner(ctx, typ)
-		if len(found) > 0 { // an installation ran since the last query
+		if len(found) > 0 { // as if an installation ran since the last call
 			moved := filepath.Join(filepath.Dir(o.Dir), "moved")
 			if err := os.Symlink(e.Entry, moved); err != nil && !errors.Is(err, fs.ErrExist) {
 				t.Error(err)

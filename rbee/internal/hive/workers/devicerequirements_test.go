@@ -36,10 +36,10 @@ func TestWorkerGetsSupportedDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d := r.Worker.Devices; len(d) != 1 || d[0].Index != 1 || !strings.Contains(r.Reason, "not used: nvidia 0 (GTX 1080 Ti): compute capability 6.1, but 7.5 is required") {
-		t.Errorf("devices %+v because %q, want the RTX 4090", d, r.Reason)
+		t.Errorf("Spawn() chose devices %+v because of %q, want the RTX 4090", d, r.Reason)
 	}
 	if env := get(t, r.Worker.Port, "/environ"); !strings.Contains(env, `"CUDA_VISIBLE_DEVICES=1"`) {
-		t.Errorf("environment %s, want CUDA_VISIBLE_DEVICES=1", env)
+		t.Errorf("environment = %s, want CUDA_VISIBLE_DEVICES=1 in it", env)
 	}
 	_, err = m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "serve", Device: "0"}, nil)
 	if err == nil || !strings.Contains(err.Error(), "nvidia 0 (GTX 1080 Ti) cannot be used: compute capability 6.1") {
@@ -47,7 +47,7 @@ func TestWorkerGetsSupportedDevice(t *testing.T) {
 	}
 	for home, want := range map[string]bool{"": false, "/usr/local/cuda": true} {
 		if value, ok := (engine.Placeholders{"cuda_home": home}).Expand("{cuda_home?}"); ok != want || value != home {
-			t.Errorf("{cuda_home?} with %q = %q, %t, want %q, %t", home, value, ok, home, want)
+			t.Errorf("Expand({cuda_home?}) with value %q = %q, %t, want %q, %t", home, value, ok, home, want)
 		}
 	}
 }
