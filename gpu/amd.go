@@ -25,13 +25,13 @@ func (d *Detector) amd(ctx context.Context, cards []card) []Device {
 	}
 	switch {
 	case len(devices) > 0:
-		return d.sharedMemory(devices, cards)
+		return d.withAPUMemory(devices, cards)
 	case len(cards) == 0:
-		return nil // ignore errors of the tools without a card
+		return nil // ignore errors of the tools on a machine without a card
 	case err != nil && !isNotInstalled(err):
 		return brokenDevices(AMD, cards, err.Error())
 	}
-	return d.sharedMemory(amdKernelDevices(cards), cards)
+	return d.withAPUMemory(amdKernelDevices(cards), cards)
 }
 
 // amdKernelDevices returns the devices from the files of the amdgpu driver; see
@@ -59,8 +59,8 @@ func amdKernelDevices(cards []card) []Device {
 	return devices
 }
 
-// amdEntry contains the used fields of a device in amd-smi's JSON. Older releases print an
-// array of devices, newer ones an object with the array in "gpu_data"; see
+// amdEntry is a device in the JSON output of amd-smi. Older releases print an array of
+// devices, newer releases an object with the array in "gpu_data"; see
 // https://rocm.docs.amd.com/projects/amdsmi/en/latest/how-to/amdsmi-cli-tool.html
 type amdEntry struct {
 	GPU  int  `json:"gpu"`
@@ -143,7 +143,8 @@ func (d *Detector) runAMDSMI(ctx context.Context, args ...string) ([]amdEntry, e
 	return entries, nil
 }
 
-// parseAMD parses the JSON of an amd-smi command in both forms.
+// parseAMD parses the JSON output of an amd-smi command, either an array or an object; see
+// [amdEntry].
 func parseAMD(out []byte) ([]amdEntry, error) {
 	doc, err := jsonPart(out)
 	if err != nil {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// apple returns the GPU of a Mac with Apple silicon. Inference engines cannot use the GPUs of
-// Macs with Intel processors.
+// apple returns the GPU of a Mac with Apple silicon. It omits the GPUs of Macs with Intel
+// processors, because inference engines cannot use them.
 func (d *Detector) apple(ctx context.Context) []Device {
 	r, err := d.runTool(ctx, "system_profiler", "SPDisplaysDataType", "-json")
 	if err != nil {
@@ -29,8 +29,8 @@ func (d *Detector) apple(ctx context.Context) []Device {
 	return devices
 }
 
-// parseApple parses the output of `system_profiler SPDisplaysDataType -json`. The values are
-// labels such as "spdisplays_metal3" or, on older macOS, "spdisplays_mtlgpufamilyapple7".
+// parseApple parses the output of `system_profiler SPDisplaysDataType -json`. The GPU families
+// are labels such as "spdisplays_metal3" or, on older macOS, "spdisplays_mtlgpufamilyapple7".
 func parseApple(out []byte) ([]Device, error) {
 	doc, err := jsonPart(out)
 	if err != nil {
@@ -38,10 +38,10 @@ func parseApple(out []byte) ([]Device, error) {
 	}
 	var output struct {
 		GPUs []struct {
-			Model  text `json:"sppci_model"`
-			Vendor text `json:"spdisplays_vendor"`
-			Metal  text `json:"spdisplays_mtlgpufamilysupport"`
-			Older  text `json:"spdisplays_metalfamily"`
+			Model        text `json:"sppci_model"`
+			Vendor       text `json:"spdisplays_vendor"`
+			MetalSupport text `json:"spdisplays_mtlgpufamilysupport"`
+			MetalFamily  text `json:"spdisplays_metalfamily"` // on older macOS
 		} `json:"SPDisplaysDataType"`
 	}
 	if err := json.Unmarshal(doc, &output); err != nil {
@@ -52,9 +52,9 @@ func parseApple(out []byte) ([]Device, error) {
 		if g.Vendor != "sppci_vendor_Apple" {
 			continue
 		}
-		family := g.Metal
+		family := g.MetalSupport
 		if family == "" {
-			family = g.Older
+			family = g.MetalFamily
 		}
 		label := strings.TrimPrefix(strings.TrimPrefix(string(family), "spdisplays_"), "mtlgpufamily")
 		devices = append(devices, Device{

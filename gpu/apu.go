@@ -6,26 +6,27 @@ import (
 	"strings"
 )
 
-// sharedMemory corrects the memory of AMD devices inside processors (APUs). The tools and the
-// mem_info_vram files report only the carve-out that the firmware reserves, often 512 MiB.
-// The driver also maps main memory through the GTT, so that the device can use the sum of
-// both. Devices without a card in sysfs and cards with dedicated memory do not change.
-func (d *Detector) sharedMemory(devices []Device, cards []card) []Device {
+// withAPUMemory corrects the memory sizes of AMD devices that are part of a processor (APUs).
+// The tools and the mem_info_vram files report only the carve-out that the firmware reserves,
+// often 512 MiB. The driver also maps main memory through the graphics translation table
+// (GTT), and the device can use the sum of both. withAPUMemory does not change devices
+// without a card in sysfs and devices with dedicated memory.
+func (d *Detector) withAPUMemory(devices []Device, cards []card) []Device {
 	for i := range devices {
 		g := &devices[i]
 		for _, c := range cards {
 			if g.Error == "" && g.PCIBusID != "" && c.bus == g.PCIBusID {
-				c.shareMemory(g, d.memoryAvailable)
+				c.setAPUMemory(g, d.memoryAvailable)
 			}
 		}
 	}
 	return devices
 }
 
-// shareMemory sets the memory of g to the memory of the APU c, the sum of carve-out and GTT.
+// setAPUMemory sets the memory of g to the sum of carve-out and GTT if the card c is an APU.
 // The GTT is a limit and not a reservation, so its free memory is limited by the available
-// main memory. available returns that in bytes; 0 means unknown.
-func (c card) shareMemory(g *Device, available func() uint64) {
+// main memory. available returns the available main memory in bytes, or 0 if unknown.
+func (c card) setAPUMemory(g *Device, available func() uint64) {
 	vram, gtt := c.bytes("mem_info_vram_total"), c.bytes("mem_info_gtt_total")
 	if gtt == nil || *gtt == 0 || !c.integrated(orZero(vram)) {
 		return
@@ -45,12 +46,12 @@ func (c card) shareMemory(g *Device, available func() uint64) {
 	g.MemoryFree = new(vramFree + gttFree)
 }
 
-// integrated reports whether the card is part of a processor. Memory sizes are not
-// sufficient: every card has a GTT, by default of half the main memory, and the carve-out of
-// an APU can be 96 GiB. AMD uses the PCI device ids 0x1100 to 0x1fff and 0x9800 to 0x9fff for
-// APUs, and 0x6600 to 0x7fff for cards; see pciidlist in the kernel's
-// drivers/gpu/drm/amd/amdgpu/amdgpu_drv.c. A device with another id counts as an APU if it
-// has less than 2 GiB of dedicated memory, vram, which is too little for an engine.
+// integrated reports whether the card is part of a processor. Memory sizes do not distinguish
+// them: every card has a GTT, by default half the size of the main memory, and the carve-out
+// of an APU can be 96 GiB. AMD uses the PCI device ids 0x1100 to 0x1fff and 0x9800 to 0x9fff
+// for APUs, and 0x6600 to 0x7fff for cards; see pciidlist in the kernel's
+// drivers/gpu/drm/amd/amdgpu/amdgpu_drv.c. integrated considers a device with another id an
+// APU if its dedicated memory, vram, is less than 2 GiB, which is too small for an engine.
 func (c card) integrated(vram uint64) bool {
 	id, err := strconv.ParseUint(c.device, 0, 16)
 	switch {

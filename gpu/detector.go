@@ -24,7 +24,7 @@ type Detector struct {
 	// Timeout is the time limit for each run of a tool; 0 means DefaultTimeout.
 	Timeout time.Duration
 	// Run runs a tool; nil means the method [Tools.Run] of an internal Tools value. Run is
-	// called concurrently, but not with the same command line.
+	// called concurrently, but never twice at the same time with the same command line.
 	Run Runner
 	// Sys and Proc are the mount points of sysfs and procfs; empty means /sys and /proc.
 	Sys, Proc string
@@ -66,7 +66,7 @@ func (d *Detector) Devices(ctx context.Context) ([]Device, error) {
 	} else {
 		cards := d.pciCards()
 		wg.Go(func() { found[0] = d.nvidia(ctx, cardsOf(cards, NVIDIA)) })
-		wg.Go(func() { found[1] = d.hipOrder(d.withArchitecture(d.amd(ctx, cardsOf(cards, AMD)))) })
+		wg.Go(func() { found[1] = d.withHIPIndices(d.withArchitecture(d.amd(ctx, cardsOf(cards, AMD)))) })
 		wg.Go(func() { found[2] = d.intel(ctx, cardsOf(cards, Intel)) })
 	}
 	wg.Wait()
@@ -118,8 +118,8 @@ type toolError struct {
 func (e *toolError) Error() string { return e.message }
 func (e *toolError) Unwrap() error { return e.err }
 
-// runTool runs a tool with the time limit. If the tool fails, it returns the output and a
-// *toolError.
+// runTool runs a tool with the time limit of d. If the tool fails, runTool returns its output
+// and a *toolError.
 func (d *Detector) runTool(ctx context.Context, tool string, args ...string) (Result, error) {
 	limit := d.Timeout
 	if limit <= 0 {
@@ -146,7 +146,8 @@ func (d *Detector) runTool(ctx context.Context, tool string, args ...string) (Re
 	return r, nil
 }
 
-// failureText returns the output of a failed tool in one line.
+// failureText returns the output of a failed tool in one line, or its exit code if the output
+// is empty.
 func (r Result) failureText(tool string) string {
 	output := oneLine(string(r.Stdout) + "\n" + string(r.Stderr))
 	if output == "" {

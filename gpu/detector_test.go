@@ -251,9 +251,9 @@ func TestDetectIntelStats(t *testing.T) {
 		MemoryFree: new(uint64(14942253056 - 240320512)), Utilization: new(12.0), Temperature: new(53.0), Power: new(44.69)}})
 }
 
-// TestHIPOrder checks that AMD devices have the indices of HIP if all devices are compute
-// nodes.
-func TestHIPOrder(t *testing.T) {
+// TestWithHIPIndices checks that AMD devices have the indices of HIP if all devices are
+// compute nodes.
+func TestWithHIPIndices(t *testing.T) {
 	t.Parallel()
 	d := machine{}.detector(t)
 	for node, properties := range map[string]string{
@@ -281,8 +281,8 @@ func TestHIPOrder(t *testing.T) {
 		{[]Device{device(0, "")}, []Device{device(0, "")}},
 	} {
 		before := toJSON(tt.devices)
-		checkEqual(t, "hipOrder()", d.hipOrder(tt.devices), tt.want)
-		checkEqual(t, "argument of hipOrder()", toJSON(tt.devices), before)
+		checkEqual(t, "withHIPIndices()", d.withHIPIndices(tt.devices), tt.want)
+		checkEqual(t, "argument of withHIPIndices()", toJSON(tt.devices), before)
 	}
 	d.Run = machine{answers: map[string]answer{"amd-smi static": {out: string(testdata(t, "amd_static_object.json"))}, "amd-smi list": {out: string(testdata(t, "amd_list.json"))}}}.run
 	report, err := d.Detect(t.Context())

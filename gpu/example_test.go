@@ -7,7 +7,7 @@ import (
 	"github.com/rbee-keeper/rbee/gpu"
 )
 
-// Detect returns the devices of this machine.
+// This example prints the name and memory size of each device.
 func ExampleDetect() {
 	report, err := gpu.Detect(context.Background())
 	if err != nil {

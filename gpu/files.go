@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// sysfs provides the kernel's files. Paths are relative to /sys and slash-separated:
-// "bus/pci/devices".
+// sysfs provides access to the files in /sys. Paths are relative to /sys and slash-separated,
+// such as "bus/pci/devices".
 type sysfs interface {
 	// read returns the contents of a file, or "" if it cannot be read.
 	read(name string) string
@@ -60,7 +60,7 @@ func (r recordedSysfs) link(name string) string { return r.links[name] }
 func (r recordedSysfs) list(dir string) []string {
 	var names []string
 	for name := range r.files {
-		if rest, below := strings.CutPrefix(name, dir+"/"); below {
+		if rest, ok := strings.CutPrefix(name, dir+"/"); ok {
 			first, _, _ := strings.Cut(rest, "/")
 			names = append(names, first)
 		}
@@ -72,7 +72,7 @@ func (r recordedSysfs) list(dir string) []string {
 // glob returns the files below dir that match a pattern such as
 // "tile*/physical_vram_size_bytes", sorted.
 func glob(fs sysfs, dir, pattern string) []string {
-	first, rest, more := strings.Cut(pattern, "/")
+	first, rest, hasRest := strings.Cut(pattern, "/")
 	names := []string{first}
 	if strings.Contains(first, "*") {
 		names = nil
@@ -84,7 +84,7 @@ func glob(fs sysfs, dir, pattern string) []string {
 	}
 	var files []string
 	for _, name := range names {
-		if more {
+		if hasRest {
 			files = append(files, glob(fs, path.Join(dir, name), rest)...)
 		} else {
 			files = append(files, path.Join(dir, name))
@@ -96,8 +96,8 @@ func glob(fs sysfs, dir, pattern string) []string {
 // readLine returns the contents of a file without leading and trailing white space.
 func readLine(fs sysfs, name string) string { return strings.TrimSpace(fs.read(name)) }
 
-// readBytes parses a number of bytes in a file. It returns nil if the file does not contain
-// one.
+// readBytes parses a number of bytes in a file. It returns nil if the file does not contain a
+// number.
 func readBytes(fs sysfs, name string) *uint64 {
 	n, err := strconv.ParseUint(readLine(fs, name), 0, 63)
 	if err != nil {

@@ -125,8 +125,8 @@ func (r Report) Usable() []Device {
 	return usable
 }
 
-// Process is a process that uses memory of a device. A process that uses two devices is
-// listed twice.
+// Process is a process that uses memory of a device. A process that uses several devices is
+// listed once for each device.
 type Process struct {
 	Vendor Vendor `json:"vendor"`
 	// DeviceUUID is the Device.UUID; empty if the tool does not report it.
@@ -136,8 +136,8 @@ type Process struct {
 	Name string `json:"name,omitempty"`
 	// Memory is the used device memory in bytes; nil means unknown.
 	Memory *uint64 `json:"memory,omitempty"`
-	// User is the name of the process owner, or the user id if it has no name. It is empty
-	// if the process has exited or is not visible.
+	// User is the user name of the process owner, or the user id if the owner has no name.
+	// It is empty if the process has exited or is not visible.
 	User string `json:"user,omitempty"`
 }
 

@@ -145,8 +145,9 @@ func metric(list []xpuMetric, name string) *float64 {
 	return nil
 }
 
-// memoryUsed returns the used memory in bytes of a device with a total. The tool reports MiB,
-// some versions bytes: a number counts as bytes if it is larger than the total in MiB.
+// memoryUsed returns the used memory in bytes of a device with a total. xpu-smi reports MiB,
+// but some versions report bytes. memoryUsed assumes bytes if a value in MiB would exceed the
+// total. It returns nil if the value is unknown or exceeds the total in both units.
 func (s xpuStats) memoryUsed(total uint64) *uint64 {
 	const name = "XPUM_STATS_MEMORY_USED"
 	used := metric(s.Device, name)
@@ -219,11 +220,11 @@ func (d *Detector) intelProcesses(ctx context.Context) ([]Process, error) {
 	if err != nil {
 		return nil, err
 	}
-	listed, err := d.runTool(ctx, xpuSMI, "discovery", "-j")
+	discovery, err := d.runTool(ctx, xpuSMI, "discovery", "-j")
 	if err != nil {
 		return nil, err
 	}
-	devices, err := parseXPU(listed.Stdout)
+	devices, err := parseXPU(discovery.Stdout)
 	if err != nil {
 		return nil, err
 	}

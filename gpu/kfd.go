@@ -9,34 +9,34 @@ import (
 	"strings"
 )
 
-// hipOrder sets the indices of AMD devices to the HIP indices (HIP_VISIBLE_DEVICES), which
-// follow the order of the kernel's compute nodes. The tools sort by PCI address, which can be
-// another order. If the devices and nodes do not correspond, for example because devices are
-// partitioned, hipOrder does not change the indices.
-func (d *Detector) hipOrder(devices []Device) []Device {
+// withHIPIndices returns AMD devices with the indices of HIP_VISIBLE_DEVICES, which follow the
+// order of the kernel's compute nodes. The indices of the tools follow the order of the PCI
+// addresses, which can differ. If a device does not match a node, for example because devices
+// are partitioned, withHIPIndices does not change the indices.
+func (d *Detector) withHIPIndices(devices []Device) []Device {
 	nodes := d.kfdNodes()
 	addresses := make([]string, len(nodes))
 	for i, n := range nodes {
 		addresses[i] = n.bus
 	}
-	numbered := slices.Clone(devices)
-	taken := map[int]bool{}
-	for i, g := range numbered {
+	result := slices.Clone(devices)
+	used := map[int]bool{} // indices
+	for i, g := range result {
 		if g.Error != "" {
 			continue
 		}
 		n := slices.Index(addresses, g.PCIBusID)
-		if n < 0 || g.PCIBusID == "" || taken[n] {
+		if n < 0 || g.PCIBusID == "" || used[n] {
 			return devices
 		}
-		taken[n] = true
-		numbered[i].Index = n
+		used[n] = true
+		result[i].Index = n
 	}
-	return numbered
+	return result
 }
 
 // withArchitecture sets the architecture of devices from the kernel's compute nodes if the
-// tool does not report it.
+// tool did not report it.
 func (d *Detector) withArchitecture(devices []Device) []Device {
 	for _, n := range d.kfdNodes() {
 		for i := range devices {
@@ -101,9 +101,9 @@ func parseKFDNode(properties string) kfdNode {
 	return node
 }
 
-// architecture returns the compiler's name of a target. rocm-smi prints the stepping in
-// decimal, "gfx9010" for gfx90a, and some releases append features,
-// "gfx90a:sramecc+:xnack-".
+// architecture returns the compiler's name of an architecture that a tool reports. rocm-smi
+// prints the stepping in decimal ("gfx9010" for gfx90a), and some releases append features
+// ("gfx90a:sramecc+:xnack-").
 func architecture(s string) string {
 	name, _, _ := strings.Cut(knownText(s), ":")
 	if minor, isGFX9 := strings.CutPrefix(name, "gfx9"); isGFX9 && len(minor) == 3 {

@@ -48,7 +48,7 @@ func (d *Detector) nvidia(ctx context.Context, cards []card) []Device {
 	switch {
 	case len(devices) > 0:
 		// The messages can report devices that do not work.
-		return append(devices, lostNvidia(devices, messages, r.ExitCode)...)
+		return append(devices, lostNvidiaDevices(devices, messages, r.ExitCode)...)
 	case err != nil && !noDevices(err.Error()):
 		return brokenDevices(NVIDIA, cards, err.Error())
 	case len(cards) == 0:
@@ -59,31 +59,31 @@ func (d *Detector) nvidia(ctx context.Context, cards []card) []Device {
 	return brokenDevices(NVIDIA, cards, oneLine(messages))
 }
 
-// nvidiaWarns reports whether an exit code of nvidia-smi means that the query succeeded. 14
-// is a warning about a corrupted infoROM; the device works.
-func nvidiaWarns(exitCode int) bool { return exitCode == 0 || exitCode == 14 }
+// isNvidiaSuccess reports whether an exit code of nvidia-smi means that the query succeeded.
+// Exit code 14 is a warning about a corrupted infoROM; the device works.
+func isNvidiaSuccess(exitCode int) bool { return exitCode == 0 || exitCode == 14 }
 
 // runNvidiaSMI runs nvidia-smi as [Detector.runTool] does, but does not return an error for a
 // warning.
 func (d *Detector) runNvidiaSMI(ctx context.Context, args ...string) (Result, error) {
 	r, err := d.runTool(ctx, nvidiaSMI, args...)
 	var toolErr *toolError
-	if errors.As(err, &toolErr) && toolErr.err == nil && nvidiaWarns(r.ExitCode) {
+	if errors.As(err, &toolErr) && toolErr.err == nil && isNvidiaSuccess(r.ExitCode) {
 		return r, nil
 	}
 	return r, err
 }
 
-// lostNvidia returns a device with an error for each failed device that messages report and
-// devices does not contain. A line about a listed device is a warning. So is a line without an
-// address if the exit code reports success.
-func lostNvidia(devices []Device, messages string, exitCode int) []Device {
+// lostNvidiaDevices returns a device with an error for each failed device that messages report
+// and devices does not contain. It ignores warnings: lines about a device in devices, and lines
+// without an address if the exit code means success.
+func lostNvidiaDevices(devices []Device, messages string, exitCode int) []Device {
 	var lost []Device
 	for line := range strings.Lines(messages) {
 		bus := busIDIn(line)
 		same := func(d Device) bool { return d.PCIBusID == bus }
 		switch {
-		case bus != "" && slices.ContainsFunc(devices, same), warningRegexp.MatchString(line), bus == "" && nvidiaWarns(exitCode):
+		case bus != "" && slices.ContainsFunc(devices, same), warningRegexp.MatchString(line), bus == "" && isNvidiaSuccess(exitCode):
 			continue
 		}
 		i := slices.IndexFunc(lost, same)
@@ -123,8 +123,8 @@ func parseNvidia(fields []string, out []byte) (devices []Device, messages string
 	for line := range strings.Lines(string(out)) {
 		line = strings.TrimSpace(line)
 		values := strings.Split(line, ", ")
-		if more, i := len(values)-len(fields), slices.Index(fields, "name"); more > 0 && i >= 0 {
-			values = slices.Replace(values, i, i+more+1, strings.Join(values[i:i+more+1], ", "))
+		if extra, i := len(values)-len(fields), slices.Index(fields, "name"); extra > 0 && i >= 0 {
+			values = slices.Replace(values, i, i+extra+1, strings.Join(values[i:i+extra+1], ", "))
 		}
 		index, err := strconv.Atoi(values[0])
 		if err != nil || index < 0 || len(values) != len(fields) {

@@ -8,11 +8,11 @@ import (
 	"strings"
 )
 
-// nvidiaProcesses returns the compute and graphics processes; on a workstation, the desktop
-// uses most of the memory. `nvidia-smi -q -d PIDS` lists both kinds with complete names and is
-// much faster than -q alone; see section Processes of the manual. pmon truncates names and
-// omits devices. If nvidia-smi does not support the query, nvidiaProcesses returns only the
-// compute processes.
+// nvidiaProcesses returns the compute and graphics processes. Graphics processes can use most
+// of the memory of a workstation. `nvidia-smi -q -d PIDS` lists both kinds with complete names
+// and is much faster than -q alone; see section Processes of the manual. `nvidia-smi pmon`
+// truncates names and omits devices. If nvidia-smi does not support the query, nvidiaProcesses
+// returns only the compute processes.
 func (d *Detector) nvidiaProcesses(ctx context.Context) ([]Process, error) {
 	r, err := d.runNvidiaSMI(ctx, "-q", "-d", "PIDS")
 	if isNotInstalled(err) || err != nil && noDevices(err.Error()) {
@@ -93,9 +93,9 @@ func mergeNvidiaProcesses(entries []nvidiaProcess, devices []Device) []Process {
 	}
 	seen := map[key]int{} // index in processes
 	var processes []Process
-	for _, h := range entries {
-		p, k := h.process, key{h.nvidiaLocation, h.process.PID}
-		p.DeviceUUID = uuids[h.bus]
+	for _, e := range entries {
+		p, k := e.process, key{e.nvidiaLocation, e.process.PID}
+		p.DeviceUUID = uuids[e.bus]
 		i, duplicate := seen[k]
 		if !duplicate {
 			seen[k] = len(processes)

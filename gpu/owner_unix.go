@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// owner returns the name of a process owner from procfs, or the user id if it has no name, or
-// "" if unknown.
+// owner returns the user name of the owner of a process, or the user id if the owner has no
+// name. It returns "" if the owner is unknown. proc is the mount point of procfs.
 func owner(proc string, pid int) string {
 	info, err := os.Stat(filepath.Join(proc, strconv.Itoa(pid)))
 	if err != nil {

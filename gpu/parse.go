@@ -2,7 +2,7 @@ package gpu
 
 import (
 	"context"
-	_ "embed" // the probe
+	_ "embed" // for probe.sh
 	"errors"
 	"fmt"
 	"os/exec"
@@ -30,9 +30,9 @@ var ErrNoProbe = errors.New("incomplete output of the GPU probe")
 // probeTimeout is the time limit of the script for each tool.
 const probeTimeout = 10 * time.Second
 
-// timedOut reports whether an exit status means that timeout(1) killed a tool: 124, or 143
+// isTimeout reports whether an exit status means that timeout(1) killed a tool: 124, or 143
 // with BusyBox, or 137 after SIGKILL.
-func timedOut(status int) bool { return status == 124 || status == 137 || status == 143 }
+func isTimeout(status int) bool { return status == 124 || status == 137 || status == 143 }
 
 // Parse parses the output of the script from [ProbeScript]. It returns the devices that
 // [Detector.Devices] would return on the machine that ran the script. Parse does not run
@@ -46,12 +46,12 @@ func Parse(out []byte) ([]Device, error) {
 	return d.Devices(context.Background())
 }
 
-// noProc is the procfs of a recording, which does not contain one.
+// noProc is the mount point of procfs for a recording, which contains no files of procfs.
 const noProc = "/nonexistent"
 
 // recording is the parsed output of the script.
 type recording struct {
-	os    string // as uname(1) writes it
+	os    string // the output of uname -s
 	sysfs recordedSysfs
 	runs  map[string]Result // by command line
 }
@@ -99,7 +99,7 @@ func (rec *recording) run(_ context.Context, name string, args ...string) (Resul
 	line := strings.Join(append([]string{name}, args...), " ")
 	r, ok := rec.runs[line]
 	switch {
-	case ok && timedOut(r.ExitCode):
+	case ok && isTimeout(r.ExitCode):
 		return Result{}, context.DeadlineExceeded
 	case ok:
 		return r, nil

@@ -10,8 +10,8 @@
 #	err                  the standard error of the previous tool
 #	end                  the recording is complete
 #
-# The caller sets tool_dirs, nvidia_fields and tool_limit: the directories to search after
-# PATH, the fields to query from nvidia-smi, and the time limit for a tool in seconds.
+# The caller sets tool_dirs (directories to search after PATH), nvidia_fields (fields to query
+# from nvidia-smi) and tool_limit (time limit for each tool in seconds).
 : "${tool_dirs=}" "${nvidia_fields=}" "${tool_limit=10}"
 root=
 sys=/sys
@@ -39,7 +39,7 @@ else
 	limited() { "$@"; }
 fi
 
-record() { # runs $tool as the command line "$@"
+record() { # runs the command line "$@" with the program $tool, and prints its sections
 	line=$*
 	shift
 	{
@@ -51,18 +51,18 @@ record() { # runs $tool as the command line "$@"
 	} 4>&1
 }
 
-ask() { # records the command "$@", also in section; fails if the program is not installed
+query() { # records the command "$@" and sets section; fails if the tool is not installed
 	find_tool "$1" || return 1
 	section=$(record "$@")
 	printf '%s\n' "$section"
 }
 
-ask_rocm() {
-	ask rocm-smi --showproductname --showuniqueid --showbus --showmeminfo vram \
+query_rocm() {
+	query rocm-smi --showproductname --showuniqueid --showbus --showmeminfo vram \
 		--showuse --showtemp --showpower --showdriverversion --json
 }
 
-show() { # records the first line of the file $1
+record_line() { # records the first line of the file $1
 	text=
 	[ -r "$sys/$1" ] || return 0
 	{ IFS= read -r text || [ -n "$text" ]; } 2>/dev/null <"$sys/$1" || return 0
@@ -72,8 +72,8 @@ show() { # records the first line of the file $1
 record_gpus() {
 	printf '\034os %s\n' "$(uname -s)"
 	if [ "$(uname -s)" = Darwin ]; then
-		ask system_profiler SPDisplaysDataType -json
-		ask sysctl -n hw.memsize
+		query system_profiler SPDisplaysDataType -json
+		query sysctl -n hw.memsize
 		return
 	fi
 
@@ -90,10 +90,10 @@ record_gpus() {
 		card=bus/pci/devices/${path##*/}
 		for name in class vendor device product_name unique_id \
 			mem_info_vram_total mem_info_vram_used mem_info_gtt_total mem_info_gtt_used; do
-			show "$card/$name"
+			record_line "$card/$name"
 		done
 		for file in "$path"/tile*/physical_vram_size_bytes "$path"/drm/card*/lmem_total_bytes; do
-			show "${file#"$sys"/}"
+			record_line "${file#"$sys"/}"
 		done
 		for driver in "$sys"/bus/pci/drivers/*/"${path##*/}"; do
 			driver=${driver%/*}
@@ -109,7 +109,7 @@ record_gpus() {
 	fi
 
 	fields=$nvidia_fields
-	while ask nvidia-smi "--query-gpu=$fields" --format=csv,noheader,nounits; do
+	while query nvidia-smi "--query-gpu=$fields" --format=csv,noheader,nounits; do
 		# Repeat the query without a field that the driver does not support.
 		case $section in *'Field "'*'" is not a valid field to query'*) ;; *) break ;; esac
 		field=${section#*'Field "'}
@@ -121,19 +121,19 @@ record_gpus() {
 		fields=${fields%,}
 	done
 
-	if ask amd-smi static --asic --bus --driver --vram --json; then
+	if query amd-smi static --asic --bus --driver --vram --json; then
 		case $section in
-		*'"asic"'*) ask amd-smi list --json ;;
-		*) ask_rocm ;;
+		*'"asic"'*) query amd-smi list --json ;;
+		*) query_rocm ;;
 		esac
 	else
-		ask_rocm
+		query_rocm
 	fi
 
-	if [ -n "$intel" ] && ask xpu-smi discovery -j; then
+	if [ -n "$intel" ] && query xpu-smi discovery -j; then
 		list=$section id=0
 		while case $list in *'"device_id": '"$id"[!0-9]* | *'"device_id":'"$id"[!0-9]*) ;; *) false ;; esac do
-			ask xpu-smi discovery -d "$id" -j
+			query xpu-smi discovery -d "$id" -j
 			id=$((id + 1))
 		done
 	fi

@@ -33,12 +33,12 @@ func (m machine) probe(t *testing.T, sys, dir string, shell ...string) []byte {
 			t.Fatal(err)
 		}
 	}
-	needed := []string{"cat", "sh", "timeout", "tr", "uname"}
+	programs := []string{"cat", "sh", "timeout", "tr", "uname"}
 	if m.goos == "darwin" {
 		write(filepath.Join(bin, "uname"), "#!/bin/sh\necho Darwin\n")
-		needed = needed[:4]
+		programs = programs[:4]
 	}
-	for _, name := range needed {
+	for _, name := range programs {
 		path, err := exec.LookPath(name)
 		if err != nil {
 			t.Skipf("this machine has no %s", name)

@@ -92,8 +92,8 @@ func (c rocmCard) device(index int) Device {
 }
 
 // rocmProcesses returns the processes from rocm-smi. The tool reports the number of devices
-// that a process uses but not which, so DeviceUUID is known only on a machine with one
-// device.
+// that a process uses but does not identify them, so DeviceUUID is known only on a machine
+// with one device.
 func (d *Detector) rocmProcesses(ctx context.Context) ([]Process, error) {
 	r, err := d.runTool(ctx, rocmSMI, "--showpids", "--showuniqueid", "--json")
 	if err != nil {

@@ -44,7 +44,7 @@ type Tools struct {
 	exitTimeout time.Duration   // for tests; 0 means killedExitTimeout
 
 	mu   sync.Mutex
-	hung []*HangError // processes that hang, oldest first
+	hung []*HangError // hanging processes, oldest first
 }
 
 // HangError reports that a tool was not started because an earlier process of the tool was
@@ -105,20 +105,21 @@ func (t *Tools) Run(ctx context.Context, name string, args ...string) (Result, e
 	return Result{Stdout: stdout.data, Stderr: stderr.data, ExitCode: cmd.ProcessState.ExitCode()}, nil
 }
 
-// killTool kills a tool. If it does not exit in time, killTool records it until it exits.
+// killTool kills a tool. If the tool does not exit in time, killTool records hang until the tool
+// exits.
 func (t *Tools) killTool(cmd *exec.Cmd, hang *HangError, exited <-chan error) {
-	kill, patience := t.kill, t.exitTimeout
+	kill, timeout := t.kill, t.exitTimeout
 	if kill == nil {
 		kill = killGroup
 	}
-	if patience == 0 {
-		patience = killedExitTimeout
+	if timeout == 0 {
+		timeout = killedExitTimeout
 	}
 	kill(cmd)
 	select {
 	case <-exited: //nolint:errcheck // the tool was killed
 		return
-	case <-time.After(patience): // do not read the buffers: the command still uses them
+	case <-time.After(timeout): // do not read the buffers: the command still uses them
 	}
 	t.mu.Lock()
 	t.hung = append(t.hung, hang)
@@ -126,18 +127,18 @@ func (t *Tools) killTool(cmd *exec.Cmd, hang *HangError, exited <-chan error) {
 	go func() {
 		<-exited //nolint:errcheck // the tool was killed
 		t.mu.Lock()
-		t.hung = slices.DeleteFunc(t.hung, func(l *HangError) bool { return l == hang })
+		t.hung = slices.DeleteFunc(t.hung, func(h *HangError) bool { return h == hang })
 		t.mu.Unlock()
 	}()
 }
 
-// hangingProcess returns the oldest process of a tool that hangs, or nil.
+// hangingProcess returns the oldest hanging process of a tool, or nil.
 func (t *Tools) hangingProcess(name string) *HangError {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, l := range t.hung {
-		if l.Tool == name {
-			return l
+	for _, h := range t.hung {
+		if h.Tool == name {
+			return h
 		}
 	}
 	return nil

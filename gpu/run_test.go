@@ -82,7 +82,7 @@ func TestKillHangingTool(t *testing.T) {
 	}
 }
 
-// alive reports whether a process runs. A zombie does not.
+// alive reports whether a process runs. A zombie process does not run.
 func alive(pid int) bool {
 	if syscall.Kill(pid, 0) != nil {
 		return false
@@ -163,10 +163,10 @@ func TestHangingToolIsNotRestarted(t *testing.T) {
 	for range 3 {
 		hang := d.tools.hangingProcess(nvidiaSMI)
 		if hang == nil || strconv.Itoa(hang.PID) != pids()[0] || hang.Since.Before(before) {
-			t.Fatalf("hanging() = %+v, want the process of %q", hang, pids())
+			t.Fatalf("hangingProcess() = %+v, want the process of %q", hang, pids())
 		}
 		if got := detect(); !strings.Contains(got, hang.Error()) {
-			t.Errorf("the next Devices() = %s, want the error of hanging()", got)
+			t.Errorf("the next Devices() = %s, want the error %q", got, hang.Error())
 		}
 		if _, err := d.Processes(t.Context()); !errors.As(err, &hang) {
 			t.Errorf("Processes() = %v, want a HangError", err)

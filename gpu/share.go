@@ -26,8 +26,8 @@ type call struct {
 }
 
 // do runs a tool or joins a running call of the same command line. The limit applies to the
-// tool, independent of ctx. The tool is canceled when the ctx of all callers is done. The
-// error comes from the runner or from ctx. The caller must not modify the result.
+// tool, independent of ctx. The tool is canceled when the contexts of all callers are done.
+// The error is the error of the runner or of ctx. The caller must not modify the result.
 func (c *calls) do(ctx context.Context, limit time.Duration, run Runner, name string, args ...string) (Result, error) {
 	for {
 		if err := ctx.Err(); err != nil {

@@ -129,7 +129,7 @@ func TestSharedCallHasOneLimit(t *testing.T) {
 		}
 		for _, done := range all {
 			if err := <-done; !errors.Is(err, context.DeadlineExceeded) || err.Error() != "tool did not finish within 10s and was killed" {
-				t.Errorf("ask() = %v, want the time limit of the tool", err)
+				t.Errorf("runTool() = %v, want the time limit of the tool", err)
 			}
 		}
 		if took := time.Since(start); took != 11*time.Second || len(tool.started) != 1 {

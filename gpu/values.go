@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// isUnknown reports whether a value of a tool means that the value is unknown: "N/A", "[N/A]",
+// isUnknown reports whether a tool prints s instead of an unknown value: "N/A", "[N/A]",
 // "[Not Supported]", "[Not Found]", "[Unknown Error]" and similar texts.
 func isUnknown(s string) bool {
 	s = strings.TrimSpace(s)
@@ -66,7 +66,7 @@ func difference(total uint64, used *uint64) *uint64 {
 	return &n
 }
 
-// text is a JSON string, number or boolean as text. Other JSON values are "".
+// text is the text of a JSON string, number or boolean. It is "" for other JSON values.
 type text string
 
 func (t *text) UnmarshalJSON(b []byte) error {
@@ -121,7 +121,8 @@ func (q quantity) bytes() *uint64 {
 	return nil
 }
 
-// section is a JSON object that a tool may replace with "N/A". Then it is empty.
+// section is a JSON object. It is empty if the tool printed another value instead, such as
+// "N/A".
 type section[T any] struct{ value T }
 
 func (s *section[T]) UnmarshalJSON(b []byte) error {
@@ -134,10 +135,10 @@ func (s *section[T]) UnmarshalJSON(b []byte) error {
 
 var errNoJSON = errors.New("no JSON in the output")
 
-// jsonPart returns the JSON in an output without the warnings that some tools print before
-// and after it. The JSON must start at the beginning of a line.
+// jsonPart returns the JSON in the output of a tool, without the warnings that some tools
+// print before and after it. The JSON must start at the beginning of a line.
 func jsonPart(out []byte) ([]byte, error) {
-	var followed []byte // the first JSON value that is followed by text
+	var candidate []byte // the first JSON value that has text after it
 	for line := out; ; {
 		trimmed := bytes.TrimLeft(line, " \t\r")
 		if len(trimmed) > 0 && (trimmed[0] == '{' || trimmed[0] == '[') {
@@ -145,24 +146,24 @@ func jsonPart(out []byte) ([]byte, error) {
 				return trimmed, nil
 			}
 			var value json.RawMessage
-			if followed == nil && json.NewDecoder(bytes.NewReader(trimmed)).Decode(&value) == nil {
-				followed = value
+			if candidate == nil && json.NewDecoder(bytes.NewReader(trimmed)).Decode(&value) == nil {
+				candidate = value
 			}
 		}
 		next := bytes.IndexByte(line, '\n')
 		switch {
 		case next >= 0:
 			line = line[next+1:]
-		case followed != nil:
-			return followed, nil
+		case candidate != nil:
+			return candidate, nil
 		default:
 			return nil, errNoJSON
 		}
 	}
 }
 
-// busID converts a PCI address to the form in /sys, in lower case with four digits of domain;
-// nvidia-smi prints "00000000:41:00.0". It returns "" if s is not an address.
+// busID converts a PCI address such as "00000000:41:00.0" of nvidia-smi to the form in /sys, in
+// lower case with a domain of four digits. It returns "" if s is not an address.
 func busID(s string) string {
 	parts := strings.Split(strings.ToLower(strings.TrimSpace(s)), ":")
 	if len(parts) == 2 {
@@ -172,8 +173,8 @@ func busID(s string) string {
 		return ""
 	}
 	domain, err := strconv.ParseUint(parts[0], 16, 32)
-	slot, function, dotted := strings.Cut(parts[2], ".")
-	if err != nil || !dotted || !isHex(parts[1], 2) || !isHex(slot, 2) || !isHex(function, 1) {
+	slot, function, ok := strings.Cut(parts[2], ".")
+	if err != nil || !ok || !isHex(parts[1], 2) || !isHex(slot, 2) || !isHex(function, 1) {
 		return ""
 	}
 	d := strconv.FormatUint(domain, 16)

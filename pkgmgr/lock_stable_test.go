@@ -282,11 +282,11 @@ func TestReleaseDate(t *testing.T) {
 			f.addWax("3.0", later.AddDate(1, 0, 0))
 		}, "2.0", "", false, false},
 		"dates of new files only": {"", func(f *lockFleet) { f.addWax("0.9", releaseDate); f.addWax("1.0", time.Time{}); f.addWax("2.0", later) }, "2.0", "", false, false},
-		"no dates":                {"", func(f *lockFleet) { f.addWax("1.0", time.Time{}); f.addWax("2.0", time.Time{}) }, "2.0", "has no solution with the packages of its release date (2026-03-02): using today's packages", false, false},
-		"no date of the version":  {"", func(f *lockFleet) { f.addWax("1.0", releaseDate); f.addWax("2.0", later) }, "2.0", "does not record the upload date of engine 1.0: using today's packages", false, true},
-		"HTML":                    {"", func(f *lockFleet) { f.addWax("1.0", releaseDate); f.addWax("2.0", later) }, "2.0", "does not record the upload date of engine 1.0: using today's packages", true, false},
+		"no dates":                {"", func(f *lockFleet) { f.addWax("1.0", time.Time{}); f.addWax("2.0", time.Time{}) }, "2.0", "has no solution with the packages of its release date (2026-03-02): using the newest packages", false, false},
+		"no date of the version":  {"", func(f *lockFleet) { f.addWax("1.0", releaseDate); f.addWax("2.0", later) }, "2.0", "does not record the upload date of engine 1.0: using the newest packages", false, true},
+		"HTML":                    {"", func(f *lockFleet) { f.addWax("1.0", releaseDate); f.addWax("2.0", later) }, "2.0", "does not record the upload date of engine 1.0: using the newest packages", true, false},
 		"published before its dependency": {"", func(f *lockFleet) { f.addWax("2.0", later) }, "2.0",
-			"has no solution with the packages of its release date (2026-03-02): using today's packages", false, false},
+			"has no solution with the packages of its release date (2026-03-02): using the newest packages", false, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -327,7 +327,7 @@ func TestInvalidIndex(t *testing.T) {
 		"garbage":       {"application/vnd.pypi.simple.v1+json", `{"files": [`, "invalid response"},
 		"content type":  {"text/plain", "hello", `invalid response of type "text/plain": want a package index page`},
 		"login page":    {"text/html", "<html><body><p>Log in</p></body></html>", "the package index has no version of engine that satisfies latest"},
-		"not HTML":      {"text/html", "<<<", "cannot parse the page as HTML"},
+		"not HTML":      {"text/html", "<<<", "cannot parse HTML page"},
 		"no files":      {"application/vnd.pypi.simple.v1+json", `{"files": []}`, "the package index has no version of engine that satisfies latest"},
 		"not a package": {"application/vnd.pypi.simple.v1+json", `[]`, "invalid response"},
 	} {
@@ -401,7 +401,7 @@ func TestTorchMirror(t *testing.T) {
 	f.addTools("0.9.9", "20251120")
 	f.addEngine("1.0", releaseDate, "torch>=2")
 	r = f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Origins.TorchIndex = f.origin.Index() })
-	if got := blockReasons(r); !strings.Contains(got, "the PyTorch index ") || !strings.Contains(got, "/simple/cu130 has no torch") {
+	if got := blockReasons(r); !strings.Contains(got, "the PyTorch index ") || !strings.Contains(got, "/simple/cu130 does not contain torch") {
 		t.Errorf("sync: blocked %s, want the PyTorch index /simple/cu130 without torch", got)
 	}
 }

@@ -216,8 +216,8 @@ func TestLoadLockProblems(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                                    "unexpected end",
 		"<<<<<<< ours":                        "invalid character",
-		`{}`:                                  "want a schema",
-		`{"lock":2}`:                          "want a schema",
+		`{}`:                                  `want the key "schema"`,
+		`{"lock":2}`:                          `want the key "schema"`,
 		`{"schema":9,"min_reader":2}`:         "it requires schema 2, but this rbee supports 1",
 		`{"schema":9,"min_reader":1}`:         "",
 		`{"lock":1,"workers":[{"type":"e"}]}`: `e: invalid version ""`,

@@ -378,8 +378,8 @@ func TestProbeInvalidOutput(t *testing.T) {
 		host *shellHost
 		want string
 	}{
-		"no output":      {&shellHost{shell: []string{"true"}}, "no record in the output of its shell"},
-		"other output":   {&shellHost{shell: []string{"true"}, noise: "This account is not available.\n"}, "no record in the output of its shell"},
+		"no output":      {&shellHost{shell: []string{"true"}}, "the output of the shell contains no record"},
+		"other output":   {&shellHost{shell: []string{"true"}, noise: "This account is not available.\n"}, "the output of the shell contains no record"},
 		"partial record": {&shellHost{shell: []string{"true"}, noise: "\x1e{\"schema\":1"}, "unexpected EOF"},
 		"no JSON":        {&shellHost{shell: []string{"true"}, noise: "\x1e{schema}\n"}, "invalid JSON"},
 		"failure":        {&shellHost{shell: []string{"false"}}, "exit status 1"},

@@ -53,7 +53,7 @@ func TestValidate(t *testing.T) {
 		},
 		{
 			name: "small GPU", machine: wire.State{Devices: []gpu.Device{device("nvidia", 8, "")}},
-			errors: []string{"the largest GPU has 8.0 GiB, but 16.0 GiB is required"},
+			errors: []string{"the largest GPU has 8.0 GiB, want at least 16.0 GiB"},
 		},
 		{
 			name: "broken driver", machine: wire.State{Devices: []gpu.Device{device("nvidia", 0, "driver/library version mismatch")}},

@@ -23,7 +23,8 @@ type Machine struct {
 	Devices      []gpu.Device
 	DevicesKnown bool
 
-	// Libraries and ROCm are as in [wire.State]. If Libraries is nil, neither was probed.
+	// Libraries and ROCm have the same meaning as in [wire.State]. If Libraries is nil,
+	// neither was probed.
 	Libraries []string
 	ROCm      string
 }
@@ -51,8 +52,8 @@ type Choice struct {
 // ErrNoSources is the error that a [*NoSourcesError] wraps.
 var ErrNoSources = errors.New("recipe has no sources")
 
-// NoSourcesError reports a worker type whose recipe has no sources, so that rbee cannot
-// install it. Note is the recipe's note.
+// NoSourcesError reports that rbee cannot install a worker type because its recipe has no
+// sources. Note is the recipe's note.
 type NoSourcesError struct{ Type, Note string }
 
 func (e *NoSourcesError) Error() string {
@@ -132,8 +133,8 @@ func (e *UnsupportedPlatformError) ErrorSubject() operations.Subject {
 	return operations.SubjectWorker.WithName(e.Type)
 }
 
-// UnsupportedMachineError reports that a recipe has sources for the machine's platform, but the machine
-// does not meet the requirements of any of them.
+// UnsupportedMachineError reports that a recipe has sources for the machine's platform, but
+// the machine does not meet the requirements of any of them.
 type UnsupportedMachineError struct {
 	Type, Version string
 	Reasons       []string // one for each source, in the order of the recipe
@@ -157,8 +158,8 @@ func (e *UnsupportedMachineError) ErrorSubject() operations.Subject {
 // accelerators, which were not probed.
 var ErrDevicesUnknown = errors.New("the accelerators of the machine are unknown")
 
-// Version resolves a version constraint of a config among the versions of the sources. It
-// is for a recipe without Versions. A server that is built into rbee has rbee's version,
+// Version returns the version of a source that a version constraint of a config resolves to.
+// The recipe must not have Versions. The version of a server that is built into rbee is
 // rbeeVersion. The error is a [*NoSourcesError] or an [*UnknownVersionError].
 func (r *Recipe) Version(constraint, rbeeVersion string) (string, error) {
 	if len(r.Sources) == 0 {
@@ -189,13 +190,14 @@ func (s *Source) version(rbeeVersion string) string {
 
 // Choose returns the first source that provides an exact version and fits a machine. If the
 // recipe has Versions, an empty version means any version. The error is a
-// [*NoSourcesError], [*UnknownVersionError], [*UnsupportedPlatformError], [*UnsupportedMachineError] or
-// [ErrDevicesUnknown], or reports a path that cannot be resolved.
+// [*NoSourcesError], [*UnknownVersionError], [*UnsupportedPlatformError],
+// [*UnsupportedMachineError] or [ErrDevicesUnknown], or reports a path that cannot be
+// resolved.
 func (r *Recipe) Choose(version string, m Machine, rbeeVersion string) (Choice, error) {
 	if len(r.Sources) == 0 {
 		return Choice{}, &NoSourcesError{Type: r.Type, Note: r.Note}
 	}
-	var versions, platforms, unfit []string
+	var versions, platforms, reasons []string
 	for i := range r.Sources {
 		s := &r.Sources[i]
 		versions = append(versions, s.version(rbeeVersion))
@@ -211,18 +213,18 @@ func (r *Recipe) Choose(version string, m Machine, rbeeVersion string) (Choice, 
 		}
 		ok, reason := s.fitsMachine(m)
 		if !ok {
-			unfit = append(unfit, s.withName(reason))
+			reasons = append(reasons, s.withName(reason))
 			continue
 		}
-		filled, err := s.Fill(version, m.Platform, filepath.Dir(r.File))
-		if len(unfit) > 0 {
-			reason = strings.TrimPrefix(reason+"; not "+strings.Join(unfit, ", not "), "; ")
+		source, err := s.Fill(version, m.Platform, filepath.Dir(r.File))
+		if len(reasons) > 0 {
+			reason = strings.TrimPrefix(reason+"; not "+strings.Join(reasons, ", not "), "; ")
 		}
-		return Choice{Version: version, Source: filled, Reason: reason, Index: i}, err
+		return Choice{Version: version, Source: source, Reason: reason, Index: i}, err
 	}
 	switch {
-	case len(unfit) > 0:
-		return Choice{}, &UnsupportedMachineError{Type: r.Type, Version: version, Reasons: unfit}
+	case len(reasons) > 0:
+		return Choice{}, &UnsupportedMachineError{Type: r.Type, Version: version, Reasons: reasons}
 	case len(platforms) > 0:
 		return Choice{}, &UnsupportedPlatformError{Type: r.Type, Version: version, Platform: m.Platform, Known: unique(platforms)}
 	default:
@@ -249,7 +251,7 @@ func (r *Recipe) DependsOnDevices() bool {
 	return slices.ContainsFunc(r.Sources, func(s Source) bool { return s.needsGPU() })
 }
 
-// unique returns all without duplicates, in the same order.
+// unique returns the elements of all without duplicates, in the same order.
 func unique(all []string) []string {
 	var result []string
 	for _, s := range all {
@@ -324,8 +326,8 @@ func vendorName[V ~string](vendor V) string {
 }
 
 // Fill returns a copy of the source in which the placeholders {version}, {os} and {arch} are
-// replaced and file paths are absolute. Relative paths are relative to folder.
-func (s *Source) Fill(version string, p wire.Platform, folder string) (Source, error) {
+// replaced and file paths are absolute. Relative paths are relative to dir.
+func (s *Source) Fill(version string, p wire.Platform, dir string) (Source, error) {
 	replacer := strings.NewReplacer("{version}", version, "{os}", p.OS, "{arch}", p.Arch)
 	out := *s
 	out.Version, out.Entry = version, replacer.Replace(s.Entry)
@@ -334,23 +336,23 @@ func (s *Source) Fill(version string, p wire.Platform, folder string) (Source, e
 		step := &out.Steps[i]
 		step.Origin.URL, step.Origin.Asset = replacer.Replace(step.Origin.URL), replacer.Replace(step.Origin.Asset)
 		if p := step.Python; p != nil {
-			filled := *p
-			for _, list := range []*[]string{&filled.Packages, &filled.Overrides, &filled.Constraints} {
+			python := *p
+			for _, list := range []*[]string{&python.Packages, &python.Overrides, &python.Constraints} {
 				*list = slices.Clone(*list)
 				for i := range *list {
 					(*list)[i] = replacer.Replace((*list)[i])
 				}
 			}
-			filled.Indexes = slices.Clone(p.Indexes)
-			for i := range filled.Indexes {
-				filled.Indexes[i].URL = replacer.Replace(filled.Indexes[i].URL)
+			python.Indexes = slices.Clone(p.Indexes)
+			for i := range python.Indexes {
+				python.Indexes[i].URL = replacer.Replace(python.Indexes[i].URL)
 			}
-			step.Python = &filled
+			step.Python = &python
 		}
 		if step.Origin.File == "" {
 			continue
 		}
-		file, err := resolvePath(replacer.Replace(step.Origin.File), folder)
+		file, err := resolvePath(replacer.Replace(step.Origin.File), dir)
 		if err != nil {
 			return out, err
 		}
@@ -359,33 +361,36 @@ func (s *Source) Fill(version string, p wire.Platform, folder string) (Source, e
 	return out, nil
 }
 
-func resolvePath(file, folder string) (string, error) {
+// resolvePath returns the absolute path of a file. A relative path is relative to dir, or to
+// the home directory of the user if it starts with ~/.
+func resolvePath(file, dir string) (string, error) {
 	file = filepath.FromSlash(file)
 	if rest, ok := strings.CutPrefix(file, "~"+string(filepath.Separator)); ok {
 		home, err := os.UserHomeDir()
 		if err != nil {
-			return "", fmt.Errorf("resolving %s: %w", file, err)
+			return "", fmt.Errorf("cannot resolve path %s: %w", file, err)
 		}
 		file = filepath.Join(home, rest)
 	} else if !filepath.IsAbs(file) {
-		file = filepath.Join(folder, file)
+		file = filepath.Join(dir, file)
 	}
 	absolute, err := filepath.Abs(file)
 	if err != nil {
-		return "", fmt.Errorf("resolving %s: %w", file, err)
+		return "", fmt.Errorf("cannot resolve path %s: %w", file, err)
 	}
 	return absolute, nil
 }
 
-// SourcesFor returns a function from a version to the source chosen for the machine. If the
+// SourcesFor returns a function that returns the source of a version for the machine. If the
 // choice depends on accelerators that are unknown, the function returns all sources for the
-// machine's platform. It returns nil if the machine meets the requirements of no source.
+// machine's platform. It returns nil if the machine does not meet the requirements of any
+// source.
 func (r *Recipe) SourcesFor(m Machine) func(version string) ([]Source, error) {
 	return func(version string) ([]Source, error) {
 		choice, err := r.Choose(version, m, "")
-		var unfit *UnsupportedMachineError
+		var unsupported *UnsupportedMachineError
 		switch {
-		case errors.As(err, &unfit):
+		case errors.As(err, &unsupported):
 			return nil, nil
 		case err == nil:
 			return []Source{choice.Source}, nil
@@ -395,11 +400,11 @@ func (r *Recipe) SourcesFor(m Machine) func(version string) ([]Source, error) {
 		var all []Source
 		for i := range r.Sources {
 			if s := &r.Sources[i]; r.Has(s, version, "") && s.FitsPlatform(m.Platform) {
-				filled, err := s.Fill(version, m.Platform, filepath.Dir(r.File))
+				source, err := s.Fill(version, m.Platform, filepath.Dir(r.File))
 				if err != nil {
 					return nil, err
 				}
-				all = append(all, filled)
+				all = append(all, source)
 			}
 		}
 		return all, nil

@@ -145,7 +145,7 @@ func fitsDevices(n *wire.DeviceRequirements, memory int64, devices []gpu.Device)
 		switch {
 		case unmet == "" && memory > 0 && d.MemoryTotal > 0 && d.MemoryTotal < uint64(memory):
 			unmet = bytesize.Format(d.MemoryTotal) + " of memory"
-			problems = append(problems, fmt.Sprintf("the largest GPU has %s, but %s is required", bytesize.Format(maxMemory(n.Vendor, devices)), bytesize.Format(uint64(memory))))
+			problems = append(problems, fmt.Sprintf("the largest GPU has %s, want at least %s", bytesize.Format(maxMemory(n.Vendor, devices)), bytesize.Format(uint64(memory))))
 		case unmet == "":
 			usable = append(usable, d)
 			continue

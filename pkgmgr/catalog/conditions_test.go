@@ -102,8 +102,8 @@ func TestParseSourceConditionsProblems(t *testing.T) {
 	}
 }
 
-// TestChooseByArchitecture checks that a source is chosen by the architecture of an AMD
-// GPU, and that the hive gets the requirement.
+// TestChooseByArchitecture checks that Choose selects a source by the architecture of an AMD
+// GPU, and that Launch returns the requirement.
 func TestChooseByArchitecture(t *testing.T) {
 	t.Parallel()
 	r, err := ParseRecipe("x.yaml", []byte(`type: x
@@ -126,10 +126,10 @@ sources:
 		source, reason string
 	}{
 		{[]gpu.Device{card("gfx942")}, "instinct", "card"},
-		{[]gpu.Device{card("gfx1201")}, "radeon", "card; not instinct: card has architecture gfx1201, but gfx90a or gfx942 is required"},
-		{[]gpu.Device{card("gfx942"), card("gfx1100")}, "instinct", "card; not used: card (architecture gfx1100, but gfx90a or gfx942 is required)"},
+		{[]gpu.Device{card("gfx1201")}, "radeon", "card; not instinct: card has architecture gfx1201, want gfx90a or gfx942"},
+		{[]gpu.Device{card("gfx942"), card("gfx1100")}, "instinct", "card; not used: card (architecture gfx1100, want gfx90a or gfx942)"},
 		{[]gpu.Device{card("")}, "instinct", "card"},
-		{[]gpu.Device{card("gfx900")}, "cpu", "not instinct: card has architecture gfx900, but gfx90a or gfx942 is required, not radeon: card has architecture gfx900, but gfx1100 or gfx1201 is required"},
+		{[]gpu.Device{card("gfx900")}, "cpu", "not instinct: card has architecture gfx900, want gfx90a or gfx942, not radeon: card has architecture gfx900, want gfx1100 or gfx1201"},
 	} {
 		c, err := r.Choose("1", Machine{DevicesKnown: true, Devices: tt.devices}, "")
 		if err != nil || c.Source.Name != tt.source || c.Reason != tt.reason {

@@ -9,8 +9,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// NoGPUReason returns the reason why a machine with accelerators gets a CPU build of a
-// version, or "" if it does not get one. An empty version means any version.
+// NoGPUReason returns the reason why Choose selects a CPU build of a version for a machine
+// with accelerators, or "" if it selects another build. An empty version means any version.
 func (r *Recipe) NoGPUReason(version string, m Machine) string {
 	if len(m.Devices) == 0 {
 		return ""
@@ -24,8 +24,8 @@ func (r *Recipe) NoGPUReason(version string, m Machine) string {
 
 // CPUFallbackReason returns the reason why choice c is a build that does not use the
 // machine's accelerators, although the recipe has GPU builds for its platform. It returns
-// "" if the build uses them or accelerators were not probed. A GPU whose driver fails counts
-// as an accelerator.
+// "" if the build uses them or accelerators were not probed. Accelerators include GPUs whose
+// driver fails.
 func (r *Recipe) CPUFallbackReason(c Choice, m Machine, rbeeVersion string) string {
 	if !m.DevicesKnown || len(m.Devices) == 0 || r.Sources[c.Index].needsGPU() {
 		return ""

@@ -8,7 +8,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Choose selects the build for a machine without using the network.
+// This example selects the builds for machines with and without a GPU.
 func ExampleRecipe_Choose() {
 	recipe, ok := catalog.Builtin().Recipe("llama-cpp")
 	if !ok {

@@ -166,7 +166,7 @@ func (s *span) DecodeNode(n *strict.Node) error {
 	}
 	d, err := time.ParseDuration(n.Text)
 	if err != nil || d <= 0 {
-		return fmt.Errorf("%q is not a duration", n.Text)
+		return fmt.Errorf("%q is not a positive duration", n.Text)
 	}
 	*s = span(d)
 	return nil

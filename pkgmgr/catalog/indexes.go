@@ -33,7 +33,7 @@ func (c *recipeCheck) indexes(all []indexEntry) []Index {
 		switch {
 		case !e.URL.Set:
 		case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || strings.ContainsAny(e.URL.V, " \t"):
-			c.report(e.URL.Pos, "want https://host/path", "invalid index %q", redacted(u, e.URL.V))
+			c.report(e.URL.Pos, "want https://host/path", "invalid index %q", redactURL(u, e.URL.V))
 		case u.User != nil:
 			c.report(e.URL.Pos, "remove the part before the @", "index contains a user name or password")
 		}

@@ -28,9 +28,9 @@ func outcome(t *testing.T, typ, version string, m machinestest.Machine) string {
 	return choice.Source.Name
 }
 
-// TestCatalogByMachine contains the decision table of the built-in recipes: the variant of
-// the newest version that each machine gets or, after "no: ", a part of the reason why it
-// gets none.
+// TestCatalogByMachine checks the decision table of the built-in recipes. The table contains
+// the variant of the newest version for each machine or, after "no: ", a part of the reason
+// why no variant can be installed.
 func TestCatalogByMachine(t *testing.T) {
 	t.Parallel()
 	const (
@@ -51,10 +51,10 @@ func TestCatalogByMachine(t *testing.T) {
 			"cuda-12"},
 		"A100, driver 570":             {"cuda-12", "cuda", "no: driver 570.133" + old + "580", "no: driver 570.133" + old + "580", "cuda-12"},
 		"RTX 3090, driver 535":         {"cuda-12", "linux", "no: driver 535.183" + old, "no: driver 535.183" + old, "cuda-12"},
-		"GTX 1080 Ti, driver 580":      {"cuda-12", "cuda", "no: GTX 1080 Ti has compute capability 6.1, but 7.5", "no: compute capability 6.1, but 7.5", "cuda-12"},
-		"GTX 1080 Ti, driver 550":      {"vulkan", "linux", "no: compute capability 6.1, but 7.5", "no: compute capability 6.1, but 7.5", "cuda-12"},
-		"GTX 980, driver 580":          {"cuda-12", "cuda", "no: compute capability 5.2, but 7.5", "no: compute capability 5.2, but 7.5", "cuda-12"},
-		"V100, driver 580":             {"cuda-12", "cuda", "no: compute capability 7.0, but 7.5", "no: compute capability 7.0, but 7.5", "cuda-12"},
+		"GTX 1080 Ti, driver 580":      {"cuda-12", "cuda", "no: GTX 1080 Ti has compute capability 6.1, want at least 7.5", "no: compute capability 6.1, want at least 7.5", "cuda-12"},
+		"GTX 1080 Ti, driver 550":      {"vulkan", "linux", "no: compute capability 6.1, want at least 7.5", "no: compute capability 6.1, want at least 7.5", "cuda-12"},
+		"GTX 980, driver 580":          {"cuda-12", "cuda", "no: compute capability 5.2, want at least 7.5", "no: compute capability 5.2, want at least 7.5", "cuda-12"},
+		"V100, driver 580":             {"cuda-12", "cuda", "no: compute capability 7.0, want at least 7.5", "no: compute capability 7.0, want at least 7.5", "cuda-12"},
 		"B200, driver 580":             {"cuda-13", "cuda", "cuda-13", "cuda-13", "cuda-13"},
 		"RTX 5090, driver 580":         {"cuda-13", "cuda", "cuda-13", "cuda-13", "cuda-13"},
 		"RTX 5090, driver 570":         {"cuda-12", "cuda", "no: driver 570.133" + old, "no: driver 570.133" + old, "cuda-12.8"},
@@ -72,11 +72,11 @@ func TestCatalogByMachine(t *testing.T) {
 		"CPU, arm64":                   {"cpu", "linux", noGPU, noGPU, "cpu"},
 		"Alpine": {platform + "linux/amd64 (musl)", platform + "linux/amd64 (musl)", platform + "linux/amd64 (musl)",
 			platform + "linux/amd64 (musl)", platform + "linux/amd64 (musl)"},
-		"Mac, arm64":                             {"metal", "darwin", platform + "darwin/arm64", platform + "darwin/arm64", "metal"},
-		"Mac, amd64":                             {"cpu", "darwin", platform + "darwin/amd64", platform + "darwin/amd64", platform + "darwin/amd64"},
-		"RX 7900, no Vulkan loader":              {"cpu", "rocm", "no: ROCm 7 is missing", noGPU, "rocm"},
-		"RTX 4090, no OpenMP":                    {"no: cuda-13: libgomp.so.1 is missing (Debian: libgomp1, Fedora: libgomp)", "cuda", "cuda-13", "cuda-13", "cuda-13"},
-		"RTX 4090, glibc and libraries not read": {"cuda-13", "cuda", "cuda-13", "cuda-13", "cuda-13"},
+		"Mac, arm64":                            {"metal", "darwin", platform + "darwin/arm64", platform + "darwin/arm64", "metal"},
+		"Mac, amd64":                            {"cpu", "darwin", platform + "darwin/amd64", platform + "darwin/amd64", platform + "darwin/amd64"},
+		"RX 7900, no Vulkan loader":             {"cpu", "rocm", "no: ROCm 7 is missing", noGPU, "rocm"},
+		"RTX 4090, no OpenMP":                   {"no: cuda-13: libgomp.so.1 is missing (Debian: libgomp1, Fedora: libgomp)", "cuda", "cuda-13", "cuda-13", "cuda-13"},
+		"RTX 4090, glibc and libraries unknown": {"cuda-13", "cuda", "cuda-13", "cuda-13", "cuda-13"},
 		"NVIDIA, driver broken": {"cpu", "linux", "no: the driver of the NVIDIA GPU fails: version mismatch",
 			"no: the driver of the NVIDIA GPU fails: version mismatch", "cpu"},
 	}
@@ -103,8 +103,8 @@ func TestCatalogByMachine(t *testing.T) {
 	}
 }
 
-// TestCatalogOlderVersions checks the builds of earlier versions that machines get if their
-// driver is too old for the newest version.
+// TestCatalogOlderVersions checks the builds of earlier versions for machines whose driver is
+// too old for the newest version.
 func TestCatalogOlderVersions(t *testing.T) {
 	t.Parallel()
 	for _, tt := range []struct{ typ, version, machine, want string }{
@@ -143,12 +143,12 @@ func TestReasonNamesCards(t *testing.T) {
 		reason  string
 	}{
 		{needs, []gpu.Device{big}, true, "RTX 4090, driver 580.65"},
-		{needs, []gpu.Device{big, old, big}, true, "2 × RTX 4090, driver 580.65; not used: GTX 1080 Ti (compute capability 6.1, but 7.5 is required)"},
+		{needs, []gpu.Device{big, old, big}, true, "2 × RTX 4090, driver 580.65; not used: GTX 1080 Ti (compute capability 6.1, want at least 7.5)"},
 		{needs, []gpu.Device{big, card("RTX 3090", "8.6")}, true, "RTX 4090, RTX 3090, driver 580.65"},
 		{needs, []gpu.Device{old, old, big, lost}, true,
-			"RTX 4090, driver 580.65; not used: 2 × GTX 1080 Ti (compute capability 6.1, but 7.5 is required), NVIDIA GPU (GPU is lost)"},
-		{needs, []gpu.Device{old, old}, false, "GTX 1080 Ti has compute capability 6.1, but 7.5 is required"},
-		{needs, []gpu.Device{old, lost}, false, "GTX 1080 Ti has compute capability 6.1, but 7.5 is required, the driver of the NVIDIA GPU fails: GPU is lost"},
+			"RTX 4090, driver 580.65; not used: 2 × GTX 1080 Ti (compute capability 6.1, want at least 7.5), NVIDIA GPU (GPU is lost)"},
+		{needs, []gpu.Device{old, old}, false, "GTX 1080 Ti has compute capability 6.1, want at least 7.5"},
+		{needs, []gpu.Device{old, lost}, false, "GTX 1080 Ti has compute capability 6.1, want at least 7.5, the driver of the NVIDIA GPU fails: GPU is lost"},
 		{needs, []gpu.Device{{Vendor: "amd"}}, false, "no NVIDIA GPU found"},
 		{&wire.DeviceRequirements{Vendor: "any"}, []gpu.Device{big, {Vendor: "amd"}}, true, "RTX 4090, AMD GPU"},
 	} {

@@ -75,7 +75,7 @@ func (c *recipeCheck) report(at strict.Pos, hint, format string, args ...any) {
 
 func (c *recipeCheck) recipe(f *recipeFile) *Recipe {
 	if f.Type.Set && !config.ValidWorkerType(f.Type.V) {
-		c.report(f.Type.Pos, "want lowercase letters, digits and dashes, at most 63", "invalid worker type %q", f.Type.V)
+		c.report(f.Type.Pos, "want lowercase letters, digits and dashes, at most 63 characters", "invalid worker type %q", f.Type.V)
 	}
 	c.placeholders = sourcePlaceholders
 	if f.Type.V == PythonTool {
@@ -133,14 +133,14 @@ func (c *recipeCheck) uniqueNames(sources []Source) {
 	}
 }
 
-// versions parses the description of where versions are published.
+// versions parses the key versions. It returns nil if the recipe does not have it.
 func (c *recipeCheck) versions(v *strict.Value[versionsEntry]) *Versions {
 	if v.Pos.Line == 0 {
 		return nil
 	}
 	e := &v.V
 	if e.GitHub.Set == e.Package.Set {
-		c.report(v.Pos, "for example github: owner/name", "versions needs either github or package")
+		c.report(v.Pos, "for example github: owner/name", "versions requires either github or package")
 	}
 	if e.GitHub.Set && !githubRepo.MatchString(e.GitHub.V) {
 		c.report(e.GitHub.Pos, "want owner/name", "invalid repository %q", e.GitHub.V)
@@ -188,7 +188,7 @@ func (c *recipeCheck) latest(v strict.Value[string], r *Recipe) {
 	}
 }
 
-// text parses a text for the user, of one or more lines.
+// text parses a text of one or more lines that is displayed to users.
 func (c *recipeCheck) text(v strict.Value[string], key string) string {
 	bad := func(r rune) bool { return unicode.IsControl(r) && r != '\n' }
 	if strings.ContainsFunc(v.V, bad) {
@@ -245,7 +245,7 @@ func (c *recipeCheck) start(e *startEntry) Start {
 	s.Env = c.env(e.Env.V)
 	for _, name := range slices.Sorted(maps.Keys(e.Links.V)) {
 		v := e.Links.V[name]
-		if !cleanPath(placeholder.ReplaceAllString(name, "x")) {
+		if !isCleanPath(placeholder.ReplaceAllString(name, "x")) {
 			c.report(v.Pos, "want a clean relative path such as models/x.gguf", "invalid link %q", name)
 		}
 		c.checkPlaceholders(strict.Value[string]{V: name, Pos: v.Pos}, startPlaceholders)
@@ -324,8 +324,8 @@ func (c *recipeCheck) memory(e *memoryEntry) *Memory {
 	return &Memory{Fixed: int64(e.Fixed.V), Overhead: int64(e.Overhead.V), Share: float64(e.Share.V), Context: int(e.Context.V)}
 }
 
-// ParseDate parses a date, which means the end of that day in UTC, or a time in RFC 3339
-// format.
+// ParseDate parses a time in RFC 3339 format, or a date. For a date, it returns the end of the
+// day in UTC.
 func ParseDate(s string) (time.Time, error) {
 	if t, err := time.Parse(time.RFC3339, s); err == nil {
 		return t, nil

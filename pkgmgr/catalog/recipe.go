@@ -18,11 +18,11 @@ type Recipe struct {
 	API string
 
 	// Formats lists the model formats that the worker serves: "gguf", "safetensors". rbee
-	// starts it automatically for models in these formats.
+	// starts the worker automatically for models in these formats.
 	Formats []string
 
-	// Versions describes where versions are published. If it is nil, the versions of the
-	// sources are the only ones.
+	// Versions describes where versions are published. If it is nil, only the versions of
+	// the sources can be installed.
 	Versions *Versions
 
 	// Latest is the version that [version.Latest] resolves to if Versions is nil. Empty
@@ -38,8 +38,8 @@ type Recipe struct {
 	Ready Ready
 	Needs Needs
 
-	// Verify is the command that checks an installed worker on the machine; nil for none.
-	// [Source].Verify takes precedence.
+	// Verify is the command that checks an installed worker; nil for none. [Source].Verify
+	// takes precedence.
 	Verify *wire.Verify
 
 	// Grace is the time that the worker may take to exit after SIGTERM. 0 means the
@@ -96,8 +96,8 @@ type Pointer struct {
 	Asset string
 }
 
-// Source is a variant of a worker: the machines it is for and the steps that install it. In
-// the strings of a step and in Entry, the placeholders {version}, {os} and {arch} are
+// Source is a variant of a worker: its requirements for machines and the steps that install
+// it. In the strings of a step and in Entry, the placeholders {version}, {os} and {arch} are
 // replaced with the installed version and the platform.
 type Source struct {
 	// Name identifies the source in the recipe, such as "cuda-13"; may be empty.
@@ -109,21 +109,20 @@ type Source struct {
 	// all.
 	Version string
 
-	// OS and Arch (as GOOS and GOARCH) and Libc ("glibc" or "musl") are the supported
-	// platform; empty means any. Glibc is the oldest supported glibc.
+	// OS and Arch (values of GOOS and GOARCH) and Libc ("glibc" or "musl") describe the
+	// supported platform; empty means any. Glibc is the oldest supported version of glibc.
 	OS, Arch, Libc, Glibc string
 
-	// GPU is the vendor of a required accelerator, or "any". It is empty if none is
-	// required, and [wire.NoGPU] for a build that does not use accelerators. Driver and
-	// Compute are the oldest driver and the lowest compute capability of the accelerator.
+	// GPU is the vendor of the required accelerator, or "any". It is empty if no accelerator
+	// is required, and [wire.NoGPU] for a build that does not use accelerators. Driver and
+	// Compute are the oldest supported driver and the lowest supported compute capability.
 	GPU, Driver, Compute string
 
-	// ComputeMax, Native and PTXDriver are as in [wire.DeviceRequirements].
-	ComputeMax string
-	Native     []string
-	PTXDriver  string
-
-	// Architectures are as in [wire.DeviceRequirements].
+	// ComputeMax, Native, PTXDriver and Architectures have the same meaning as in
+	// [wire.DeviceRequirements].
+	ComputeMax    string
+	Native        []string
+	PTXDriver     string
 	Architectures []string
 
 	// ROCm is the required version of ROCm or a prefix of it, such as "10"; empty if ROCm is
@@ -155,12 +154,12 @@ type Step struct {
 	Builtin string
 
 	// Origin is the origin of the file or archive, for [wire.StepFile] and
-	// [wire.StepArchive]. Format and Strip are as in [wire.InstallStep].
+	// [wire.StepArchive]. Format and Strip have the same meaning as in [wire.InstallStep].
 	Origin Origin
 	Format wire.Format
 	Strip  int
 
-	// Into is as in [wire.InstallStep].
+	// Into has the same meaning as in [wire.InstallStep].
 	Into string
 
 	// Python is set for [wire.StepPython].
@@ -169,7 +168,7 @@ type Step struct {
 	Pos config.Pos
 }
 
-// Origin is the origin of an artifact. Either File, URL, Asset or Code is set.
+// Origin is the origin of an artifact. File, URL, Asset and Code are mutually exclusive.
 type Origin struct {
 	File string // a path on the machine that runs rbee, relative to the recipe's directory
 	URL  string // https, or http with a checksum
@@ -221,8 +220,8 @@ type Python struct {
 // ExcludeNewerNever is the value of [Python].ExcludeNewer that selects the newest packages.
 const ExcludeNewerNever = "never"
 
-// Reproducible reports whether the recipe alone determines all files that the source installs, so
-// that a reproducible installation does not need a lock.
+// Reproducible reports whether the recipe alone determines all files that the source
+// installs. Such a source does not need a lock.
 func (s *Source) Reproducible() bool {
 	for _, step := range s.Steps {
 		o := step.Origin
@@ -265,12 +264,12 @@ type Start struct {
 	Args []string
 	Env  map[string]string
 
-	// Links maps the names of symbolic links, relative to {state}, to their targets. They
-	// are created before the worker starts.
+	// Links maps the names of symbolic links, relative to {state}, to their targets. The
+	// links are created before the worker starts.
 	Links map[string]string
 
-	// Prepare lists requests to send to the worker once it responds. It is ready after the
-	// last one.
+	// Prepare lists requests to send to the worker once it responds. The worker is ready
+	// after the last request.
 	Prepare []wire.HTTPRequest
 
 	// Serves is the name of the model in requests to the worker; empty means {model}.
@@ -283,8 +282,9 @@ type Ready struct {
 	Path   string
 	Status int
 
-	// Stall is the time that loading may take without progress, which is a line in the log
-	// or a change of memory use. 0 means the default of the hive, 5 minutes.
+	// Stall is the maximum time without progress while the worker loads its model. A line in
+	// the log or a change of memory use is progress. 0 means the default of the hive, 5
+	// minutes.
 	Stall time.Duration
 }
 
@@ -292,12 +292,12 @@ type Ready struct {
 type Memory struct {
 	Fixed    int64   // bytes for any model; 0 means an estimate from the model's files and context
 	Overhead int64   // additional bytes on each device
-	Share    float64 // fraction of each device that the worker reserves, up to 1; 0 means no reservation
+	Share    float64 // fraction of each device's memory that the worker reserves, up to 1; 0 means no reservation
 	Context  int     // default context length in tokens; 0 means the model's context length, at most 8192
 }
 
 // Launch returns the part of the recipe that the hive stores with an installed worker. s is
-// the source that was installed; nil means a worker that was installed by hand.
+// the installed source, or nil if the worker was not installed by rbee.
 func (r *Recipe) Launch(s *Source) *wire.Launch {
 	args, env := r.Start.Args, r.Start.Env
 	if s != nil && len(s.Args) > 0 {
@@ -327,19 +327,19 @@ func (r *Recipe) Launch(s *Source) *wire.Launch {
 	return l
 }
 
-// Needs describes the requirements of a worker for a machine that apply to all sources.
+// Needs describes the requirements for machines that apply to all sources of a worker.
 type Needs struct {
 	GPU       string // "nvidia", "amd", "intel", "apple" or "any"; empty if no GPU is required
 	GPUMemory int64  // bytes on one GPU; 0 for no requirement
 	Driver    string // the oldest driver of the GPU
 	Compute   string // the lowest compute capability of the GPU
-	Glibc     string // the oldest glibc, for machines with glibc
+	Glibc     string // the oldest version of glibc, for machines with glibc
 	Disk      int64  // bytes of free disk space; 0 for no requirement
 
 	// Commands lists programs that the worker runs, from [wire.ProbedCommands].
 	Commands []string
 
-	OS, Arch []string // as GOOS and GOARCH; nil means any
+	OS, Arch []string // values of GOOS and GOARCH; nil means any
 }
 
 // HasPython reports whether the source has a step that creates a Python environment.

@@ -9,8 +9,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 )
 
-// releaseScheme parses the keys that select the releases of a repository that are versions,
-// and sets the fields of v.
+// releaseScheme parses the keys that determine which releases of a repository are versions.
+// It sets the fields of v.
 func (c *recipeCheck) releaseScheme(e *versionsEntry, v *Versions) {
 	v.Prereleases, v.Match = e.Prereleases.V, e.Match.V
 	if e.Package.Set {
@@ -91,8 +91,8 @@ func (v *Versions) PointerTag(exact string) (tag string, ok bool) {
 	if _, ok := CutTag(v.Pointer.Tag, exact); ok {
 		return exact, true
 	}
-	bare := exact != "" && exact[0] >= '0' && exact[0] <= '9' && version.Valid(exact)
-	return fillTag(v.Pointer.Tag, exact), bare
+	ok = exact != "" && exact[0] >= '0' && exact[0] <= '9' && version.Valid(exact)
+	return fillTag(v.Pointer.Tag, exact), ok
 }
 
 // Indirect reports whether a version constraint names a pointer release. Such a constraint
@@ -109,8 +109,8 @@ func (v *Versions) Indirect(constraint string) bool {
 	return ok
 }
 
-// CheckRange returns an error if a range contains versions that do not match v.Match. Such a
-// comparison has no useful result: "v0.5.0" is lower than "b1".
+// CheckRange returns an error if a range contains versions that do not match v.Match. The
+// order of such versions is meaningless: "v0.5.0" is lower than "b1".
 func (v *Versions) CheckRange(constraint string) error {
 	if constraint == version.Latest || constraint == "" || v.Match == "" {
 		return nil
@@ -119,8 +119,8 @@ func (v *Versions) CheckRange(constraint string) error {
 	if err != nil {
 		return err
 	}
-	for _, compared := range set.Versions() {
-		if !v.Matches(compared) {
+	for _, bound := range set.Versions() {
+		if !v.Matches(bound) {
 			return fmt.Errorf("invalid version range %q: want versions of %s such as %s%s", constraint, v.GitHub, v.Match, v.PointerHint())
 		}
 	}
@@ -135,8 +135,8 @@ func (v *Versions) PointerHint() string {
 	return ", or one release such as " + fillTag(v.Pointer.Tag, "1.2.3")
 }
 
-// Exact returns the version that a user wrote as a version, as a tag or, for a package of the
-// Python index, with the prefix v.
+// Exact converts the version or tag that a user wrote to a version. For a package of the
+// Python index, it removes the prefix v.
 func (v *Versions) Exact(text string) string {
 	if v.Package != "" {
 		if bare := strings.TrimPrefix(text, "v"); bare != "" && bare[0] >= '0' && bare[0] <= '9' {

@@ -9,9 +9,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// UnmetRequirements returns a message for each requirement of a worker that a machine does not meet,
-// including the requirements for running any program. Properties of the machine that were
-// not probed count as met.
+// UnmetRequirements returns a message for each requirement of a worker that a machine does
+// not meet, including the requirements for running any program. It assumes that the machine
+// meets requirements that were not probed.
 func UnmetRequirements(n Needs, s *wire.State) []string {
 	unmet := UnmetNeeds(n, s)
 	if s.Noexec != "" {

@@ -38,12 +38,12 @@ func (c *recipeCheck) source(e *sourceEntry, versions *Versions) Source {
 		c.report(e.Pos, "want builtin, file, url or steps", "source has %s", describeOrigins(origins))
 		return s
 	case e.Steps.Pos.Line > 0:
-		c.noArtifact(e)
+		c.rejectArtifactKeys(e)
 		for i := range e.Steps.V {
 			s.Steps = append(s.Steps, c.step(&e.Steps.V[i], versions))
 		}
 	case e.Builtin.Pos.Line > 0:
-		c.onlyBuiltin(e)
+		c.rejectKeysWithBuiltin(e)
 		s.Steps = []Step{{Kind: wire.StepBuiltin, Builtin: c.oneOf(e.Builtin, "built-in server", knownBuiltin), Pos: config.Pos(e.Pos)}}
 	default:
 		o := originEntry{Pos: e.Pos, artifactEntry: e.artifactEntry}
@@ -106,16 +106,16 @@ func (c *recipeCheck) rejectKeys(with, hint string, keys map[string]strict.Pos) 
 	}
 }
 
-// onlyBuiltin reports keys that cannot be combined with a built-in server.
-func (c *recipeCheck) onlyBuiltin(e *sourceEntry) {
+// rejectKeysWithBuiltin reports keys that cannot be combined with a built-in server.
+func (c *recipeCheck) rejectKeysWithBuiltin(e *sourceEntry) {
 	c.rejectKeys("builtin", "a built-in server has the version of rbee", map[string]strict.Pos{
 		"version": e.Version.Pos, "sha256": e.SHA256.Pos, "size": e.Size.Pos, "format": e.Format.Pos, "strip": e.Strip.Pos, "entry": e.Entry.Pos,
 	})
 }
 
-// noArtifact reports keys that belong in a step.
-func (c *recipeCheck) noArtifact(e *sourceEntry) {
-	c.rejectKeys("steps", "it belongs in the step", map[string]strict.Pos{
+// rejectArtifactKeys reports keys that belong in a step.
+func (c *recipeCheck) rejectArtifactKeys(e *sourceEntry) {
+	c.rejectKeys("steps", "move it to the step", map[string]strict.Pos{
 		"sha256": e.SHA256.Pos, "size": e.Size.Pos, "format": e.Format.Pos, "strip": e.Strip.Pos,
 	})
 	if e.Steps.Set && len(e.Steps.V) == 0 {
@@ -159,7 +159,7 @@ func (c *recipeCheck) python(v *strict.Value[pythonEntry]) Step {
 			c.report(e.ExcludeNewer.Pos, "want a date such as 2025-10-31, or "+ExcludeNewerNever, "invalid exclude_newer %q", p.ExcludeNewer)
 		}
 	}
-	if e.Requirements.Set && !cleanPath(e.Requirements.V) {
+	if e.Requirements.Set && !isCleanPath(e.Requirements.V) {
 		c.report(e.Requirements.Pos, "want a clean relative path such as requirements.txt", "invalid requirements %q", e.Requirements.V)
 	}
 	if len(p.Packages) == 0 && p.Requirements == "" {
@@ -191,14 +191,14 @@ func (c *recipeCheck) requirements(v strict.Value[[]strict.Value[string]]) []str
 }
 
 func (c *recipeCheck) into(v strict.Value[string]) {
-	if v.Set && !cleanPath(v.V) {
+	if v.Set && !isCleanPath(v.V) {
 		c.report(v.Pos, "want a clean relative path such as lib", "invalid into %q", v.V)
 	}
 }
 
-// cleanPath reports whether p is a clean relative path inside the directory that it is
+// isCleanPath reports whether p is a clean relative path inside the directory that it is
 // relative to.
-func cleanPath(p string) bool {
+func isCleanPath(p string) bool {
 	return p != "" && p != "." && !path.IsAbs(p) && path.Clean(p) == p && p != ".." && !strings.HasPrefix(p, "../") && !strings.Contains(p, `\`)
 }
 
@@ -225,7 +225,7 @@ func (c *recipeCheck) artifact(e *originEntry, versions *Versions, kind wire.Ste
 		n++
 	}
 	if n != 1 {
-		c.report(e.Pos, "want file, url, asset or source_code", "step needs exactly one origin")
+		c.report(e.Pos, "want file, url, asset or source_code", "step requires exactly one origin")
 		return s
 	}
 	switch {
@@ -262,7 +262,7 @@ func (c *recipeCheck) url(e *originEntry, versions *Versions) {
 	u, err := url.Parse(placeholder.ReplaceAllString(e.URL.V, "x"))
 	switch {
 	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
-		c.report(e.URL.Pos, "want https://host/path", "invalid url %q", redacted(u, e.URL.V))
+		c.report(e.URL.Pos, "want https://host/path", "invalid url %q", redactURL(u, e.URL.V))
 	case u.User != nil:
 		c.report(e.URL.Pos, "remove the part before the @", "url contains a user name or password")
 	case versions != nil && u.Scheme == "http" && e.SHA256.Pos.Line == 0:
@@ -273,8 +273,8 @@ func (c *recipeCheck) url(e *originEntry, versions *Versions) {
 	}
 }
 
-// redacted returns an address without its password.
-func redacted(u *url.URL, text string) string {
+// redactURL returns an address without its password. u is nil if the address is invalid.
+func redactURL(u *url.URL, text string) string {
 	switch {
 	case u != nil && u.User != nil:
 		return u.Redacted()
@@ -288,7 +288,7 @@ func redacted(u *url.URL, text string) string {
 // plainFormat is the format of a file that is not an archive.
 const plainFormat = "plain"
 
-// suffixes maps suffixes of file names to formats. Unsupported formats are "".
+// suffixes maps suffixes of file names to formats. The format is "" if it is not supported.
 var suffixes = []struct {
 	suffix string
 	format wire.Format
@@ -317,13 +317,13 @@ func (c *recipeCheck) format(e *originEntry, name strict.Value[string], s *Step)
 		return
 	}
 	text, _, _ := strings.Cut(strings.ToLower(name.V), "?")
-	for _, known := range suffixes {
-		if strings.HasSuffix(text, known.suffix) {
-			if known.format == "" {
-				c.report(name.Pos, "want .tar.gz, .tar.zst or .zip; for a plain file add format: plain", "cannot unpack %s", known.suffix)
+	for _, f := range suffixes {
+		if strings.HasSuffix(text, f.suffix) {
+			if f.format == "" {
+				c.report(name.Pos, "want .tar.gz, .tar.zst or .zip; for a plain file add format: plain", "cannot unpack %s", f.suffix)
 				return
 			}
-			s.Kind, s.Format = wire.StepArchive, known.format
+			s.Kind, s.Format = wire.StepArchive, f.format
 			return
 		}
 	}
@@ -347,7 +347,7 @@ func (c *recipeCheck) entry(e *sourceEntry, s *Source) {
 		c.report(e.Pos, "add entry: with the path of the program in the archive", "%s source has no entry", s.Steps[0].Format)
 	case e.Entry.Pos.Line == 0:
 		c.report(e.Pos, "add entry: with the path of the program in the payload", "source has no entry")
-	case e.Entry.Set && !cleanPath(placeholder.ReplaceAllString(e.Entry.V, "x")):
+	case e.Entry.Set && !isCleanPath(placeholder.ReplaceAllString(e.Entry.V, "x")):
 		c.report(e.Entry.Pos, "want a clean relative path such as bin/server", "invalid entry %q", e.Entry.V)
 	}
 	c.checkPlaceholders(e.Entry, c.placeholders)

@@ -16,17 +16,18 @@ func TestLaunchBySource(t *testing.T) {
 	for _, tt := range []struct {
 		typ, version string
 		devices      []gpu.Device
+		want         string
 		check        func(*wire.Launch) bool
 	}{
-		{"llama-cpp", "b9", []gpu.Device{{Vendor: "nvidia", Driver: "580"}}, hasArgs("-ngl", "999")},
-		{"llama-cpp", "b9", []gpu.Device{{Vendor: "amd"}}, hasArgs("-ngl", "999")},
-		{"llama-cpp", "b9", []gpu.Device{{Vendor: "intel"}}, hasArgs("-ngl", "999")},
-		{"llama-cpp", "b9", nil, func(l *wire.Launch) bool { return !slices.Contains(l.Args, "-ngl") }},
-		{"llama-cpp", "b9", nil, hasArgs("-c", "{context_total}")},
-		{"ollama", "0.30", []gpu.Device{{Vendor: "nvidia", Driver: "580", ComputeCapability: "8.9"}}, hasEnv("OLLAMA_VULKAN", "0")},
-		{"ollama", "0.30", []gpu.Device{{Vendor: "intel"}}, func(l *wire.Launch) bool { return !slices.Contains(slices.Collect(maps.Keys(l.Env)), "OLLAMA_VULKAN") }},
-		{"ollama", "0.30", nil, hasEnv("OLLAMA_CONTEXT_LENGTH", "{context}")},
-		{"comfyui", "0.3.62", nil, func(l *wire.Launch) bool { return l.Links["custom_nodes"] == "{payload}/app/custom_nodes" }},
+		{"llama-cpp", "b9", []gpu.Device{{Vendor: "nvidia", Driver: "580"}}, "-ngl 999", hasArgs("-ngl", "999")},
+		{"llama-cpp", "b9", []gpu.Device{{Vendor: "amd"}}, "-ngl 999", hasArgs("-ngl", "999")},
+		{"llama-cpp", "b9", []gpu.Device{{Vendor: "intel"}}, "-ngl 999", hasArgs("-ngl", "999")},
+		{"llama-cpp", "b9", nil, "no -ngl", func(l *wire.Launch) bool { return !slices.Contains(l.Args, "-ngl") }},
+		{"llama-cpp", "b9", nil, "-c {context_total}", hasArgs("-c", "{context_total}")},
+		{"ollama", "0.30", []gpu.Device{{Vendor: "nvidia", Driver: "580", ComputeCapability: "8.9"}}, "OLLAMA_VULKAN=0", hasEnv("OLLAMA_VULKAN", "0")},
+		{"ollama", "0.30", []gpu.Device{{Vendor: "intel"}}, "no OLLAMA_VULKAN", func(l *wire.Launch) bool { return !slices.Contains(slices.Collect(maps.Keys(l.Env)), "OLLAMA_VULKAN") }},
+		{"ollama", "0.30", nil, "OLLAMA_CONTEXT_LENGTH={context}", hasEnv("OLLAMA_CONTEXT_LENGTH", "{context}")},
+		{"comfyui", "0.3.62", nil, "the link custom_nodes", func(l *wire.Launch) bool { return l.Links["custom_nodes"] == "{payload}/app/custom_nodes" }},
 	} {
 		r, _ := Builtin().Recipe(tt.typ)
 		c, err := r.Choose(tt.version, Machine{
@@ -37,7 +38,7 @@ func TestLaunchBySource(t *testing.T) {
 			continue
 		}
 		if l := r.Launch(&c.Source); !tt.check(l) {
-			t.Errorf("%s %s on %v: Launch() has unexpected arguments %q, variables %v or links %v", tt.typ, c.Source.Name, tt.devices, l.Args, l.Env, l.Links)
+			t.Errorf("%s %s on %v: Launch() has arguments %q, variables %v and links %v, want %s", tt.typ, c.Source.Name, tt.devices, l.Args, l.Env, l.Links, tt.want)
 		}
 	}
 	// The variables of a source must not leak into the recipe.

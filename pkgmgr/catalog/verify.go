@@ -31,7 +31,7 @@ func (c *recipeCheck) verify(v *strict.Value[verifyEntry]) *wire.Verify {
 	out := &wire.Verify{Matches: e.Matches.V, LimitSeconds: time.Duration(e.Limit.V).Seconds(), BeforeStart: e.BeforeStart.V}
 	for i, arg := range e.Command.V {
 		c.checkPlaceholders(arg, verifyPlaceholders)
-		if i == 0 && arg.Set && !verifyProgram(arg.V) {
+		if i == 0 && arg.Set && !isVerifyProgram(arg.V) {
 			c.report(arg.Pos, "want {entry}, or a path such as {payload}/bin/tool", "invalid verify program %q", arg.V)
 		}
 		out.Command = append(out.Command, arg.V)
@@ -64,13 +64,15 @@ func (c *recipeCheck) verify(v *strict.Value[verifyEntry]) *wire.Verify {
 	return out
 }
 
-// verifyProgram reports whether the first argument of a command is a program of the worker.
-func verifyProgram(arg string) bool {
-	rest, below := strings.CutPrefix(arg, "{payload}/")
-	return arg == "{entry}" || below && cleanPath(rest)
+// isVerifyProgram reports whether arg, the program of a verify command, is a program of the
+// worker.
+func isVerifyProgram(arg string) bool {
+	rest, inPayload := strings.CutPrefix(arg, "{payload}/")
+	return arg == "{entry}" || inPayload && isCleanPath(rest)
 }
 
-// Verification returns the verify command of a source, or nil if it has none.
+// Verification returns the verify command of a source, or else of the recipe. It returns nil
+// if neither has a verify command.
 func (r *Recipe) Verification(s *Source) *wire.Verify {
 	if s.Verify != nil {
 		return s.Verify

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/problemtest"
-
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -64,7 +63,7 @@ func TestParseVerifyProblems(t *testing.T) {
 		{`command: ["{entry}"], matches: "(?=a)"`, `4:41 invalid regular expression "(?=a)"`},
 		{`command: ["{entry}"], matches: ".*"`, `4:41 verify.matches ".*" matches empty output (want a part of the output, or remove it)`},
 		{`command: ["{entry}"], limit: 31m`, "4:39 invalid verify.limit 31m0s (want at most 30m)"},
-		{`command: ["{entry}"], limit: 0s`, `4:39 limit: "0s" is not a duration`},
+		{`command: ["{entry}"], limit: 0s`, `4:39 limit: "0s" is not a positive duration`},
 		{`command: ["{entry}"], limit: 60`, "4:39 limit: an integer is not a duration"},
 		{`command: ["{entry}"], env: { A B: x }`, `4:44 invalid environment variable name "A B"`},
 		{`command: ["{entry}"], env: { A: "{model}" }`, "4:42 unknown placeholder {model}"},

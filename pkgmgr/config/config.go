@@ -1,5 +1,5 @@
 // Package config reads and writes hives.conf, the desired state of a fleet: its hives and
-// the workers that are installed on each.
+// the workers to install on each hive.
 //
 // [Load] and [Parse] accept TOML and YAML. They are strict: an unknown key is an error. They
 // report all problems with line, column and a hint. [Format] writes a config.
@@ -35,8 +35,8 @@ func Load(path string) (*Config, error) {
 	return c, nil
 }
 
-// Parse parses a config. The name determines the syntax, as for [Load], and problems refer to
-// it. A config without hives is valid. The error is an [*operations.Error] with
+// Parse parses a config. The name of the file determines the syntax, as for [Load], and is part
+// of each problem. A config without hives is valid. The error is an [*operations.Error] with
 // [operations.CodeConfigInvalid] and all problems.
 func Parse(name string, data []byte) (*Config, error) {
 	var file configFile

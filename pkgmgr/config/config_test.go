@@ -9,9 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/rbee-keeper/rbee/pkgmgr/internal/problemtest"
-
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/problemtest"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
 )
 

@@ -18,8 +18,8 @@ type Hive struct {
 	// address, or "localhost" for this machine without SSH.
 	Hostname string
 
-	// SSHUser and SSHPort are the user and port for SSH. If they are empty and 0, the
-	// values of ssh_config are used, and [DefaultSSHPort] if it has no port.
+	// SSHUser and SSHPort are the user and port for SSH. If they are empty and 0, ssh_config
+	// determines the values; without a port in ssh_config, the port is [DefaultSSHPort].
 	SSHUser string
 	SSHPort int
 
@@ -36,15 +36,15 @@ type Hive struct {
 	// Workers are the worker types to install on the hive.
 	Workers []Worker
 
-	// AutoStart specifies that the hive daemon runs. It is true by default, in a config
-	// file and with [NewHive].
+	// AutoStart specifies whether rbee starts the hive daemon. The default is true, both in
+	// a config file and with [NewHive].
 	AutoStart bool
 
 	// Pos is the position of the hive in the file; zero for a hive created in memory.
 	Pos Pos
 }
 
-// Local reports whether the hive is this machine, which does not use SSH.
+// Local reports whether the hive is this machine, which rbee accesses without SSH.
 func (h Hive) Local() bool { return h.Hostname == "localhost" }
 
 // Address returns the SSH destination of the hive, [user@]host[:port], or "localhost". Two
@@ -53,14 +53,14 @@ func (h Hive) Address() string {
 	if h.Local() {
 		return "localhost"
 	}
-	a := h.Hostname
+	address := h.Hostname
 	if h.SSHPort != 0 && h.SSHPort != DefaultSSHPort {
-		a = net.JoinHostPort(h.Hostname, strconv.Itoa(h.SSHPort))
+		address = net.JoinHostPort(h.Hostname, strconv.Itoa(h.SSHPort))
 	}
 	if h.SSHUser != "" {
-		a = h.SSHUser + "@" + a
+		address = h.SSHUser + "@" + address
 	}
-	return a
+	return address
 }
 
 // Settings returns the part of the config that the hive daemon needs.

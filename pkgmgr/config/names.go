@@ -21,10 +21,10 @@ const (
 
 // Descriptions of valid names, for hints.
 const (
-	aliasAlphabet      = "letters, digits, dot, dash and underscore, at most 63"
-	userAlphabet       = "letters, digits, dot, dash, underscore and @, at most 64"
-	labelAlphabet      = "letters, digits and . _ : / = -, at most 63"
-	workerTypeAlphabet = "lowercase letters, digits and dashes, at most 63"
+	aliasAlphabet      = "letters, digits, dot, dash and underscore, at most 63 characters"
+	userAlphabet       = "letters, digits, dot, dash, underscore and @, at most 64 characters"
+	labelAlphabet      = "letters, digits and . _ : / = -, at most 63 characters"
+	workerTypeAlphabet = "lowercase letters, digits and dashes, at most 63 characters"
 	constraintForms    = "latest, a version such as 1.2, or a range such as \">=1.2, <2\""
 )
 

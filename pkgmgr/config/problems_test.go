@@ -23,7 +23,7 @@ func TestParseReportsProblems(t *testing.T) {
 		{"worker", "c", hive + "workers = [{ typ = \"x\" }, { type = \"Vllm\", version = 1.2 }]\n", []string{
 			`4:12 a: workers 1 has no type (for example "vllm")`,
 			`4:14 a: unknown key "typ" (did you mean "type"?)`,
-			`4:36 a: invalid worker type "Vllm" (want lowercase letters, digits and dashes, at most 63)`,
+			`4:36 a: invalid worker type "Vllm" (want lowercase letters, digits and dashes, at most 63 characters)`,
 			`4:54 a: version is a decimal number (want a string in quotes: "1.2")`,
 		}},
 		{"worker twice", "c", hive + "workers = [{ type = \"echo\" },\n {type=\"echo\"}]\n", []string{`5:8 a: duplicate worker "echo", first defined on line 4 (a hive has one version of each worker)`}},
@@ -38,10 +38,10 @@ func TestParseReportsProblems(t *testing.T) {
 			`9:10 c: invalid hostname "-oProxyCommand=x" (want a host name, an IP address or localhost)`,
 		}},
 		{"names", "c", "[[hive]]\nalias=\"a b\"\nhostname=\"h\"\nssh_user=\"-x\"\nssh_key=\"\"\nlabels=[\"a,b\"]\nauto_start=\"true\"\n", []string{
-			`2:7 invalid alias "a b" (want letters, digits, dot, dash and underscore, at most 63)`,
-			`4:10 invalid ssh_user "-x" (want letters, digits, dot, dash, underscore and @, at most 64)`,
+			`2:7 invalid alias "a b" (want letters, digits, dot, dash and underscore, at most 63 characters)`,
+			`4:10 invalid ssh_user "-x" (want letters, digits, dot, dash, underscore and @, at most 64 characters)`,
 			`5:9 invalid ssh_key "" (want the path of a private key)`,
-			`6:9 invalid label "a,b" (want letters, digits and . _ : / = -, at most 63)`,
+			`6:9 invalid label "a,b" (want letters, digits and . _ : / = -, at most 63 characters)`,
 			`7:12 auto_start is a string (want true or false, without quotes)`,
 		}},
 		{"key twice", "c", "[[hive]]\nalias=\"a\"\nalias=\"b\"\nhostname=\"h\"\n", []string{`3:1 duplicate key "alias" (first defined on line 2)`}},
@@ -55,12 +55,12 @@ func TestParseReportsProblems(t *testing.T) {
 		}},
 		{"yaml empty", "c.yaml", "hive:\n- alias: a\n  hostname:\n", []string{`3:12 a: hostname is empty (want a string, for example "192.168.1.100")`}},
 		{"yaml twice", "c.yml", yml + "  alias: b\n", []string{`4:3 duplicate key "alias" (first defined on line 2)`}},
-		{"yaml documents", "c.yaml", yml + "---\nhive: []\n", []string{`4:1 second YAML document (a file contains one document: remove the --- line)`}},
+		{"yaml documents", "c.yaml", yml + "---\nhive: []\n", []string{`4:1 the file has more than one YAML document (remove the --- line)`}},
 		{"yaml root", "c.yaml", "- a\n", []string{`1:1 the file is a list (want keys with values)`}},
 		{"yaml key", "c.yaml", "[a]: b\n", []string{`1:1 invalid key (want a string)`}},
 		{"yaml large", "c.yaml", yml + "  ssh_port: 99999999999999999999\n", []string{`4:13 a: ssh_port is a decimal number (want an integer, for example 22)`}},
 		{"yaml worker", "c.yaml", yml + "  workers: [vllm]\n", []string{`4:13 a: workers 1 is a string (want a table, for example { type: "vllm", version: "latest" })`}},
-		{"yaml merge", "c.yaml", "hive:\n- <<: 1\n  alias: a\n  hostname: h\n", []string{`2:7 invalid value of merge key << (want a table, for example *name with &name at a table above)`}},
+		{"yaml merge", "c.yaml", "hive:\n- <<: 1\n  alias: a\n  hostname: h\n", []string{`2:7 invalid value of merge key << (want a table, for example the alias *name of a table with the anchor &name)`}},
 		{"yaml broken", "c.yaml", "hive: [\n", []string{`1:0 invalid YAML: did not find expected node content`}},
 	}
 	for _, tt := range tests {

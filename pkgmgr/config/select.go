@@ -10,8 +10,8 @@ import (
 
 // Select returns the hives with the given aliases that have all labels, in the order of the
 // config. Without aliases it considers all hives. The result is empty if no hive has the
-// labels. An unknown alias is an [*operations.Error] with [operations.CodeNotFound] and the
-// nearest alias in the message.
+// labels. If an alias is unknown, the error is an [*operations.Error] with
+// [operations.CodeNotFound]; its message contains the nearest alias, if any.
 func (c *Config) Select(aliases, labels []string) ([]Hive, error) {
 	var known []string
 	for _, h := range c.Hives {
@@ -24,15 +24,15 @@ func (c *Config) Select(aliases, labels []string) ([]Hive, error) {
 	}
 	var selected []Hive
 	for _, h := range c.Hives {
-		if (len(aliases) == 0 || slices.Contains(aliases, h.Alias)) && hasAll(h.Labels, labels) {
+		if (len(aliases) == 0 || slices.Contains(aliases, h.Alias)) && containsAll(h.Labels, labels) {
 			selected = append(selected, h)
 		}
 	}
 	return selected, nil
 }
 
-func hasAll(have, want []string) bool {
-	return !slices.ContainsFunc(want, func(l string) bool { return !slices.Contains(have, l) })
+func containsAll(list, values []string) bool {
+	return !slices.ContainsFunc(values, func(v string) bool { return !slices.Contains(list, v) })
 }
 
 func unknownHive(alias string, known []string) error {

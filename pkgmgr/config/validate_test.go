@@ -17,7 +17,7 @@ func TestValidate(t *testing.T) {
 		{"valid", func(*Config) {}, nil},
 		{"no hives", func(c *Config) { c.Hives = nil }, nil},
 		{"zero value", func(c *Config) { c.Hives[0] = Hive{} }, []string{
-			`0:0 invalid alias "" (want letters, digits, dot, dash and underscore, at most 63)`,
+			`0:0 invalid alias "" (want letters, digits, dot, dash and underscore, at most 63 characters)`,
 			`0:0 invalid hostname "" (want a host name, an IP address or localhost)`,
 			"0:0 invalid hive_port 0 (want 1 to 65535; NewHive sets 8600)",
 		}},
@@ -34,10 +34,10 @@ func TestValidate(t *testing.T) {
 		{"names", func(c *Config) {
 			c.Hives[0].SSHUser, c.Hives[0].SSHPort, c.Hives[0].SSHKey, c.Hives[0].Labels = "a b", 70000, "x\n", []string{"l l"}
 		}, []string{
-			`0:0 a: invalid ssh_user "a b" (want letters, digits, dot, dash, underscore and @, at most 64)`,
+			`0:0 a: invalid ssh_user "a b" (want letters, digits, dot, dash, underscore and @, at most 64 characters)`,
 			"0:0 a: invalid ssh_port 70000 (want 1 to 65535, or 0 for the port in ssh_config)",
 			`0:0 a: invalid ssh_key "x\n" (want the path of a private key)`,
-			`0:0 a: invalid label "l l" (want letters, digits and . _ : / = -, at most 63)`,
+			`0:0 a: invalid label "l l" (want letters, digits and . _ : / = -, at most 63 characters)`,
 		}},
 	} {
 		c := &Config{Hives: []Hive{NewHive("a", "a.example")}}

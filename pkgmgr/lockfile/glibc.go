@@ -11,7 +11,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// GlibcFloor records the glibc that the packages of a source were resolved for.
+// GlibcFloor records the version of glibc that the packages of a source were resolved for.
 type GlibcFloor struct {
 	// Oldest is the first glibc that resolution tried. It is the oldest glibc of the hives
 	// that may install the source, or the recipe's minimum if some hives were unknown.
@@ -82,10 +82,10 @@ func GlibcMinor(glibc string) (int, bool) {
 	return n, ok && major == "2" && err == nil && n >= 0
 }
 
-// InitialGlibc returns the minor version of the first glibc to resolve the packages of a
-// source for. minimum is the recipe's minimum. machines lists the known versions of the
-// machines that may install the source, and complete reports whether it contains all of
-// them. locked is the floor of an earlier resolution, or nil.
+// InitialGlibc returns the minor version of the glibc for which resolution of the packages of a
+// source starts. minimum is the recipe's minimum. machines lists the known glibc versions of
+// the machines that may install the source, and complete reports whether the list contains all
+// of these machines. locked is the floor of an earlier resolution, or nil.
 //
 //	complete       the oldest machine
 //	not complete   the locked floor or else the minimum, or a known machine if older
@@ -119,25 +119,25 @@ func InitialGlibc(minimum string, machines []string, complete bool, locked *Glib
 	return glibcStep(start)
 }
 
-// Excludes reports whether a machine with a glibc cannot run the resolved packages. It
-// returns false for a version that cannot be parsed.
+// Excludes reports whether a machine with the given glibc cannot run the resolved packages. It
+// returns false if glibc is not a version of glibc 2.
 func (f *GlibcFloor) Excludes(glibc string) bool {
 	minor, ok := GlibcMinor(glibc)
 	need, known := GlibcMinor(f.Glibc)
 	return ok && known && minor < need
 }
 
-// TriedFor reports whether resolution has already been tried for a glibc. Another attempt
-// would result in the same floor.
-func (f *GlibcFloor) TriedFor(glibc string) bool {
+// HasTried reports whether resolution has already been tried for the given glibc. Another
+// attempt would result in the same floor.
+func (f *GlibcFloor) HasTried(glibc string) bool {
 	minor, ok := GlibcMinor(glibc)
 	oldest, known := GlibcMinor(f.Oldest)
 	return ok && known && oldest <= glibcStep(minor)
 }
 
-// EffectiveFloor returns the floor that a locked source was resolved for. A lock written by
-// an rbee that did not record floors was resolved for the recipe's minimum; the floor then
-// follows from the names of its wheels.
+// EffectiveFloor returns the floor that a locked source was resolved for. Earlier versions of
+// rbee did not record the floor and resolved for the recipe's minimum. For their locks,
+// EffectiveFloor derives the floor from the names of the wheels.
 func (s *Source) EffectiveFloor(minimum string) *GlibcFloor {
 	if s.Floor != nil {
 		return s.Floor

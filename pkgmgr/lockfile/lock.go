@@ -23,7 +23,7 @@ import (
 
 // Lock contains the resolved version constraints of a config: the version that "latest" or a
 // range resolves to, and the files of that version with address, size and SHA-256. Its file
-// is next to the config and belongs in version control with it. Built-in servers and recipes
+// is stored next to the config; commit both to version control. Built-in servers and recipes
 // with checksums do not need a lock.
 //
 // A Lock is safe for concurrent use.
@@ -32,9 +32,9 @@ type Lock struct {
 
 	mu    sync.Mutex
 	file  content
-	saved content // the contents of the file
+	saved content // the content of the file when it was read or saved
 
-	localFiles []Source // sources of files on this machine, which are not written to the lock
+	localFiles []Source // sources that install files from this machine; not saved
 }
 
 // content is the content of the lock's file.
@@ -51,7 +51,7 @@ type content struct {
 // Worker is the version that a version constraint resolves to.
 type Worker struct {
 	Type       string    `json:"type"`
-	Requested  string    `json:"requested"` // version constraint of the config
+	Requested  string    `json:"requested"` // version constraint in the config
 	Version    string    `json:"version"`
 	Previous   string    `json:"previous,omitempty"` // the previous Version
 	ResolvedAt time.Time `json:"resolved_at"`
@@ -60,11 +60,11 @@ type Worker struct {
 	Unknown wire.Unknown `json:"-"`
 }
 
-// Source lists the resolved steps of a source of a recipe, for a version and platform.
+// Source contains the resolved steps of a source of a recipe, for a version and platform.
 type Source struct {
 	Type     string             `json:"type"`
 	Version  string             `json:"version"`
-	Source   string             `json:"source"`   // its name, or its number if it has no name
+	Source   string             `json:"source"`   // name of the source, or its number if it has no name
 	Platform string             `json:"platform"` // such as "linux/amd64 (glibc)"
 	Recipe   string             `json:"recipe"`   // digest of the recipe's steps: [StepsDigest]
 	Floor    *GlibcFloor        `json:"glibc,omitempty"`
@@ -74,13 +74,13 @@ type Source struct {
 	Unknown wire.Unknown `json:"-"`
 }
 
-// Pin holds a worker on a hive at a version, independent of the version that the constraint
-// resolves to. A rollback creates it. A different constraint in the config or an upgrade of
-// the type removes it.
+// Pin fixes the version of a worker on a hive, independent of the version that the constraint
+// resolves to. A rollback creates a pin. A different constraint in the config or an upgrade of
+// the type removes the pin.
 type Pin struct {
 	Hive      string    `json:"hive"`
 	Type      string    `json:"type"`
-	Requested string    `json:"requested"` // version constraint of the config when the pin was created
+	Requested string    `json:"requested"` // version constraint in the config when the pin was created
 	Version   string    `json:"version"`
 	Since     time.Time `json:"since"`
 
@@ -113,9 +113,9 @@ func Load(path string) (*Lock, error) {
 	return &Lock{path: path, file: file, saved: file.clone()}, nil
 }
 
-// fileError returns the error of an operation on a lock's file.
-func fileError(path, what string, err error) error {
-	e := operations.FileError(path, what, err)
+// fileError returns the error for a failed operation on the file of a lock.
+func fileError(path, message string, err error) error {
+	e := operations.FileError(path, message, err)
 	if e.Reason == operations.ReasonLockfileInvalid || e.Reason == operations.ReasonNewerFile {
 		e.Code = operations.CodeConfigInvalid
 	}
@@ -140,7 +140,7 @@ func parse(data []byte) (f content, err error) {
 		return f, err
 	}
 	if f.Schema == 0 && f.Form != 1 {
-		return f, errors.New("invalid lock: want a schema")
+		return f, errors.New(`invalid lock: want the key "schema"`)
 	}
 	for _, s := range f.Sources {
 		for i := range s.Steps {
@@ -159,7 +159,7 @@ func parse(data []byte) (f content, err error) {
 	return f, nil
 }
 
-// clone returns a copy of f whose lists can be modified.
+// clone returns a copy of f. Changes of its lists do not affect f.
 func (f content) clone() content {
 	f.Workers, f.Sources, f.Pins = slices.Clone(f.Workers), slices.Clone(f.Sources), slices.Clone(f.Pins)
 	return f
@@ -239,8 +239,8 @@ func (l *Lock) SetWorker(typ, requested, version string, now time.Time) {
 	}
 }
 
-// SetLocalSteps records the steps of a source of files on this machine. They are included in
-// a bundle but not saved.
+// SetLocalSteps records the steps of a source that installs files from this machine. The steps
+// are included in a bundle but not saved.
 func (l *Lock) SetLocalSteps(key Source, steps []wire.InstallStep) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -248,8 +248,8 @@ func (l *Lock) SetLocalSteps(key Source, steps []wire.InstallStep) {
 	l.localFiles = append(slices.DeleteFunc(l.localFiles, key.same), key)
 }
 
-// BundleText returns the encoded lock for a bundle, including the sources of files on this
-// machine.
+// BundleText returns the encoded lock for a bundle, including the sources that install files
+// from this machine.
 func (l *Lock) BundleText() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -275,7 +275,7 @@ func (l *Lock) setSteps(key Source, steps []wire.InstallStep) {
 	l.file.Sources = append(slices.DeleteFunc(l.file.Sources, key.same), key)
 }
 
-// CloneSteps returns a copy of steps whose artifacts can be modified.
+// CloneSteps returns a copy of steps. Changes of its artifacts do not affect steps.
 func CloneSteps(steps []wire.InstallStep) []wire.InstallStep {
 	out := slices.Clone(steps)
 	for i := range out {
@@ -304,8 +304,8 @@ func (l *Lock) Pinned(hive, typ string) (Pin, bool) {
 	return l.file.Pins[i], true
 }
 
-// Pin holds a worker on a hive at a version until the type is upgraded or the config has
-// another version constraint for it than w.
+// Pin fixes the version of a worker on a hive, until the type is upgraded or the version
+// constraint of w in the config changes.
 func (l *Lock) Pin(hive string, w config.Worker, version string, now time.Time) {
 	p := Pin{Hive: hive, Type: w.Type, Requested: w.Version, Version: version, Since: now.UTC().Truncate(time.Second)}
 	l.mu.Lock()

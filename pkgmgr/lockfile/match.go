@@ -21,21 +21,21 @@ import (
 const digestPrefix = "steps:"
 
 // StepsDigest returns a digest of the parts of a source that determine the installed files:
-// its steps and, if it resolves packages, the recipe's minimum glibc. The name of the source,
-// its requirements for machines, and its start parameters do not affect the digest. Neither
-// do comments and positions in the recipe file.
+// its steps and, if it installs Python packages, its minimum glibc. The digest does not depend
+// on the name of the source, its requirements for machines, its start parameters, or comments
+// and positions in the recipe file.
 func StepsDigest(s *catalog.Source) string {
-	digested := struct {
+	input := struct {
 		Steps []catalog.Step
 		Glibc int `json:",omitempty"`
 	}{Steps: slices.Clone(s.Steps)}
-	for i := range digested.Steps {
-		digested.Steps[i].Pos = config.Pos{}
-		if digested.Steps[i].Python != nil {
-			digested.Glibc = minorOrDefault(s.Glibc)
+	for i := range input.Steps {
+		input.Steps[i].Pos = config.Pos{}
+		if input.Steps[i].Python != nil {
+			input.Glibc = minorOrDefault(s.Glibc)
 		}
 	}
-	data, err := json.Marshal(digested)
+	data, err := json.Marshal(input)
 	if err != nil {
 		return "" // cannot happen for these types
 	}
@@ -43,23 +43,25 @@ func StepsDigest(s *catalog.Source) string {
 	return digestPrefix + hex.EncodeToString(sum[:8])
 }
 
-// Steps returns the locked steps of a source. It reports false if the lock does not have
-// them for the current steps of the recipe. The name of the source may have changed.
+// Steps returns the locked steps of a source; see [Lock.Source].
 func (l *Lock) Steps(key Source) ([]wire.InstallStep, bool) {
-	found, ok := l.Source(key)
-	return found.Steps, ok
+	source, ok := l.Source(key)
+	return source.Steps, ok
 }
 
-// Source returns the locked source, as [Lock.Steps] does for its steps.
+// Source returns the locked source with the type, version, platform and recipe digest of key.
+// It reports false if the source is not locked, or if it is locked with other steps than the
+// recipe has now. If the name of the source has changed, Source also records the source under
+// the new name.
 func (l *Lock) Source(key Source) (Source, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	best, rank := Source{}, 0
-	// Include the saved sources: another source may have taken the name since then.
+	// Include the saved sources: another source with the same name may have replaced one.
 	for _, s := range slices.Concat(l.file.Sources, l.saved.Sources) {
-		renamed := s
-		renamed.Source = key.Source
-		if !renamed.same(key) || s.Recipe != key.Recipe {
+		candidate := s
+		candidate.Source = key.Source // ignore the name
+		if !candidate.same(key) || s.Recipe != key.Recipe {
 			continue
 		}
 		r := 1
@@ -81,8 +83,8 @@ func (l *Lock) Source(key Source) (Source, bool) {
 	return key, true
 }
 
-// LatestFloor returns the floor of the newest locked version of a source, or nil if none has
-// a floor.
+// LatestFloor returns the floor of the newest locked version of a source that has a floor, or
+// nil.
 func (l *Lock) LatestFloor(key Source) *GlibcFloor {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -96,7 +98,7 @@ func (l *Lock) LatestFloor(key Source) *GlibcFloor {
 	return latest.Floor
 }
 
-// PreviousSteps returns the locked steps of a source whose steps in the recipe have changed
+// PreviousSteps returns the locked steps of a source if the steps in the recipe have changed
 // since. It reports false if they have not changed or the source is not locked.
 func (l *Lock) PreviousSteps(key Source) ([]wire.InstallStep, bool) {
 	l.mu.Lock()
@@ -124,8 +126,8 @@ func minorOrDefault(glibc string) int {
 	return wheel.DefaultGlibc
 }
 
-// ChangedFiles describes the difference between the old and new files of a version, for
-// messages: the version with the names of removed files, and with the names of added files.
+// ChangedFiles describes the changes of the files of a version for messages. from is the
+// version with the names of the removed files, and to with the names of the added files.
 func ChangedFiles(version string, before, after []wire.InstallStep) (from, to string) {
 	from, to = version+describeOnlyIn(before, after), version+describeOnlyIn(after, before)
 	if from == to {

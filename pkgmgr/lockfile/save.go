@@ -14,10 +14,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 )
 
-// Save merges the changes of the lock since it was read into the file, and replaces the file
-// atomically. It reads the file again under a file lock to keep the changes of concurrent
-// runs. If two runs resolved the same version constraint, the newer version takes
-// precedence.
+// Save writes the changes since the lock was read to the file, which it replaces atomically.
+// It reads the file again under a file lock to keep the changes of concurrent runs. If two
+// runs resolved the same version constraint, the newer version takes precedence.
 func (l *Lock) Save() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -60,8 +59,8 @@ func (l *Lock) merge() error {
 	})
 }
 
-// mergeEntries applies the changes from base to mine to theirs. resolve decides if both
-// changed the same entry; if it is nil, mine takes precedence.
+// mergeEntries returns theirs with the changes between base and mine. If both changed the same
+// entry, resolve returns the result; without resolve, mine takes precedence.
 func mergeEntries[T any](base, mine, theirs []T, same func(T, T) bool, resolve func(mine, theirs T) T) []T {
 	find := func(list []T, e T) int {
 		return slices.IndexFunc(list, func(o T) bool { return same(o, e) })
@@ -85,8 +84,8 @@ func mergeEntries[T any](base, mine, theirs []T, same func(T, T) bool, resolve f
 	return out
 }
 
-// newerWorker resolves a conflict of two runs that resolved the same version constraint. It
-// returns the newer version and keeps the other one as Previous, because hives may have it.
+// newerWorker returns the newer of two versions for the same version constraint. It sets
+// Previous to the other version, because hives may have installed it.
 func newerWorker(mine, theirs Worker) Worker {
 	if version.Compare(mine.Version, theirs.Version) < 0 {
 		mine, theirs = theirs, mine
@@ -107,7 +106,7 @@ func (s Source) same(o Source) bool {
 
 func (p Pin) same(o Pin) bool { return p.Hive == o.Hive && p.Type == o.Type }
 
-// readLock reads a lock's file. A file that does not exist is empty.
+// readLock reads the file of a lock. It returns empty content if the file does not exist.
 func readLock(path string) (content, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -123,24 +122,24 @@ func readLock(path string) (content, error) {
 	return f, err
 }
 
-// Changes lists entries of a lock that were added or replaced. It does not include removed
-// pins: a pin is removed after the upgrade has been applied.
+// Changes contains the entries of a lock that were added or replaced. It does not include
+// pins, because a pin is removed only after the upgrade has been applied.
 type Changes struct {
 	Workers []Worker `json:"workers,omitempty"`
 	Sources []Source `json:"sources,omitempty"`
 }
 
-// UnsavedChanges returns the changes since the lock was read or saved, or all entries of a lock
-// without a file.
+// UnsavedChanges returns the changes since the lock was read or saved. For a lock in memory, it
+// returns all entries.
 func (l *Lock) UnsavedChanges() Changes {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return Changes{
-		Workers: slices.Clone(added(l.saved.Workers, l.file.Workers)), Sources: slices.Clone(added(l.saved.Sources, l.file.Sources)),
+		Workers: slices.Clone(addedEntries(l.saved.Workers, l.file.Workers)), Sources: slices.Clone(addedEntries(l.saved.Sources, l.file.Sources)),
 	}
 }
 
-// Merge applies changes of another copy of the lock. If both resolved a version constraint,
+// Merge applies changes from another copy of the lock. If both resolved a version constraint,
 // the newer version takes precedence, so that an old plan does not revert an upgrade. Merge
 // is idempotent.
 func (l *Lock) Merge(c Changes) {
@@ -166,8 +165,8 @@ func (l *Lock) Merge(c Changes) {
 	}
 }
 
-// added returns the entries of after that before does not contain.
-func added[T any](before, after []T) []T {
+// addedEntries returns the entries of after that before does not contain.
+func addedEntries[T any](before, after []T) []T {
 	var list []T
 	for _, e := range after {
 		if !slices.ContainsFunc(before, func(o T) bool { return reflect.DeepEqual(o, e) }) {
@@ -177,7 +176,7 @@ func added[T any](before, after []T) []T {
 	return list
 }
 
-// FromBundle returns the lock in data, the lock of a bundle, with the pins and the path of
+// FromBundle parses the lock of a bundle. It returns a lock with the pins and the path of
 // other.
 func FromBundle(data []byte, other *Lock) (*Lock, error) {
 	file, err := parse(data)

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// report is the error output of uv. uv 0.13 prints
+// report contains the parts of uv's error output. uv 0.13 prints
 //
 //	error: TITLE
 //	  cause: CAUSE
@@ -13,8 +13,8 @@ import (
 //
 //	hint: HINT
 //
-// and earlier versions print a tree: "× TITLE", then "╰─▶ CAUSE". Warnings have the first
-// form with "warning" instead of "error".
+// and earlier versions print a tree: "× TITLE", then "╰─▶ CAUSE". Warnings have the first form,
+// with "warning" instead of "error".
 type report struct {
 	title       string
 	causes      []string
@@ -39,7 +39,7 @@ func lastLine(s string) string {
 	return strings.TrimSpace(lines[len(lines)-1])
 }
 
-// parseReport parses the error in an output and ignores warnings.
+// parseReport parses the error in uv's output and ignores warnings.
 func parseReport(output string) report {
 	var r report
 	skip := false    // inside a warning
@@ -85,14 +85,14 @@ func parseReport(output string) report {
 	return r
 }
 
-// simplify removes environment markers, backquotes and line breaks from a text of uv.
+// simplify removes environment markers, backquotes and line breaks from a message of uv.
 func simplify(s string) string {
 	s = markerRegexp.ReplaceAllString(s, "")
 	s = strings.ReplaceAll(s, "`", "")
 	return strings.TrimRight(strings.TrimSpace(spaceRegexp.ReplaceAllString(s, " ")), ".")
 }
 
-// conflict returns the first reason in uv's explanation why no solution exists.
+// conflict returns the first reason in uv's explanation of a resolution without a solution.
 func (r *report) conflict() string {
 	if len(r.causes) == 0 {
 		return simplify(r.title)

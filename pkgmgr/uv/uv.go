@@ -1,7 +1,7 @@
 // Package uv runs the uv program, which resolves and installs Python packages.
 //
-// Settings of the user do not affect a run: [Env] removes the variables UV_* and PIP_*, and
-// each command gets the flag --no-config, so that uv ignores uv.toml and pip.conf.
+// Settings of the user do not affect a run: [Env] removes the variables UV_* and PIP_*, and Run
+// adds the flag --no-config, with which uv ignores uv.toml and pip.conf.
 //
 // See https://docs.astral.sh/uv/reference/cli/ and
 // https://docs.astral.sh/uv/reference/environment/.
@@ -20,8 +20,8 @@ import (
 	"time"
 )
 
-// inheritedVariables lists the variables of the user that are passed to uv: the home
-// directory, proxies, certificates and credentials.
+// inheritedVariables lists the environment variables that uv inherits: the home directory,
+// proxies, certificates and credentials.
 var inheritedVariables = []string{
 	"HOME", "PATH", "TMPDIR", "USER", "LOGNAME",
 	"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
@@ -34,7 +34,7 @@ func Env(environ []string, set ...string) []string {
 	var env []string
 	for _, v := range environ {
 		name, _, _ := strings.Cut(v, "=")
-		// These variables make a test binary act as uv.
+		// In tests, the variables RBEE_ORIGINTEST_* make the test binary act as uv.
 		if slices.Contains(inheritedVariables, name) || strings.HasPrefix(name, "RBEE_ORIGINTEST_") {
 			env = append(env, v)
 		}
@@ -51,7 +51,7 @@ type Command struct {
 	Stdin   io.Reader
 }
 
-// stopDelay is the maximum time that the processes of a canceled run may take to exit.
+// stopDelay is the maximum time that Run waits for the processes of a canceled run to exit.
 const stopDelay = 5 * time.Second
 
 // Run runs a command and waits for it to exit. If ctx is done, Run kills uv and all processes

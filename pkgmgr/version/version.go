@@ -86,7 +86,7 @@ func versionParts(v string) []versionPart {
 	return parts
 }
 
-// isFinal reports whether a version is not a prerelease according to its name.
+// isFinal reports whether v is not a prerelease.
 func isFinal(v string) bool {
 	return !slices.ContainsFunc(versionParts(v), func(p versionPart) bool { return p.rank < 0 })
 }
@@ -94,7 +94,7 @@ func isFinal(v string) bool {
 // Range is a set of versions. The zero value contains all versions.
 type Range struct{ terms []rangeTerm }
 
-// Versions returns the versions in the comparisons of the range, as written.
+// Versions returns the versions that the range compares with, without operators.
 func (r Range) Versions() []string {
 	versions := make([]string, len(r.terms))
 	for i, t := range r.terms {
@@ -105,9 +105,10 @@ func (r Range) Versions() []string {
 
 type rangeTerm struct{ op, version string }
 
-// ParseRange parses a range of versions. It is a version, a version with a wildcard at the
-// end such as "0.11.*", or a comparison such as "!=1.2". Terms can be combined with commas:
-// a version is in ">=0.8, <0.9" if it meets both conditions.
+// ParseRange parses a range of versions. A range consists of one or more terms, separated by
+// commas, and contains the versions that satisfy all terms, such as ">=0.8, <0.9". A term is a
+// version, a version with a wildcard at the end such as "0.11.*", or a comparison such as
+// "!=1.2".
 func ParseRange(s string) (Range, error) {
 	var r Range
 	for text := range strings.SplitSeq(s, ",") {
@@ -130,7 +131,7 @@ func ParseRange(s string) (Range, error) {
 	return r, nil
 }
 
-// Exact returns the version if the range consists of one exact version, else "".
+// Exact returns the version of a range that contains only one exact version, else "".
 func (r Range) Exact() string {
 	if len(r.terms) == 1 && r.terms[0].op == "==" {
 		return r.terms[0].version
@@ -166,7 +167,7 @@ func (r Range) Has(version string) bool {
 	return true
 }
 
-// ValidConstraint reports whether s is a valid version constraint of a config: [Latest], a
+// ValidConstraint reports whether s is a valid version constraint for a config: [Latest], a
 // version, or a range of at most 100 bytes.
 func ValidConstraint(s string) bool {
 	if s == Latest {

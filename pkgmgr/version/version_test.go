@@ -5,6 +5,7 @@ import (
 	"testing"
 )
 
+// TestCompareAndNewest checks the order of versions and the constraints that use it.
 func TestCompareAndNewest(t *testing.T) {
 	t.Parallel()
 	sorted := []string{

@@ -96,11 +96,11 @@ func (n *DeviceRequirements) Unmet(d gpu.Device) string {
 	case d.Error != "":
 		return d.Error
 	case n.Compute != "" && d.ComputeCapability != "" && compareNumbers(d.ComputeCapability, n.Compute) < 0:
-		return fmt.Sprintf("compute capability %s, but %s is required", d.ComputeCapability, n.Compute)
+		return fmt.Sprintf("compute capability %s, want at least %s", d.ComputeCapability, n.Compute)
 	case n.ComputeMax != "" && d.ComputeCapability != "" && compareNumbers(d.ComputeCapability, n.ComputeMax) > 0:
-		return fmt.Sprintf("compute capability %s, but the build supports at most %s", d.ComputeCapability, n.ComputeMax)
+		return fmt.Sprintf("compute capability %s, want at most %s", d.ComputeCapability, n.ComputeMax)
 	case n.Architectures != nil && d.Architecture != "" && !slices.Contains(n.Architectures, d.Architecture):
-		return fmt.Sprintf("architecture %s, but %s is required", d.Architecture, strings.Join(n.Architectures, " or "))
+		return fmt.Sprintf("architecture %s, want %s", d.Architecture, strings.Join(n.Architectures, " or "))
 	case driver != "" && d.Driver == "":
 		return "the driver version is unknown"
 	case driver != "" && compareNumbers(d.Driver, driver) < 0 && driver != n.Driver:

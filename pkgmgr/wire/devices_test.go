@@ -48,7 +48,7 @@ func TestUnmet(t *testing.T) {
 		{DeviceRequirements{}, gpu.Device{Vendor: "intel"}, ""},
 		{DeviceRequirements{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}, gpu.Device{Vendor: "amd", Architecture: "gfx942"}, ""},
 		{DeviceRequirements{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}, gpu.Device{Vendor: "amd"}, ""},
-		{DeviceRequirements{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}, gpu.Device{Vendor: "amd", Architecture: "gfx1100"}, "architecture gfx1100, but gfx90a or gfx942 is required"},
+		{DeviceRequirements{Vendor: "amd", Architectures: []string{"gfx90a", "gfx942"}}, gpu.Device{Vendor: "amd", Architecture: "gfx1100"}, "architecture gfx1100, want gfx90a or gfx942"},
 		{DeviceRequirements{Vendor: NoGPU}, gpu.Device{Vendor: "intel"}, "the build uses no accelerator"},
 		{DeviceRequirements{Vendor: "nvidia"}, gpu.Device{Vendor: "amd"}, "the build is for nvidia"},
 		{DeviceRequirements{Vendor: "nvidia"}, gpu.Device{Vendor: "nvidia", Error: "GPU is lost"}, "GPU is lost"},
@@ -57,8 +57,8 @@ func TestUnmet(t *testing.T) {
 		{DeviceRequirements{Vendor: "nvidia", Driver: "580"}, card("", "9.0"), "the driver version is unknown"},
 		{DeviceRequirements{Vendor: "nvidia", Compute: "7.5"}, card("", "12.0"), ""},
 		{DeviceRequirements{Vendor: "nvidia", Compute: "7.5"}, card("", ""), ""},
-		{DeviceRequirements{Vendor: "nvidia", Compute: "7.5"}, card("", "6.1"), "compute capability 6.1, but 7.5 is required"},
-		{DeviceRequirements{Vendor: "nvidia", ComputeMax: "9.0"}, card("", "10.0"), "compute capability 10.0, but the build supports at most 9.0"},
+		{DeviceRequirements{Vendor: "nvidia", Compute: "7.5"}, card("", "6.1"), "compute capability 6.1, want at least 7.5"},
+		{DeviceRequirements{Vendor: "nvidia", ComputeMax: "9.0"}, card("", "10.0"), "compute capability 10.0, want at most 9.0"},
 		{cuda12, card("535.54", "8.9"), ""},
 		{cuda12, card("535.54", "8.7"), ""}, // runs the machine code for 8.6
 		{cuda12, card("535.54", ""), ""},    // unknown compute capability
@@ -67,7 +67,7 @@ func TestUnmet(t *testing.T) {
 		{cuda12, card("570.86", "8.0"), ""},
 		{cuda12, card("570.86", "6.1"), ""},
 		{cuda12, card("580", "12.1"), ""},
-		{cuda12, card("580", "3.7"), "compute capability 3.7, but 5.0 is required"},
+		{cuda12, card("580", "3.7"), "compute capability 3.7, want at least 5.0"},
 	} {
 		if got := tt.needs.Unmet(tt.device); got != tt.want {
 			t.Errorf("%+v.Unmet(%+v) = %q, want %q", tt.needs, tt.device, got, tt.want)

@@ -1,4 +1,4 @@
-// Package machinestest provides the machines of decision tables in tests.
+// Package machinestest provides machines for decision tables in tests.
 package machinestest
 
 import (
@@ -22,10 +22,9 @@ func (m Machine) State() *wire.State {
 	return &s
 }
 
-// Machines returns machines that engines are installed on: for each kind of GPU, each
-// generation that builds distinguish, old and new drivers and C libraries, and machines with
-// missing libraries or tools. All their properties were probed unless the name states
-// otherwise.
+// Machines returns machines with each kind and generation of GPU that builds distinguish, with
+// old and new drivers and C libraries, and with missing libraries or tools. All properties of
+// a machine are known unless its name states otherwise.
 func Machines() []Machine {
 	base := []string{"libcrypto.so.3", "libgomp.so.1", "libssl.so.3"} // OpenSSL 3, OpenMP
 	vulkan := append(slices.Clip(base), "libvulkan.so.1")
@@ -82,7 +81,7 @@ func Machines() []Machine {
 		{"Mac, amd64", mac("amd64"), []string{"cc"}},
 		{"RX 7900, no Vulkan loader", linux("amd64", "2.39", base, amd("RX 7900")), tools},
 		{"RTX 4090, no OpenMP", linux("amd64", "2.39", []string{"libcrypto.so.3", "libssl.so.3"}, rtx4090), tools},
-		{"RTX 4090, glibc and libraries not read", linux("amd64", "", nil, rtx4090), nil},
+		{"RTX 4090, glibc and libraries unknown", linux("amd64", "", nil, rtx4090), nil},
 		{"NVIDIA, driver broken", linux("amd64", "2.39", vulkan, gpu.Device{Vendor: "nvidia", Error: "version mismatch"}), tools},
 	}
 }

@@ -5,7 +5,7 @@ package probe
 import (
 	"bytes"
 	"context"
-	_ "embed" // the probe
+	_ "embed" // for probe.sh
 	"errors"
 	"fmt"
 	"io"
@@ -22,7 +22,7 @@ type Host interface {
 	Script(ctx context.Context, script string, stdout, stderr io.Writer) error
 }
 
-// Options select additional properties to read.
+// Options select additional properties for Read.
 type Options struct {
 	Deep    bool // verify the checksums of installed files
 	Devices bool // probe accelerators
@@ -54,19 +54,19 @@ func Read(ctx context.Context, host Host, o Options) (*wire.State, error) {
 	var out bytes.Buffer
 	limited := &limitWriter{w: &out, left: maxOutput}
 	if err := host.Script(ctx, script(o), limited, nil); err != nil {
-		return nil, fmt.Errorf("reading the machine: %w", err)
+		return nil, readError(err)
 	}
 	var state wire.State
 	if err := wire.NewReader(bytes.NewReader(out.Bytes())).Read(&state); err != nil {
 		if errors.Is(err, io.EOF) {
-			return nil, errors.New("reading the machine: no record in the output of its shell")
+			return nil, readError(errors.New("the output of the shell contains no record"))
 		}
-		return nil, fmt.Errorf("reading the machine: %w", err)
+		return nil, readError(err)
 	}
-	if o.Devices && state.Schema == 0 && !state.DevicesKnown { // the script wrote the record
+	if o.Devices && state.Schema == 0 && !state.DevicesKnown { // the script printed the record
 		var err error
 		if state.Devices, err = gpu.Parse(out.Bytes()); err != nil {
-			return nil, fmt.Errorf("reading the machine: %w", err)
+			return nil, readError(err)
 		}
 		state.DevicesKnown = true
 	}
@@ -74,12 +74,16 @@ func Read(ctx context.Context, host Host, o Options) (*wire.State, error) {
 	return &state, nil
 }
 
+func readError(err error) error {
+	return fmt.Errorf("cannot read the state of the machine: %w", err)
+}
+
 // maxOutput is the maximum size of the script's output in bytes, including output of shell
 // startup files.
 const maxOutput = 64 << 20
 
-// Normalize converts the shell's names of a platform to Go's names, removes workers with
-// invalid names, and sorts workers by type.
+// Normalize converts the names of a platform that uname prints to the names that Go uses,
+// removes workers with invalid types, and sorts workers by type.
 func Normalize(s *wire.State) {
 	s.OS = strings.ToLower(s.OS)
 	switch s.Arch {
@@ -91,20 +95,20 @@ func Normalize(s *wire.State) {
 	if name, version, ok := strings.Cut(s.Libc, " "); ok {
 		s.Libc, s.LibcVersion = name, version
 	}
-	kept := s.Workers[:0]
+	workers := s.Workers[:0]
 	for _, w := range s.Workers {
 		if config.ValidWorkerType(w.Type) {
-			kept = append(kept, w)
+			workers = append(workers, w)
 		}
 	}
-	sort.Slice(kept, func(i, j int) bool { return kept[i].Type < kept[j].Type })
-	s.Workers = kept
+	sort.Slice(workers, func(i, j int) bool { return workers[i].Type < workers[j].Type })
+	s.Workers = workers
 }
 
-// limitWriter returns an error after more than left bytes.
+// limitWriter writes to w. It returns an error for more than left bytes.
 type limitWriter struct {
 	w    io.Writer
-	left int
+	left int // remaining number of bytes
 }
 
 func (l *limitWriter) Write(p []byte) (int, error) {

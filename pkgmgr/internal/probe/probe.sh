@@ -1,7 +1,7 @@
 # Reads the state of a machine. If rbee is installed, the script prints the output of
-# `rbee hive inspect "$@"`. Otherwise it writes a record of the same form with schema 0, with
-# the properties that a POSIX shell can read. The function q escapes values for JSON strings.
-# probed_commands and probed_libraries are the names to look for.
+# `rbee hive inspect "$@"`. Otherwise it prints a record of the same form with schema 0, which
+# contains the properties that a POSIX shell can read. The function q escapes values for JSON
+# strings. The caller sets probed_commands and probed_libraries, the names to search for.
 : "${probed_commands=}" "${probed_libraries=}"
 R="${RBEE_HOME:-$HOME/.local/share/rbee}"
 B="$R/bin/rbee"
@@ -52,7 +52,7 @@ for f in /lib/ld-musl-*; do [ -e "$f" ] && libc=musl; done
 libraries=null rocm=
 if [ -n "$libc" ] && [ "$(uname -s)" = Linux ]; then
 	libraries=
-	lookup() { # reports whether a directory $2... contains the file $1
+	lookup() { # reports whether any of the directories $2... contains the file $1
 		file=$1
 		shift
 		for dir in "$@"; do

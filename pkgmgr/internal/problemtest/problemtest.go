@@ -9,13 +9,13 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// Lines returns a line for each problem of err, "line:column hive: message (hint)". It calls
-// t.Fatalf if err is not an [*operations.Error] with [operations.CodeConfigInvalid].
+// Lines returns a line of the form "line:column hive: message (hint)" for each problem of err.
+// It calls t.Fatalf if err is not an [*operations.Error] with [operations.CodeConfigInvalid].
 func Lines(t *testing.T, err error) []string {
 	t.Helper()
 	var e *operations.Error
 	if !errors.As(err, &e) || e.Code != operations.CodeConfigInvalid {
-		t.Fatalf("error %v, want an operations.Error with code config_invalid", err)
+		t.Fatalf("the error is %v, want an operations.Error with code config_invalid", err)
 	}
 	var out []string
 	for _, p := range e.Problems {

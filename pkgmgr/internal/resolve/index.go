@@ -19,13 +19,14 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 )
 
-// index reads a Python package index, as JSON (PEP 691) or HTML (PEP 503):
+// index is a client of a Python package index that responds with JSON (PEP 691) or HTML (PEP
+// 503):
 // https://packaging.python.org/en/latest/specifications/simple-repository-api/
 type index struct {
 	client *fetch.Client // its Index is the URL of the index, such as https://pypi.org/simple
 }
 
-// project is the page of a package.
+// project contains the index page of a package.
 type project struct {
 	files []projectFile
 }
@@ -41,16 +42,16 @@ type projectFile struct {
 const acceptedTypes = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
 
 // project fetches the page of a package. The error is [fetch.ErrNotFound] if the index does
-// not have the package.
+// not contain the package.
 func (x *index) project(ctx context.Context, name string) (*project, error) {
 	address := strings.TrimSuffix(x.client.Index, "/") + "/" + wheel.NormalizeName(name) + "/"
 	p := &project{}
 	err := x.client.GetOK(ctx, address, http.Header{"Accept": {acceptedTypes}}, func(resp *http.Response) (err error) {
 		switch kind := resp.Header.Get("Content-Type"); {
 		case strings.Contains(kind, "json"):
-			p.files, err = projectJSON(resp)
+			p.files, err = parseJSONPage(resp)
 		case strings.Contains(kind, "html"):
-			p.files, err = projectHTML(io.LimitReader(resp.Body, fetch.MaxResponse))
+			p.files, err = parseHTMLPage(io.LimitReader(resp.Body, fetch.MaxResponse))
 		default:
 			err = fmt.Errorf("invalid response of type %q: want a package index page as JSON (PEP 691) or HTML (PEP 503)", kind)
 		}
@@ -59,7 +60,7 @@ func (x *index) project(ctx context.Context, name string) (*project, error) {
 	return p, err
 }
 
-func projectJSON(resp *http.Response) ([]projectFile, error) {
+func parseJSONPage(resp *http.Response) ([]projectFile, error) {
 	var page struct {
 		Files []struct {
 			Filename string          `json:"filename"`
@@ -79,8 +80,8 @@ func projectJSON(resp *http.Response) ([]projectFile, error) {
 	return files, nil
 }
 
-// projectHTML parses the links of an HTML page, which has no upload dates.
-func projectHTML(r io.Reader) ([]projectFile, error) {
+// parseHTMLPage parses the links of an HTML page, which has no upload times.
+func parseHTMLPage(r io.Reader) ([]projectFile, error) {
 	d := xml.NewDecoder(r)
 	d.Strict, d.AutoClose, d.Entity = false, xml.HTMLAutoClose, xml.HTMLEntity
 	var files []projectFile
@@ -90,7 +91,7 @@ func projectHTML(r io.Reader) ([]projectFile, error) {
 			return files, nil
 		}
 		if err != nil {
-			return nil, fmt.Errorf("cannot parse the page as HTML: %w", err)
+			return nil, fmt.Errorf("cannot parse HTML page: %w", err)
 		}
 		start, ok := token.(xml.StartElement)
 		if !ok || !strings.EqualFold(start.Name.Local, "a") {
@@ -113,7 +114,7 @@ func projectHTML(r io.Reader) ([]projectFile, error) {
 	}
 }
 
-// versions returns the versions of a page that have a wheel and are not yanked.
+// versions returns the versions with a wheel that is not yanked.
 func (p *project) versions() []string {
 	var versions []string
 	for _, f := range p.files {
@@ -125,9 +126,9 @@ func (p *project) versions() []string {
 	return versions
 }
 
-// released returns the upload time of the first file of a version. It is zero if the index
+// releaseTime returns the upload time of the first file of a version. It is zero if the index
 // does not record the upload time of all files of the version.
-func (p *project) released(exact string) (first time.Time) {
+func (p *project) releaseTime(exact string) (first time.Time) {
 	for _, f := range p.files {
 		if w, ok := wheel.Parse(f.name); !ok || version.Compare(w.Version, exact) != 0 {
 			continue
@@ -142,7 +143,7 @@ func (p *project) released(exact string) (first time.Time) {
 	return first
 }
 
-// dated reports whether the index records the upload time of all files.
-func (p *project) dated() bool {
+// hasUploadTimes reports whether the index records the upload time of all files.
+func (p *project) hasUploadTimes() bool {
 	return !slices.ContainsFunc(p.files, func(f projectFile) bool { return f.uploaded.IsZero() })
 }

@@ -25,7 +25,7 @@ type Lookup struct {
 	in          Input
 	opts        plan.Options
 	versions    map[[2]string]versionOrErr
-	failed      map[string]error     // by source that cannot be resolved
+	errors      map[string]error     // errors of sources that cannot be resolved, by source
 	FileChanges []operations.Upgrade // versions whose files changed because the recipe's steps changed
 }
 
@@ -44,7 +44,8 @@ type Input struct {
 	Catalog *catalog.Catalog
 	Lock    *lockfile.Lock
 
-	// Resolver resolves versions and files over the network. FromBundle forbids that.
+	// Resolver resolves versions and files over the network. FromBundle forbids use of the
+	// network, because all files are in a bundle.
 	Resolver   *Resolver
 	FromBundle bool
 
@@ -61,7 +62,7 @@ func NewLookup(in Input, o plan.Options) *Lookup {
 		}
 	}
 	in.Resolver.startPlan(platforms)
-	return &Lookup{in: in, opts: o, versions: map[[2]string]versionOrErr{}, failed: map[string]error{}}
+	return &Lookup{in: in, opts: o, versions: map[[2]string]versionOrErr{}, errors: map[string]error{}}
 }
 
 // Worker resolves a worker of a hive.
@@ -108,12 +109,12 @@ func (l *Lookup) pinApplies(p lockfile.Pin, w config.Worker) bool {
 	return p.Requested == w.Version && !l.upgrades(w.Type)
 }
 
-// consumers returns the machines that install a version constraint of a recipe. If none is
-// known, it returns a machine with the platform.
+// consumers returns the machines that install a recipe with a version constraint. If none is
+// known, it returns a machine with the given platform.
 func (l *Lookup) consumers(recipe *catalog.Recipe, constraint string, platform wire.Platform) []consumer {
 	var all []consumer
 	add := func(name string, m catalog.Machine) {
-		// Machines that no version supports get an error later and are ignored here.
+		// Ignore machines that no version supports. Choose reports them later.
 		if _, err := recipe.Choose("", m, ""); err == nil || errors.Is(err, catalog.ErrDevicesUnknown) {
 			all = append(all, consumer{name, recipe.SourcesFor(m)})
 		}
@@ -193,7 +194,7 @@ func (l *Lookup) newest(ctx context.Context, recipe *catalog.Recipe, constraint 
 		return "", withLocation(recipe, recipe.Versions.Pos, fmt.Errorf("the bundle does not contain %s %s", recipe.Type, constraint))
 	}
 	resolved, err := l.in.Resolver.resolveVersion(ctx, recipe, constraint, l.consumers(recipe, constraint, p), func(version string) error {
-		return l.solvable(ctx, recipe, constraint, version, p)
+		return l.checkSolution(ctx, recipe, constraint, version, p)
 	})
 	var stepErr *plan.LookupError // the error of a step
 	switch {
@@ -208,9 +209,9 @@ func (l *Lookup) newest(ctx context.Context, recipe *catalog.Recipe, constraint 
 	return resolved, nil
 }
 
-// steps returns the install steps of a chosen source: from the recipe, from the lock, or
-// resolved now. The error is a [*lockfile.GlibcError] if the glibc of the platform is too
-// old for the packages.
+// steps returns the install steps of a chosen source, from the recipe or the lock. It resolves
+// the source if it is not locked. The error is a [*lockfile.GlibcError] if the glibc of the
+// platform is too old for the packages.
 func (l *Lookup) steps(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, constraint string, p wire.Platform) ([]wire.InstallStep, error) {
 	key := sourceKey(recipe, c, p)
 	if c.Source.Reproducible() && (!l.in.FromBundle || !c.Source.InstallsLocalFile()) {
@@ -232,10 +233,10 @@ func (l *Lookup) steps(ctx context.Context, recipe *catalog.Recipe, c catalog.Ch
 	return locked.Steps, nil
 }
 
-// solvable resolves the packages of a version, unless they are locked. It returns nil if one
-// of the machines that install the version constraint has a solution. The error is a
-// [*NoSolutionError] if none of them has a solution.
-func (l *Lookup) solvable(ctx context.Context, recipe *catalog.Recipe, constraint, version string, platform wire.Platform) error {
+// checkSolution resolves the packages of a version, unless they are locked. It returns nil if
+// the packages have a solution for at least one machine that installs the version constraint.
+// The error is a [*NoSolutionError] if they have no solution for any machine.
+func (l *Lookup) checkSolution(ctx context.Context, recipe *catalog.Recipe, constraint, version string, platform wire.Platform) error {
 	machines := []catalog.Machine{}
 	for _, m := range l.in.Hives {
 		if m.State == nil || m.Extra {
@@ -252,7 +253,7 @@ func (l *Lookup) solvable(ctx context.Context, recipe *catalog.Recipe, constrain
 	for _, m := range machines {
 		c, err := recipe.Choose(version, m, "")
 		if err != nil || !c.Source.HasPython() {
-			continue // reported when the machine is planned
+			continue // Worker reports an error of Choose
 		}
 		_, err = l.source(ctx, recipe, c, constraint, m.Platform)
 		var noSolution *NoSolutionError
@@ -290,7 +291,7 @@ func (l *Lookup) source(ctx context.Context, recipe *catalog.Recipe, c catalog.C
 	case !l.opts.Fetch && changed:
 		return locked, plan.ErrRecipeChanged
 	case !l.opts.Fetch && older:
-		if floor := locked.EffectiveFloor(c.Source.Glibc); floor.Excludes(p.LibcVersion) && !floor.TriedFor(p.LibcVersion) {
+		if floor := locked.EffectiveFloor(c.Source.Glibc); floor.Excludes(p.LibcVersion) && !floor.HasTried(p.LibcVersion) {
 			return locked, plan.ErrNotLocked
 		}
 		return locked, nil
@@ -302,7 +303,7 @@ func (l *Lookup) source(ctx context.Context, recipe *catalog.Recipe, c catalog.C
 		return locked, withLocation(recipe, c.Source.Pos, fmt.Errorf("the bundle does not contain %s %s for %s", recipe.Type, c.Version, key.Platform))
 	}
 	name := fmt.Sprint(key)
-	if err := l.failed[name]; err != nil {
+	if err := l.errors[name]; err != nil {
 		return locked, err
 	}
 	var err error
@@ -329,7 +330,7 @@ func (l *Lookup) source(ctx context.Context, recipe *catalog.Recipe, c catalog.C
 		if err = (&plan.LookupError{Err: err}); errors.As(err, &noSolution) {
 			err = noSolution
 		}
-		l.failed[name] = err
+		l.errors[name] = err
 		return locked, err
 	}
 	l.in.Lock.SetSteps(locked, locked.Steps)
@@ -344,7 +345,7 @@ func (l *Lookup) source(ctx context.Context, recipe *catalog.Recipe, c catalog.C
 func (l *Lookup) needsOlderGlibc(recipe *catalog.Recipe, c catalog.Choice, locked *lockfile.Source, p wire.Platform) bool {
 	floor := locked.EffectiveFloor(c.Source.Glibc)
 	machines, _ := l.glibcVersions(recipe, c, p)
-	return slices.ContainsFunc(machines, func(glibc string) bool { return floor.Excludes(glibc) && !floor.TriedFor(glibc) })
+	return slices.ContainsFunc(machines, func(glibc string) bool { return floor.Excludes(glibc) && !floor.HasTried(glibc) })
 }
 
 // warnUnknownGlibc warns about hives with the worker type whose glibc version is unknown.
@@ -424,10 +425,10 @@ func (l *Lookup) Variants(ctx context.Context, w config.Worker, p wire.Platform)
 		if !recipe.Has(s, version, l.in.Version) || !s.FitsPlatform(p) {
 			continue
 		}
-		filled, err := s.Fill(version, p, filepath.Dir(recipe.File))
+		source, err := s.Fill(version, p, filepath.Dir(recipe.File))
 		want := plan.DesiredWorker{Err: err}
 		if err == nil {
-			want = l.resolveChoice(ctx, recipe, catalog.Choice{Version: version, Source: filled, Index: i}, w.Version, p)
+			want = l.resolveChoice(ctx, recipe, catalog.Choice{Version: version, Source: source, Index: i}, w.Version, p)
 		}
 		all = append(all, want)
 	}

@@ -83,7 +83,7 @@ func (r *Resolver) resolvePackages(ctx context.Context, job pythonJob, start int
 		undated := job
 		undated.cutoff = time.Time{}
 		if wheels, floor, err := r.resolveWithFloor(ctx, undated, start); err == nil {
-			r.warn(fmt.Sprintf("%s %s has no solution with the packages of its release date (%s): using today's packages", job.typ, job.version, job.cutoff.Format(time.DateOnly)))
+			r.warn(fmt.Sprintf("%s %s has no solution with the packages of its release date (%s): using the newest packages", job.typ, job.version, job.cutoff.Format(time.DateOnly)))
 			return wheels, floor, nil
 		}
 	}
@@ -118,7 +118,7 @@ func (r *Resolver) resolveWithFloor(ctx context.Context, job pythonJob, start in
 }
 
 // firstSolution tries steps in order until one has a solution. It tries the newest step
-// second, because if that has no solution, no step has.
+// second: if the newest step has no solution, none of the others has one.
 func firstSolution(steps []int, try func(step int) (*wheel.Pylock, error)) (found int, lock *wheel.Pylock, err error) {
 	lock, err = try(steps[0])
 	if err == nil || !isNoSolution(err) || len(steps) == 1 {
@@ -197,7 +197,8 @@ func (r *Resolver) exemptUndated(ctx context.Context, job *pythonJob, names []st
 		return nil
 	}
 	names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(job.exempt, wheel.NormalizeName(n)) })
-	found := make([]int, len(names)) // 0 not in the index, 1 undated, 2 dated
+	const undated, dated = 1, 2
+	kinds := make([]int, len(names)) // 0 if the index does not contain the package
 	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(8)
 	for i, name := range names {
 		p.Go(func(ctx context.Context) error {
@@ -207,10 +208,10 @@ func (r *Resolver) exemptUndated(ctx context.Context, job *pythonJob, names []st
 				return nil
 			case err != nil:
 				return err
-			case page.dated():
-				found[i] = 2
+			case page.hasUploadTimes():
+				kinds[i] = dated
 			default:
-				found[i] = 1
+				kinds[i] = undated
 			}
 			return nil
 		})
@@ -219,19 +220,19 @@ func (r *Resolver) exemptUndated(ctx context.Context, job *pythonJob, names []st
 		return err
 	}
 	for i, name := range names {
-		if found[i] == 1 {
+		if kinds[i] == undated {
 			job.exempt = append(job.exempt, wheel.NormalizeName(name))
 		}
 	}
-	if slices.Contains(found, 1) && !slices.Contains(found, 2) && !job.dated {
-		r.warn(fmt.Sprintf("%s does not record upload dates: resolving %s %s with today's packages", fetch.RedactURL(r.index.client.Index), job.typ, job.version))
+	if slices.Contains(kinds, undated) && !slices.Contains(kinds, dated) && !job.dated {
+		r.warn(fmt.Sprintf("%s does not record upload dates: resolving %s %s with the newest packages", fetch.RedactURL(r.index.client.Index), job.typ, job.version))
 		job.cutoff = time.Time{}
 	}
-	job.dated = job.dated || slices.Contains(found, 2)
+	job.dated = job.dated || slices.Contains(kinds, dated)
 	return nil
 }
 
-// page returns the index page of a package. It is fetched once per plan.
+// page returns the index page of a package. It fetches the page once per plan.
 func (r *Resolver) page(ctx context.Context, name string) (*project, error) {
 	name = wheel.NormalizeName(name)
 	r.pagesMu.Lock()
@@ -360,9 +361,9 @@ func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 	return wheel.ParsePylock(data)
 }
 
-// torchMirror returns the address of the index for a backend in a mirror of the PyTorch
-// indexes. The limits are version constraints that prevent uv from choosing a newer version
-// of a PyTorch package from another index.
+// torchMirror returns the address of the index for a backend in the mirror of the PyTorch
+// indexes. limits are version constraints that prevent uv from choosing a newer version of a
+// PyTorch package from another index.
 func (r *Resolver) torchMirror(ctx context.Context, backend string, t wheel.Target) (address string, limits []string, err error) {
 	address, err = url.JoinPath(r.index.client.Torch, backend)
 	if err != nil {
@@ -387,13 +388,13 @@ func (r *Resolver) torchMirror(ctx context.Context, backend string, t wheel.Targ
 		}
 	}
 	if len(limits) == 0 {
-		return "", nil, fmt.Errorf("the PyTorch index %s has no torch", fetch.RedactURL(address))
+		return "", nil, fmt.Errorf("the PyTorch index %s does not contain torch", fetch.RedactURL(address))
 	}
 	return address, limits, nil
 }
 
 // newPythonJob returns the job for the environment of a step. before lists the earlier steps
-// of the recipe, and done the resolved ones.
+// of the recipe, and done the same steps after resolution.
 func (r *Resolver) newPythonJob(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, want *catalog.Python, before []catalog.Step, done []wire.InstallStep) (pythonJob, error) {
 	job := pythonJob{
 		typ: recipe.Type, version: c.Version, platform: p, want: want,
@@ -439,26 +440,26 @@ func (r *Resolver) cutoff(ctx context.Context, v *catalog.Versions, version stri
 	case v == nil:
 		return time.Time{}, nil
 	}
-	var released time.Time
+	var release time.Time
 	if v.Package != "" {
 		page, err := r.page(ctx, v.Package)
 		if err != nil {
 			return time.Time{}, packageError(err, r.index.client.Index, v.Package)
 		}
-		if released = page.released(version); released.IsZero() {
-			r.warn(fmt.Sprintf("%s does not record the upload date of %s %s: using today's packages", fetch.RedactURL(r.index.client.Index), v.Package, version))
+		if release = page.releaseTime(version); release.IsZero() {
+			r.warn(fmt.Sprintf("%s does not record the upload date of %s %s: using the newest packages", fetch.RedactURL(r.index.client.Index), v.Package, version))
 		}
 	} else {
 		rel, err := r.releases.byTag(ctx, v.GitHub, v.TagOf(version))
 		if err != nil {
 			return time.Time{}, err
 		}
-		released = rel.Published
+		release = rel.Published
 	}
-	if released.IsZero() {
-		return released, nil
+	if release.IsZero() {
+		return release, nil
 	}
-	return released.Add(releaseMargin), nil
+	return release.Add(releaseMargin), nil
 }
 
 // warn reports a warning to the user, once per plan.
@@ -470,8 +471,7 @@ func (r *Resolver) warn(text string) {
 	r.note("warning: " + text)
 }
 
-// packageError returns an error for a package that an index does not have, and other errors
-// unchanged.
+// packageError returns a message for [fetch.ErrNotFound], and other errors unchanged.
 func packageError(err error, index, name string) error {
 	if errors.Is(err, fetch.ErrNotFound) {
 		return fmt.Errorf("the package index %s has no %s", fetch.RedactURL(index), name)
@@ -479,7 +479,7 @@ func packageError(err error, index, name string) error {
 	return err
 }
 
-// makeURLsAbsolute replaces the URLs of wheels with absolute ones.
+// makeURLsAbsolute replaces the URLs of wheels with absolute URLs.
 func (r *Resolver) makeURLsAbsolute(wheels []wire.Artifact) error {
 	for i := range wheels {
 		w := &wheels[i]

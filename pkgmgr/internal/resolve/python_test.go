@@ -14,13 +14,13 @@ func TestFirstSolution(t *testing.T) {
 	broken := errors.New("connection refused")
 	noSolution := &uv.Error{Cause: "no", NoSolution: true}
 	for _, tt := range []struct {
-		name  string
-		from  int // the oldest step with a solution; 0 if no step has one
-		fails int // a step that fails with another error
-		steps []int
-		want  int
-		err   error
-		tried []int
+		name      string
+		from      int // the oldest step with a solution; 0 if no step has one
+		failure   int // a step that fails with another error
+		steps     []int
+		want      int
+		wantErr   error
+		wantTried []int
 	}{
 		{"first step", 28, 0, []int{28, 31, 34}, 28, nil, []int{28}},
 		{"second step", 31, 0, []int{28, 31, 32, 40}, 31, nil, []int{28, 40, 31}},
@@ -34,15 +34,15 @@ func TestFirstSolution(t *testing.T) {
 		got, lock, err := firstSolution(tt.steps, func(step int) (*wheel.Pylock, error) {
 			tried = append(tried, step)
 			switch {
-			case step == tt.fails:
+			case step == tt.failure:
 				return nil, broken
 			case tt.from == 0 || step < tt.from:
 				return nil, noSolution
 			}
 			return &wheel.Pylock{}, nil
 		})
-		if !errors.Is(err, tt.err) || got != tt.want || !slices.Equal(tried, tt.tried) || (err == nil) != (lock != nil) {
-			t.Errorf("%s: firstSolution() = %d, %v after trying %v, want %d, %v after %v", tt.name, got, err, tried, tt.want, tt.err, tt.tried)
+		if !errors.Is(err, tt.wantErr) || got != tt.want || !slices.Equal(tried, tt.wantTried) || (err == nil) != (lock != nil) {
+			t.Errorf("%s: firstSolution() = %d, %v after trying %v, want %d, %v after %v", tt.name, got, err, tried, tt.want, tt.wantErr, tt.wantTried)
 		}
 	}
 }

@@ -7,10 +7,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rbee-keeper/rbee/pkgmgr/internal/problemtest"
-
 	"github.com/rbee-keeper/rbee/pkgmgr/catalog"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
+	"github.com/rbee-keeper/rbee/pkgmgr/internal/problemtest"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"

@@ -32,23 +32,23 @@ type cachedResponse struct {
 	body []byte
 }
 
-// get requests a path below the releases of a repository, such as "/latest", and decodes the
-// JSON response. It caches responses with their ETag: the server returns 304 for an unchanged
-// response, which GitHub does not count in the rate limit of clients with a token. The error
-// is [fetch.ErrNotFound] if the server returns 404.
+// get requests the releases of a repository and decodes the JSON response. suffix is the rest
+// of the address, such as "/latest". get caches responses with their ETag: if a response has not
+// changed, the server returns status 304, which GitHub does not count in the rate limit of
+// clients with a token. The error is [fetch.ErrNotFound] if the server returns 404.
 func (g *releases) get(ctx context.Context, repo, suffix string, into any) error {
 	address := strings.TrimSuffix(g.client.API, "/") + "/repos/" + repo + "/releases" + suffix
 	path := g.cachePath(address)
-	stored := readResponse(path, address)
+	cached := readResponse(path, address)
 	header := http.Header{"Accept": {"application/vnd.github+json"}, "X-Github-Api-Version": {"2022-11-28"}}
-	if stored != nil {
-		header.Set("If-None-Match", stored.ETag)
+	if cached != nil {
+		header.Set("If-None-Match", cached.ETag)
 	}
 	return g.client.Get(ctx, "requesting", address, header, func(resp *http.Response, r io.Reader) error {
 		switch resp.StatusCode {
 		case http.StatusOK:
 		case http.StatusNotModified:
-			if stored != nil && json.Unmarshal(stored.body, into) == nil {
+			if cached != nil && json.Unmarshal(cached.body, into) == nil {
 				touch(path)
 				return nil
 			}
@@ -67,7 +67,7 @@ func (g *releases) get(ctx context.Context, repo, suffix string, into any) error
 			return fmt.Errorf("the response is larger than %d MiB", fetch.MaxResponse>>20)
 		}
 		if err := json.Unmarshal(body, into); err != nil {
-			return g.invalidResponse(repo, describe(resp.Header, body))
+			return g.invalidResponse(repo, describeResponse(resp.Header, body))
 		}
 		if etag := resp.Header.Get("ETag"); etag != "" {
 			g.storeResponse(path, &cachedResponse{URL: address, ETag: etag, body: body})
@@ -82,8 +82,8 @@ func (g *releases) invalidResponse(repo, got string) error {
 	return &fetch.APIError{Text: fmt.Sprintf("cannot read the releases of %s: %s returned %s; check GITHUB_API_URL and the proxy", repo, fetch.RedactURL(g.client.API), got)}
 }
 
-// describe describes a response that is not the expected JSON.
-func describe(h http.Header, body []byte) string {
+// describeResponse returns a description of a response that is not the expected JSON.
+func describeResponse(h http.Header, body []byte) string {
 	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	switch {
 	case len(bytes.TrimSpace(body)) == 0:
@@ -106,7 +106,8 @@ func (g *releases) cachePath(address string) string {
 	return filepath.Join(g.cacheDir, hex.EncodeToString(sum[:16]))
 }
 
-// readResponse reads a cached response. It returns nil if the file is missing or damaged.
+// readResponse reads the cached response for an address. It returns nil if the file is missing
+// or damaged.
 func readResponse(path, address string) *cachedResponse {
 	if path == "" {
 		return nil
@@ -116,11 +117,11 @@ func readResponse(path, address string) *cachedResponse {
 		return nil
 	}
 	head, body, _ := bytes.Cut(data, []byte("\n"))
-	a := &cachedResponse{body: body}
-	if json.Unmarshal(head, a) != nil || a.URL != address || a.ETag == "" || a.SHA256 != bodySum(body) {
+	r := &cachedResponse{body: body}
+	if json.Unmarshal(head, r) != nil || r.URL != address || r.ETag == "" || r.SHA256 != bodySum(body) {
 		return nil
 	}
-	return a
+	return r
 }
 
 func bodySum(body []byte) string {
@@ -128,20 +129,20 @@ func bodySum(body []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// storeResponse caches a response and removes old responses. It ignores errors: without the
-// cache, the server sends the response again.
-func (g *releases) storeResponse(path string, a *cachedResponse) {
+// storeResponse writes a response to the cache and removes old responses. It ignores errors:
+// without a cached response, the server sends the response again.
+func (g *releases) storeResponse(path string, r *cachedResponse) {
 	if path == "" {
 		return
 	}
 	g.cleanupOnce.Do(func() { removeUnused(g.cacheDir, time.Now().Add(-responseTTL)) })
-	a.SHA256 = bodySum(a.body)
-	head, err := json.Marshal(a)
+	r.SHA256 = bodySum(r.body)
+	head, err := json.Marshal(r)
 	if err != nil {
 		return
 	}
 	_ = atomicfile.Write(path, 0o600, func(w io.Writer) error {
-		_, err := w.Write(append(append(head, '\n'), a.body...))
+		_, err := w.Write(append(append(head, '\n'), r.body...))
 		return err
 	})
 }
@@ -152,7 +153,7 @@ func touch(path string) {
 	_ = os.Chtimes(path, now, now)
 }
 
-// removeUnused removes the files of a directory that were last used before a time.
+// removeUnused removes the files of a directory that were not used since the given time.
 func removeUnused(dir string, since time.Time) {
 	files, err := os.ReadDir(dir)
 	if err != nil {

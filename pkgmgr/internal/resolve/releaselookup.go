@@ -18,9 +18,9 @@ const (
 	// without downloads of assets. Without a token, GitHub permits 60 requests per hour.
 	lookupRequests = 3
 
-	// perPage is the number of releases per page, the maximum of GitHub. If a release has
-	// more than manyAssets assets, the number is perPageLarge, because a page contains the
-	// assets of all releases.
+	// perPage is the number of releases per page, the maximum of GitHub. perPageLarge is the
+	// number for a repository whose latest release has more than manyAssets assets, because
+	// a page contains the assets of all its releases.
 	perPage      = 100
 	perPageLarge = 10
 	manyAssets   = 100
@@ -34,8 +34,8 @@ func (e *noReleaseError) Error() string { return fmt.Sprintf("%s has no release 
 // ErrorCode returns [operations.ReasonUnknownVersion].
 func (e *noReleaseError) ErrorCode() string { return string(operations.ReasonUnknownVersion) }
 
-// resolveExact returns the version for an exact version in a config. If that names a pointer
-// release, it returns the version of the release that the pointer refers to.
+// resolveExact returns the version for exact, an exact version in a config. If exact names a
+// pointer release, resolveExact returns the version of the release that the pointer refers to.
 func (g *releases) resolveExact(ctx context.Context, v *catalog.Versions, exact string) (string, error) {
 	tag, ok := v.PointerTag(exact)
 	if !ok {
@@ -213,8 +213,8 @@ func (l *releaseLookup) notFoundError() error {
 type candidates struct {
 	repo, constraint  string
 	limit             string            // the version that the latest release points to; may be empty
-	complete, partial []string          // versions with all required files, and with some of them
-	missing           map[string]string // the first missing file of versions that are not complete
+	complete, partial []string          // versions with the files for all consumers, or only for some
+	missing           map[string]string // the first missing file of each version that is not complete
 }
 
 func (f *candidates) add(version string, c coverage) {
@@ -228,8 +228,8 @@ func (f *candidates) add(version string, c coverage) {
 	}
 }
 
-// notAboveLimit returns the versions that are not newer than the limit.
-func (f *candidates) notAboveLimit(versions []string) []string {
+// upToLimit returns the versions that are not newer than the limit.
+func (f *candidates) upToLimit(versions []string) []string {
 	if f.limit == "" {
 		return versions
 	}
@@ -237,7 +237,7 @@ func (f *candidates) notAboveLimit(versions []string) []string {
 }
 
 // best returns the newest complete version, or "".
-func (f *candidates) best() string { return version.Newest(f.constraint, f.notAboveLimit(f.complete)) }
+func (f *candidates) best() string { return version.Newest(f.constraint, f.upToLimit(f.complete)) }
 
 // fallback returns the version to use if best returns "" after all requests: the oldest
 // complete version above the limit, or else the newest partial version, or "".
@@ -245,21 +245,21 @@ func (f *candidates) fallback() string {
 	if f.limit != "" && len(f.complete) > 0 {
 		return slices.MinFunc(f.complete, version.Compare)
 	}
-	if best := version.Newest(f.constraint, f.notAboveLimit(f.partial)); best != "" {
+	if best := version.Newest(f.constraint, f.upToLimit(f.partial)); best != "" {
 		return best
 	}
 	return version.Newest(f.constraint, f.partial)
 }
 
-// skippedNote returns a note if the taken version lacks a file, or if a newer version was
+// skippedNote returns a note if the chosen version lacks a file, or if a newer version was
 // skipped because of missing files. Otherwise it returns "".
-func (f *candidates) skippedNote(taken string) string {
-	top := version.Newest(f.constraint, f.notAboveLimit(slices.Collect(maps.Keys(f.missing))))
+func (f *candidates) skippedNote(chosen string) string {
+	top := version.Newest(f.constraint, f.upToLimit(slices.Collect(maps.Keys(f.missing))))
 	switch {
-	case f.missing[taken] != "":
-		return fmt.Sprintf("%s %s has %s, and no earlier release has all required files", f.repo, taken, f.missing[taken])
-	case top != "" && (version.Compare(top, taken) > 0 || f.limit != "" && version.Compare(taken, f.limit) > 0):
-		return fmt.Sprintf("%s %s has %s: using %s", f.repo, top, f.missing[top], taken)
+	case f.missing[chosen] != "":
+		return fmt.Sprintf("%s %s has %s, and no earlier release has all required files", f.repo, chosen, f.missing[chosen])
+	case top != "" && (version.Compare(top, chosen) > 0 || f.limit != "" && version.Compare(chosen, f.limit) > 0):
+		return fmt.Sprintf("%s %s has %s: using %s", f.repo, top, f.missing[top], chosen)
 	}
 	return ""
 }

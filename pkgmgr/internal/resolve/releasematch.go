@@ -10,12 +10,12 @@ import (
 type consumer struct {
 	name string // for messages
 
-	// sources returns the possible sources of the consumer for a version. It returns none
-	// if no version supports the consumer, and an error if only this version does not.
+	// sources returns the possible sources of a version for the consumer. It returns none if
+	// no version supports the consumer, and an error if another version supports it.
 	sources func(version string) ([]catalog.Source, error)
 }
 
-// coverage describes which files that consumers require a release has.
+// coverage describes which of the files that consumers require are in a release.
 type coverage struct {
 	missing string // the first missing file and its consumer; empty if none is missing
 	partial bool   // the release has all files for at least one consumer

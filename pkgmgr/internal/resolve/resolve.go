@@ -50,15 +50,15 @@ type Resolver struct {
 
 // New returns a resolver. It uses the lock for locked tools, cache for downloaded files, and
 // cacheDir for other data. note receives progress messages for the user.
-func New(from *fetch.Client, lock *lockfile.Lock, cache *artifact.Cache, cacheDir string, note func(string)) *Resolver {
+func New(client *fetch.Client, lock *lockfile.Lock, cache *artifact.Cache, cacheDir string, note func(string)) *Resolver {
 	return &Resolver{
-		releases: releases{client: from, cacheDir: filepath.Join(cacheDir, "releases")}, index: index{client: from},
+		releases: releases{client: client, cacheDir: filepath.Join(cacheDir, "releases")}, index: index{client: client},
 		cache: cache, lock: lock, cacheDir: cacheDir, note: note, tools: catalog.ToolRecipes(),
 		versions: map[toolKey]versionOrErr{}, reportedTools: map[toolKey]bool{}, warned: map[string]bool{},
 	}
 }
 
-// startPlan resets the state of a plan, so that tools are resolved again.
+// startPlan resets the state of the previous plan.
 func (r *Resolver) startPlan(platforms []wire.Platform) {
 	r.versions, r.reportedTools, r.platforms = map[toolKey]versionOrErr{}, map[toolKey]bool{}, platforms
 	r.warned, r.pages = map[string]bool{}, nil
@@ -68,9 +68,9 @@ func (r *Resolver) startPlan(platforms []wire.Platform) {
 const maxSkippedVersions = 10
 
 // resolveVersion returns the newest version that satisfies a version constraint and has the
-// files for all consumers. solvable resolves the packages of a version; versions for which it
-// returns a [*NoSolutionError] are skipped.
-func (r *Resolver) resolveVersion(ctx context.Context, recipe *catalog.Recipe, constraint string, consumers []consumer, solvable func(version string) error) (string, error) {
+// files for all consumers. checkSolution resolves the packages of a version; resolveVersion
+// skips versions for which it returns a [*NoSolutionError].
+func (r *Resolver) resolveVersion(ctx context.Context, recipe *catalog.Recipe, constraint string, consumers []consumer, checkSolution func(version string) error) (string, error) {
 	if version.IsExact(constraint) {
 		set, err := version.ParseRange(constraint)
 		if err != nil {
@@ -88,14 +88,14 @@ func (r *Resolver) resolveVersion(ctx context.Context, recipe *catalog.Recipe, c
 		if err != nil {
 			return "", packageError(err, r.index.client.Index, v.Package)
 		}
-		return r.resolvePackageVersion(recipe.Type, constraint, page.versions(), solvable)
+		return r.resolvePackageVersion(recipe.Type, constraint, page.versions(), checkSolution)
 	}
-	return r.resolveRelease(ctx, recipe, constraint, consumers, solvable)
+	return r.resolveRelease(ctx, recipe, constraint, consumers, checkSolution)
 }
 
 // resolveRelease returns the newest release that satisfies a version constraint, has the
-// files for all consumers, and whose packages have a solution. solvable may be nil.
-func (r *Resolver) resolveRelease(ctx context.Context, recipe *catalog.Recipe, constraint string, consumers []consumer, solvable func(version string) error) (string, error) {
+// files for all consumers, and whose packages have a solution. checkSolution may be nil.
+func (r *Resolver) resolveRelease(ctx context.Context, recipe *catalog.Recipe, constraint string, consumers []consumer, checkSolution func(version string) error) (string, error) {
 	unsolvable := map[string]string{} // versions without a solution, and the reasons
 	var first error
 	for range maxSkippedVersions {
@@ -108,8 +108,8 @@ func (r *Resolver) resolveRelease(ctx context.Context, recipe *catalog.Recipe, c
 		if err != nil {
 			return "", cmp.Or(first, err)
 		}
-		if solvable != nil {
-			err = solvable(version)
+		if checkSolution != nil {
+			err = checkSolution(version)
 		}
 		var noSolution *NoSolutionError
 		switch {
@@ -129,7 +129,7 @@ func (r *Resolver) resolveRelease(ctx context.Context, recipe *catalog.Recipe, c
 
 // resolvePackageVersion returns the newest of versions that satisfies a version constraint and
 // has a solution.
-func (r *Resolver) resolvePackageVersion(typ, constraint string, versions []string, solvable func(version string) error) (string, error) {
+func (r *Resolver) resolvePackageVersion(typ, constraint string, versions []string, checkSolution func(version string) error) (string, error) {
 	var first error
 	var skipped []string
 	for range maxSkippedVersions {
@@ -137,7 +137,7 @@ func (r *Resolver) resolvePackageVersion(typ, constraint string, versions []stri
 		if best == "" {
 			break
 		}
-		err := solvable(best)
+		err := checkSolution(best)
 		var noSolution *NoSolutionError
 		switch {
 		case err == nil && first != nil:
@@ -261,22 +261,22 @@ func (r *Resolver) artifact(ctx context.Context, v *catalog.Versions, o catalog.
 	}
 }
 
-// downloadForChecksum downloads a file without a published checksum. The file stays in the
-// cache, so that this machine can still send it after the file at the address has changed.
-func (r *Resolver) downloadForChecksum(ctx context.Context, name, from string, size int64) (*wire.Artifact, error) {
+// downloadForChecksum downloads a file without a published checksum. The file remains in the
+// cache. From there it can be sent to hives even if the file at the address changes.
+func (r *Resolver) downloadForChecksum(ctx context.Context, name, address string, size int64) (*wire.Artifact, error) {
 	r.note("downloading " + name + " to compute its checksum")
-	sum, got, err := r.cache.Download(ctx, from, size)
+	sum, got, err := r.cache.Download(ctx, address, size)
 	switch {
 	case err != nil:
 		return nil, err
 	case size > 0 && got != size:
-		return nil, fmt.Errorf("downloading %s: got %d bytes, want %d", fetch.RedactURL(from), got, size)
+		return nil, fmt.Errorf("cannot download %s: got %d bytes, want %d", fetch.RedactURL(address), got, size)
 	}
-	return &wire.Artifact{Name: name, URL: from, SHA256: sum, Size: got}, nil
+	return &wire.Artifact{Name: name, URL: address, SHA256: sum, Size: got}, nil
 }
 
 // AbsoluteURL resolves a reference in an index to an absolute URL. It removes credentials,
-// because the URL is written to the lock, which others can read.
+// because the URL is written to the lock, which other users can read.
 func AbsoluteURL(base, ref string) (string, error) {
 	b, err := url.Parse(base)
 	if err != nil {
@@ -294,13 +294,13 @@ func AbsoluteURL(base, ref string) (string, error) {
 func (r *Resolver) readPayloadFile(ctx context.Context, name string, before []catalog.Step, done []wire.InstallStep) (string, error) {
 	for i := len(before) - 1; i >= 0; i-- {
 		step := done[i]
-		packedName := name
+		archivePath := name
 		if step.Into != "" {
 			rest, ok := strings.CutPrefix(name, step.Into+"/")
 			if !ok {
 				continue
 			}
-			packedName = rest
+			archivePath = rest
 		}
 		if step.Kind != wire.StepArchive {
 			continue
@@ -310,7 +310,7 @@ func (r *Resolver) readPayloadFile(ctx context.Context, name string, before []ca
 			return "", err
 		}
 		var text strings.Builder
-		err = artifact.ReadArchiveFile(f, step.Format, step.Strip, packedName, func(content io.Reader) error {
+		err = artifact.ReadArchiveFile(f, step.Format, step.Strip, archivePath, func(content io.Reader) error {
 			_, err := io.Copy(&text, io.LimitReader(content, 1<<20))
 			return err
 		})

@@ -29,39 +29,39 @@ const uvTool = "uv"
 // a note.
 func (r *Resolver) setTools(ctx context.Context, env *wire.Python, python string, p wire.Platform, upgrade bool) error {
 	for _, t := range []struct {
-		key  toolKey
-		into *wire.Tool
+		key toolKey
+		dst *wire.Tool
 	}{{toolKey{uvTool, ""}, &env.UV}, {toolKey{catalog.PythonTool, python}, &env.Interpreter}} {
 		tool, err := r.resolveTool(ctx, t.key, p, upgrade)
 		if err != nil && upgrade && ctx.Err() == nil {
-			if tool, err = r.currentTool(ctx, t.key, p, *t.into, err); err == nil {
-				*t.into = tool
+			if tool, err = r.currentTool(ctx, t.key, p, *t.dst, err); err == nil {
+				*t.dst = tool
 				continue
 			}
 		}
 		if err != nil {
 			return err
 		}
-		*t.into = tool
+		*t.dst = tool
 	}
 	return nil
 }
 
-// currentTool returns the tool to use if the upgrade failed with upgradeErr: the used one, or
-// the locked one if used is empty. It returns upgradeErr if neither exists.
-func (r *Resolver) currentTool(ctx context.Context, key toolKey, p wire.Platform, used wire.Tool, upgradeErr error) (wire.Tool, error) {
-	if used.Version == "" {
+// currentTool returns the tool to use if the upgrade failed with upgradeErr: current, or the
+// locked tool if current is empty. It returns upgradeErr if neither exists.
+func (r *Resolver) currentTool(ctx context.Context, key toolKey, p wire.Platform, current wire.Tool, upgradeErr error) (wire.Tool, error) {
+	if current.Version == "" {
 		locked, err := r.resolveTool(ctx, key, p, false)
 		if err != nil {
 			return wire.Tool{}, upgradeErr
 		}
-		used = locked
+		current = locked
 	}
 	if !r.reportedTools[key] {
 		r.reportedTools[key] = true
-		r.note(fmt.Sprintf("keeping %s at %s: %v", key, used.Version, upgradeErr))
+		r.note(fmt.Sprintf("keeping %s at %s: %v", key, current.Version, upgradeErr))
 	}
-	return used, nil
+	return current, nil
 }
 
 // upgradeTools upgrades the tools of steps to the newest versions and does not change the
@@ -88,8 +88,8 @@ func (k toolKey) String() string { return strings.TrimSuffix(k.name+" "+k.python
 // constraint returns the version constraint of the tool in the lock.
 func (k toolKey) constraint() string { return cmp.Or(k.python, version.Latest) }
 
-// resolveTool returns a tool for a platform, from the lock or resolved now. If upgrade is
-// true, it resolves the newest version.
+// resolveTool returns a tool for a platform. It uses the lock, or resolves the newest version
+// if the tool is not locked or upgrade is true.
 func (r *Resolver) resolveTool(ctx context.Context, tool toolKey, p wire.Platform, upgrade bool) (wire.Tool, error) {
 	recipe := r.tools[tool.name]
 	version, err := r.toolVersion(ctx, recipe, tool, p, upgrade)
@@ -149,7 +149,7 @@ func (r *Resolver) toolVersion(ctx context.Context, recipe *catalog.Recipe, tool
 	return v, err
 }
 
-// toolConsumers returns the platforms of the plan, which need files of a release of a tool.
+// toolConsumers returns a consumer of a tool for each platform of the plan.
 func (r *Resolver) toolConsumers(recipe *catalog.Recipe, tool toolKey, p wire.Platform) []consumer {
 	platforms := append(slices.Clone(r.platforms), p)
 	if tool.name == uvTool {

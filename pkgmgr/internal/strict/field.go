@@ -7,12 +7,12 @@ import (
 
 // field describes a key of a struct.
 type field struct {
-	index    []int // as in [reflect.Value.FieldByIndex]: keys of an embedded struct belong to the one around it
+	index    []int // for [reflect.Value.FieldByIndex], because the field can be part of an embedded struct
 	key      string
-	name     string // of the value, in messages
+	name     string // name of the value in messages
 	like     string // an example of a value; may be empty
 	required bool
-	depth    int // nesting depth of the value in lists of the field
+	depth    int // number of lists around the value; 0 for the field itself
 	typ      reflect.Type
 }
 
@@ -40,7 +40,7 @@ func fieldsOf(t reflect.Type) []field {
 	return fields
 }
 
-// Keys returns all keys and the required keys of a struct with key tags.
+// Keys returns all keys and the required keys of v, a struct with key tags.
 func Keys(v any) (known, required []string) {
 	for _, f := range fieldsOf(reflect.TypeOf(v)) {
 		known = append(known, f.key)
@@ -56,7 +56,8 @@ var (
 	decoderType = reflect.TypeFor[Decoder]()
 )
 
-// structOf returns the struct with keys that a type contains in Values and lists, or nil.
+// structOf returns the struct type that t, a Value or a list contains, or nil if it does not
+// contain a struct.
 func structOf(t reflect.Type) reflect.Type {
 	switch {
 	case reflect.PointerTo(t).Implements(decoderType):

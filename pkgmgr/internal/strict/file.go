@@ -35,22 +35,22 @@ func SyntaxOf(name string) Syntax {
 	}
 }
 
-// Problems adds the name of the file to problems and, if hive is not nil, the hive's name.
-// hive returns the name for [Problem].Item.
-func Problems(file string, found []Problem, hive func(item int) string) []operations.Problem {
-	var problems []operations.Problem
-	for _, p := range found {
+// Problems converts the problems of a file. If hive is not nil, it returns the name of the hive
+// for a [Problem].Item.
+func Problems(file string, problems []Problem, hive func(item int) string) []operations.Problem {
+	var result []operations.Problem
+	for _, p := range problems {
 		o := operations.Problem{File: file, Line: p.Line, Column: p.Column, Message: p.Message, Hint: p.Hint}
 		if hive != nil {
 			o.Hive = hive(p.Item)
 		}
-		problems = append(problems, o)
+		result = append(result, o)
 	}
-	return problems
+	return result
 }
 
-// Invalid returns the error for a file with problems. The message gets the number of
-// problems as a suffix.
+// Invalid returns the error for a file with problems. It appends the number of problems to
+// the message.
 func Invalid(reason operations.Reason, message string, problems []operations.Problem) *operations.Error {
 	count := "1 problem"
 	if len(problems) != 1 {

@@ -59,7 +59,7 @@ type Decoder interface {
 	DecodeNode(n *Node) error
 }
 
-// Read fills dst, a pointer to a struct with key tags, from data. It returns all problems in
+// Read decodes data into dst, a pointer to a struct with key tags. It returns all problems in
 // the order of the file. If the syntax is invalid, it returns only the syntax error.
 func Read(s Syntax, data []byte, dst any) []Problem {
 	root, problems := parse(s, data)

@@ -11,11 +11,11 @@ import (
 	"github.com/pelletier/go-toml/v2/unstable"
 )
 
-// maxDepth is the maximum nesting depth of values, in both syntaxes.
+// maxDepth is the maximum nesting depth of values in TOML and YAML.
 const maxDepth = 64
 
-// parseTOML builds the tree with the library's low-level parser, which reports positions. It
-// also runs the library's decoder, which checks the rules for duplicate tables.
+// parseTOML builds the tree with the low-level parser of go-toml, which reports positions. It
+// also runs the decoder of go-toml, which checks the rules for duplicate tables.
 func parseTOML(data []byte) (*Node, []Problem) {
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	b := &tomlBuilder{root: &Node{Kind: Table, Pos: Pos{1, 1}}}
@@ -49,11 +49,11 @@ func tomlProblem(err error) Problem {
 	return p
 }
 
-// tomlBuilder builds the tree from the expressions of the parser.
+// tomlBuilder converts the expressions of the parser to the tree.
 type tomlBuilder struct {
 	parser   unstable.Parser
 	root     *Node
-	table    *Node // the table that key = value lines belong to
+	table    *Node // the table for the following "key = value" lines
 	problems []Problem
 }
 
@@ -64,7 +64,7 @@ func (b *tomlBuilder) expression(e *unstable.Node) {
 		b.table = b.enter(parent, key)
 	case unstable.ArrayTable:
 		parent, key := b.descend(b.root, e.Key())
-		b.table = b.element(parent, key)
+		b.table = b.appendTable(parent, key)
 	case unstable.KeyValue:
 		b.keyValue(b.table, e, 0)
 	}
@@ -91,9 +91,9 @@ func (b *tomlBuilder) descend(t *Node, keys unstable.Iterator) (*Node, part) {
 	return t, last
 }
 
-// enter returns the table at a key. It creates the table if the key does not exist. If the
-// key has another type, enter returns a table outside of the tree; the decoder reports the
-// problem.
+// enter returns the table at a key, or the last table of a list of tables. It creates the table
+// if the key does not exist. If the value has another type, enter returns a table outside of the
+// tree; the decoder of go-toml reports the problem.
 func (b *tomlBuilder) enter(t *Node, key part) *Node {
 	v := t.get(key.name)
 	switch {
@@ -110,9 +110,9 @@ func (b *tomlBuilder) enter(t *Node, key part) *Node {
 	}
 }
 
-// element appends a table to the list at a key.
-func (b *tomlBuilder) element(t *Node, key part) *Node {
-	item := &Node{Kind: Table, Pos: b.header(key)}
+// appendTable appends a table to the list at a key and returns the table.
+func (b *tomlBuilder) appendTable(t *Node, key part) *Node {
+	item := &Node{Kind: Table, Pos: b.headerPos(key)}
 	list := t.get(key.name)
 	if list == nil {
 		list = &Node{Kind: List, Pos: item.Pos}
@@ -134,10 +134,10 @@ func (b *tomlBuilder) keyValue(t *Node, e *unstable.Node, depth int) {
 	t.put(key.name, key.pos, v)
 }
 
-// value converts a value of the parser to a node. The parser does not report the position of
-// arrays: at is the position of the key, which is used instead.
-func (b *tomlBuilder) value(v *unstable.Node, at Pos, depth int) *Node {
-	n := &Node{Kind: Other, Pos: at, Text: string(v.Data)}
+// value converts a value of the parser to a node. The parser does not report the positions of
+// arrays; value uses keyPos, the position of the key, for them.
+func (b *tomlBuilder) value(v *unstable.Node, keyPos Pos, depth int) *Node {
+	n := &Node{Kind: Other, Pos: keyPos, Text: string(v.Data)}
 	if v.Raw.Length > 0 {
 		n.Pos = b.pos(v)
 	}
@@ -177,15 +177,15 @@ func (b *tomlBuilder) pos(n *unstable.Node) Pos {
 	return Pos{s.Line, s.Column}
 }
 
-// header returns the position of the brackets before a key: the first character of the line
-// that is not blank.
-func (b *tomlBuilder) header(key part) Pos {
+// headerPos returns the position of the brackets before the key of a table: the first
+// character of the line that is not blank.
+func (b *tomlBuilder) headerPos(key part) Pos {
 	before := b.parser.Data()[:key.offset]
 	line := before[bytes.LastIndexByte(before, '\n')+1:]
 	indent := len(line) - len(bytes.TrimLeft(line, " \t"))
 	return Pos{key.pos.Line, indent + 1}
 }
 
-func (b *tomlBuilder) problem(at Pos, message, hint string) {
-	b.problems = append(b.problems, Problem{Pos: at, Item: -1, Message: message, Hint: hint})
+func (b *tomlBuilder) problem(pos Pos, message, hint string) {
+	b.problems = append(b.problems, Problem{Pos: pos, Item: -1, Message: message, Hint: hint})
 }

@@ -12,11 +12,12 @@ import (
 	"gopkg.in/yaml.v3"
 )
 
-// maxNodes is the maximum number of nodes of a YAML file. Nested aliases can multiply nodes.
+// maxNodes is the maximum number of nodes of a YAML file after alias expansion. Without this
+// limit, a small file with nested aliases could exhaust the memory.
 const maxNodes = 20000
 
-// parseYAML builds the tree of the file's document. A file without a document is an empty
-// table.
+// parseYAML parses the single document of a file. For a file without a document, it returns an
+// empty table.
 func parseYAML(data []byte) (*Node, []Problem) {
 	dec := yaml.NewDecoder(bytes.NewReader(data))
 	var doc, second yaml.Node
@@ -29,7 +30,7 @@ func parseYAML(data []byte) (*Node, []Problem) {
 	b := &yamlBuilder{left: maxNodes}
 	switch err := dec.Decode(&second); {
 	case err == nil:
-		b.problem(&second, "second YAML document", "a file contains one document: remove the --- line")
+		b.problem(&second, "the file has more than one YAML document", "remove the --- line")
 	case !errors.Is(err, io.EOF):
 		return nil, []Problem{yamlProblem(err)}
 	}
@@ -56,7 +57,7 @@ func yamlProblem(err error) Problem {
 	return p
 }
 
-// yamlBuilder builds the tree.
+// yamlBuilder converts the nodes of the parser to the tree.
 type yamlBuilder struct {
 	left     int // number of nodes that can be added
 	problems []Problem
@@ -104,8 +105,8 @@ func (b *yamlBuilder) countNode(y *yaml.Node, depth int) bool {
 	return b.left >= 0
 }
 
-// mapping reads the entries of a mapping. They take precedence over the entries of a
-// merge key ("<<").
+// mapping adds the entries of a mapping to n. They take precedence over the entries of merge
+// keys ("<<").
 func (b *yamlBuilder) mapping(n *Node, y *yaml.Node, depth int) {
 	var merged []*Node
 	for i := 0; i+1 < len(y.Content); i += 2 {
@@ -126,6 +127,7 @@ func (b *yamlBuilder) mapping(n *Node, y *yaml.Node, depth int) {
 	}
 }
 
+// merge adds the entries of from, a table or a list of tables, whose keys n does not have.
 func (b *yamlBuilder) merge(n, from *Node) {
 	switch from.Kind {
 	case Table:
@@ -139,7 +141,7 @@ func (b *yamlBuilder) merge(n, from *Node) {
 			b.merge(n, item)
 		}
 	default:
-		b.problems = append(b.problems, Problem{Pos: from.Pos, Item: -1, Message: "invalid value of merge key <<", Hint: "want a table, for example *name with &name at a table above"})
+		b.problems = append(b.problems, Problem{Pos: from.Pos, Item: -1, Message: "invalid value of merge key <<", Hint: "want a table, for example the alias *name of a table with the anchor &name"})
 	}
 }
 

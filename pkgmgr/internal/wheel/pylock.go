@@ -6,7 +6,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 )
 
-// Pylock contains the used fields of a pylock.toml file (PEP 751):
+// Pylock is a pylock.toml file (PEP 751) with the fields that rbee uses:
 // https://packaging.python.org/en/latest/specifications/pylock-toml/
 type Pylock struct {
 	Packages []struct {
@@ -21,7 +21,7 @@ type Pylock struct {
 	} `toml:"packages"`
 }
 
-// ParsePylock decodes a pylock.toml file that uv wrote.
+// ParsePylock parses a pylock.toml file that uv wrote.
 func ParsePylock(data []byte) (*Pylock, error) {
 	var lock Pylock
 	if err := toml.Unmarshal(data, &lock); err != nil {

@@ -36,14 +36,14 @@ func Parse(filename string) (w Wheel, ok bool) {
 	}, true
 }
 
-// Target is an environment to select wheels for.
+// Target describes a Python environment for which wheels are selected.
 type Target struct {
 	Platform wire.Platform
 	Python   string // "3.12"
 	Glibc    int    // minor version of the newest glibc that wheels may require
 }
 
-// UVPlatform returns the target in the form of uv's flag --python-platform.
+// UVPlatform returns the value of uv's flag --python-platform for the target.
 func (t Target) UVPlatform() (string, error) {
 	switch p := t.Platform; {
 	case p.OS == "linux" && p.Libc == "musl":
@@ -57,8 +57,8 @@ func (t Target) UVPlatform() (string, error) {
 	}
 }
 
-// Rank returns the preference for a wheel, or 0 if it does not support the target. Higher is
-// better.
+// Rank returns the rank of a wheel for the target, or 0 if the wheel does not support the
+// target. Among the wheels of a package, the wheel with the highest rank is the best.
 func (t Target) Rank(w Wheel) int {
 	best := 0
 	for _, py := range w.python {
@@ -79,14 +79,14 @@ func (t Target) Rank(w Wheel) int {
 func (t Target) interpreterRank(py, abi string) int {
 	exact := "cp" + strings.ReplaceAll(t.Python, ".", "")
 	_, minor, _ := strings.Cut(t.Python, ".")
-	target, _ := strconv.Atoi(minor)
+	targetMinor, _ := strconv.Atoi(minor)
 	version := func(prefix string) (int, bool) {
 		rest, ok := strings.CutPrefix(py, prefix+"3")
 		if !ok {
 			return 0, false
 		}
 		n, err := strconv.Atoi(rest)
-		return n, err == nil && n <= target
+		return n, err == nil && n <= targetMinor
 	}
 	switch {
 	case py == exact && abi == exact:
@@ -112,11 +112,11 @@ func (t Target) interpreterRank(py, abi string) int {
 // platformRank ranks a platform tag of a wheel, such as manylinux_2_28_x86_64.
 func (t Target) platformRank(tag string) int {
 	p, cpu := t.Platform, cpuName(t.Platform)
-	mac := cpu
+	macCPU := cpu
 	if p.Arch == "arm64" {
-		mac = "arm64"
+		macCPU = "arm64"
 	}
-	level := func(m []string, newest int) int {
+	rank := func(m []string, newest int) int {
 		if m == nil || m[2] != cpu {
 			return 0
 		}
@@ -130,7 +130,7 @@ func (t Target) platformRank(tag string) int {
 	case tag == "any":
 		return 1
 	case p.OS == "linux" && p.Libc == "musl":
-		return level(musllinux.FindStringSubmatch(tag), newestMusl)
+		return rank(musllinux.FindStringSubmatch(tag), newestMusl)
 	case p.OS == "linux":
 		switch tag {
 		case "linux_" + cpu:
@@ -142,10 +142,10 @@ func (t Target) platformRank(tag string) int {
 		case "manylinux2014_" + cpu:
 			return 117
 		}
-		return level(Manylinux.FindStringSubmatch(tag), t.Glibc)
+		return rank(Manylinux.FindStringSubmatch(tag), t.Glibc)
 	case p.OS == "darwin":
 		m := macosx.FindStringSubmatch(tag)
-		if m == nil || m[3] != mac && m[3] != "universal2" {
+		if m == nil || m[3] != macCPU && m[3] != "universal2" {
 			return 0
 		}
 		if major, err := strconv.Atoi(m[1]); err == nil && major <= newestMacOS {
@@ -155,7 +155,8 @@ func (t Target) platformRank(tag string) int {
 	return 0
 }
 
-// MissingWheels returns the names of the packages of a lock without a wheel for the target.
+// MissingWheels returns the sorted names of the packages of a lock that have no wheel for the
+// target.
 func (t Target) MissingWheels(lock *Pylock) []string {
 	var names []string
 	for _, p := range lock.Packages {
@@ -208,12 +209,11 @@ func NormalizeName(name string) string { return strings.ToLower(nameRuns.Replace
 
 var nameRuns = regexp.MustCompile(`[-_.]+`)
 
+// cpuName returns the name of a CPU in platform tags and in uv's platforms.
 func cpuName(p wire.Platform) string {
 	switch {
 	case p.Arch == "amd64":
 		return "x86_64"
-	case p.Arch == "arm64" && p.OS == "linux":
-		return "aarch64"
 	case p.Arch == "arm64":
 		return "aarch64"
 	default:
@@ -221,16 +221,17 @@ func cpuName(p wire.Platform) string {
 	}
 }
 
-// Manylinux matches a platform tag. The groups are the minor version of glibc 2 and the CPU.
+// Manylinux matches a platform tag for glibc. The groups are the minor version of glibc 2 and
+// the CPU.
 var Manylinux = regexp.MustCompile(`^manylinux_2_([0-9]+)_(.+)$`)
 
-var musllinux = regexp.MustCompile(`^musllinux_1_([0-9]+)_(.+)$`)
-
 var (
-	macosx = regexp.MustCompile(`^macosx_([0-9]+)_([0-9]+)_(.+)$`)
+	musllinux = regexp.MustCompile(`^musllinux_1_([0-9]+)_(.+)$`)
+	macosx    = regexp.MustCompile(`^macosx_([0-9]+)_([0-9]+)_(.+)$`)
 )
 
-// The newest systems that a wheel may require: macOS 13 and musl 1.2, the defaults of uv.
+// newestMacOS and newestMusl are the newest systems that a wheel may require: macOS 13 and
+// musl 1.2, the defaults of uv.
 const (
 	newestMacOS = 13 // major version
 	newestMusl  = 2  // minor version

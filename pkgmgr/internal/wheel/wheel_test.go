@@ -43,7 +43,7 @@ func TestRank(t *testing.T) {
 	} {
 		w, ok := Parse(tt.name)
 		if got := ok && tt.t.Rank(w) > 0; got != tt.fits {
-			t.Errorf("Rank(%s) on %s is positive: %t, want %t", tt.name, tt.t.Platform.Key(), got, tt.fits)
+			t.Errorf("Rank(%s) > 0 on %s: %t, want %t", tt.name, tt.t.Platform.Key(), got, tt.fits)
 		}
 	}
 	best := func(names ...string) string {
@@ -57,7 +57,7 @@ func TestRank(t *testing.T) {
 		return name
 	}
 	if got := best("x-1-py3-none-any.whl", "x-1-cp312-cp312-manylinux_2_17_x86_64.whl", "x-1-cp38-abi3-manylinux_2_28_x86_64.whl"); got != "x-1-cp312-cp312-manylinux_2_17_x86_64.whl" {
-		t.Errorf("the wheel with the highest Rank() is %s, want the one for cp312", got)
+		t.Errorf("the wheel with the highest Rank() is %s, want the wheel for cp312", got)
 	}
 }
 

@@ -67,7 +67,7 @@ func TestReasons(t *testing.T) {
 			"if the machine was reinstalled, run `ssh-keygen -R HOST`; if not, someone may be intercepting the connection", 4},
 		{operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonProtocol, Subject: operations.SubjectHive.WithName("gpu-1"), Hive: "gpu-1", Message: `cannot connect to bee@gpu-1:22: not an SSH server: host sent "HTTP/1.1 400 Bad Request"`},
 			"check ssh_port; the server at this port does not support SSH", 4},
-		{operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonLost, Subject: operations.SubjectHive.WithName("gpu-1"), Hive: "gpu-1", Message: "connection to bee@gpu-1:22: EOF"},
+		{operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonLost, Subject: operations.SubjectHive.WithName("gpu-1"), Hive: "gpu-1", Message: "lost connection to bee@gpu-1:22: EOF"},
 			"run the command again; it is safe to repeat", 4},
 		{operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonSSHConfig, Subject: operations.SubjectHive.WithName("gpu-1"), Hive: "gpu-1", Message: "cannot connect to bee@gpu-1:22: cannot use key file: open /h/.ssh/id_x: no such file or directory"},
 			"check ~/.ssh/config, the known_hosts files and ssh_key", 4},
