@@ -9,6 +9,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/rbee-keeper/rbee/sshx/internal/timeout"
 	"github.com/rbee-keeper/rbee/sshx/sshconfig"
 	"golang.org/x/crypto/ssh"
 )
@@ -18,7 +19,7 @@ type login struct {
 	st    *state
 	r     sshconfig.Settings
 	ctx   context.Context
-	clock *clock
+	clock *timeout.Clock
 
 	keys            []identity // not offered yet
 	hasKeys         bool

@@ -39,8 +39,8 @@ func (st *state) attempt(l *login) (c *Client, dropped bool, err error) {
 		return nil, false, err
 	}
 	defer release()
-	l.clock.resume()
-	defer l.clock.pause()
+	l.clock.Resume()
+	defer l.clock.Pause()
 
 	l.setStage(stageConnect)
 	conn, err := openConn(l.ctx, l.r, via)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 
+	"github.com/rbee-keeper/rbee/sshx/internal/timeout"
 	"github.com/rbee-keeper/rbee/sshx/sshconfig"
 )
 
@@ -183,7 +184,7 @@ func (st *state) dial(ctx context.Context, r sshconfig.Settings) (*Client, error
 	if limit <= 0 {
 		limit = defaultTimeout
 	}
-	dialCtx, clock, cancel := startClock(ctx, limit, errDialTimeout)
+	dialCtx, clock, cancel := timeout.WithClock(ctx, limit, errDialTimeout)
 	defer cancel()
 	retryDelay := &backoff.ExponentialBackOff{ // with jitter, so that many clients do not retry at the same time
 		InitialInterval: initialBackoff, RandomizationFactor: 0.5, Multiplier: 2, MaxInterval: initialBackoff << maxDialAttempts,
@@ -205,9 +206,9 @@ func (st *state) dial(ctx context.Context, r sshconfig.Settings) (*Client, error
 }
 
 // waitBackoff waits before the next attempt. It returns false if ctx ends.
-func waitBackoff(ctx context.Context, c *clock, d time.Duration) bool {
-	c.resume()
-	defer c.pause()
+func waitBackoff(ctx context.Context, c *timeout.Clock, d time.Duration) bool {
+	c.Resume()
+	defer c.Pause()
 	select {
 	case <-time.After(d):
 		return true

@@ -53,30 +53,6 @@ func TestHandshakeSlots(t *testing.T) {
 	}
 }
 
-func TestClock(t *testing.T) {
-	t.Parallel()
-	cause := errors.New("timeout")
-	ctx, c, stop := startClock(t.Context(), 50*time.Millisecond, cause)
-	defer stop()
-	<-time.After(70 * time.Millisecond)
-	if ctx.Err() != nil {
-		t.Fatal("clock canceled the context before the first resume")
-	}
-	c.resume()
-	c.pause()
-	c.pause()
-	c.resume()
-	<-time.After(70 * time.Millisecond)
-	if ctx.Err() != nil {
-		t.Fatal("clock canceled the context while it was paused")
-	}
-	c.resume()
-	<-ctx.Done()
-	if !errors.Is(context.Cause(ctx), cause) {
-		t.Errorf("context.Cause() = %v, want %v", context.Cause(ctx), cause)
-	}
-}
-
 func TestPutPaths(t *testing.T) {
 	t.Parallel()
 	for path, want := range map[string]string{

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 
+	"github.com/rbee-keeper/rbee/sshx/internal/timeout"
 	"golang.org/x/crypto/ssh"
 )
 
@@ -111,7 +112,7 @@ func readCertificates(paths ...string) (certs []*ssh.Certificate) {
 func (f *keyFile) isPrivate() bool { return bytes.Contains(f.text, []byte("PRIVATE KEY-----")) }
 
 // unlock returns the signer. If necessary, it asks for the passphrase.
-func (f *keyFile) unlock(ctx context.Context, c *clock, q *promptQueue) (ssh.Signer, error) {
+func (f *keyFile) unlock(ctx context.Context, c *timeout.Clock, q *promptQueue) (ssh.Signer, error) {
 	if signer, err := f.cachedSigner(); signer != nil || err != nil {
 		return signer, err
 	}
