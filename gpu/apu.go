@@ -48,9 +48,9 @@ func (c card) setAPUMemory(g *Device, available func() uint64) {
 
 // integrated reports whether the card is part of a processor. Memory sizes do not distinguish
 // them: every card has a GTT, by default half the size of the main memory, and the carve-out
-// of an APU can be 96 GiB. AMD uses the PCI device ids 0x1100 to 0x1fff and 0x9800 to 0x9fff
+// of an APU can be 96 GiB. AMD uses the PCI device IDs 0x1100 to 0x1fff and 0x9800 to 0x9fff
 // for APUs, and 0x6600 to 0x7fff for cards; see pciidlist in the kernel's
-// drivers/gpu/drm/amd/amdgpu/amdgpu_drv.c. integrated considers a device with another id an
+// drivers/gpu/drm/amd/amdgpu/amdgpu_drv.c. integrated considers a device with another ID an
 // APU if its dedicated memory, vram, is less than 2 GiB, which is too small for an engine.
 func (c card) integrated(vram uint64) bool {
 	id, err := strconv.ParseUint(c.device, 0, 16)

@@ -24,7 +24,7 @@ func TestAPUMemory(t *testing.T) {
 	for _, tt := range []struct {
 		name      string
 		answers   map[string]answer
-		device    string   // PCI id
+		device    string   // PCI ID
 		files     []uint64 // VRAM total and used, GTT total and used, in MiB
 		available int      // main memory, in MiB; 0 means unknown
 		unified   bool
@@ -39,8 +39,8 @@ func TestAPUMemory(t *testing.T) {
 		{"large carve-out", nil, "0x1586", []uint64{98304, 1024, 15872, 512}, 8192, true, 111.5, gib(1.5), gib(103)},
 		{"older APU", nil, "0x15dd", []uint64{2048, 512, 7168, 0}, 0, true, 9, gib(0.5), gib(8.5)},
 		{"used memory not reported", nil, "0x1586", []uint64{512, 256, 122880}, 0, true, 120.5, nil, nil},
-		{"unknown id, little dedicated memory", nil, "0x2001", []uint64{512, 256, 61440, 0}, 0, true, 60.5, gib(0.25), gib(60.25)},
-		{"unknown id, much dedicated memory", nil, "0x2001", []uint64{16384, 1024, 65536, 512}, 0, false, 16, gib(1), gib(15)},
+		{"unknown ID, little dedicated memory", nil, "0x2001", []uint64{512, 256, 61440, 0}, 0, true, 60.5, gib(0.25), gib(60.25)},
+		{"unknown ID, much dedicated memory", nil, "0x2001", []uint64{16384, 1024, 65536, 512}, 0, false, 16, gib(1), gib(15)},
 		{"card", nil, "0x744c", []uint64{16384, 1024, 65536, 512}, 0, false, 16, gib(1), gib(15)},
 		{"card with little memory", nil, "0x67ff", []uint64{2048, 512, 65536, 512}, 0, false, 2, gib(0.5), gib(1.5)},
 		{"no GTT files", nil, "0x1586", []uint64{512, 256}, 0, false, 0.5, gib(0.25), gib(0.25)},

@@ -82,7 +82,7 @@ func (d *Detector) Devices(ctx context.Context) ([]Device, error) {
 // on machines without a tool that reports processes, such as Macs. If a tool fails, Processes
 // returns the processes of the other vendors and an error.
 //
-// In a container, the tools may report process ids of the host. The owners of these processes
+// In a container, the tools may report PIDs of the host. The owners of these processes
 // are unknown.
 func (d *Detector) Processes(ctx context.Context) ([]Process, error) {
 	var found [3][]Process

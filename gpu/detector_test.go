@@ -387,7 +387,7 @@ func TestProcessesNvidia(t *testing.T) {
 			}
 		}
 		if !slices.Equal(pids, tt.want) || len(got)-len(pids) != tt.others {
-			t.Errorf("%s: Processes() = %s, want pids %v and %d others", tt.name, toJSON(got), tt.want, tt.others)
+			t.Errorf("%s: Processes() = %s, want PIDs %v and %d others", tt.name, toJSON(got), tt.want, tt.others)
 		}
 	}
 	var commands []string

@@ -136,7 +136,7 @@ type Process struct {
 	Name string `json:"name,omitempty"`
 	// Memory is the used device memory in bytes; nil means unknown.
 	Memory *uint64 `json:"memory,omitempty"`
-	// User is the user name of the process owner, or the user id if the owner has no name.
+	// User is the user name of the process owner, or the user ID if the owner has no name.
 	// It is empty if the process has exited or is not visible.
 	User string `json:"user,omitempty"`
 }

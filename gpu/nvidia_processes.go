@@ -124,7 +124,7 @@ func (d *Detector) nvidiaComputeProcesses(ctx context.Context) ([]Process, error
 	return parseNvidiaProcesses(r.Stdout), nil
 }
 
-// parseNvidiaProcesses parses lines of UUID, process id, name and MiB. The name can contain
+// parseNvidiaProcesses parses lines of UUID, PID, name and MiB. The name can contain
 // commas. Other lines, such as "No devices were found", are ignored.
 func parseNvidiaProcesses(out []byte) []Process {
 	var processes []Process

@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// owner returns the user name of the owner of a process, or the user id if the owner has no
+// owner returns the user name of the owner of a process, or the user ID if the owner has no
 // name. It returns "" if the owner is unknown. proc is the mount point of procfs.
 func owner(proc string, pid int) string {
 	info, err := os.Stat(filepath.Join(proc, strconv.Itoa(pid)))

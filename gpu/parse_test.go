@@ -98,7 +98,7 @@ func TestParseNvidiaPIDs(t *testing.T) {
 		{"no processes", []byte("Attached GPUs : 1\nGPU 00000000:07:00.0\n    Processes : None\n"), nil, true},
 		{"Windows", []byte("GPU 00000000:41:00.0\n  Process ID : 9\n  Name : dwm.exe\n  Used GPU Memory : Not available in WDDM driver model\n"),
 			[]Process{{Vendor: NVIDIA, DeviceUUID: "GPU-a", PID: 9, Name: "dwm.exe"}}, true},
-		{"invalid process id", []byte("GPU 00000000:41:00.0\n  Process ID : -\n  Name : x\n  Process ID : -4\n  Used GPU Memory : 1 MiB\n"), nil, true},
+		{"invalid PID", []byte("GPU 00000000:41:00.0\n  Process ID : -\n  Name : x\n  Process ID : -4\n  Used GPU Memory : 1 MiB\n"), nil, true},
 		{"no device", []byte("Process ID : 9\nName : x\n"), nil, false},
 		{"error message", []byte("Invalid combination of input arguments. Please run 'nvidia-smi -h' for help.\n"), nil, false},
 		{"no output", nil, nil, false},

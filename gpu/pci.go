@@ -10,7 +10,7 @@ import (
 type card struct {
 	vendor Vendor
 	bus    string // "0000:41:00.0"
-	device string // the PCI device id, "0x2330"
+	device string // the PCI device ID, "0x2330"
 	driver string // the kernel driver bound to it, or ""
 	fs     sysfs
 	dir    string // its directory, relative to /sys

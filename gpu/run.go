@@ -56,7 +56,7 @@ type HangError struct {
 	Since time.Time // start time of the process
 }
 
-// Error returns the tool, the time since which it has been hanging, and the process id.
+// Error returns the tool, the time since which it has been hanging, and the PID.
 func (e *HangError) Error() string {
 	return fmt.Sprintf("%s has been hanging since %s: process %d was killed but has not exited; the driver may be stuck",
 		e.Tool, e.Since.UTC().Format(time.RFC3339), e.PID)

@@ -96,7 +96,7 @@ const (
 	ReasonWorkerNotInstalled Reason = "worker_not_installed" // the worker type is not installed on the hive
 	ReasonWorkerDamaged      Reason = "worker_damaged"       // the installed files of the worker type were modified
 	ReasonWorkerNotFound     Reason = "worker_not_found"     // the hive has no such worker process
-	ReasonWorkerAmbiguous    Reason = "worker_ambiguous"     // the worker id matches several worker processes
+	ReasonWorkerAmbiguous    Reason = "worker_ambiguous"     // the worker ID matches several worker processes
 	ReasonWorkerNotReady     Reason = "worker_not_ready"     // the worker process is loading, draining or failed
 	ReasonWorkerFailed       Reason = "worker_failed"        // the worker process did not respond, or responded with an error
 	ReasonNoWorker           Reason = "no_worker"            // no ready worker serves the model
@@ -223,13 +223,13 @@ type SubjectKind string
 // The kinds of subjects. The comments describe the Name of the [Subject].
 const (
 	SubjectHive    SubjectKind = "hive"    // alias of the hive
-	SubjectWorker  SubjectKind = "worker"  // worker type, or id of the worker process
-	SubjectModel   SubjectKind = "model"   // model id
+	SubjectWorker  SubjectKind = "worker"  // worker type, or ID of the worker process
+	SubjectModel   SubjectKind = "model"   // model ID
 	SubjectDevice  SubjectKind = "device"  // index of the accelerator
 	SubjectFile    SubjectKind = "file"    // path of the file
 	SubjectQueen   SubjectKind = "queen"   // URL of the queen
 	SubjectAddress SubjectKind = "address" // URL, or path of a URL
-	SubjectJob     SubjectKind = "job"     // job id
+	SubjectJob     SubjectKind = "job"     // job ID
 	SubjectPort    SubjectKind = "port"    // port number
 )
 

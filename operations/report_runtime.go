@@ -25,7 +25,7 @@ const (
 
 // WorkerProcess is one worker process on a hive.
 type WorkerProcess struct {
-	// ID is the worker id: the worker type, a dash and a few characters. It does not
+	// ID is the worker ID: the worker type, a dash and a few characters. It does not
 	// change when the process is restarted.
 	ID string `json:"id"`
 
@@ -55,7 +55,7 @@ type WorkerProcess struct {
 
 	State WorkerState `json:"state"`
 
-	// PID is the id of the process, which is the leader of its process group. 0 if the
+	// PID is the ID of the process, which is the leader of its process group. 0 if the
 	// worker has no process.
 	PID int `json:"pid,omitempty"`
 
@@ -245,7 +245,7 @@ type Model struct {
 	// context length, in bytes. 0 if not known. Set only by [ModelGet].
 	MemoryEstimate int64 `json:"memory_estimate,omitempty"`
 
-	// UsedBy lists the ids of the worker processes that serve the model.
+	// UsedBy lists the IDs of the worker processes that serve the model.
 	UsedBy []string `json:"used_by,omitempty"`
 
 	ModifiedAt time.Time `json:"modified_at,omitzero"`
@@ -284,7 +284,7 @@ func (*ModelDownloadReport) Outcome() Outcome { return OutcomeOK }
 
 // ModelListReport is the report of [ModelList].
 type ModelListReport struct {
-	Models []Model `json:"models"` // sorted by hive, then by id
+	Models []Model `json:"models"` // sorted by hive, then by ID
 
 	// Errors has one error for each hive that could not be queried.
 	Errors []*Error `json:"errors,omitempty"`
@@ -349,7 +349,7 @@ type InferFile struct {
 	// Name is the base name of the file on the worker.
 	Name string `json:"name"`
 
-	// Node is the id of the node that produced the file, and Kind the name of the
+	// Node is the ID of the node that produced the file, and Kind the name of the
 	// node's output, such as "images".
 	Node string `json:"node,omitempty"`
 	Kind string `json:"kind,omitempty"`
@@ -424,7 +424,7 @@ type DeviceProcess struct {
 	User       string  `json:"user,omitempty"`   // empty if not known
 	Memory     *uint64 `json:"memory,omitempty"` // in bytes; nil if not known
 
-	// WorkerID is the id of the worker that the process belongs to. Empty if it does not
+	// WorkerID is the ID of the worker that the process belongs to. Empty if it does not
 	// belong to a worker.
 	WorkerID string `json:"worker_id,omitempty"`
 }

@@ -79,13 +79,13 @@ type WorkerProcessList struct {
 	All bool `json:"all,omitempty"`
 }
 
-// WorkerRef identifies one worker process by process id or by worker id. A worker keeps
-// its worker id when its process is restarted. Set exactly one field.
+// WorkerRef identifies one worker process by PID or by worker ID. A worker keeps
+// its worker ID when its process is restarted. Set exactly one field.
 type WorkerRef struct {
-	// PID is the process id on the hive.
+	// PID identifies the process on the hive.
 	PID int `json:"pid,omitempty"`
 
-	// ID is the worker id, or a unique prefix of it.
+	// ID is the worker ID, or a unique prefix of it.
 	ID string `json:"id,omitempty"`
 }
 
@@ -210,7 +210,7 @@ func (r WorkerRef) validate(kind Kind, t Target) error {
 	case r.ID != "" && r.PID != 0:
 		return badOperation("%s: cannot combine fields \"pid\" and \"id\"", kind)
 	case r.ID == "" && r.PID < 1:
-		return badOperation("%s: invalid field \"pid\": got %d, want a process ID", kind, r.PID)
+		return badOperation("%s: invalid field \"pid\": got %d, want a PID", kind, r.PID)
 	}
 	return nil
 }

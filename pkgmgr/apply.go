@@ -34,7 +34,7 @@ type ApplyOptions struct {
 // by alias. A failure on one hive does not stop the others.
 //
 // If ctx is canceled, each hive cleans up the current step and stops. The result contains
-// the completed steps. Apply also removes the pins of upgraded workers from the lock, in
+// the completed steps. Apply also removes the pins of upgraded workers from the lockfile, in
 // memory.
 //
 // Apply accepts plans that another Fleet made or that were saved as JSON. A plan that only
@@ -105,7 +105,7 @@ func (f *Fleet) unknownHives(p *plan.Plan) []operations.HiveReport {
 	return reports
 }
 
-// removePins removes the pins of workers that were upgraded from the lock.
+// removePins removes the pins of workers that were upgraded from the lockfile.
 func (f *Fleet) removePins(p *plan.Plan) {
 	for _, m := range f.members {
 		h := p.Hive(m.hive.Alias)

@@ -271,7 +271,7 @@ func TestApplyLockedHive(t *testing.T) {
 	c, machines := echoFleet(1)
 	m := machines["gpu-00"]
 	syncFleet(t.Context(), openFleet(t, c, machines, nil), plan.Options{}, pkgmgr.ApplyOptions{})
-	m.LockHolder = "ann@desk, pid 7"
+	m.LockHolder = "ann@desk, PID 7"
 	c.Hives[0].Labels = []string{"new"} // only the settings change, which are part of the request
 	for _, tt := range []struct {
 		wait    time.Duration
@@ -280,15 +280,15 @@ func TestApplyLockedHive(t *testing.T) {
 		waiting := 0
 		f := openFleet(t, c, machines, func(o *pkgmgr.Options) {
 			o.Events = func(e operations.Event) {
-				if e.Phase == operations.PhaseWaiting && strings.Contains(e.Message, "locked by ann@desk, pid 7 since") {
+				if e.Phase == operations.PhaseWaiting && strings.Contains(e.Message, "locked by ann@desk, PID 7 since") {
 					waiting++
 				}
 			}
 		})
 		r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{LockWait: tt.wait})
 		h := r.Hives[0]
-		if h.Status != operations.HiveLocked || h.Error.Code != operations.CodeLocked || !strings.Contains(h.Error.Message, "ann@desk, pid 7") {
-			t.Errorf("LockWait %s: report %+v, want it locked by ann@desk, pid 7", tt.wait, h)
+		if h.Status != operations.HiveLocked || h.Error.Code != operations.CodeLocked || !strings.Contains(h.Error.Message, "ann@desk, PID 7") {
+			t.Errorf("LockWait %s: report %+v, want it locked by ann@desk, PID 7", tt.wait, h)
 		}
 		if len(h.Steps) != 0 || len(h.FailedSteps) != 0 || waiting != tt.waiting || r.Outcome() != operations.OutcomeLocked {
 			t.Errorf("LockWait %s: report %+v, %d waiting events, outcome %s; want no steps, %d events, %s", tt.wait, h, waiting, r.Outcome(), tt.waiting, operations.OutcomeLocked)

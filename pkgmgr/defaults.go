@@ -17,7 +17,7 @@ import (
 
 // DefaultOptions returns the options that the rbee command uses for a config: the built-in
 // recipes and the user's own, the record of installed hives and the caches in
-// [DefaultPaths], and the lock next to the config file.
+// [DefaultPaths], and the lockfile next to the config file.
 //
 // Machines get the release of rbee that the go.mod of this program requires. The release is
 // read from the directory in RBEE_BINARIES (see [artifact.Binaries.Dir]) or downloaded. If
@@ -25,7 +25,7 @@ import (
 // requires a development version of this module uses the rbee in PATH, if any, for
 // machines of the same platform.
 //
-// DefaultOptions returns an error if the recipes, the lock or the record cannot be read; see
+// DefaultOptions returns an error if the recipes, the lockfile or the record cannot be read; see
 // [catalog.Load], [lockfile.Load] and [Record.Extra].
 func DefaultOptions(c *config.Config, connect Connect) (Options, error) {
 	paths, err := DefaultPaths(os.Getenv)

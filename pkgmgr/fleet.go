@@ -57,7 +57,7 @@ type Options struct {
 	Origins Origins
 
 	// Lock contains the versions that version constraints resolved to; nil means an
-	// empty lock. [Fleet.Plan] and [Fleet.Apply] change it in memory. The caller saves
+	// empty lockfile. [Fleet.Plan] and [Fleet.Apply] change it in memory. The caller saves
 	// it, or calls [Fleet.Save].
 	Lock *lockfile.Lock
 
@@ -77,7 +77,7 @@ type Options struct {
 	Uploads  int
 
 	// Owner identifies this run to other runs that wait for the lock of a hive. Empty
-	// means user@host and the process ID.
+	// means user@host and the PID.
 	Owner string
 
 	// Events receives the events of a run; nil discards them. Calls never overlap.
@@ -174,7 +174,7 @@ func defaultOwner() string {
 	if err != nil {
 		host = "unknown host"
 	}
-	return fmt.Sprintf("%s@%s, pid %d", name, host, os.Getpid())
+	return fmt.Sprintf("%s@%s, PID %d", name, host, os.Getpid())
 }
 
 // defaultCacheDir returns the default of [Options.CacheDir].
@@ -199,7 +199,7 @@ func (f *Fleet) Close() error {
 }
 
 // readTimeout limits the command that reads a machine. It is long because a machine under
-// load or a slow driver may take a long time to answer.
+// load or a slow driver may take a long time to respond.
 const readTimeout = 90 * time.Second
 
 // ReadOptions are the options of [Fleet.Read].
@@ -258,7 +258,7 @@ func (f *Fleet) read(ctx context.Context, m *member, o ReadOptions) {
 	f.emitPhase(m, operations.PhaseReading, "")
 	if !o.Deep { // the time to read all files has no useful limit
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeoutCause(ctx, readTimeout, fmt.Errorf("no answer within %s", readTimeout))
+		ctx, cancel = context.WithTimeoutCause(ctx, readTimeout, fmt.Errorf("no response within %s", readTimeout))
 		defer cancel()
 	}
 	state, err := readState(ctx, m.host, o)
@@ -298,7 +298,7 @@ func (f *Fleet) States() []plan.HiveState {
 }
 
 // Plan resolves the desired state of the hives that were read, and returns the result of
-// [plan.Diff]. It adds resolved versions to the lock, in memory.
+// [plan.Diff]. It adds resolved versions to the lockfile, in memory.
 func (f *Fleet) Plan(ctx context.Context, o plan.Options) *plan.Plan {
 	workers := f.opts.Lock.Workers()
 	want, changedFiles := f.resolveDesired(ctx, o)

@@ -131,7 +131,7 @@ func TestSyncTwice(t *testing.T) {
 func TestDryRun(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(2)
-	machines["gpu-01"].Unreachable = &fakehost.ConnectError{Code: "timeout", Message: "no answer"}
+	machines["gpu-01"].Unreachable = &fakehost.ConnectError{Code: "timeout", Message: "no response"}
 	f := openFleet(t, c, machines, nil)
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
 	r := f.SyncReport(f.Plan(t.Context(), plan.Options{Fetch: true}), nil, 0)

@@ -19,7 +19,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// lockedVersion returns the version of the engine in the lock file.
+// lockedVersion returns the version of the engine in the lockfile.
 func (f *lockFleet) lockedVersion() (got string) {
 	for _, w := range f.load().Workers() {
 		if w.Type == "engine" && w.Requested == version.Latest {
@@ -29,7 +29,7 @@ func (f *lockFleet) lockedVersion() (got string) {
 	return got
 }
 
-// plan makes a plan with the lock file, and returns the plan and the lock.
+// plan makes a plan with the lockfile, and returns both.
 func (f *lockFleet) plan(po plan.Options) (*plan.Plan, *lockfile.Lock) {
 	fleet, lock := f.open(nil)
 	fleet.Read(f.t.Context(), pkgmgr.ReadOptions{})
@@ -37,7 +37,7 @@ func (f *lockFleet) plan(po plan.Options) (*plan.Plan, *lockfile.Lock) {
 	return fleet.Plan(f.t.Context(), po), lock
 }
 
-// pin pins the engine of a hive in the lock file.
+// pin pins the engine of a hive in the lockfile.
 func (f *lockFleet) pin(hive, version string) {
 	f.t.Helper()
 	lock := f.load()
@@ -48,7 +48,7 @@ func (f *lockFleet) pin(hive, version string) {
 }
 
 // TestSaveKeepsConcurrentChanges checks that Save keeps the changes that other runs saved
-// after the lock was loaded.
+// after the lockfile was loaded.
 func TestSaveKeepsConcurrentChanges(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
@@ -74,7 +74,7 @@ func TestSaveKeepsConcurrentChanges(t *testing.T) {
 	}
 	text, err := os.ReadFile(f.lock)
 	if err != nil || strings.Count(string(text), `"hive"`) != 2 || strings.Contains(string(text), "gpu-00") || !strings.Contains(string(text), `"previous": "1.1"`) {
-		t.Errorf("lock file after Save(): %v, want pins of gpu-01 and gpu-02 and the previous version 1.1:\n%s", err, text)
+		t.Errorf("lockfile after Save(): %v, want pins of gpu-01 and gpu-02 and the previous version 1.1:\n%s", err, text)
 	}
 	// Save does not overwrite an invalid file.
 	if err := os.WriteFile(f.lock, []byte("<<<<<<< ours"), 0o600); err != nil {
@@ -105,10 +105,10 @@ func TestConcurrentSaves(t *testing.T) {
 	}
 	wg.Wait()
 	if text, err := os.ReadFile(path); err != nil || strings.Count(string(text), `"hive"`) != 24 {
-		t.Errorf("lock file after 24 calls of Save(): %v, want 24 pins:\n%s", err, text)
+		t.Errorf("lockfile after 24 calls of Save(): %v, want 24 pins:\n%s", err, text)
 	}
 	if files, err := os.ReadDir(filepath.Dir(path)); err != nil || len(files) != 1 {
-		t.Errorf("the directory of the lock contains %v, %v, want only the lock", files, err)
+		t.Errorf("the directory of the lockfile contains %v, %v, want only the lockfile", files, err)
 	}
 }
 
@@ -159,7 +159,7 @@ func TestFailedUpgradeKeepsPin(t *testing.T) {
 		t.Errorf("gpu-00 has engine %s after the upgrade, want 1.1", f.version("gpu-00"))
 	}
 	if text, _ := os.ReadFile(f.lock); strings.Contains(string(text), "holds") {
-		t.Errorf("the lock has pins after the upgrade, want none:\n%s", text)
+		t.Errorf("the lockfile has pins after the upgrade, want none:\n%s", text)
 	}
 }
 
@@ -184,7 +184,7 @@ func TestConfigChangeRemovesPin(t *testing.T) {
 }
 
 // TestBundleKeepsOtherLockEntries checks that the entries of a bundle replace those in the
-// lock, even newer ones, and that the lock keeps its other entries.
+// lockfile, even newer ones, and that the lockfile keeps its other entries.
 func TestBundleKeepsOtherLockEntries(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
@@ -221,7 +221,7 @@ func TestBundleKeepsOtherLockEntries(t *testing.T) {
 	}
 }
 
-// lockText is the content of the lock file, for tests that edit it.
+// lockText is the content of the lockfile, for tests that edit it.
 type lockText struct {
 	Schema  int         `json:"schema"`
 	Workers []lockEntry `json:"workers,omitempty"`
@@ -231,7 +231,7 @@ type lockText struct {
 
 type lockEntry map[string]any
 
-// editLock changes the lock file.
+// editLock changes the lockfile.
 func (f *lockFleet) editLock(edit func(*lockText)) {
 	f.t.Helper()
 	data, err := os.ReadFile(f.lock)

@@ -54,12 +54,12 @@ func (f *lockFleet) setGlibc(glibc ...string) {
 	}
 }
 
-// floor returns the minimum glibc of the engine in the lock, as "oldest→glibc packages".
+// floor returns the minimum glibc of the engine in the lockfile, as "oldest→glibc packages".
 func (f *lockFleet) floor() string {
 	f.t.Helper()
 	data, err := os.ReadFile(f.lock)
 	if err != nil {
-		return "no lock"
+		return "no lockfile"
 	}
 	var lock struct {
 		Sources []lockfile.Source `json:"sources"`
@@ -75,7 +75,7 @@ func (f *lockFleet) floor() string {
 	return "no floor"
 }
 
-// lockText returns the content of the lock file.
+// lockText returns the content of the lockfile.
 func (f *lockFleet) lockText() []byte {
 	f.t.Helper()
 	data, err := os.ReadFile(f.lock)
@@ -130,13 +130,13 @@ func TestGlibcFloor(t *testing.T) {
 			before := f.lockText()
 			again := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Aliases = tt.only })
 			if len(again.Plan.Steps) != 0 || !bytes.Equal(before, f.lockText()) {
-				t.Errorf("the second sync has steps %+v and lock %s, want no changes", again.Plan.Steps, f.lockText())
+				t.Errorf("the second sync has steps %+v and lockfile %s, want no changes", again.Plan.Steps, f.lockText())
 			}
 		})
 	}
 }
 
-// TestLockIsStable checks that the lock does not change in a sync of a subset of the hives,
+// TestLockIsStable checks that the lockfile does not change in a sync of a subset of the hives,
 // with an unreachable hive, or in the environment of another user.
 func TestLockIsStable(t *testing.T) {
 	for name, tt := range map[string]struct {
@@ -160,11 +160,11 @@ func TestLockIsStable(t *testing.T) {
 			f.sync(plan.Options{}, nil)
 			want := f.lockText()
 			if !strings.Contains(string(want), `"glibc": "2.35"`) {
-				t.Fatalf("the lock is %s, want the minimum glibc 2.35 in it", want)
+				t.Fatalf("the lockfile is %s, want the minimum glibc 2.35 in it", want)
 			}
 			for name, value := range tt.env {
 				t.Setenv(name, value)
-				// Resolve again, without lock and cache.
+				// Resolve again, without lockfile and cache.
 				if err := os.Remove(f.lock); err != nil && !errors.Is(err, os.ErrNotExist) {
 					t.Fatal(err)
 				}
@@ -181,7 +181,7 @@ func TestLockIsStable(t *testing.T) {
 	}
 }
 
-// withoutTimes returns the lock without the times at which versions were resolved.
+// withoutTimes returns the lockfile without the times at which versions were resolved.
 func withoutTimes(t *testing.T, lock []byte) []byte {
 	t.Helper()
 	var out [][]byte
@@ -195,7 +195,7 @@ func withoutTimes(t *testing.T, lock []byte) []byte {
 
 // TestGlibcFloorFollowsConfig checks that the packages are resolved again if a machine with
 // an older glibc is added. If that machine cannot run the packages, only the first run
-// changes the lock.
+// changes the lockfile.
 func TestGlibcFloorFollowsConfig(t *testing.T) {
 	t.Parallel()
 	f := newFloorFleet(t, "2.39", "2.36")
@@ -216,7 +216,7 @@ func TestGlibcFloorFollowsConfig(t *testing.T) {
 	}
 	before, requests := f.lockText(), f.origin.RequestCount("/simple/")
 	if f.sync(plan.Options{}, nil); !bytes.Equal(before, f.lockText()) || f.origin.RequestCount("/simple/") != requests {
-		t.Errorf("the second sync made %d requests to the index and wrote lock %s, want none and no change", f.origin.RequestCount("/simple/")-requests, f.lockText())
+		t.Errorf("the second sync made %d requests to the index and wrote lockfile %s, want none and no change", f.origin.RequestCount("/simple/")-requests, f.lockText())
 	}
 }
 
@@ -306,7 +306,7 @@ func TestReleaseDate(t *testing.T) {
 				o.Events = func(e operations.Event) { notes = append(notes, e.Message) }
 			})
 			if want := "/packages/wax-" + tt.wax + "-py3-none-any.whl"; !strings.Contains(string(f.lockText()), want) {
-				t.Fatalf("sync: blocked %s, lock %s\nwant %s in it", blockReasons(r), f.lockText(), want)
+				t.Fatalf("sync: blocked %s, lockfile %s\nwant %s in it", blockReasons(r), f.lockText(), want)
 			}
 			if text := strings.Join(notes, "\n"); tt.warning != "" && !strings.Contains(text, tt.warning) || tt.warning == "" && strings.Contains(text, "warning: ") {
 				t.Errorf("sync emitted notes %q, want warning %q", text, tt.warning)
@@ -364,16 +364,16 @@ func TestExtraIndexes(t *testing.T) {
 	lock := string(f.lockText())
 	for _, want := range []string{"/wax-1.0-py3", "/comb-2.0+local-py3", "/engine-1.0-py3"} {
 		if !strings.Contains(lock, want) {
-			t.Errorf("sync: blocked %s, lock %s\nwant %s in it", blockReasons(r), lock, want)
+			t.Errorf("sync: blocked %s, lockfile %s\nwant %s in it", blockReasons(r), lock, want)
 		}
 	}
 	if strings.Contains(lock, "soot") {
-		t.Errorf("sync: lock %s, want no soot in it", lock)
+		t.Errorf("sync: lockfile %s, want no soot in it", lock)
 	}
 }
 
 // TestTorchMirror checks that a mirror of PyTorch's indexes is used instead of pytorch.org,
-// and that its password is neither written to the lock nor sent to hives.
+// and that its password is neither written to the lockfile nor sent to hives.
 func TestTorchMirror(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, strings.Replace(pythonRecipe, `"engine=={version}"]`, `"engine=={version}"], torch: cpu`, 1))
@@ -386,7 +386,7 @@ func TestTorchMirror(t *testing.T) {
 	f.recordSteps("gpu-00", &steps)
 	r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Origins.PythonIndex, o.Origins.TorchIndex = index, index })
 	if lock := string(f.lockText()); !strings.Contains(lock, "/torch-2.9+cpu-") || strings.Contains(lock, "secret") {
-		t.Fatalf("sync: blocked %s, lock %s\nwant torch 2.9+cpu and no password in it", blockReasons(r), lock)
+		t.Fatalf("sync: blocked %s, lockfile %s\nwant torch 2.9+cpu and no password in it", blockReasons(r), lock)
 	}
 	if len(steps) != 1 {
 		t.Fatalf("the hive got %d steps, want 1", len(steps))
@@ -452,13 +452,13 @@ func TestOldLockedUV(t *testing.T) {
 	f.sync(plan.Options{}, nil)
 	for _, w := range f.load().Workers() {
 		if w.Type == "uv" && w.Version != "0.13.9" {
-			t.Errorf("the lock has uv %s, want 0.13.9", w.Version)
+			t.Errorf("the lockfile has uv %s, want 0.13.9", w.Version)
 		}
 	}
 }
 
 // TestGlibcFloorOfOldLock checks that machines that cannot run the locked wheels are blocked
-// even if an earlier rbee wrote the lock, without a minimum glibc.
+// even if an earlier rbee wrote the lockfile, without a minimum glibc.
 func TestGlibcFloorOfOldLock(t *testing.T) {
 	t.Parallel()
 	f := newFloorFleet(t, "2.39")

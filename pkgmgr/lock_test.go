@@ -35,13 +35,13 @@ ready: { path: /health }
 // engineWorker is the worker that the hives of a lockFleet have in addition to echo.
 var engineWorker = config.Worker{Type: "engine", Version: version.Latest}
 
-// lockFleet is a fleet with a lock file, whose worker engine comes from releases.
+// lockFleet is a fleet with a lockfile, whose worker engine comes from releases.
 type lockFleet struct {
 	t        *testing.T
 	origin   *origintest.Server
 	config   *config.Config
 	machines fakehost.Machines
-	lock     string // path of the lock file
+	lock     string // path of the lockfile
 	catalog  *catalog.Catalog
 	cache    string
 }
@@ -74,7 +74,7 @@ func (f *lockFleet) addRelease(version string) {
 	}})
 }
 
-// load loads the lock file.
+// load loads the lockfile.
 func (f *lockFleet) load() *lockfile.Lock {
 	f.t.Helper()
 	l, err := lockfile.Load(f.lock)
@@ -84,7 +84,7 @@ func (f *lockFleet) load() *lockfile.Lock {
 	return l
 }
 
-// open returns a fleet with the lock file, and the lock.
+// open returns a fleet with the lockfile, and the loaded lockfile.
 func (f *lockFleet) open(edit func(*pkgmgr.Options)) (*pkgmgr.Fleet, *lockfile.Lock) {
 	f.t.Helper()
 	lock := f.load()
@@ -97,7 +97,7 @@ func (f *lockFleet) open(edit func(*pkgmgr.Options)) (*pkgmgr.Fleet, *lockfile.L
 	}), lock
 }
 
-// sync reads the hives, plans, applies the plan and saves the lock.
+// sync reads the hives, plans, applies the plan and saves the lockfile.
 func (f *lockFleet) sync(po plan.Options, edit func(*pkgmgr.Options)) *operations.SyncReport {
 	f.t.Helper()
 	fleet, lock := f.open(edit)
@@ -121,7 +121,7 @@ func (f *lockFleet) version(hive string) (v string) {
 }
 
 // TestLockIsReused checks that a version constraint is resolved once and then read from the
-// lock, until an upgrade changes it.
+// lockfile, until an upgrade changes it.
 func TestLockIsReused(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
@@ -140,7 +140,7 @@ func TestLockIsReused(t *testing.T) {
 		t.Errorf("second sync: gpu-01 has engine %s after %d more requests, want 1.0 without a lookup", f.version("gpu-01"), f.origin.RequestCount("/")-requests)
 	}
 	if again, _ := os.ReadFile(f.lock); !bytes.Equal(first, again) {
-		t.Errorf("second sync: the lock is\n%s\nwant it unchanged:\n%s", again, first)
+		t.Errorf("second sync: the lockfile is\n%s\nwant it unchanged:\n%s", again, first)
 	}
 	fleet, _ := f.open(nil)
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
@@ -149,7 +149,7 @@ func TestLockIsReused(t *testing.T) {
 		t.Errorf("Plan() with Upgrade = %+v, want an upgrade from 1.0 to 1.1 on both hives", changes)
 	}
 	if again, _ := os.ReadFile(f.lock); !bytes.Equal(first, again) {
-		t.Errorf("Plan() wrote the lock\n%s\nwant it unchanged:\n%s", again, first)
+		t.Errorf("Plan() wrote the lockfile\n%s\nwant it unchanged:\n%s", again, first)
 	}
 	// A pinned hive keeps its version until an upgrade.
 	lock := f.load()
@@ -164,7 +164,7 @@ func TestLockIsReused(t *testing.T) {
 		t.Errorf("the hives have engines %s and %s after an upgrade, want 1.1", f.version("gpu-00"), f.version("gpu-01"))
 	}
 	if text, _ := os.ReadFile(f.lock); !strings.Contains(string(text), `"previous": "1.0"`) || strings.Contains(string(text), "holds") {
-		t.Errorf("the lock after an upgrade is\n%s\nwant the previous version 1.0 and no pins", text)
+		t.Errorf("the lockfile after an upgrade is\n%s\nwant the previous version 1.0 and no pins", text)
 	}
 }
 
@@ -184,7 +184,7 @@ func TestVersionWithTagPrefix(t *testing.T) {
 	fleet, _ := f.open(func(o *pkgmgr.Options) { o.Lock = new(lockfile.Lock) })
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
 	if plan := fleet.Plan(t.Context(), plan.Options{}); len(plan.Drift) != 0 {
-		t.Errorf("Plan() with an empty lock has drift %+v, want none", plan.Drift)
+		t.Errorf("Plan() with an empty lockfile has drift %+v, want none", plan.Drift)
 	}
 }
 
@@ -234,7 +234,7 @@ func TestLoadLockProblems(t *testing.T) {
 		_, err := lockfile.Load(path)
 		code := operations.CodeConfigInvalid
 		if newer := (*wire.NewerSchemaError)(nil); errors.As(err, &newer) {
-			code = operations.CodeOf(err) // not CodeConfigInvalid: the lock is valid
+			code = operations.CodeOf(err) // not CodeConfigInvalid: the lockfile is valid
 			if operations.ReasonOf(err) != operations.ReasonNewerFile {
 				t.Errorf("Load() of %s has reason %s, want %s", text, operations.ReasonOf(err), operations.ReasonNewerFile)
 			}
@@ -295,7 +295,7 @@ func TestBundle(t *testing.T) {
 	}
 	f.origin.Close()
 
-	// use installs from a bundle with an empty cache and an empty lock.
+	// use installs from a bundle with an empty cache and an empty lockfile.
 	use := func(path string) (*operations.SyncReport, error) {
 		b, err := artifact.OpenBundle(path)
 		if err != nil {

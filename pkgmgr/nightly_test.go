@@ -293,7 +293,7 @@ func TestUnchangedReleases(t *testing.T) {
 }
 
 // TestVersionOfBuild checks that a hive with the build of vX.Y.Z has no drift if the config
-// requests vX.Y.Z, with and without a lock.
+// requests vX.Y.Z, with and without a lockfile.
 func TestVersionOfBuild(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, nightlyRecipe)
@@ -309,7 +309,7 @@ func TestVersionOfBuild(t *testing.T) {
 		t.Fatalf("sync: gpu-00 has engine %q, blocked %+v, want b10811", f.version("gpu-00"), r.Plan.Blocked)
 	}
 	if workers := f.load().Workers(); len(workers) != 1 || workers[0].Requested != "v0.5.0" || workers[0].Version != "b10811" {
-		t.Errorf("the lock has %+v, want v0.5.0 resolved to b10811", workers)
+		t.Errorf("the lockfile has %+v, want v0.5.0 resolved to b10811", workers)
 	}
 	before := f.origin.RequestCount("/")
 	for _, tt := range []struct {
@@ -333,7 +333,7 @@ func TestVersionOfBuild(t *testing.T) {
 			}
 		}
 		if text := strings.Join(got, "; "); text != tt.want {
-			t.Errorf("%s, lock %q: status has drift %q, want %q", tt.constraint, tt.lock, text, tt.want)
+			t.Errorf("%s, lockfile %q: status has drift %q, want %q", tt.constraint, tt.lock, text, tt.want)
 		}
 	}
 	if n := f.origin.RequestCount("/") - before; n != 0 {
@@ -348,7 +348,7 @@ func TestVersionOfBuild(t *testing.T) {
 	}
 }
 
-// TestDownloadMirror checks that hives get the URLs of a mirror of github.com, that the lock
+// TestDownloadMirror checks that hives get the URLs of a mirror of github.com, that the lockfile
 // contains the original URLs, and that a password of the mirror is not sent to hives.
 func TestDownloadMirror(t *testing.T) {
 	t.Parallel()
@@ -374,7 +374,7 @@ func TestDownloadMirror(t *testing.T) {
 			}
 			text, err := os.ReadFile(f.lock)
 			if err != nil || !strings.Contains(string(text), `"https://github.com`+file+`"`) || strings.Contains(string(text), "secret") {
-				t.Errorf("the lock is %s, %v, want the URL of github.com and no password", text, err)
+				t.Errorf("the lockfile is %s, %v, want the URL of github.com and no password", text, err)
 			}
 			if n := f.origin.RequestCount("/mirror/ggml-org/llama.cpp/releases/download/v0.5.0/nightly-tag.txt"); n != 1 {
 				t.Errorf("this machine fetched the pointer %d times, want 1", n)

@@ -17,7 +17,7 @@ type Origins struct {
 
 	// ReleaseDownloads is the base URL of a mirror of https://github.com; empty means
 	// no mirror. This machine and the hives fetch files of github.com from the mirror;
-	// the lock contains the original URLs. If the URL contains a user and a password,
+	// the lockfile contains the original URLs. If the URL contains a user and a password,
 	// hives do not receive them: this machine downloads the files and sends them to the
 	// hives.
 	ReleaseDownloads string

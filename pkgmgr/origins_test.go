@@ -139,7 +139,7 @@ func TestPushErrorsContainRecipeLine(t *testing.T) {
 	}
 }
 
-// TestIndexPassword checks that the password of the index is neither written to the lock nor
+// TestIndexPassword checks that the password of the index is neither written to the lockfile nor
 // sent to hives, and that this machine fetches the packages.
 func TestIndexPassword(t *testing.T) {
 	t.Parallel()
@@ -158,7 +158,7 @@ func TestIndexPassword(t *testing.T) {
 		t.Errorf("the hive got wheels %+v, want none with a URL", p.Wheels)
 	}
 	if text, err := os.ReadFile(f.lock); err != nil || bytes.Contains(text, []byte("secret")) || !bytes.Contains(text, []byte("/packages/engine-1.0")) {
-		t.Errorf("the lock is %s, %v, want the URL of the engine without a password", text, err)
+		t.Errorf("the lockfile is %s, %v, want the URL of the engine without a password", text, err)
 	}
 }
 
@@ -283,7 +283,7 @@ func TestTwoPythons(t *testing.T) {
 	}
 	const both = "3.12=20251209 3.9=20251031"
 	if r := f.sync(plan.Options{}, nil); len(r.Plan.Blocked) != 0 || pythons() != both {
-		t.Fatalf("sync: the lock has Pythons %q, want %q; blocked %+v", pythons(), both, r.Plan.Blocked)
+		t.Fatalf("sync: the lockfile has Pythons %q, want %q; blocked %+v", pythons(), both, r.Plan.Blocked)
 	}
 
 	// Lock an earlier release that contains both.
@@ -300,7 +300,7 @@ func TestTwoPythons(t *testing.T) {
 		}
 	})
 	if got := pythons(); got != "3.12=20251031 3.9=20251031" {
-		t.Fatalf("the edited lock has Pythons %q, want 20251031 for both", got)
+		t.Fatalf("the edited lockfile has Pythons %q, want 20251031 for both", got)
 	}
 	addPython("20251201")
 	plan, _ := f.plan(plan.Options{Upgrade: true})
@@ -404,7 +404,7 @@ func TestBundleContainsSourceCode(t *testing.T) {
 }
 
 // TestTwoPythonsOnOnePlatform checks that each version of Python gets its own interpreter in
-// the lock.
+// the lockfile.
 func TestTwoPythonsOnOnePlatform(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, pythonRecipe)
@@ -423,7 +423,7 @@ func TestTwoPythonsOnOnePlatform(t *testing.T) {
 		}
 		text, err := os.ReadFile(f.lock)
 		if err != nil || !strings.Contains(string(text), `"cpython-`+version+".") {
-			t.Errorf("the lock is %s, %v, want an interpreter for Python %s in it", text, err, version)
+			t.Errorf("the lockfile is %s, %v, want an interpreter for Python %s in it", text, err, version)
 		}
 	}
 }

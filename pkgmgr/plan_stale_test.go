@@ -25,7 +25,7 @@ func (f *lockFleet) readAndPlan(o plan.Options) (*pkgmgr.Fleet, *plan.Plan) {
 }
 
 // TestRejectedPlanKeepsLock checks that a plan that was made before an upgrade fails on all
-// hives, and that the lock keeps the newer version.
+// hives, and that the lockfile keeps the newer version.
 func TestRejectedPlanKeepsLock(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
@@ -108,7 +108,7 @@ func TestForcedPlan(t *testing.T) {
 	}
 }
 
-// TestPlanTwice checks that two plans contain the same changes of the lock if the lock is
+// TestPlanTwice checks that two plans contain the same changes of the lockfile if the lockfile is
 // not saved between them.
 func TestPlanTwice(t *testing.T) {
 	t.Parallel()

@@ -16,7 +16,7 @@ import (
 )
 
 // TestApplyPlanOfOtherFleet makes a plan with one Fleet, saves it as JSON, and
-// applies it with another Fleet, whose lock is empty.
+// applies it with another Fleet, whose lockfile is empty.
 func TestApplyPlanOfOtherFleet(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
@@ -25,7 +25,7 @@ func TestApplyPlanOfOtherFleet(t *testing.T) {
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})
 	original := fleet.Plan(t.Context(), plan.Options{Fetch: true})
 	if len(original.Installs) != 2 || len(original.Builds) != 1 || len(original.Lock.Workers) != 1 || len(original.Lock.Sources) != 1 {
-		t.Errorf("Plan() has %d installs, %d builds, changes of the lock %+v; want 2, 1, and one version and one source", len(original.Installs), len(original.Builds), original.Lock)
+		t.Errorf("Plan() has %d installs, %d builds, changes of the lockfile %+v; want 2, 1, and one version and one source", len(original.Installs), len(original.Builds), original.Lock)
 	}
 
 	lock := &lockfile.Lock{}
@@ -39,7 +39,7 @@ func TestApplyPlanOfOtherFleet(t *testing.T) {
 		t.Errorf("version(gpu-01) = %q, want %q", got, want)
 	}
 	if w, ok := lock.Worker("engine", "latest"); !ok || w.Version != "1.0" {
-		t.Errorf("the lock of the other fleet has %+v, want engine 1.0", w)
+		t.Errorf("the lockfile of the other fleet has %+v, want engine 1.0", w)
 	}
 
 	reports = other.Apply(t.Context(), roundTrip(original), pkgmgr.ApplyOptions{})

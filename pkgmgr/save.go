@@ -9,12 +9,12 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 )
 
-// Save writes the lock, if it was loaded from a file. If the config was loaded from a
+// Save writes the lockfile, if it was loaded from a file. If the config was loaded from a
 // file, it also records the installed and removed hives in [Options.Record].
 //
-// Call Save with nil between [Fleet.Plan] and [Fleet.Apply], so that the lock is complete
+// Call Save with nil between [Fleet.Plan] and [Fleet.Apply], so that the lockfile is complete
 // even if the program exits during Apply. Call Save again with the result of Apply: it
-// updates the record, and Apply may have changed the lock.
+// updates the record, and Apply may have changed the lockfile.
 func (f *Fleet) Save(reports []operations.HiveReport) error {
 	err := f.opts.Lock.Save()
 	if len(reports) == 0 {

@@ -133,7 +133,7 @@ func releaseCutoff(t *testing.T, name, version string) string {
 	return first.Add(24 * time.Hour).UTC().Format(time.RFC3339)
 }
 
-// lockedSource returns the source of a worker type in a lock.
+// lockedSource returns the source of a worker type in a lockfile.
 func lockedSource(t *testing.T, lock *lockfile.Lock, typ string) lockfile.Source {
 	t.Helper()
 	for _, s := range lock.Sources() {
@@ -240,7 +240,7 @@ func compareWithUV(t *testing.T, lock *lockfile.Lock, typ string, step *operatio
 			parts := strings.Split(w.Name, "-")
 			got = append(got, strings.ToLower(strings.ReplaceAll(parts[0], "_", "-"))+"=="+parts[1])
 			if !strings.HasPrefix(w.URL, "https://") || len(w.SHA256) != 64 || w.Size == 0 {
-				t.Errorf("the lock has wheel %+v, want an https URL, a SHA-256 and a size", w)
+				t.Errorf("the lockfile has wheel %+v, want an https URL, a SHA-256 and a size", w)
 			}
 		}
 	}
@@ -277,7 +277,7 @@ func compareWithUV(t *testing.T, lock *lockfile.Lock, typ string, step *operatio
 	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
-		t.Errorf("the lock has packages %q\nwant the packages of uv %q", got, want)
+		t.Errorf("the lockfile has packages %q\nwant the packages of uv %q", got, want)
 	}
 }
 

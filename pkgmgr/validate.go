@@ -105,7 +105,7 @@ func (f *Fleet) validateTypes(v *validation, m *member) {
 			continue
 		}
 		if len(recipe.Sources) == 0 {
-			v.warn("worker '%s': %s", w.Type, recipe.Note)
+			v.warn("worker type '%s': %s", w.Type, recipe.Note)
 		}
 	}
 }
@@ -131,11 +131,11 @@ func (f *Fleet) validateMachine(v *validation, m *member, desired plan.Desired) 
 		}
 		want := desired.Workers[plan.WorkerKey{Hive: m.hive.Alias, Type: w.Type}]
 		if want.Err != nil && len(recipe.Sources) > 0 && !errors.Is(want.Err, plan.ErrNotLocked) && !errors.Is(want.Err, plan.ErrRecipeChanged) {
-			v.fail(w.Pos, v.file(f), "worker '%s': %s", w.Type, want.Err)
+			v.fail(w.Pos, v.file(f), "worker type '%s': %s", w.Type, want.Err)
 		} else if unmet := catalog.UnmetNeeds(recipe.Needs, s); len(unmet) > 0 {
-			v.fail(w.Pos, "", "worker '%s' cannot run on this hive: %s", w.Type, strings.Join(unmet, "; "))
+			v.fail(w.Pos, "", "worker type '%s' cannot run on this hive: %s", w.Type, strings.Join(unmet, "; "))
 		} else if reason := recipe.NoGPUReason(want.Version, catalog.MachineOf(s)); reason != "" {
-			v.warn("worker '%s' will run on the CPU: %s", w.Type, reason)
+			v.warn("worker type '%s' will run on the CPU: %s", w.Type, reason)
 		}
 		installed := slices.ContainsFunc(s.Workers, func(have wire.Worker) bool { return have.Type == w.Type })
 		if !installed {

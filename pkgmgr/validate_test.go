@@ -45,8 +45,8 @@ func TestValidate(t *testing.T) {
 		{name: "fits", machine: wire.State{Devices: []gpu.Device{device("nvidia", 8, ""), device("nvidia", 24, "")}}},
 		{name: "unknown GPU memory", machine: wire.State{Devices: []gpu.Device{device("nvidia", 0, "")}}},
 		{name: "any GPU", gpu: "any", machine: wire.State{Devices: []gpu.Device{device("amd", 0, "")}}},
-		{name: "no GPU", errors: []string{"worker 'needy' cannot run on this hive: no NVIDIA GPU found"}},
-		{name: "no GPU at all", gpu: "any", errors: []string{"worker 'needy' cannot run on this hive: no GPU found"}},
+		{name: "no GPU", errors: []string{"worker type 'needy' cannot run on this hive: no NVIDIA GPU found"}},
+		{name: "no GPU at all", gpu: "any", errors: []string{"worker type 'needy' cannot run on this hive: no GPU found"}},
 		{
 			name: "GPU of another vendor", machine: wire.State{Devices: []gpu.Device{device("amd", 192, "")}},
 			errors: []string{"no NVIDIA GPU found"},
@@ -73,7 +73,7 @@ func TestValidate(t *testing.T) {
 		{
 			name:    "unsupported platform",
 			machine: wire.State{Platform: wire.Platform{OS: "linux", Arch: "arm64"}, Devices: []gpu.Device{device("nvidia", 24, "")}},
-			errors:  []string{"worker 'needy': worker needy 1 does not support linux/arm64"},
+			errors:  []string{"worker type 'needy': worker type needy 1 does not support linux/arm64"},
 		},
 		{
 			name: "unknown type with suggestion and position",
@@ -88,14 +88,14 @@ func TestValidate(t *testing.T) {
 				h.Workers = []config.Worker{{Type: "needy", Version: "9"}}
 			},
 			machine: wire.State{Devices: []gpu.Device{device("nvidia", 24, "")}},
-			errors:  []string{`worker needy has no version "9"; known: 1`},
+			errors:  []string{`worker type needy has no version "9"; known: 1`},
 		},
 		{
 			name: "known type that cannot be installed",
 			edit: func(h *config.Hive, _ *fakehost.Machine, _ *pkgmgr.Options) {
 				h.Workers = []config.Worker{{Type: "noted", Version: version.Latest}}
 			},
-			warnings: []string{"worker 'noted': Build it yourself"},
+			warnings: []string{"worker type 'noted': Build it yourself"},
 		},
 		{
 			name: "not locked, requirements met",
@@ -114,7 +114,7 @@ func TestValidate(t *testing.T) {
 				Devices:  []gpu.Device{device("nvidia", 24, "")},
 			},
 			errors: []string{
-				"worker 'vllm': worker vllm cannot run on this machine: cuda-13: glibc 2.27 is older than 2.28; ",
+				"worker type 'vllm': worker type vllm cannot run on this machine: cuda-13: glibc 2.27 is older than 2.28; ",
 			},
 		},
 		{
@@ -129,7 +129,7 @@ func TestValidate(t *testing.T) {
 			machine: wire.State{
 				Devices: []gpu.Device{device("nvidia", 24, "")}, Commands: []string{},
 			},
-			errors: []string{"worker 'needy' cannot run on this hive: git is not in PATH"},
+			errors: []string{"worker type 'needy' cannot run on this hive: git is not in PATH"},
 		},
 		{
 			name: "missing SSH key",

@@ -31,7 +31,7 @@ func TestValidateReportsMissingSoftware(t *testing.T) {
 		{"all libraries", "llama-cpp", append(slices.Clip(base), "libvulkan.so.1"), amd, "", ""},
 		{"unknown libraries", "llama-cpp", nil, amd, "", ""},
 		{"no Vulkan loader", "llama-cpp", base, amd, "",
-			"worker 'llama-cpp' will run on the CPU: not cuda-13: no NVIDIA GPU found, not cuda-12: no NVIDIA GPU found, " +
+			"worker type 'llama-cpp' will run on the CPU: not cuda-13: no NVIDIA GPU found, not cuda-12: no NVIDIA GPU found, " +
 				"not rocm: ROCm 10 is missing (install it: https://rocm.docs.amd.com), not sycl: no Intel GPU found, " +
 				"not vulkan: libvulkan.so.1 is missing (Debian: libvulkan1, Fedora: vulkan-loader)"},
 		{"no GPU", "llama-cpp", base, nil, "", ""},

@@ -22,8 +22,8 @@ import (
 // [Client.Run] starts a job and watches it until it ends. If the connection breaks, Run
 // reconnects and continues after the last event; it delivers each event once and in
 // order. [Client.Start] and [Client.Watch] perform these two steps separately. Client sends the
-// request id of the context (see [WithRequestID]) with each request, so that related log
-// lines on both sides have the same id.
+// request ID of the context (see [WithRequestID]) with each request, so that related log
+// lines on both sides have the same ID.
 //
 // # Errors
 //
@@ -98,7 +98,7 @@ func (c *Client) Start(ctx context.Context, op operations.Operation) (Job, error
 }
 
 // Watch passes the events of a job to the handler and returns the report or error of the
-// job. It omits the events up to the event with the id after; 0 means all events. When ctx
+// job. It omits the events up to the event with the ID after; 0 means all events. When ctx
 // ends, Watch returns but the job continues.
 func (c *Client) Watch(ctx context.Context, id string, after int64, events operations.Handler) (operations.Report, error) {
 	w := watch{client: c, id: id, last: after, events: events}
@@ -136,7 +136,7 @@ func (c *Client) Health(ctx context.Context) error {
 	return c.get(ctx, "/health", &body)
 }
 
-// Info requests information about the server, such as its version and process id, and
+// Info requests information about the server, such as its version and PID, and
 // decodes the JSON response into v, as [json.Unmarshal] does.
 func (c *Client) Info(ctx context.Context, v any) error {
 	return c.get(ctx, "/v1/info", v)
@@ -145,7 +145,7 @@ func (c *Client) Info(ctx context.Context, v any) error {
 func jobPath(id string) string { return "/v1/jobs/" + url.PathEscape(id) }
 
 // start starts a job. If ctx ends after the request was sent, start waits up to grace for
-// the response, so that the caller knows the id and can cancel the job.
+// the response, so that the caller knows the ID and can cancel the job.
 func (c *Client) start(ctx context.Context, op operations.Operation, grace time.Duration) (Job, error) {
 	if op == nil {
 		return Job{}, invalidOperation("invalid operation nil")
@@ -180,7 +180,7 @@ func (c *Client) start(ctx context.Context, op operations.Operation, grace time.
 	return NewJob(id, op), nil
 }
 
-// post sends the request, with retries, and returns the id of the job.
+// post sends the request, with retries, and returns the ID of the job.
 func (c *Client) post(ctx context.Context, req *request) (string, error) {
 	var created struct {
 		JobID string `json:"job_id"`

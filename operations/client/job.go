@@ -23,11 +23,11 @@ const (
 // Job describes one operation that runs or has run on a queen or a hive. It contains no
 // prompts, variables or tokens.
 type Job struct {
-	// ID is the id of the job, which the server generates. Ids are not reused.
+	// ID is the ID of the job, which the server generates. IDs are not reused.
 	ID string `json:"id"`
 
-	// RequestID is the request id of the job; see [RequestID]. Empty if the server is a
-	// version of rbee without request ids.
+	// RequestID is the request ID of the job; see [RequestID]. Empty if the server is a
+	// version of rbee without request IDs.
 	RequestID string `json:"request_id,omitempty"`
 
 	// Operation is the kind of the operation.
@@ -38,7 +38,7 @@ type Job struct {
 	HiveID string `json:"hive_id,omitempty"`
 
 	// Model is the model of the operation; if it is a URL, the query is removed. Worker
-	// is the worker type or worker id. Empty if the operation has none.
+	// is the worker type or worker ID. Empty if the operation has none.
 	Model  string `json:"model,omitempty"`
 	Worker string `json:"worker,omitempty"`
 
@@ -49,7 +49,7 @@ type Job struct {
 	CreatedAt time.Time `json:"created_at,omitzero"`
 	EndedAt   time.Time `json:"ended_at,omitzero"`
 
-	// Events is the number of events so far, which is also the id of the last event.
+	// Events is the number of events so far, which is also the ID of the last event.
 	Events int64 `json:"events"`
 
 	// Outcome is the outcome of the report. Empty without a report.
@@ -90,7 +90,7 @@ func NewJob(id string, op operations.Operation) Job {
 		job.Model = redactURL(fields.ID)
 	case operations.KindWorkerProcessGet, operations.KindWorkerProcessDelete, operations.KindWorkerProcessLogs:
 		job.Worker = fields.ID
-	default: // other operations have no id
+	default: // other operations have no ID
 	}
 	return job
 }

@@ -25,7 +25,7 @@ type watch struct {
 	id      string
 	kind    operations.Kind    // empty if not known before the result
 	events  operations.Handler // may be nil
-	last    int64              // id of the last event passed to events
+	last    int64              // ID of the last event passed to events
 	report  []byte             // the part of the report received so far
 	jobSeen bool               // the server has confirmed that the job exists
 }

@@ -21,7 +21,7 @@ var ErrTooLong = errors.New("event too long")
 
 // Reader reads an event stream as defined by the HTML standard (section 9.2,
 // https://html.spec.whatwg.org/multipage/server-sent-events.html). It differs from the
-// standard in two ways: a lone CR does not end a line, and ids that are not positive
+// standard in two ways: a lone CR does not end a line, and IDs that are not positive
 // numbers are ignored.
 type Reader struct {
 	buf       *bufio.Reader
@@ -85,7 +85,7 @@ func (r *Reader) Next() (Event, error) {
 	}
 }
 
-// eventID parses the id of an event. It returns 0 for an invalid id.
+// eventID parses the ID of an event. It returns 0 for an invalid ID.
 func eventID(s string) int64 {
 	n, err := strconv.ParseInt(s, 10, 64)
 	if err != nil || n < 0 || strings.HasPrefix(s, "+") {

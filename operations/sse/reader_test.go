@@ -38,7 +38,7 @@ func TestReader(t *testing.T) {
 		"no data":            {"event: x\nid: 3\n\ndata: a\n\n", "0  \"a\"\n"},
 		"unknown field":      {"retry: 10\ndata: a\nfoo\n\n", "0  \"a\"\n"},
 		"byte order mark":    {"\xef\xbb\xbfdata: a\n\n", "0  \"a\"\n"},
-		"invalid ids":        {"id: x\ndata: a\n\nid: -1\ndata: b\n\nid: +1\ndata: c\n\nid: 99999999999999999999\ndata: d\n\n", "0  \"a\"\n0  \"b\"\n0  \"c\"\n0  \"d\"\n"},
+		"invalid IDs":        {"id: x\ndata: a\n\nid: -1\ndata: b\n\nid: +1\ndata: c\n\nid: 99999999999999999999\ndata: d\n\n", "0  \"a\"\n0  \"b\"\n0  \"c\"\n0  \"d\"\n"},
 		"truncated data":     {"data: a\n\ndata: b", "0  \"a\"\n"},
 		"missing empty line": {"data: a\n\ndata: b\n", "0  \"a\"\n"},
 		"only line breaks":   {"\n\r\n\n", ""},

@@ -6,7 +6,7 @@ const ContentType = "text/event-stream"
 
 // Event is one event of a stream, or a comment.
 type Event struct {
-	// ID is the id of the event. A client sends it as Last-Event-ID to resume the stream after this event. 0 means no id.
+	// ID is the ID of the event. A client sends it as Last-Event-ID to resume the stream after this event. 0 means no ID.
 	ID int64
 	// Name is the type of the event. Empty means "message".
 	Name string

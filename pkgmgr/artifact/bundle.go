@@ -21,7 +21,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// Bundle is a file for installs without internet access. It contains the lock, the user's
+// Bundle is a file for installs without internet access. It contains the lockfile, the user's
 // recipes, all artifacts of the workers of a config, and rbee itself. It is a tar file whose
 // first entry, rbee-bundle.json, is a [BundleIndex]. Artifacts are stored as
 // artefacts/<SHA-256>, and rbee binaries as binaries/rbee-<os>-<arch>.
@@ -112,7 +112,7 @@ func OpenBundle(path string) (_ *Bundle, err error) {
 // Close closes the file of the bundle.
 func (b *Bundle) Close() error { return b.f.Close() }
 
-// Lock returns other with the entries of the bundle's lock. They replace the entries of other
+// Lock returns other with the entries of the bundle's lockfile. They replace the entries of other
 // for the same version constraints. The result has the pins of other.
 func (b *Bundle) Lock(other *lockfile.Lock) (*lockfile.Lock, error) {
 	return lockfile.FromBundle(b.index.Lock, other)

@@ -99,7 +99,7 @@ type UnknownVersionError struct {
 }
 
 func (e *UnknownVersionError) Error() string {
-	return fmt.Sprintf("worker %s has no version %q; known: %s", e.Type, e.Version, strings.Join(e.Known, ", "))
+	return fmt.Sprintf("worker type %s has no version %q; known: %s", e.Type, e.Version, strings.Join(e.Known, ", "))
 }
 
 // ErrorCode returns [operations.ReasonUnknownVersion].
@@ -120,7 +120,7 @@ type UnsupportedPlatformError struct {
 
 func (e *UnsupportedPlatformError) Error() string {
 	p := e.Platform
-	return fmt.Sprintf("worker %s does not support %s; supported platforms: %s", strings.TrimSpace(e.Type+" "+e.Version), p.Name(), strings.Join(e.Known, ", "))
+	return fmt.Sprintf("worker type %s does not support %s; supported platforms: %s", strings.TrimSpace(e.Type+" "+e.Version), p.Name(), strings.Join(e.Known, ", "))
 }
 
 // ErrorCode returns [operations.ReasonIncompatibleMachine].
@@ -141,7 +141,7 @@ type UnsupportedMachineError struct {
 }
 
 func (e *UnsupportedMachineError) Error() string {
-	return fmt.Sprintf("worker %s cannot run on this machine: %s", strings.TrimSpace(e.Type+" "+e.Version), strings.Join(e.Reasons, "; "))
+	return fmt.Sprintf("worker type %s cannot run on this machine: %s", strings.TrimSpace(e.Type+" "+e.Version), strings.Join(e.Reasons, "; "))
 }
 
 // ErrorCode returns [operations.ReasonIncompatibleMachine].

@@ -112,11 +112,11 @@ func TestCatalogOlderVersions(t *testing.T) {
 		{"vllm", "0.26.1", "RTX 3090, driver 535", "cuda-12.9"},
 		{"vllm", "0.26.0", "RTX 4090, driver 580, glibc 2.35", "cuda-13"},
 		{"vllm", "0.19.1", "A100, driver 535", "cuda-12"},
-		{"vllm", "0.27.0", "A100, driver 570", "no: worker vllm 0.27.0 cannot run on this machine: cuda-13: driver 570.133 is older than 580; rocm: no AMD GPU found"},
+		{"vllm", "0.27.0", "A100, driver 570", "no: worker type vllm 0.27.0 cannot run on this machine: cuda-13: driver 570.133 is older than 580; rocm: no AMD GPU found"},
 		{"vllm", "0.18.0", "MI300X, ROCm 7, Open MPI", "rocm"},
-		{"vllm", "0.13.0", "MI300X, ROCm 7, Open MPI", "no: worker vllm 0.13.0 cannot run on this machine: cuda-12: no NVIDIA GPU found"},
+		{"vllm", "0.13.0", "MI300X, ROCm 7, Open MPI", "no: worker type vllm 0.13.0 cannot run on this machine: cuda-12: no NVIDIA GPU found"},
 		{"sglang", "0.5.19", "A100, driver 570", "cuda-12"},
-		{"sglang", "0.5.20", "A100, driver 570", "no: worker sglang 0.5.20 cannot run on this machine: cuda-13: driver 570.133 is older than 580"},
+		{"sglang", "0.5.20", "A100, driver 570", "no: worker type sglang 0.5.20 cannot run on this machine: cuda-13: driver 570.133 is older than 580"},
 	} {
 		machines := machinestest.Machines()
 		i := slices.IndexFunc(machines, func(m machinestest.Machine) bool { return m.Name == tt.machine })

@@ -121,7 +121,7 @@ func (c *recipeCheck) recipe(f *recipeFile) *Recipe {
 }
 
 // uniqueNames reports sources of the same version and platform with the same name, because
-// the lock and reports identify a source by its name.
+// the lockfile and reports identify a source by its name.
 func (c *recipeCheck) uniqueNames(sources []Source) {
 	seen := map[[2]string]bool{}
 	for _, s := range sources {

@@ -181,7 +181,7 @@ type Origin struct {
 
 	// SHA256 (64 lowercase hexadecimal digits) and Size (bytes, 0 if unknown) describe the
 	// file. If SHA256 is empty for a download, the checksum of the first download is
-	// recorded in the lock and used from then on.
+	// recorded in the lockfile and used from then on.
 	SHA256 string
 	Size   int64
 }
@@ -221,7 +221,7 @@ type Python struct {
 const ExcludeNewerNever = "never"
 
 // Reproducible reports whether the recipe alone determines all files that the source
-// installs. Such a source does not need a lock.
+// installs. Such a source does not need a lockfile.
 func (s *Source) Reproducible() bool {
 	for _, step := range s.Steps {
 		o := step.Origin

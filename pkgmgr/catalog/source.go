@@ -240,7 +240,7 @@ func (c *recipeCheck) artifact(e *originEntry, versions *Versions, kind wire.Ste
 		if _, err := path.Match(e.Asset.V, ""); err != nil || e.Asset.Set && e.Asset.V == "" {
 			c.report(e.Asset.Pos, "want a file name, in which * matches any text", "invalid asset %q", e.Asset.V)
 		}
-		c.rejectKeys("an asset", "the release provides it and the lock records it", map[string]strict.Pos{"sha256": e.SHA256.Pos, "size": e.Size.Pos})
+		c.rejectKeys("an asset", "the release provides it and the lockfile records it", map[string]strict.Pos{"sha256": e.SHA256.Pos, "size": e.Size.Pos})
 	}
 	if e.SHA256.Set && !wire.ValidSHA256(e.SHA256.V) {
 		c.report(e.SHA256.Pos, "want 64 hexadecimal digits", "invalid sha256 %q", e.SHA256.V)

@@ -16,8 +16,8 @@ func Example() {
 	machines := fakehost.Machines{
 		"new":    {},
 		"full":   {FailPut: errors.New("no space left on device")},
-		"busy":   {LockHolder: "ann@desk, pid 7"},
-		"remote": {Unreachable: &fakehost.ConnectError{Code: "timeout", Message: "no answer within 10s"}},
+		"busy":   {LockHolder: "ann@desk, PID 7"},
+		"remote": {Unreachable: &fakehost.ConnectError{Code: "timeout", Message: "no response within 10s"}},
 	}
 	cfg := &config.Config{}
 	for _, alias := range []string{"new", "full", "busy", "remote"} {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
 const (
@@ -209,7 +210,7 @@ func (c *Client) Text(ctx context.Context, address string, limit int64) (string,
 		}
 		n, err := io.Copy(&text, io.LimitReader(r, limit+1))
 		if err == nil && n > limit {
-			err = fmt.Errorf("response is larger than %d bytes", limit)
+			err = fmt.Errorf("response is larger than %s", bytesize.Format(limit))
 		}
 		return err
 	})

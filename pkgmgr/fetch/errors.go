@@ -35,7 +35,7 @@ type StatusError struct {
 
 // Error implements error.
 func (e *StatusError) Error() string {
-	return strings.TrimSuffix(fmt.Sprintf("the server answered %d %s: %s", e.Status, http.StatusText(e.Status), e.Message), ": ")
+	return strings.TrimSuffix(fmt.Sprintf("the server responded with %d %s: %s", e.Status, http.StatusText(e.Status), e.Message), ": ")
 }
 
 // Is reports whether target is [ErrNotFound] and the status is 404 or 410.

@@ -78,7 +78,7 @@ func TestDownloadFiles(t *testing.T) {
 		"no fault":         {},
 		"wrong once":       {hubtest.Fault{Wrong: 1}, ""},
 		"always wrong":     {hubtest.Fault{Wrong: -1}, modelFile + " has the checksum"},
-		"always busy":      {hubtest.Fault{Status: 503, Statuses: -1}, "cannot download " + modelFile + ": the server answered 503 Service Unavailable; the partial download is kept"},
+		"always busy":      {hubtest.Fault{Status: 503, Statuses: -1}, "cannot download " + modelFile + ": the server responded with 503 Service Unavailable; the partial download is kept"},
 		"temporarily busy": {hubtest.Fault{Status: 503, Statuses: 4}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

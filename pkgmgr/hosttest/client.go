@@ -182,7 +182,7 @@ func (c *client) start(k call, req *wire.Request) <-chan *exchange {
 	return done
 }
 
-// apply runs a request and answers the machine's requests for artifacts from blobs, which maps checksums to contents. It
+// apply runs a request and serves the machine's requests for artifacts from blobs, which maps checksums to contents. It
 // aborts the transfer of other artifacts.
 func (c *client) apply(exe string, req *wire.Request, blobs map[string][]byte) *exchange {
 	c.t.Helper()

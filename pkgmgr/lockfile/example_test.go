@@ -19,7 +19,7 @@ func ExampleLoad() {
 	path := lockfile.Path(filepath.Join(dir, "hives.conf"))
 	fmt.Println(filepath.Base(path))
 
-	lock, err := lockfile.Load(path) // the file does not exist: an empty lock
+	lock, err := lockfile.Load(path) // the file does not exist: an empty lockfile
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -1,4 +1,4 @@
-// Package lockfile reads and writes hives.lock. The lock records the exact version for each
+// Package lockfile reads and writes hives.lock. The lockfile records the exact version for each
 // version constraint of a config, and the files of each version with their SHA-256, so that
 // installations are reproducible.
 package lockfile
@@ -24,7 +24,7 @@ import (
 // Lock contains the resolved version constraints of a config: the version that "latest" or a
 // range resolves to, and the files of that version with address, size and SHA-256. Its file
 // is stored next to the config; commit both to version control. Built-in servers and recipes
-// with checksums do not need a lock.
+// with checksums do not need a lockfile.
 //
 // A Lock is safe for concurrent use.
 type Lock struct {
@@ -37,7 +37,7 @@ type Lock struct {
 	localFiles []Source // sources that install files from this machine; not saved
 }
 
-// content is the content of the lock's file.
+// content is the content of the lockfile.
 type content struct {
 	wire.Versioned
 	Form    int      `json:"lock,omitempty"` // 1 in files of schema 0, which have no key "schema"
@@ -95,12 +95,12 @@ const (
 	minReader = 1
 )
 
-// Path returns the path of a config's lock: the path of the config with the extension .lock.
+// Path returns the path of the lockfile of a config: the path of the config with the extension .lock.
 func Path(configPath string) string {
 	return strings.TrimSuffix(configPath, filepath.Ext(configPath)) + ".lock"
 }
 
-// Load reads a lock. It returns an empty lock if the file does not exist. A lock with an empty
+// Load reads a lockfile. It returns an empty lockfile if the file does not exist. A lockfile with an empty
 // path is in memory only.
 func Load(path string) (*Lock, error) {
 	if path == "" {
@@ -108,12 +108,12 @@ func Load(path string) (*Lock, error) {
 	}
 	file, err := readLock(path)
 	if err != nil {
-		return nil, fileError(path, "cannot read the lock "+path, err)
+		return nil, fileError(path, "cannot read the lockfile "+path, err)
 	}
 	return &Lock{path: path, file: file, saved: file.clone()}, nil
 }
 
-// fileError returns the error for a failed operation on the file of a lock.
+// fileError returns the error for a failed operation on a lockfile.
 func fileError(path, message string, err error) error {
 	e := operations.FileError(path, message, err)
 	if e.Reason == operations.ReasonLockfileInvalid || e.Reason == operations.ReasonNewerFile {
@@ -122,7 +122,7 @@ func fileError(path, message string, err error) error {
 	return e
 }
 
-// invalidError reports a damaged lock file.
+// invalidError reports a damaged lockfile.
 type invalidError struct{ err error }
 
 func (e *invalidError) Error() string { return e.err.Error() }
@@ -131,12 +131,12 @@ func (e *invalidError) Unwrap() error { return e.err }
 // ErrorCode returns [operations.ReasonLockfileInvalid].
 func (*invalidError) ErrorCode() string { return string(operations.ReasonLockfileInvalid) }
 
-// parse decodes the content of a lock's file.
+// parse decodes the content of a lockfile.
 func parse(data []byte) (f content, err error) {
 	if err := json.Unmarshal(data, &f); err != nil {
 		return f, err
 	}
-	if err := f.CheckReadable("the lock", Schema); err != nil {
+	if err := f.CheckReadable("the lockfile", Schema); err != nil {
 		return f, err
 	}
 	if f.Schema == 0 && f.Form != 1 {
@@ -248,7 +248,7 @@ func (l *Lock) SetLocalSteps(key Source, steps []wire.InstallStep) {
 	l.localFiles = append(slices.DeleteFunc(l.localFiles, key.same), key)
 }
 
-// BundleText returns the encoded lock for a bundle, including the sources that install files
+// BundleText returns the encoded lockfile for a bundle, including the sources that install files
 // from this machine.
 func (l *Lock) BundleText() string {
 	l.mu.Lock()

@@ -17,7 +17,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// digestPrefix is the prefix of the digest of a source's steps in the lock.
+// digestPrefix is the prefix of the digest of a source's steps in the lockfile.
 const digestPrefix = "steps:"
 
 // StepsDigest returns a digest of the parts of a source that determine the installed files:

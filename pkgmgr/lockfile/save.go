@@ -14,7 +14,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 )
 
-// Save writes the changes since the lock was read to the file, which it replaces atomically.
+// Save writes the changes since the lockfile was read to the file, which it replaces atomically.
 // It reads the file again under a file lock to keep the changes of concurrent runs. If two
 // runs resolved the same version constraint, the newer version takes precedence.
 func (l *Lock) Save() error {
@@ -24,7 +24,7 @@ func (l *Lock) Save() error {
 		return nil
 	}
 	if err := l.merge(); err != nil {
-		return fileError(l.path, "cannot write the lock "+l.path, err)
+		return fileError(l.path, "cannot write the lockfile "+l.path, err)
 	}
 	l.file.Form = 0
 	l.saved = l.file.clone()
@@ -34,7 +34,7 @@ func (l *Lock) Save() error {
 // hasOldSchema reports whether the file has schema 0. Save rewrites such a file.
 func (l *Lock) hasOldSchema() bool { return l.saved.Form != 0 }
 
-// merge merges the changes of the lock into the current file.
+// merge merges the changes of the lockfile into the current file.
 func (l *Lock) merge() error {
 	unlock, err := atomicfile.Lock(l.path)
 	if err != nil {
@@ -106,7 +106,7 @@ func (s Source) same(o Source) bool {
 
 func (p Pin) same(o Pin) bool { return p.Hive == o.Hive && p.Type == o.Type }
 
-// readLock reads the file of a lock. It returns empty content if the file does not exist.
+// readLock reads a lockfile. It returns empty content if the file does not exist.
 func readLock(path string) (content, error) {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -122,14 +122,14 @@ func readLock(path string) (content, error) {
 	return f, err
 }
 
-// Changes contains the entries of a lock that were added or replaced. It does not include
+// Changes contains the entries of a lockfile that were added or replaced. It does not include
 // pins, because a pin is removed only after the upgrade has been applied.
 type Changes struct {
 	Workers []Worker `json:"workers,omitempty"`
 	Sources []Source `json:"sources,omitempty"`
 }
 
-// UnsavedChanges returns the changes since the lock was read or saved. For a lock in memory, it
+// UnsavedChanges returns the changes since the lockfile was read or saved. For a lockfile in memory, it
 // returns all entries.
 func (l *Lock) UnsavedChanges() Changes {
 	l.mu.Lock()
@@ -139,7 +139,7 @@ func (l *Lock) UnsavedChanges() Changes {
 	}
 }
 
-// Merge applies changes from another copy of the lock. If both resolved a version constraint,
+// Merge applies changes from another copy of the lockfile. If both resolved a version constraint,
 // the newer version takes precedence, so that an old plan does not revert an upgrade. Merge
 // is idempotent.
 func (l *Lock) Merge(c Changes) {
@@ -176,12 +176,12 @@ func addedEntries[T any](before, after []T) []T {
 	return list
 }
 
-// FromBundle parses the lock of a bundle. It returns a lock with the pins and the path of
+// FromBundle parses the lockfile of a bundle. It returns a lockfile with the pins and the path of
 // other.
 func FromBundle(data []byte, other *Lock) (*Lock, error) {
 	file, err := parse(data)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the lock of the bundle: %w", err)
+		return nil, fmt.Errorf("cannot read the lockfile of the bundle: %w", err)
 	}
 	other.mu.Lock()
 	defer other.mu.Unlock()

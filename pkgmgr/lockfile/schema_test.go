@@ -11,7 +11,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// TestSaveRewritesSchemaZero checks that Save rewrites an unchanged lock in the format
+// TestSaveRewritesSchemaZero checks that Save rewrites an unchanged lockfile in the format
 // without a schema.
 func TestSaveRewritesSchemaZero(t *testing.T) {
 	t.Parallel()
@@ -38,7 +38,7 @@ func TestSaveRewritesSchemaZero(t *testing.T) {
 	}
 }
 
-// TestSaveKeepsNewerFields checks that Save keeps the schema and unknown fields of a lock
+// TestSaveKeepsNewerFields checks that Save keeps the schema and unknown fields of a lockfile
 // that a newer rbee wrote.
 func TestSaveKeepsNewerFields(t *testing.T) {
 	t.Parallel()
@@ -69,7 +69,7 @@ func TestSaveKeepsNewerFields(t *testing.T) {
 	}
 }
 
-// TestLoadErrors checks the errors for locks that this rbee cannot read. Only a damaged lock
+// TestLoadErrors checks the errors for lockfiles that this rbee cannot read. Only a damaged lockfile
 // may be removed, so its reason differs.
 func TestLoadErrors(t *testing.T) {
 	t.Parallel()
@@ -99,7 +99,7 @@ func TestLoadErrors(t *testing.T) {
 	}
 }
 
-// TestSaveKeepsUnreadableLock checks that Save does not overwrite a lock that a newer rbee
+// TestSaveKeepsUnreadableLock checks that Save does not overwrite a lockfile that a newer rbee
 // wrote since it was loaded.
 func TestSaveKeepsUnreadableLock(t *testing.T) {
 	t.Parallel()

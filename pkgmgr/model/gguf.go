@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
 // errGGUF reports that a file is not a valid GGUF file.
@@ -140,7 +142,7 @@ func (g *ggufReader) skip(n int64) {
 func (g *ggufReader) text() string {
 	n := g.u64()
 	if n > maxString {
-		g.fail("string of %d bytes, want at most %d", n, maxString)
+		g.fail("string of %s, want at most %s", bytesize.Format(n), bytesize.Format(maxString))
 		return ""
 	}
 	if n > 1024 { // all needed names are shorter

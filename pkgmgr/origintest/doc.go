@@ -12,5 +12,5 @@
 // [Server.AddTools] adds releases of uv and Python whose programs run the test binary.
 //
 // The formats follow https://docs.github.com/en/rest/releases/releases, PEP 503 and PEP 691
-// (package index), PEP 427 (wheels) and PEP 751 (lock files of uv).
+// (package index), PEP 427 (wheels) and PEP 751 (lockfiles of uv).
 package origintest

@@ -237,7 +237,7 @@ func (e noSolutionError) Error() string {
 }
 
 // choose selects the newest version of a package that satisfies the constraint. It returns its
-// entry in the lock file and its dependencies.
+// entry in the lockfile and its dependencies.
 func (r *resolution) choose(name, constraint string) (entry string, requires []string, err error) {
 	missing := noSolutionError{reason: fmt.Sprintf("%s was not found in the package registry and you require %s%s", name, name, constraint)}
 	pages := []string{}

@@ -104,7 +104,7 @@ func (w *DesiredWorker) isBuiltin() bool {
 	return slices.ContainsFunc(w.Steps, func(s wire.InstallStep) bool { return s.Kind == wire.StepBuiltin })
 }
 
-// ErrNotLocked reports that the lock has no version for a version constraint, and that the
+// ErrNotLocked reports that the lockfile has no version for a version constraint, and that the
 // version cannot be looked up because [Options.Fetch] is false.
 var ErrNotLocked error = notLockedError("the version is not locked yet; run `rbee sync` to lock it")
 

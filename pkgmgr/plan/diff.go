@@ -464,7 +464,7 @@ func (d *hiveDiff) installWorker(w config.Worker, want DesiredWorker, step opera
 		return // the hive itself is blocked
 	}
 	if unmet := catalog.UnmetRequirements(want.Needs, d.state); len(unmet) > 0 {
-		d.block(w.Type, operations.ReasonIncompatibleMachine, fmt.Sprintf("worker '%s' cannot run on this hive: %s", w.Type, strings.Join(unmet, "; ")))
+		d.block(w.Type, operations.ReasonIncompatibleMachine, fmt.Sprintf("worker type '%s' cannot run on this hive: %s", w.Type, strings.Join(unmet, "; ")))
 		return
 	}
 	if d.newer && want.isBuiltin() {

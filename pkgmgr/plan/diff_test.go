@@ -246,7 +246,7 @@ var diffCases = []diffCase{
 			setNeeds(w, catalog.Needs{Glibc: "2.38", Commands: []string{"cc"}})
 		},
 		drift: []string{"missing_worker llm"},
-		blocked: []string{"llm: worker 'llm' cannot run on this hive: glibc 2.36 is older than 2.38; " +
+		blocked: []string{"llm: worker type 'llm' cannot run on this hive: glibc 2.36 is older than 2.38; " +
 			"cc is not in PATH: engines compile kernels with a C compiler when they start (install gcc or clang); " +
 			"/home is mounted noexec: programs in it cannot run; set RBEE_HOME to another directory"},
 	},

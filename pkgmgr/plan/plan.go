@@ -153,7 +153,7 @@ func (p *Plan) StepsOf(alias string) []operations.Step {
 
 // StateDigest returns a SHA-256 (hex) over the rbee build, the settings, and the
 // installed workers with their digests and variants. It does not cover measured values,
-// such as free disk space, process IDs or temperatures. It returns "" for nil.
+// such as free disk space, PIDs or temperatures. It returns "" for nil.
 func StateDigest(s *wire.State) string {
 	if s == nil {
 		return ""

@@ -56,7 +56,7 @@
 //
 // The machine downloads each artifact that has a URL. It requests each other artifact, one
 // at a time, with a need message that has the index of the step and the SHA-256 of the
-// artifact; it does not request an artifact that it already has. The client answers on stdin
+// artifact; it does not request an artifact that it already has. The client responds on stdin
 // with one blob:
 //
 //   - one byte: 0 for the content as it is, 1 for the content compressed with gzip,

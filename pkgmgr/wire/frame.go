@@ -63,7 +63,7 @@ func (r *Reader) Read(v any) error {
 		body = append(body, part...)
 		switch {
 		case len(body) > maxRecord:
-			return fmt.Errorf("record is larger than %d bytes", maxRecord)
+			return fmt.Errorf("record is larger than %d MiB", maxRecord>>20)
 		case err == nil:
 			if err := json.Unmarshal(body, v); err != nil {
 				return fmt.Errorf("invalid JSON in record: %w", err)
@@ -253,7 +253,7 @@ func ReadRequest(r io.Reader) (*Request, error) {
 			break
 		}
 		if line.WriteByte(one[0]); line.Len() > maxRecord {
-			return nil, fmt.Errorf("request is larger than %d bytes", maxRecord)
+			return nil, fmt.Errorf("request is larger than %d MiB", maxRecord>>20)
 		}
 	}
 	var req Request

@@ -26,7 +26,7 @@ type Launch struct {
 	// target of the link.
 	Links map[string]string `json:"links,omitempty"`
 
-	// Prepare are requests to send when the worker answers, before it becomes ready.
+	// Prepare are requests to send when the worker responds, before it becomes ready.
 	Prepare []HTTPRequest `json:"prepare,omitempty"`
 
 	// Serves is the model name in requests to the worker; empty means {model}.

@@ -168,7 +168,7 @@ type Settings struct {
 
 // Daemon is the state of the hive daemon.
 type Daemon struct {
-	// Running reports whether the daemon answers on its port.
+	// Running reports whether the daemon responds on its port.
 	Running bool `json:"running"`
 
 	PID     int       `json:"pid,omitempty"`
@@ -181,7 +181,7 @@ type Daemon struct {
 	// "launchd" or "none".
 	Supervisor string `json:"supervisor,omitempty"`
 
-	// Problem is the reason why a daemon whose process exists does not answer.
+	// Problem is the reason why a daemon whose process exists does not respond.
 	Problem string `json:"problem,omitempty"`
 }
 
@@ -240,7 +240,7 @@ type Request struct {
 	MinReader int `json:"min_reader,omitempty"`
 
 	// Owner identifies the client to other clients that wait for the lock, such as
-	// "user@host, pid 123".
+	// "user@host, PID 123".
 	Owner string `json:"owner"`
 
 	// LockWait is the longest time to wait for the lock, in nanoseconds in JSON. If it

@@ -209,7 +209,7 @@ func (l *Lookup) newest(ctx context.Context, recipe *catalog.Recipe, constraint 
 	return resolved, nil
 }
 
-// steps returns the install steps of a chosen source, from the recipe or the lock. It resolves
+// steps returns the install steps of a chosen source, from the recipe or the lockfile. It resolves
 // the source if it is not locked. The error is a [*lockfile.GlibcError] if the glibc of the
 // platform is too old for the packages.
 func (l *Lookup) steps(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, constraint string, p wire.Platform) ([]wire.InstallStep, error) {
@@ -269,7 +269,7 @@ func (l *Lookup) checkSolution(ctx context.Context, recipe *catalog.Recipe, cons
 	return first
 }
 
-// sourceKey returns the key of a chosen source in the lock.
+// sourceKey returns the key of a chosen source in the lockfile.
 func sourceKey(recipe *catalog.Recipe, c catalog.Choice, p wire.Platform) lockfile.Source {
 	return lockfile.Source{
 		Type: recipe.Type, Version: c.Version, Source: cmp.Or(c.Source.Name, "source "+strconv.Itoa(c.Index+1)),

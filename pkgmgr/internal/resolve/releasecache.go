@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 )
 
@@ -64,7 +65,7 @@ func (g *releases) get(ctx context.Context, repo, suffix string, into any) error
 		case err != nil:
 			return err
 		case len(body) > fetch.MaxResponse:
-			return fmt.Errorf("the response is larger than %d MiB", fetch.MaxResponse>>20)
+			return fmt.Errorf("the response is larger than %s", bytesize.Format(fetch.MaxResponse))
 		}
 		if err := json.Unmarshal(body, into); err != nil {
 			return g.invalidResponse(repo, describeResponse(resp.Header, body))

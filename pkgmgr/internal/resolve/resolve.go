@@ -1,5 +1,5 @@
 // Package resolve resolves the version constraints of a config to versions and files. It uses
-// the lock if possible, and otherwise release APIs and package indexes.
+// the lockfile if possible, and otherwise release APIs and package indexes.
 package resolve
 
 import (
@@ -48,7 +48,7 @@ type Resolver struct {
 	pages   map[string]*project // pages of the index, by normalized name
 }
 
-// New returns a resolver. It uses the lock for locked tools, cache for downloaded files, and
+// New returns a resolver. It uses the lockfile for locked tools, cache for downloaded files, and
 // cacheDir for other data. note receives progress messages for the user.
 func New(client *fetch.Client, lock *lockfile.Lock, cache *artifact.Cache, cacheDir string, note func(string)) *Resolver {
 	return &Resolver{
@@ -276,7 +276,7 @@ func (r *Resolver) downloadForChecksum(ctx context.Context, name, address string
 }
 
 // AbsoluteURL resolves a reference in an index to an absolute URL. It removes credentials,
-// because the URL is written to the lock, which other users can read.
+// because the URL is written to the lockfile, which other users can read.
 func AbsoluteURL(base, ref string) (string, error) {
 	b, err := url.Parse(base)
 	if err != nil {

@@ -85,10 +85,10 @@ type toolKey struct{ name, python string }
 // String returns the name of the tool and the Python version, for messages.
 func (k toolKey) String() string { return strings.TrimSuffix(k.name+" "+k.python, " ") }
 
-// constraint returns the version constraint of the tool in the lock.
+// constraint returns the version constraint of the tool in the lockfile.
 func (k toolKey) constraint() string { return cmp.Or(k.python, version.Latest) }
 
-// resolveTool returns a tool for a platform. It uses the lock, or resolves the newest version
+// resolveTool returns a tool for a platform. It uses the lockfile, or resolves the newest version
 // if the tool is not locked or upgrade is true.
 func (r *Resolver) resolveTool(ctx context.Context, tool toolKey, p wire.Platform, upgrade bool) (wire.Tool, error) {
 	recipe := r.tools[tool.name]

@@ -155,7 +155,7 @@ func (t Target) platformRank(tag string) int {
 	return 0
 }
 
-// MissingWheels returns the sorted names of the packages of a lock that have no wheel for the
+// MissingWheels returns the sorted names of the packages of a lockfile that have no wheel for the
 // target.
 func (t Target) MissingWheels(lock *Pylock) []string {
 	var names []string
@@ -177,7 +177,7 @@ func (t Target) MissingWheels(lock *Pylock) []string {
 	return names
 }
 
-// SelectWheels returns the best wheel of each package of a lock, sorted by name.
+// SelectWheels returns the best wheel of each package of a lockfile, sorted by name.
 func (t Target) SelectWheels(lock *Pylock) ([]wire.Artifact, error) {
 	var all []wire.Artifact
 	for _, p := range lock.Packages {

@@ -33,7 +33,7 @@
 //
 // # Keys
 //
-// A [Key] has a name, an id and a [Scope]. Its secret consists of "rbee_", the id, "_"
+// A [Key] has a name, an ID and a [Scope]. Its secret consists of "rbee_", the ID, "_"
 // and 256 random bits. A client sends it as "Authorization: Bearer SECRET" or as
 // X-Api-Key. A page of the server itself may use the cookie [Cookie]. The cookie is
 // accepted only if the headers of the browser prove that no other page sent the request.

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
 // Cookie is the name of the cookie that may contain a secret, for the server's own pages.
@@ -280,7 +282,7 @@ func (g *guard) checkBody(r *http.Request) *denial {
 		}
 	}
 	if r.ContentLength > g.MaxBody {
-		return denyf(http.StatusRequestEntityTooLarge, "body_too_large", "the request body has %d bytes, more than the limit of %d", r.ContentLength, g.MaxBody)
+		return denyf(http.StatusRequestEntityTooLarge, "body_too_large", "request body too large: want at most %s", bytesize.Format(g.MaxBody))
 	}
 	return nil
 }

@@ -54,7 +54,7 @@ var (
 
 const (
 	secretPrefix = "rbee_"
-	idLen        = 8           // hex digits of an id
+	idLen        = 8           // hex digits of an ID
 	randomLen    = 64          // hex digits of the random part of a secret
 	statInterval = time.Second // minimum time between checks of the file for changes
 
@@ -172,7 +172,7 @@ func (k *Keys) Check(secret string) (key Key, ok bool, err error) {
 	if err := k.refresh(); err != nil {
 		return Key{}, false, err
 	}
-	// The check takes equally long for known and unknown ids: for an unknown id, it compares
+	// The check takes equally long for known and unknown IDs: for an unknown ID, it compares
 	// the hash with a value that equals no hash.
 	r := record{SHA256: strings.Repeat("-", hex.EncodedLen(len(sum)))}
 	for _, known := range k.records {
@@ -186,7 +186,7 @@ func (k *Keys) Check(secret string) (key Key, ok bool, err error) {
 	return r.Key, true, nil
 }
 
-// secretID returns the id in a secret; ok is false if the secret is malformed.
+// secretID returns the ID in a secret; ok is false if the secret is malformed.
 func secretID(secret string) (string, bool) {
 	rest, ok := strings.CutPrefix(secret, secretPrefix)
 	if !ok || len(rest) != idLen+1+randomLen || rest[idLen] != '_' {
@@ -195,8 +195,8 @@ func secretID(secret string) (string, bool) {
 	return rest[:idLen], true
 }
 
-// indexOf returns the index of the key with this name or id, or -1. A name never equals
-// the id of another key.
+// indexOf returns the index of the key with this name or ID, or -1. A name never equals
+// the ID of another key.
 func indexOf(records []record, nameOrID string) int {
 	for i, r := range records {
 		if r.Name == nameOrID || r.ID == nameOrID {
@@ -282,7 +282,7 @@ func parseKeys(data []byte) ([]record, error) {
 	for i, r := range f.Keys {
 		switch {
 		case !isHex(r.ID, idLen):
-			return nil, fmt.Errorf("key %d: invalid id %q: want %d hex digits", i+1, r.ID, idLen)
+			return nil, fmt.Errorf("key %d: invalid ID %q: want %d hex digits", i+1, r.ID, idLen)
 		case !validName(r.Name):
 			return nil, fmt.Errorf("key %d: invalid name %q: want %s", i+1, r.Name, nameFormat)
 		case !r.Scope.valid():
@@ -290,7 +290,7 @@ func parseKeys(data []byte) ([]record, error) {
 		case !isHex(r.SHA256, 2*sha256.Size):
 			return nil, fmt.Errorf("key %q: invalid sha256: want %d hex digits", r.Name, 2*sha256.Size)
 		case indexOf(f.Keys[:i], r.Name) >= 0 || indexOf(f.Keys[:i], r.ID) >= 0:
-			return nil, fmt.Errorf("key %q: duplicate name or id", r.Name)
+			return nil, fmt.Errorf("key %q: duplicate name or ID", r.Name)
 		}
 	}
 	return f.Keys, nil

@@ -62,7 +62,7 @@ func TestKeys(t *testing.T) {
 	one, first := add(t, keys, "one", access.ScopeInfer)
 	_, second := add(t, keys, "Two.2_-", access.ScopeAdmin)
 	if !regexp.MustCompile(`^rbee_[0-9a-f]{8}_[0-9a-f]{64}$`).MatchString(first) || !strings.HasPrefix(first, "rbee_"+one.ID+"_") || first == second {
-		t.Errorf("secrets %s and %s of id %s, want different secrets with the id", first, second, one.ID)
+		t.Errorf("secrets %s and %s of ID %s, want different secrets with the ID", first, second, one.ID)
 	}
 	if one.Name != "one" || one.Scope != access.ScopeInfer || time.Since(one.CreatedAt) > time.Minute || one.CreatedAt.Location() != time.UTC {
 		t.Errorf("Add(one, infer) = %+v, want these values and the current time in UTC", one)
@@ -85,7 +85,7 @@ func TestKeys(t *testing.T) {
 		{"empty", "", ""},
 		{"no random part", first[:14], ""},
 		{"random part of another key", first[:14] + second[14:], ""},
-		{"unknown id", "rbee_00000000" + first[13:], ""},
+		{"unknown ID", "rbee_00000000" + first[13:], ""},
 		{"one digit too many", first + "0", ""},
 		{"one digit missing", first[:len(first)-1], ""},
 		{"upper case", strings.ToUpper(first), ""},

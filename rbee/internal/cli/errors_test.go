@@ -66,7 +66,7 @@ var parsingAllowed = map[string]string{
 	"gpu ...":                            "the tools of GPU vendors only report text",
 	"pkgmgr/internal/strict yamlProblem": "yaml.v3 reports the line of a syntax error only in its text",
 	// The text is the body of an HTTP response.
-	"rbee/internal/controller speaksNoChat": "engines answer 400 with different texts if a model has no chat template",
+	"rbee/internal/controller speaksNoChat": "engines respond with 400 with different texts if a model has no chat template",
 }
 
 // TestNoCodeParsesMessages finds code that branches on the text of an error. Errors

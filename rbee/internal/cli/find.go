@@ -59,7 +59,7 @@ func (a *app) findWorker(ctx context.Context, hive, requested string) (t operati
 	return a.target(selected.hive), ref, err
 }
 
-// workerRef parses a worker ID, a prefix of one, or a process ID.
+// workerRef parses a worker ID, a prefix of one, or a PID.
 func workerRef(requested string) (operations.WorkerRef, error) {
 	if requested == "" {
 		return operations.WorkerRef{}, &usageError{message: "the worker ID is empty", hint: "run `rbee list-workers` to list the workers"}
@@ -69,7 +69,7 @@ func workerRef(requested string) (operations.WorkerRef, error) {
 	}
 	pid, err := strconv.Atoi(requested)
 	if err != nil || pid < 1 {
-		return operations.WorkerRef{}, &usageError{message: "invalid process ID " + requested, hint: "run `rbee list-workers` to list the workers"}
+		return operations.WorkerRef{}, &usageError{message: "invalid PID " + requested, hint: "run `rbee list-workers` to list the workers"}
 	}
 	return operations.WorkerRef{PID: pid}, nil
 }
@@ -116,7 +116,7 @@ func listAll[R operations.Report](ctx context.Context, a *app, op operations.Ope
 	return reportOf[R](ctx, a, op, progress.Handle)
 }
 
-// pick returns the only match. An inexact match counts only if all hives answered,
+// pick returns the only match. An inexact match counts only if all hives responded,
 // since it may match something on the other hives too.
 func pick(kind kind, requested string, matches []match, others []string, failures []*operations.Error) (match, error) {
 	if slices.ContainsFunc(matches, func(m match) bool { return m.exact }) {
@@ -131,15 +131,15 @@ func pick(kind kind, requested string, matches []match, others []string, failure
 	case len(matches) == 1 && (matches[0].exact || len(failures) == 0):
 		return matches[0], nil
 	case len(matches) == 1:
-		message := fmt.Sprintf("%q matches %s, but some hives did not answer: %s", requested, places(matches), reasons(failures))
+		message := fmt.Sprintf("%q matches %s, but some hives did not respond: %s", requested, places(matches), reasons(failures))
 		return match{}, &hintedError{
 			&operations.Error{Code: failures[0].Code, Reason: failures[0].Reason, Subject: failures[0].Subject, Message: message},
 			"add --hive " + matches[0].hive,
 		}
 	case len(failures) > 0:
-		message := fmt.Sprintf("no %s %q on the hives that answered (%s); no answer from %s", kind.subject, requested, found(others), reasons(failures))
+		message := fmt.Sprintf("no %s %q on the hives that responded (%s); no response from %s", kind.subject, requested, found(others), reasons(failures))
 		e := &operations.Error{Code: failures[0].Code, Reason: failures[0].Reason, Subject: failures[0].Subject, Message: message}
-		return match{}, &hintedError{e, fmt.Sprintf("if the %s is on a hive that did not answer, add --hive", kind.subject)}
+		return match{}, &hintedError{e, fmt.Sprintf("if the %s is on a hive that did not respond, add --hive", kind.subject)}
 	default:
 		message := fmt.Sprintf("no %s %q on any hive (%s)", kind.subject, requested, found(others))
 		return match{}, &operations.Error{Code: operations.CodeNotFound, Reason: kind.missing, Subject: kind.subject.WithName(requested), Message: message}

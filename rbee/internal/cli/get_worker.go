@@ -8,7 +8,7 @@ import (
 
 // workerFlags select a worker process.
 type workerFlags struct {
-	ID   string `arg:"" name:"id" help:"Worker ID, a unique prefix of it, or a process ID"`
+	ID   string `arg:"" name:"id" help:"Worker ID, a unique prefix of it, or a PID"`
 	Hive string `placeholder:"ALIAS" help:"Hive of the worker (default: search all hives)"`
 }
 

@@ -18,13 +18,13 @@ import (
 )
 
 // fleetRunner is a fake runner with hives, workers and models. It returns an empty
-// report for operations without an answer.
+// report for operations without a response.
 type fleetRunner struct {
 	hives   []string
 	workers []operations.WorkerProcess
 	models  []operations.Model
 	errs    []*operations.Error // errors of hives in lists
-	answer  func(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error)
+	respond func(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error)
 
 	mu     sync.Mutex
 	got    []string // encoded operations
@@ -44,8 +44,8 @@ func (f *fleetRunner) Run(ctx context.Context, op operations.Operation, events o
 	if events == nil {
 		events = func(operations.Event) {}
 	}
-	if f.answer != nil {
-		if report, err := f.answer(ctx, op, events); report != nil || err != nil {
+	if f.respond != nil {
+		if report, err := f.respond(ctx, op, events); report != nil || err != nil {
 			return report, err
 		}
 	}
@@ -181,7 +181,7 @@ func TestRuntimeUsageErrors(t *testing.T) {
 		"spawn-worker --hive a --worker echo --model m --env =x":      `"env"`,
 		"spawn-worker --hive a --worker echo --model m --device gpu":  `"gpu"`,
 		"spawn-worker --hive a --worker echo --model m --port 70000":  "70000",
-		"get-worker 0":                                 "invalid process ID 0",
+		"get-worker 0":                                 "invalid PID 0",
 		"get-worker":                                   "missing argument: ID",
 		"stop-worker x --hive a --grace=-1s":           "grace_seconds",
 		"worker-logs x --hive a --lines=-3":            "invalid --lines -3",
@@ -224,8 +224,8 @@ func TestFindWorker(t *testing.T) {
 		{"stop-worker 70", both, nil, 1, `2 workers match "70": echo-1a2b on gpu-1, echo-3c4d on gpu-2`},
 		{"worker-logs vllm", both, nil, 1, `no worker "vllm" on any hive (found echo-1a2b on gpu-1, echo-3c4d on gpu-2)` + "\n   hint: run `rbee list-workers --all`"},
 		{"get-worker vllm", nil, nil, 1, `no worker "vllm" on any hive (found none)`},
-		{"get-worker vllm", both, []*operations.Error{down}, 4, "no answer from gpu-3 (daemon stopped)"},
-		{"stop-worker echo-3", both, []*operations.Error{down}, 4, `"echo-3" matches echo-3c4d on gpu-2, but some hives did not answer: gpu-3 (daemon stopped)` + "\n   hint: add --hive gpu-2"},
+		{"get-worker vllm", both, []*operations.Error{down}, 4, "no response from gpu-3 (daemon stopped)"},
+		{"stop-worker echo-3", both, []*operations.Error{down}, 4, `"echo-3" matches echo-3c4d on gpu-2, but some hives did not respond: gpu-3 (daemon stopped)` + "\n   hint: add --hive gpu-2"},
 		{"get-worker echo-3c4d", both, []*operations.Error{down}, 0, ""},
 	} {
 		f := &fleetRunner{hives: twoHives, workers: c.workers, errs: c.errs}
@@ -244,7 +244,7 @@ func TestFindWorker(t *testing.T) {
 func TestSpawnPrintsResult(t *testing.T) {
 	t.Parallel()
 	w := operations.WorkerProcess{ID: "echo-1a2b", Hive: "gpu-1", Worker: "echo", Model: "m", State: operations.WorkerReady, PID: 123, Port: 43123}
-	f := &fleetRunner{answer: func(_ context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+	f := &fleetRunner{respond: func(_ context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 		if _, ok := op.(operations.WorkerSpawn); !ok {
 			return nil, nil
 		}
@@ -255,7 +255,7 @@ func TestSpawnPrintsResult(t *testing.T) {
 	}}
 	line := []string{"spawn-worker", "--hive", "gpu-1", "--worker", "echo", "--model", "m"}
 	r := f.command(t, nil, line...)
-	if r.code != 0 || r.out != "✅ Spawned echo-1a2b on gpu-1: echo serves m on port 43123 (pid 123, CPU, ready after 0.1s)\n" || r.errOut != "gpu-1: echo-1a2b: loading\n" {
+	if r.code != 0 || r.out != "✅ Spawned echo-1a2b on gpu-1: echo serves m on port 43123 (PID 123, CPU, ready after 0.1s)\n" || r.errOut != "gpu-1: echo-1a2b: loading\n" {
 		t.Errorf("spawn-worker exits with %d and prints %q to stdout and %q to stderr, want exit code 0 and the worker", r.code, r.out, r.errOut)
 	}
 	if r = f.command(t, nil, append(line, "--verbose")...); !strings.Contains(r.out, "8 GiB of 80 GiB") {
@@ -265,7 +265,7 @@ func TestSpawnPrintsResult(t *testing.T) {
 	if r = f.command(t, nil, line...); r.code != 1 || !strings.Contains(r.out, "❌ gpu-1: echo-1a2b failed: exit status 3\n") || !strings.Contains(r.out, "     out of memory\n") {
 		t.Errorf("spawn-worker of a failing worker exits with %d and prints %q, want exit code 1 and the log", r.code, r.out)
 	}
-	canceled := &fleetRunner{answer: func(context.Context, operations.Operation, operations.Handler) (operations.Report, error) {
+	canceled := &fleetRunner{respond: func(context.Context, operations.Operation, operations.Handler) (operations.Report, error) {
 		return nil, &operations.Error{Code: operations.CodeCanceled, Hive: "gpu-1", Message: "echo-1a2b was stopped before it was ready"}
 	}}
 	if r = canceled.command(t, nil, line...); r.code != exitInterrupted || !strings.Contains(r.errOut, "stopped before it was ready\n   hint: use --detach") {
@@ -278,7 +278,7 @@ func TestSpawnPrintsResult(t *testing.T) {
 
 func TestDownloadToSeveralHives(t *testing.T) {
 	t.Parallel()
-	f := &fleetRunner{hives: []string{"gpu-2", "gpu-1"}, answer: func(_ context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+	f := &fleetRunner{hives: []string{"gpu-2", "gpu-1"}, respond: func(_ context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 		d, ok := op.(operations.ModelDownload)
 		switch {
 		case !ok:
@@ -307,8 +307,8 @@ func TestDownloadToSeveralHives(t *testing.T) {
 	}
 }
 
-// answerLogs answers with the pieces of a log and another event.
-func answerLogs(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+// respondLogs responds with the pieces of a log and another event.
+func respondLogs(ctx context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	logs, ok := op.(operations.WorkerProcessLogs)
 	if !ok {
 		return nil, nil
@@ -326,7 +326,7 @@ func answerLogs(ctx context.Context, op operations.Operation, events operations.
 
 func TestWorkerLogsOutput(t *testing.T) {
 	t.Parallel()
-	f := &fleetRunner{answer: answerLogs}
+	f := &fleetRunner{respond: respondLogs}
 	const text = "one\ntwo\n\x1b[31mred\n"
 	for line, errOut := range map[string]string{
 		"worker-logs e --hive a": "", "worker-logs e --hive a -f": "echo-1 is stopped\n", "worker-logs e --hive a -f -q": "",
@@ -350,7 +350,7 @@ func TestInterruptedStreamPrintsNoError(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	f := &fleetRunner{answer: answerLogs}
+	f := &fleetRunner{respond: respondLogs}
 	read, write := io.Pipe()
 	go func() {
 		_, _ = io.ReadFull(read, make([]byte, len("one\ntwo\n\x1b[31mred\n")))
@@ -367,8 +367,8 @@ func TestInterruptedStreamPrintsNoError(t *testing.T) {
 	}
 }
 
-// answerInfer answers an infer operation, as a stream if requested.
-func answerInfer(_ context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
+// respondInfer responds to an infer operation, as a stream if requested.
+func respondInfer(_ context.Context, op operations.Operation, events operations.Handler) (operations.Report, error) {
 	infer, ok := op.(operations.Infer)
 	if !ok {
 		return nil, nil
@@ -407,12 +407,12 @@ func TestInfer(t *testing.T) {
 		{"infer hello --model m --max-tokens 3", "", 0, "hello\x1b[2J!\n", note + "⚠️  answer cut at 3 tokens\n   hint: use --max-tokens to allow more\n"},
 		{"infer break --model m", "", 1, "break\x1b[2J\n", note + "❌ worker exited\n"},
 	} {
-		r := (&fleetRunner{answer: answerInfer}).command(t, stdin(c.stdin), strings.Fields(c.line)...)
+		r := (&fleetRunner{respond: respondInfer}).command(t, stdin(c.stdin), strings.Fields(c.line)...)
 		if r.code != c.code || r.out != c.out || r.errOut != c.errOut {
 			t.Errorf("%s: exit code %d, want %d\nstdout %q\n  want %q\nstderr %q\n  want %q", c.line, r.code, c.code, r.out, c.out, r.errOut, c.errOut)
 		}
 	}
-	r := (&fleetRunner{answer: answerInfer}).command(t, nil, "infer", "hello", "--model", "m", "--json", "-v")
+	r := (&fleetRunner{respond: respondInfer}).command(t, nil, "infer", "hello", "--model", "m", "--json", "-v")
 	var report operations.InferReport
 	if err := json.Unmarshal([]byte(r.out), &report); err != nil || report.Text != "hello\x1b[2J!" || r.errOut != "waiting for echo-1\n" {
 		t.Errorf("infer --json prints %q to stdout (%v) and %q to stderr, want the report and a note", r.out, err, r.errOut)
@@ -465,11 +465,11 @@ func (f *fleetRunner) onTTY(t *testing.T, answer string, args ...string) result 
 
 func TestAnswersCannotControlTerminal(t *testing.T) {
 	t.Parallel()
-	r := (&fleetRunner{answer: answerInfer}).onTTY(t, "", "infer", "hello", "--model", "m")
+	r := (&fleetRunner{respond: respondInfer}).onTTY(t, "", "infer", "hello", "--model", "m")
 	if r.code != 0 || r.out != "waiting for echo-1\nhello[2J!\n" {
 		t.Errorf("infer exits with %d and prints %q, want no escape codes", r.code, r.out)
 	}
-	r = (&fleetRunner{answer: answerLogs}).onTTY(t, "", "worker-logs", "x", "--hive", "a")
+	r = (&fleetRunner{respond: respondLogs}).onTTY(t, "", "worker-logs", "x", "--hive", "a")
 	if r.code != 0 || r.out != "one\ntwo\n[31mred\n" {
 		t.Errorf("worker-logs exits with %d and prints %q, want no escape codes", r.code, r.out)
 	}
@@ -481,7 +481,7 @@ func TestAnswersCannotControlTerminal(t *testing.T) {
 func TestDeleteModelPrompt(t *testing.T) {
 	t.Parallel()
 	for answer, deleted := range map[string]bool{"y": true, "n": false} {
-		f := &fleetRunner{answer: func(_ context.Context, op operations.Operation, _ operations.Handler) (operations.Report, error) {
+		f := &fleetRunner{respond: func(_ context.Context, op operations.Operation, _ operations.Handler) (operations.Report, error) {
 			if _, ok := op.(operations.ModelGet); ok {
 				return &operations.ModelGetReport{Model: operations.Model{ID: "o/r", Hive: "a", Bytes: 4e9, Complete: true}}, nil
 			}

@@ -257,8 +257,8 @@ func hub(ts *testscript.TestScript, _ bool, _ []string) {
 //	origin release 1.1          publish a version of the engine and of the package beeserve
 //	origin release 1.1 FAULT    the same with wrong metadata: no-digest, wrong-digest, wrong-size
 //	origin comfyui 0.3.62       publish a version of ComfyUI and its requirements
-//	origin break PATH FAULT     answer downloads with a status, or with cut or corrupt content
-//	origin limit TOKEN          answer only requests with the token
+//	origin break PATH FAULT     respond to downloads with a status, or with cut or corrupt content
+//	origin limit TOKEN          accept only requests with the token
 //	origin repair               end break and limit
 //	origin stop                 stop the server
 //	origin requests PATH N      check the number of requests

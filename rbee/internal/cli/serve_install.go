@@ -20,7 +20,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 )
 
-// startTimeout limits the time until a started service answers.
+// startTimeout limits the time until a started service responds.
 const startTimeout = 20 * time.Second
 
 // stopTimeout limits the time in which the service stops. It is longer than the time
@@ -78,7 +78,7 @@ func (c *serveCmd) install(ctx context.Context, a *app, paths pkgmgr.Paths) erro
 	}
 	if s.Certificate == nil && queen.OnLoopback(c.Addr) {
 		if err := awaitHealth(ctx, "http://"+c.Addr); err != nil {
-			return fmt.Errorf("the service was started but does not answer (see `journalctl --user -u rbee-queen`): %w", err)
+			return fmt.Errorf("the service was started but does not respond (see `journalctl --user -u rbee-queen`): %w", err)
 		}
 	}
 	for _, w := range plan.warnings {
@@ -90,7 +90,7 @@ func (c *serveCmd) install(ctx context.Context, a *app, paths pkgmgr.Paths) erro
 	return err
 }
 
-// awaitHealth waits until the queen at url answers.
+// awaitHealth waits until the queen at url responds.
 func awaitHealth(ctx context.Context, url string) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()

@@ -41,13 +41,13 @@ func (topCmd) help() commandHelp {
 }
 
 const (
-	minTopInterval   = 100 * time.Millisecond // minimum of --interval
-	topSizeInterval  = 200 * time.Millisecond // time between two checks of the terminal size
-	topAnswerTimeout = 30 * time.Second       // time limit for the answer of the queen
-	topIdleTimeout   = 45 * time.Second       // time without data after which a stream counts as lost
-	minTopRetryDelay = 500 * time.Millisecond // delay before the first reconnection; it doubles each time
-	maxTopRetryDelay = 10 * time.Second       // maximum delay between reconnections
-	maxSnapshotBytes = 64 << 20               // maximum size of a snapshot
+	minTopInterval     = 100 * time.Millisecond // minimum of --interval
+	topSizeInterval    = 200 * time.Millisecond // time between two checks of the terminal size
+	topResponseTimeout = 30 * time.Second       // time limit for the response of the queen
+	topIdleTimeout     = 45 * time.Second       // time without data after which a stream counts as lost
+	minTopRetryDelay   = 500 * time.Millisecond // delay before the first reconnection; it doubles each time
+	maxTopRetryDelay   = 10 * time.Second       // maximum delay between reconnections
+	maxSnapshotBytes   = 64 << 20               // maximum size of a snapshot
 )
 
 // Run runs the command.
@@ -383,11 +383,11 @@ func (f *topFeed) unreadable(err error) error {
 // errIdle cancels a request that receives no data.
 var errIdle = errors.New("timeout while waiting for data")
 
-// request sends a request for the fleet and returns the body of the answer, which
+// request sends a request for the fleet and returns the body of the response, which
 // ends if it receives no data for too long.
 func (f *topFeed) request(ctx context.Context, accept string) (io.ReadCloser, error) {
 	requestCtx, cancel := context.WithCancelCause(ctx)
-	timer := time.AfterFunc(topAnswerTimeout, func() { cancel(errIdle) })
+	timer := time.AfterFunc(topResponseTimeout, func() { cancel(errIdle) })
 	body, err := f.send(requestCtx, accept)
 	if err != nil {
 		timer.Stop()
@@ -421,7 +421,7 @@ func (f *topFeed) send(ctx context.Context, accept string) (io.ReadCloser, error
 	return nil, f.errorOf(resp, kind)
 }
 
-// errorOf returns the error of an unexpected answer.
+// errorOf returns the error of an unexpected response.
 func (f *topFeed) errorOf(resp *http.Response, kind string) error {
 	known := httpjson.ReadError(resp.Body)
 	failed := func(reason operations.Reason, format string, args ...any) error {
@@ -433,11 +433,11 @@ func (f *topFeed) errorOf(resp *http.Response, kind string) error {
 	case resp.StatusCode == http.StatusUnauthorized:
 		return failed(operations.ReasonAuth, "%s rejected the API key", f.queen.URL)
 	case resp.StatusCode == http.StatusNotFound:
-		return failed(operations.ReasonVersionMismatch, "%s does not support fleet snapshots: it answered %q", f.queen.URL, resp.Status)
+		return failed(operations.ReasonVersionMismatch, "%s does not support fleet snapshots: it responded with %q", f.queen.URL, resp.Status)
 	case known != nil:
 		return known
 	}
-	return failed(operations.ReasonNotRbee, "%s is not a queen: it answered %q with %s", f.queen.URL, resp.Status, cmp.Or(kind, "no content type"))
+	return failed(operations.ReasonNotRbee, "%s is not a queen: it responded with %q and type %s", f.queen.URL, resp.Status, cmp.Or(kind, "no content type"))
 }
 
 // unreachable converts an error of the connection to the queen.
@@ -464,7 +464,7 @@ func (f *topFeed) unreachable(ctx context.Context, err error) error {
 	}
 }
 
-// topBody is the body of an answer with an idle timeout.
+// topBody is the body of a response with an idle timeout.
 type topBody struct {
 	io.ReadCloser
 	ctx    context.Context

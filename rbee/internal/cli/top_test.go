@@ -38,12 +38,12 @@ type fleetQueen struct {
 
 func newFleetQueen(t *testing.T, streams ...func(w io.Writer, r *http.Request)) *fleetQueen {
 	q := &fleetQueen{streams: streams}
-	q.Server = httptest.NewServer(http.HandlerFunc(q.answer))
+	q.Server = httptest.NewServer(http.HandlerFunc(q.serveHTTP))
 	t.Cleanup(q.Server.Close)
 	return q
 }
 
-func (q *fleetQueen) answer(w http.ResponseWriter, r *http.Request) {
+func (q *fleetQueen) serveHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.URL.Path != operations.FleetPath {
 		http.NotFound(w, r)
 		return
@@ -143,7 +143,7 @@ func TestTopErrors(t *testing.T) {
 	t.Parallel()
 	closed := httptest.NewServer(nil)
 	closed.Close()
-	answer := func(status int, kind, text string) string {
+	response := func(status int, kind, text string) string {
 		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Type", kind)
 			w.WriteHeader(status)
@@ -159,11 +159,11 @@ func TestTopErrors(t *testing.T) {
 		want     []string
 	}{
 		"closed":   {url: closed.URL, code: 4, want: []string{"cannot reach the queen", "connection refused", "run `rbee serve` to start a queen"}},
-		"key":      {url: answer(401, "application/json", `{}`), code: 1, want: []string{"rejected the API key", "RBEE_API_KEY"}},
-		"scope":    {url: answer(403, "application/json", `{"error":{"code":"failed","message":"it takes an admin key"}}`), code: 1, want: []string{"it takes an admin key"}},
-		"no fleet": {url: answer(404, "text/plain", "404 page not found"), code: 1, want: []string{"does not support fleet snapshots", "404 Not Found"}},
-		"HTML":     {url: answer(200, "text/html", "<p>"), code: 1, want: []string{"is not a queen"}},
-		"JSON":     {url: answer(200, "application/json", "{"), code: 1, want: []string{"cannot read the fleet snapshot"}},
+		"key":      {url: response(401, "application/json", `{}`), code: 1, want: []string{"rejected the API key", "RBEE_API_KEY"}},
+		"scope":    {url: response(403, "application/json", `{"error":{"code":"failed","message":"it takes an admin key"}}`), code: 1, want: []string{"it takes an admin key"}},
+		"no fleet": {url: response(404, "text/plain", "404 page not found"), code: 1, want: []string{"does not support fleet snapshots", "404 Not Found"}},
+		"HTML":     {url: response(200, "text/html", "<p>"), code: 1, want: []string{"is not a queen"}},
+		"JSON":     {url: response(200, "application/json", "{"), code: 1, want: []string{"cannot read the fleet snapshot"}},
 		"address":  {url: "gpu-1", code: 64, want: []string{"want an http or https URL"}},
 		"interval": {url: closed.URL, interval: time.Millisecond, code: 64, want: []string{"--interval"}},
 	} {

@@ -236,7 +236,7 @@ hostname = "localhost"
 hive_port = 18600
 `
 
-// tinyLlama creates a model of 300 kB with random weights, with the transformers package
+// tinyLlama creates a model of about 300 KiB with random weights, with the transformers package
 // of an engine.
 const tinyLlama = `
 import sys, os

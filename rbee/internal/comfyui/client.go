@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
 // Client sends requests to one ComfyUI server.
@@ -50,7 +52,7 @@ type Progress struct {
 type File struct {
 	Filename, Subfolder, Type string
 
-	Node string // id of the node that wrote the file
+	Node string // ID of the node that wrote the file
 	Kind string // key of the node's output, such as "images"
 }
 
@@ -118,7 +120,7 @@ func (c *Client) Run(ctx context.Context, w Workflow, progress func(Progress)) (
 	}
 }
 
-// enqueue queues a workflow and returns its id.
+// enqueue queues a workflow and returns its ID.
 func (c *Client) enqueue(ctx context.Context, w Workflow) (id string, err error) {
 	body, err := json.Marshal(map[string]any{"prompt": w, "client_id": "rbee"})
 	if err != nil {
@@ -427,7 +429,7 @@ func (c *Client) Fetch(ctx context.Context, f File, limit int64) (name string, d
 	case resp.ContentLength >= 0 && int64(len(data)) < min(resp.ContentLength, limit):
 		return "", nil, fmt.Errorf("cannot fetch %s: %w", name, io.ErrUnexpectedEOF)
 	case int64(len(data)) > limit:
-		return "", nil, fmt.Errorf("cannot fetch %s: the file exceeds the limit of %d bytes", name, limit)
+		return "", nil, fmt.Errorf("cannot fetch %s: the file exceeds the limit of %s", name, bytesize.Format(limit))
 	}
 	return name, data, nil
 }

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// Workflow is a graph: a map of nodes by id.
+// Workflow is a graph: a map of nodes by ID.
 type Workflow map[string]any
 
 // ParseWorkflow parses a graph in the API format, or an object that has such a graph as

@@ -70,9 +70,9 @@ func (noTraffic) Begin(operations.WorkerProcess) (func(), bool) { return func() 
 // Finish implements [Traffic].
 func (noTraffic) Finish(context.Context, FinishedRequest) {}
 
-// Loader finds and starts the workers that answer an operation.
+// Loader finds and starts the workers that serve an operation.
 type Loader interface {
-	// Find finds the workers that can answer. The caller closes the result, even if there
+	// Find finds the workers that can serve the request. The caller closes the result, even if there
 	// is an error.
 	Find(ctx context.Context, op operations.Infer) (*loader.FindResult, error)
 

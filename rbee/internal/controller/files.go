@@ -32,7 +32,7 @@ func NewFiles(o Options) (*Files, error) {
 	}, nil
 }
 
-// desired is the desired state: the config with its catalog and lock.
+// desired is the desired state: the config with its catalog and lockfile.
 type desired struct {
 	config  *config.Config
 	path    string // absolute
@@ -46,7 +46,7 @@ type desired struct {
 	binaries artifact.BinarySource
 }
 
-// read reads the config, the recipes, the lock and the record.
+// read reads the config, the recipes, the lockfile and the record.
 func (f *Files) read(configPath string) (*desired, error) {
 	path, err := f.Paths.ConfigFile(configPath)
 	if err != nil {

@@ -23,7 +23,7 @@ const (
 	maxInferAttempts = 3        // workers tried for one operation
 )
 
-// candidate is a worker that can answer.
+// candidate is a worker that can serve the request.
 type candidate struct{ loader.Candidate }
 
 // infer sends the prompt to the best ready worker of the model. If a worker fails before it

@@ -47,13 +47,13 @@ func (c *Controller) sync(ctx context.Context, op operations.PackageSync, events
 	if op.DryRun {
 		return fleet.SyncReport(plan, nil, time.Since(start)), nil
 	}
-	// Save the lock before the first installation, so that it always contains every installed
+	// Save the lockfile before the first installation, so that it always contains every installed
 	// version.
 	if err := fleet.Save(nil); err != nil {
 		return nil, err
 	}
 	reports := fleet.Apply(ctx, plan, pkgmgr.ApplyOptions{LockWait: lockWait(op.LockWaitSeconds)})
-	// Save the lock again, without the pins of upgraded workers.
+	// Save the lockfile again, without the pins of upgraded workers.
 	if err := errors.Join(fleet.Save(reports), c.saveWarnings(d, fleet, plan)); err != nil {
 		return nil, err
 	}

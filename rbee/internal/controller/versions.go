@@ -38,7 +38,7 @@ func (c *Controller) rollback(ctx context.Context, op operations.PackageRollback
 	i := slices.IndexFunc(state.State.Workers, func(w wire.Worker) bool { return w.Type == op.Worker })
 	switch {
 	case i < 0:
-		return fail(operations.CodeNotFound, operations.ReasonWorkerNotInstalled, "worker '%s' is not installed on the hive", op.Worker)
+		return fail(operations.CodeNotFound, operations.ReasonWorkerNotInstalled, "worker type '%s' is not installed on the hive", op.Worker)
 	case state.State.Workers[i].Previous == "":
 		return fail(operations.CodeFailed, operations.ReasonNoPreviousVersion, "cannot roll back %s: the hive has no previous version, only %s", op.Worker, state.State.Workers[i].Version)
 	}
@@ -171,7 +171,7 @@ func userRecipes(dir string) (map[string]string, error) {
 	return recipes, nil
 }
 
-// useBundle opens a bundle and uses its lock, catalog and rbee binaries.
+// useBundle opens a bundle and uses its lockfile, catalog and rbee binaries.
 // closeBundle removes the extracted files.
 func (c *Controller) useBundle(d *desired, path string) (closeBundle func(), err error) {
 	b, err := artifact.OpenBundle(path)

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
 // startServer starts a server with the handler of the worker and returns the base URL.
@@ -202,7 +204,7 @@ func TestStreams(t *testing.T) {
 				compareJSON(t, got[i], want)
 			}
 			if len(ids) != 1 {
-				t.Errorf("ids of the chunks = %v, want one id", ids)
+				t.Errorf("IDs of the chunks = %v, want one ID", ids)
 			}
 		})
 	}
@@ -241,7 +243,7 @@ func TestErrors(t *testing.T) {
 		{"GET", "GET", chatPath, ``, 405, "", "method_not_supported", "allowed methods: POST"},
 		{"DELETE", "DELETE", "/v1/models", ``, 405, "", "method_not_supported", "GET, HEAD"},
 		{"unknown path", "GET", "/v2", ``, 404, "", "unknown_url", "GET /v2"},
-		{"too large", "POST", textPath, strings.Repeat(" ", maxBody+1), 413, "", "request_too_large", strconv.Itoa(maxBody)},
+		{"too large", "POST", textPath, strings.Repeat(" ", maxBody+1), 413, "", "request_too_large", bytesize.Format(maxBody)},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()

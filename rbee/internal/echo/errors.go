@@ -8,6 +8,8 @@ import (
 	"os"
 	"slices"
 	"strings"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
 // apiError is an error in the format of OpenAI; see
@@ -75,7 +77,7 @@ func bodyError(err error) *apiError {
 	var tooLarge *http.MaxBytesError
 	if errors.As(err, &tooLarge) {
 		return newError(http.StatusRequestEntityTooLarge, "", "request_too_large",
-			"The request body is larger than %d bytes.", tooLarge.Limit)
+			"The request body is larger than %s.", bytesize.Format(tooLarge.Limit))
 	}
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return newError(http.StatusRequestTimeout, "", "request_timeout",

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
 // budget limits the memory for the bodies of all requests, in bytes.
@@ -42,7 +44,7 @@ func (x *exchange) releaseBody() {
 // readBody reads the request body, as long as data keeps arriving. On errors it keeps the
 // read deadline for the wrapper that drains the rest of the body.
 func (x *exchange) readBody() ([]byte, error) {
-	tooLarge := apiErrorf(http.StatusRequestEntityTooLarge, "body_too_large", "request body too large: want at most %d bytes", x.MaxBody)
+	tooLarge := apiErrorf(http.StatusRequestEntityTooLarge, "body_too_large", "request body too large: want at most %s", bytesize.Format(x.MaxBody))
 	if x.r.ContentLength > x.MaxBody {
 		return nil, tooLarge
 	}
@@ -60,9 +62,9 @@ func (x *exchange) readBody() ([]byte, error) {
 	case errors.As(err, &tooLargeErr):
 		return nil, tooLarge
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, apiErrorf(http.StatusRequestTimeout, "", "request body too slow: received %d bytes in %s", in.count, time.Since(in.start).Round(time.Millisecond))
+		return nil, apiErrorf(http.StatusRequestTimeout, "", "request body too slow: received %s in %s", bytesize.Format(in.count), time.Since(in.start).Round(time.Millisecond))
 	}
-	return nil, apiErrorf(http.StatusBadRequest, "", "cannot read the request body after %d bytes: %v", in.count, err)
+	return nil, apiErrorf(http.StatusBadRequest, "", "cannot read the request body after %s: %v", bytesize.Format(in.count), err)
 }
 
 // readAll reads the complete body. It takes memory from the budget as data arrives, so
@@ -78,7 +80,7 @@ func (x *exchange) readAll(in io.Reader) ([]byte, error) {
 			size := min(max(2*int64(cap(body)), initial), limit)
 			growth := size - int64(cap(body))
 			if !x.bodies.reserve(growth) {
-				return nil, overloadedError("the server is overloaded: request bodies in progress exceed %d bytes", x.MaxBodyMemory)
+				return nil, overloadedError("the server is overloaded: request bodies in progress exceed %s", bytesize.Format(x.MaxBodyMemory))
 			}
 			x.reserved += growth
 			body = append(make([]byte, 0, size), body...)

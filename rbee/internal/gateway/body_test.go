@@ -221,7 +221,7 @@ func TestDetail(t *testing.T) {
 	}
 }
 
-// startClosingServer starts a worker that answers the first request of a connection and
+// startClosingServer starts a worker that responds to the first request of a connection and
 // closes the connection on the second one. With always set, later connections are closed
 // on their first request.
 func startClosingServer(t *testing.T, always bool) (address string) {

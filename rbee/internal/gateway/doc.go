@@ -2,7 +2,7 @@
 // worker that serves the requested model.
 //
 //	GET  /v1/models                 list of models
-//	GET  /v1/models/{id}            one model; the id may contain slashes
+//	GET  /v1/models/{id}            one model; the ID may contain slashes
 //	POST /v1/chat/completions       JSON, may stream
 //	POST /v1/completions            JSON, may stream
 //	POST /v1/responses              JSON, may stream
@@ -28,8 +28,8 @@
 // is released when the response to it starts.
 //
 // Headers are forwarded too, without hop-by-hop headers and without the credentials of
-// the client: Authorization, X-Api-Key, Cookie. Every request has an id in X-Request-Id,
-// which the client may set. Worker and client receive the same id.
+// the client: Authorization, X-Api-Key, Cookie. Every request has an ID in X-Request-Id,
+// which the client may set. Worker and client receive the same ID.
 //
 // # Worker failures
 //

@@ -36,7 +36,7 @@ func newExchange(g *gateway, w http.ResponseWriter, r *http.Request) *exchange {
 	return x
 }
 
-// requestIDOf returns the client's request id if it is valid, or a new one.
+// requestIDOf returns the client's request ID if it is valid, or a new one.
 func requestIDOf(clientID string) string {
 	invalid := func(c rune) bool { return c <= ' ' || c > '~' }
 	if clientID != "" && len(clientID) <= 128 && !strings.ContainsFunc(clientID, invalid) {

@@ -331,7 +331,7 @@ func TestClientDoesNotSend(t *testing.T) {
 	if s := samples.next(t); s.Status != 400 { // the first request has an empty body
 		t.Errorf("sample of the empty request = %+v, want status 400", s)
 	}
-	if s := samples.next(t); s.Status != 499 || !strings.Contains(s.Err.Error(), "received 1 bytes in ") {
+	if s := samples.next(t); s.Status != 499 || !strings.Contains(s.Err.Error(), "received 1 B in ") {
 		t.Errorf("sample of the incomplete request = %+v, want status 499 and an error about a slow body", s)
 	}
 }

@@ -12,7 +12,7 @@ import (
 
 // Backend describes a worker that serves a model, and how to send requests to it.
 type Backend struct {
-	Worker   string // worker id
+	Worker   string // worker ID
 	Instance string // differs after a restart of the worker; empty means the same as Worker
 	Hive     string // hive that runs the worker
 	Model    string // model that the worker serves
@@ -68,7 +68,7 @@ type ModelInfo struct {
 	ID      string
 	Created time.Time
 	Loaded  bool     // a worker serves the model
-	Workers []string // ids of the workers that serve the model
+	Workers []string // IDs of the workers that serve the model
 }
 
 // Observer receives a [Sample] of each request, from the goroutine that served it.

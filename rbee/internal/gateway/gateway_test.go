@@ -318,7 +318,7 @@ func TestRequestID(t *testing.T) {
 		resp, _ := do(t, "POST", url+"/v1/completions", hello, "X-Request-Id", sent)
 		id, forwarded, sample := resp.Header.Get("X-Request-Id"), wait(t, requests, "request").Header.Get("X-Request-Id"), samples.next(t).RequestID
 		if id != forwarded || id != sample || valid && id != sent || !valid && (len(id) != 16 || strings.Trim(id, "0123456789abcdef") != "") {
-			t.Errorf("request id %q: client received %q, worker %q, observer %q, want the same valid id", sent, id, forwarded, sample)
+			t.Errorf("request ID %q: client received %q, worker %q, observer %q, want the same valid ID", sent, id, forwarded, sample)
 		}
 	}
 	if resp, _ := do(t, "GET", url+"/nowhere", "", "X-Request-Id", "a"); resp.Header.Get("X-Request-Id") != "a" {
@@ -416,7 +416,7 @@ func TestRequestErrors(t *testing.T) {
 		"two slashes":    {"POST", "//v1/chat/completions", hello, "", 404, "not_found_error", "path_not_found", "", ""},
 		"trailing slash": {"POST", "/v1/chat/completions/", hello, "", 404, "not_found_error", "path_not_found", "", ""},
 		"dot segments":   {"POST", "/v1/x/../completions", hello, "", 404, "not_found_error", "path_not_found", "", ""},
-		"empty model id": {"GET", "/v1/models/", "", "", 404, "not_found_error", "path_not_found", "", ""},
+		"empty model ID": {"GET", "/v1/models/", "", "", 404, "not_found_error", "path_not_found", "", ""},
 		"GET":            {"GET", "/v1/chat/completions", "", "", 405, "invalid_request_error", "method_not_allowed", "", "POST"},
 		"POST":           {"POST", "/v1/models", "{}", "", 405, "invalid_request_error", "method_not_allowed", "", "GET, HEAD"},
 		"DELETE":         {"DELETE", "/v1/models/m", "", "", 405, "invalid_request_error", "method_not_allowed", "", "GET, HEAD"},

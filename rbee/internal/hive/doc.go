@@ -45,7 +45,7 @@
 // A new version is built next to the old one, on the same filesystem, and replaces it with
 // one rename or one exchange. If the process is killed, either the old or the new version is
 // installed completely. The next request removes leftover files. This is safe, because only
-// the owner of the lock creates builds.
+// the holder of the lock creates builds.
 //
 // # The daemon
 //

@@ -9,16 +9,17 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/sse"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
-// buffer stores the last events of a job, encoded for streams. Ids increase by one; the ids
+// buffer stores the last events of a job, encoded for streams. IDs increase by one; the IDs
 // of replaced events are missing.
 type buffer struct {
 	maxEvents int
 	events    []storedEvent
 	bytes     int
-	last      int64   // id of the last event
-	dropped   int64   // events up to this id were dropped
+	last      int64   // ID of the last event
+	dropped   int64   // events up to this ID were dropped
 	subject   subject // subject of the last event; zero unless it is progress
 }
 
@@ -81,7 +82,7 @@ func (b *buffer) dropFirst() {
 	b.events = b.events[1:]
 }
 
-// copy writes the events after an id to out, until out has limit bytes, and returns the id
+// copy writes the events after an ID to out, until out has limit bytes, and returns the ID
 // of the last one. A note replaces dropped events.
 func (b *buffer) copy(after int64, limit int, out *bytes.Buffer) int64 {
 	if after < b.dropped {
@@ -106,7 +107,7 @@ func (b *buffer) copy(after int64, limit int, out *bytes.Buffer) int64 {
 func encode(id int64, e operations.Event) []byte {
 	data, err := json.Marshal(e)
 	if err == nil && len(data) > maxEvent {
-		err = fmt.Errorf("its size of %d bytes exceeds the limit of %d", len(data), maxEvent)
+		err = fmt.Errorf("its size of %s exceeds the limit of %s", bytesize.Format(len(data)), bytesize.Format(maxEvent))
 	}
 	if err != nil { // too large, or a time that JSON cannot represent
 		data, _ = json.Marshal(operations.Event{Time: time.Now(), Type: operations.EventNote, Message: "cannot encode an event: " + err.Error()})

@@ -34,11 +34,11 @@ func TestBufferCoalesces(t *testing.T) {
 	}
 	want := []int64{2, 3, 4, 5, 6, 7, 9}
 	if len(ids) != len(want) || size != b.bytes || b.dropped != 0 {
-		t.Fatalf("add() kept ids %v of %d bytes, counted %d, dropped %d, want %v, 0 dropped", ids, size, b.bytes, b.dropped, want)
+		t.Fatalf("add() kept IDs %v of %d bytes, counted %d, dropped %d, want %v, 0 dropped", ids, size, b.bytes, b.dropped, want)
 	}
 	for i := range want {
 		if ids[i] != want[i] {
-			t.Errorf("add() kept ids %v, want %v", ids, want)
+			t.Errorf("add() kept IDs %v, want %v", ids, want)
 		}
 	}
 }
@@ -66,7 +66,7 @@ func TestBufferHugeEvent(t *testing.T) {
 	t.Parallel()
 	b := newBuffer(10)
 	b.add(operations.Event{Type: operations.EventLog, Text: strings.Repeat("x", 16<<20)})
-	if text := string(b.events[0].data); len(text) > 1000 || !strings.Contains(text, "cannot encode an event: its size of 167") {
+	if text := string(b.events[0].data); len(text) > 1000 || !strings.Contains(text, "cannot encode an event: its size of 16.0 MiB exceeds the limit of 15.0 MiB") {
 		t.Errorf("encoded event = %.300s, want a note about its size", text)
 	}
 }

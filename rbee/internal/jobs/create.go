@@ -17,6 +17,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/operations/httpjson"
+	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
 
 // apiError is an error response.
@@ -112,17 +113,17 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request, req *request) 
 		expected = s.opts.MaxBody
 	}
 	if expected > s.opts.MaxBody {
-		return reject(http.StatusRequestEntityTooLarge, operations.ReasonBodyTooLarge, "the operation is larger than %d bytes", s.opts.MaxBody)
+		return reject(http.StatusRequestEntityTooLarge, operations.ReasonBodyTooLarge, "operation too large: want at most %s", bytesize.Format(s.opts.MaxBody))
 	}
 	if !s.reserve(req, expected) {
-		return reject(http.StatusTooManyRequests, operations.ReasonBusy, "too many operations in progress: their size would exceed %d bytes", s.opts.MaxBodyMemory)
+		return reject(http.StatusTooManyRequests, operations.ReasonBusy, "too many operations in progress: their size would exceed %s", bytesize.Format(s.opts.MaxBodyMemory))
 	}
 	body, err := io.ReadAll(io.LimitReader(in, s.opts.MaxBody+1))
 	switch {
 	case err != nil:
 		return nil, apiErrorf(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "cannot read the operation: %v", err)
 	case int64(len(body)) > s.opts.MaxBody:
-		return reject(http.StatusRequestEntityTooLarge, operations.ReasonBodyTooLarge, "the operation is larger than %d bytes", s.opts.MaxBody)
+		return reject(http.StatusRequestEntityTooLarge, operations.ReasonBodyTooLarge, "operation too large: want at most %s", bytesize.Format(s.opts.MaxBody))
 	}
 	s.reserve(req, int64(len(body))) // never fails: the body is not larger than expected
 	return body, nil

@@ -261,7 +261,7 @@ func (j *job) notify() {
 	}
 }
 
-// read writes the events after an id to out, up to maxBatchBytes, and returns the id of the
+// read writes the events after an ID to out, up to maxBatchBytes, and returns the ID of the
 // last one. After the last event it returns the trailer of an ended job, or a channel that is
 // closed when a running job changes.
 func (j *job) read(after int64, out *bytes.Buffer) (last int64, end []byte, wake <-chan struct{}) {

@@ -16,14 +16,14 @@
 // # Stream
 //
 // The stream consists of server-sent events
-// (https://html.spec.whatwg.org/multipage/server-sent-events.html). Each event has an id,
+// (https://html.spec.whatwg.org/multipage/server-sent-events.html). Each event has an ID,
 // starting at 1:
 //
 //	id: 7
 //	event: event
 //	data: {"time":"…","type":"phase","hive":"gpu-1","phase":"reading"}
 //
-// The result has no id. The last line is "[DONE]", "[ERROR]" with the message, or
+// The result has no ID. The last line is "[DONE]", "[ERROR]" with the message, or
 // "[CANCELLED]":
 //
 //	event: result
@@ -52,9 +52,9 @@
 // A job that only reports events, such as [operations.WorkerProcessLogs] with Follow, is
 // canceled after some time without a reader.
 //
-// # Request ids
+// # Request IDs
 //
-// The request id of a job is the X-Request-Id of the request that started it, or the id of
+// The request ID of a job is the X-Request-Id of the request that started it, or the ID of
 // the job. It is logged, and available in the runner's context as [client.RequestID], so
 // that clients that the runner uses forward it.
 //
@@ -146,7 +146,7 @@ type Server struct {
 
 	mu          sync.Mutex
 	closed      bool
-	jobs        map[string]*job // by id
+	jobs        map[string]*job // by ID
 	order       []*job          // by creation time
 	finished    []*job          // by end time
 	keys        map[string]*job // by Idempotency-Key

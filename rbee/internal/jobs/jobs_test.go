@@ -108,7 +108,7 @@ func TestRequestErrors(t *testing.T) {
 	}{
 		{"no content type", "POST", "/v1/jobs", list, nil, 415, ops.CodeBadOperation, "application/json"},
 		{"wrong content type", "POST", "/v1/jobs", list, []string{"Content-Type", "text/plain"}, 415, ops.CodeBadOperation, "text/plain"},
-		{"too large", "POST", "/v1/jobs", `{"operation":"hive_list","config_path":"` + strings.Repeat("x", 1<<20) + `"}`, nil, 413, ops.CodeBadOperation, "100 bytes"},
+		{"too large", "POST", "/v1/jobs", `{"operation":"hive_list","config_path":"` + strings.Repeat("x", 1<<20) + `"}`, nil, 413, ops.CodeBadOperation, "want at most 100 B"},
 		{"not JSON", "POST", "/v1/jobs", `hive_list`, nil, 400, ops.CodeBadOperation, "want a JSON object"},
 		{"unknown field", "POST", "/v1/jobs", `{"operation":"hive_list","x":1}`, nil, 400, ops.CodeBadOperation, `"x"`},
 		{"removed operation", "POST", "/v1/jobs", `{"operation":"hive_install"}`, nil, 400, ops.CodeRemovedOperation, "package_sync"},

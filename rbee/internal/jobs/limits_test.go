@@ -311,8 +311,8 @@ func TestMaxBytes(t *testing.T) {
 	}
 }
 
-// TestRequestID checks that a job logs and forwards the request id of its request, or its own
-// id if the request has none.
+// TestRequestID checks that a job logs and forwards the request ID of its request, or its own
+// ID if the request has none.
 func TestRequestID(t *testing.T) {
 	t.Parallel()
 	ids := make(chan string, 1)
@@ -325,24 +325,24 @@ func TestRequestID(t *testing.T) {
 
 	job := start(t, queen, ops.HiveList{})
 	if got := <-ids; got != job.ID {
-		t.Errorf("request id without a header = %q, want %q", got, job.ID)
+		t.Errorf("request ID without a header = %q, want %q", got, job.ID)
 	}
 	if _, err := queen.Run(client.WithRequestID(t.Context(), "the-caller's"), ops.HiveList{}, nil); err != nil {
 		t.Errorf("Run() error = %v, want nil", err)
 	}
 	if got := <-ids; got != "the-caller's" {
-		t.Errorf("request id with a header = %q, want the-caller's", got)
+		t.Errorf("request ID with a header = %q, want the-caller's", got)
 	}
 	if text := log.String(); !strings.Contains(text, "request="+job.ID) || !strings.Contains(text, "request=the-caller's") {
-		t.Errorf("log = %s, want both request ids", text)
+		t.Errorf("log = %s, want both request IDs", text)
 	}
 	list, err := queen.Jobs(t.Context())
 	if err != nil || len(list) != 2 || list[0].RequestID != job.ID || list[1].RequestID != "the-caller's" {
-		t.Errorf("Jobs() = %+v, %v, want both request ids", list, err)
+		t.Errorf("Jobs() = %+v, %v, want both request IDs", list, err)
 	}
 	for _, invalid := range []string{"", "a b", "a\nb", "ü", strings.Repeat("x", 129)} {
 		if ctx := client.WithRequestID(t.Context(), invalid); client.RequestID(ctx) != "" {
-			t.Errorf("RequestID() = %q, want none for an invalid id", client.RequestID(ctx))
+			t.Errorf("RequestID() = %q, want none for an invalid ID", client.RequestID(ctx))
 		}
 	}
 }

@@ -68,7 +68,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// lastEventID returns the id of the last event that the reader has received. The header
+// lastEventID returns the ID of the last event that the reader has received. The header
 // overrides the query, which is not updated when a browser reconnects.
 func lastEventID(r *http.Request, last int64) (int64, *apiError) {
 	from := r.Header.Get("Last-Event-ID")
@@ -80,7 +80,7 @@ func lastEventID(r *http.Request, last int64) (int64, *apiError) {
 	}
 	after, err := strconv.ParseInt(from, 10, 64)
 	if err != nil || after < 0 || after > last {
-		return 0, apiErrorf(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "invalid event id %q: want 0 to %d", from, last)
+		return 0, apiErrorf(http.StatusBadRequest, operations.CodeBadOperation, operations.ReasonInvalidOperation, "invalid event ID %q: want 0 to %d", from, last)
 	}
 	return after, nil
 }

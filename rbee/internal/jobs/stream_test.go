@@ -100,7 +100,7 @@ func TestResumeIDs(t *testing.T) {
 			ids = append(ids, m[1])
 		}
 		if got := strings.Join(ids, " "); resp.StatusCode != test.status || got != test.want {
-			t.Errorf("stream with query %q, Last-Event-ID %q = %s, ids %q, want status %d, ids %q", test.query, test.header, resp.Status, got, test.status, test.want)
+			t.Errorf("stream with query %q, Last-Event-ID %q = %s, IDs %q, want status %d, IDs %q", test.query, test.header, resp.Status, got, test.status, test.want)
 		}
 		if test.status == 200 && !strings.HasSuffix(body, "data: [DONE]\n\n") {
 			t.Errorf("stream with query %q, Last-Event-ID %q = %q, want [DONE] at the end", test.query, test.header, body)
@@ -182,7 +182,7 @@ func TestSlowReader(t *testing.T) {
 		if id, ok := strings.CutPrefix(line, "id: "); ok {
 			n, _ := strconv.Atoi(id)
 			if n <= before {
-				t.Fatalf("event %d after event %d, want increasing ids", n, before)
+				t.Fatalf("event %d after event %d, want increasing IDs", n, before)
 			}
 			before = n
 		}

@@ -106,7 +106,7 @@ func (e *BusyError) Error() string {
 
 // loadKey identifies a load. Requests with the same key share it.
 type loadKey struct {
-	model  string // model id if the hives agree on it, or the requested name
+	model  string // model ID if the hives agree on it, or the requested name
 	config string // path; empty for the config of the pool
 	hive   string // alias; empty for any
 	device string // empty for any

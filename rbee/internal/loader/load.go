@@ -159,7 +159,7 @@ func spawn(ctx context.Context, snap *registry.Snapshot, target scheduler.LoadTa
 }
 
 // awaitPending waits for workers that are already starting or loading. It returns the first
-// worker that can answer.
+// worker that can serve the request.
 func (s *starter) awaitPending(ctx context.Context, op operations.Infer, list []registry.Snapshot, events operations.Handler) ([]Candidate, error) {
 	for i := range list {
 		snap := &list[i]

@@ -1,4 +1,4 @@
-// Package loader finds the workers that can answer a request, and starts and evicts
+// Package loader finds the workers that can serve a request, and starts and evicts
 // workers. Package scheduler makes the decisions.
 //
 // A [Direct] loader starts a worker for one operation, as the CLI does. A [Loader] shares
@@ -24,7 +24,7 @@ import (
 // affinityBytes is the number of leading bytes of a prompt that determine its affinity.
 const affinityBytes = 1 << 10
 
-// Candidate is a worker that can answer.
+// Candidate is a worker that can serve the request.
 type Candidate struct {
 	Client *registry.Client // of the hive's daemon
 	Worker operations.WorkerProcess
@@ -46,14 +46,14 @@ func (r *FindResult) Close() {
 // Hives returns the hives of a target.
 type Hives func(operations.Target) ([]config.Hive, error)
 
-// Finder finds the workers that can answer an operation.
+// Finder finds the workers that can serve an operation.
 type Finder struct {
 	conn  registry.Connector
 	hives Hives
 	usage scheduler.Usage
 }
 
-// Find finds the workers that can answer, best first. If no worker can answer, the
+// Find finds the workers that can serve the request, best first. If no worker can serve it, the
 // error has a reason for each hive. The caller closes the result, even if there is an error.
 func (f *Finder) Find(ctx context.Context, op operations.Infer) (*FindResult, error) {
 	list, err := f.snapshots(ctx, op.Target)
@@ -79,7 +79,7 @@ func (f *Finder) snapshots(ctx context.Context, t operations.Target) ([]registry
 	return registry.Snapshots(ctx, f.conn, hives), nil
 }
 
-// candidates returns the workers that can answer, best first. In the snapshot of a hive
+// candidates returns the workers that can serve the request, best first. In the snapshot of a hive
 // without such a worker it sets Err to the reason.
 func (f *Finder) candidates(list []registry.Snapshot, op operations.Infer) (candidates []Candidate) {
 	r := request(op)
@@ -142,7 +142,7 @@ func startFailures() []operations.Reason {
 	return []operations.Reason{operations.ReasonInsufficientMemory, operations.ReasonTooLarge, operations.ReasonModelGated, operations.ReasonDiskFull}
 }
 
-// IsNoCandidate reports whether err means that [Finder.Find] found no worker that can answer.
+// IsNoCandidate reports whether err means that [Finder.Find] found no worker that can serve a request.
 // It is false for other errors, such as an unknown hive.
 func IsNoCandidate(err error) bool {
 	reason := operations.ReasonOf(err)

@@ -11,10 +11,10 @@ import (
 
 func TestNoCandidate(t *testing.T) {
 	t.Parallel()
-	down := &operations.Error{Code: operations.CodeUnreachable, Reason: "timeout", Hive: "a", Message: "no answer"}
+	down := &operations.Error{Code: operations.CodeUnreachable, Reason: "timeout", Hive: "a", Message: "no response"}
 	a, b := registry.Snapshot{Hive: config.Hive{Alias: "a"}, Err: down}, registry.Snapshot{Hive: config.Hive{Alias: "b"}, Err: errors.New("no worker is running")}
 	err := noCandidateError(operations.Infer{Model: "m"}, []registry.Snapshot{a, b})
-	if want := "no ready worker serves m\n  a: no answer\n  b: no worker is running"; operations.CodeOf(err) != operations.CodeNotFound || err.Error() != want {
+	if want := "no ready worker serves m\n  a: no response\n  b: no worker is running"; operations.CodeOf(err) != operations.CodeNotFound || err.Error() != want {
 		t.Errorf("noCandidateError() = %q, want code not_found, %q", err, want)
 	}
 	b.Err = down
@@ -52,7 +52,7 @@ func TestIsNoCandidate(t *testing.T) {
 		return []registry.Snapshot{{Hive: config.Hive{Alias: "a"}, Err: e}}
 	}
 	full := &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonInsufficientMemory, Message: "no memory"}
-	down := &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonTimeout, Message: "no answer"}
+	down := &operations.Error{Code: operations.CodeUnreachable, Reason: operations.ReasonTimeout, Message: "no response"}
 	for name, c := range map[string]struct {
 		err  error
 		want bool

@@ -56,7 +56,7 @@ func anyServes(report *operations.HiveSnapshot, name string) bool {
 	return false
 }
 
-// modelID returns the id of the model that name identifies on all hives, or on the given
+// modelID returns the ID of the model that name identifies on all hives, or on the given
 // one. See [scheduler.CommonModelID].
 func (l *Loader) modelID(name, hive string) string {
 	var schedHives []scheduler.Hive

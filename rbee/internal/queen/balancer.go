@@ -120,7 +120,7 @@ func (b *balancer) Acquire(ctx context.Context, req gateway.RouteRequest) (*gate
 }
 
 // pick acquires the best ready worker, or returns nil and the aliases of offline hives with a
-// worker that could answer.
+// worker that could serve the request.
 func (b *balancer) pick(req gateway.RouteRequest) (lease *gateway.Lease, offline []string) {
 	now := time.Now()
 	connections := b.pool.Connections()
@@ -178,7 +178,7 @@ func singleLine(err error) string {
 }
 
 // apiError returns the error for a model that cannot be served now. offline lists the hives
-// with a worker that could answer; err is the error of the load.
+// with a worker that could serve the request; err is the error of the load.
 func apiError(model string, offline []string, err error) *gateway.APIError {
 	apiErr := &gateway.APIError{
 		Status: http.StatusServiceUnavailable, Type: "server_error", Code: "not_loaded", RetryAfter: offlineRetryAfter,

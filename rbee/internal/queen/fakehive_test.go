@@ -39,7 +39,7 @@ type fakeHive struct {
 	changed     chan struct{} // closed at the next change
 	models      []operations.Model
 	workers     []operations.WorkerProcess
-	ops         []string      // operations: kind, and model or worker id
+	ops         []string      // operations: kind, and model or worker ID
 	chats       []string      // chat requests: worker and model
 	proceed     chan struct{} // if not nil, operations block until it is closed
 	runErr      error         // error of all operations
@@ -270,7 +270,7 @@ func startQueenWith(t testing.TB, o Options, hives ...*fakeHive) (q *queen, stop
 	if err := errors.Join(os.MkdirAll(paths.ConfigDir, 0o700), os.WriteFile(filepath.Join(paths.ConfigDir, "hives.conf"), []byte(text), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	o.Log, o.answerTimeout = slog.New(slog.DiscardHandler), cmp.Or(o.answerTimeout, 5*time.Second)
+	o.Log, o.responseTimeout = slog.New(slog.DiscardHandler), cmp.Or(o.responseTimeout, 5*time.Second)
 	o.dial = func(_ context.Context, h config.Hive) (pkgmgr.Host, error) { return byAlias[h.Alias].dial() }
 	background, cancel := context.WithCancel(context.Background())
 	q, err := newQueen(background, controller.Options{Version: "1", Paths: paths}, o)

@@ -179,7 +179,7 @@ func TestInferDuringEviction(t *testing.T) {
 func TestUnresponsiveHive(t *testing.T) {
 	t.Parallel()
 	frozen, healthy := newFakeHive(t, "gpu-1", llama), newFakeHive(t, "gpu-2", llama)
-	q, _ := startQueenWith(t, Options{answerTimeout: 300 * time.Millisecond}, frozen, healthy)
+	q, _ := startQueenWith(t, Options{responseTimeout: 300 * time.Millisecond}, frozen, healthy)
 	frozen.change(func() { frozen.frozen = true })
 	lease, err := q.balancer.Acquire(t.Context(), gateway.RouteRequest{Model: "org/m"})
 	if err != nil || lease.Hive != "gpu-2" || len(frozen.ops) > 0 {

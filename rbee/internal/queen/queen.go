@@ -63,7 +63,7 @@ func newQueen(background context.Context, c controller.Options, o Options) (*que
 	}
 	q.traffic = stats.New(o.Log)
 	q.pool = registry.NewPool(background, registry.PoolOptions{
-		Config: q.configPath, Dial: o.dial, OnReport: q.traffic.Record, Timeout: o.answerTimeout, StaleAfter: o.staleAfter, Log: o.Log,
+		Config: q.configPath, Dial: o.dial, OnReport: q.traffic.Record, Timeout: o.responseTimeout, StaleAfter: o.staleAfter, Log: o.Log,
 		Hives: func() ([]config.Hive, error) { return files.Hives(operations.Target{ConfigPath: o.Config}) },
 	})
 	q.loader = loader.New(background, loader.Options{

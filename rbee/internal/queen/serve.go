@@ -87,10 +87,10 @@ type Options struct {
 
 	timeouts timeouts // zero selects the defaults
 
-	// dial, answerTimeout and staleAfter override the settings of the pool in tests.
-	dial          func(context.Context, config.Hive) (pkgmgr.Host, error)
-	answerTimeout time.Duration
-	staleAfter    time.Duration
+	// dial, responseTimeout and staleAfter override the settings of the pool in tests.
+	dial            func(context.Context, config.Hive) (pkgmgr.Host, error)
+	responseTimeout time.Duration
+	staleAfter      time.Duration
 }
 
 // Serve runs the queen until ctx is done. Then requests in progress have 30 seconds to

@@ -113,7 +113,7 @@ func (c *Connection) connect(ctx context.Context) error {
 
 // watchDaemon finds the daemon and records its snapshots until the stream breaks.
 func (c *Connection) watchDaemon(ctx context.Context, host pkgmgr.Host) error {
-	findCtx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no answer within %s", connectTimeout))
+	findCtx, cancel := context.WithTimeoutCause(ctx, connectTimeout, fmt.Errorf("no response within %s", connectTimeout))
 	defer cancel()
 	d, err := findDaemon(findCtx, c.hive, host)
 	if err != nil {

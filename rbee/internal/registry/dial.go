@@ -30,8 +30,8 @@ const idleConnTimeout = 45 * time.Second
 // files is ignored.
 //
 // The record is empty if the daemon's process has exited: another process may listen on
-// its port, and must not receive the token. A process is the same if it has the same id
-// and, where there is a /proc (proc(5), field 22 of stat), the same start time and boot id.
+// its port, and must not receive the token. A process is the same if it has the same ID
+// and, where there is a /proc (proc(5), field 22 of stat), the same start time and boot ID.
 //
 //go:embed daemon.sh
 var daemonScript string

@@ -36,11 +36,11 @@ func TestDaemonScript(t *testing.T) {
 		alive  bool
 	}{
 		"running": {record{self, 8600}, true}, "exited": {record{exitedID, 8600}, false}, "no record": {nil, false},
-		"process id reused": {record{olderID, 8600}, false}, "host rebooted": {record{rebootedID, 8600}, false},
-		"invalid record": {json.RawMessage(`"$(exit 3)"`), false}, "no process id": {map[string]int{"port": 8600}, false},
+		"PID reused": {record{olderID, 8600}, false}, "host rebooted": {record{rebootedID, 8600}, false},
+		"invalid record": {json.RawMessage(`"$(exit 3)"`), false}, "no PID": {map[string]int{"port": 8600}, false},
 	} {
-		if _, err := os.Stat("/proc/self/stat"); err != nil && (name == "process id reused" || name == "host rebooted") {
-			continue // without /proc only the process id is compared
+		if _, err := os.Stat("/proc/self/stat"); err != nil && (name == "PID reused" || name == "host rebooted") {
+			continue // without /proc only the PID is compared
 		}
 		home := t.TempDir()
 		for file, text := range map[string]string{"bin/rbee": "", "run/token": "abc\n"} {

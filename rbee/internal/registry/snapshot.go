@@ -55,7 +55,7 @@ func (c *Connection) currentSnapshot() Snapshot {
 // Snapshot requests a snapshot of the hive.
 func (d *Client) Snapshot(ctx context.Context) (*operations.HiveSnapshot, error) {
 	limit := cmp.Or(d.timeout, readyTimeout)
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no response within %s", limit))
 	defer cancel()
 	return d.WaitSnapshot(ctx, func(*operations.HiveSnapshot) bool { return true })
 }

@@ -12,7 +12,7 @@ import (
 // LoadTarget is a hive that can load a model.
 type LoadTarget struct {
 	Hive   int    // index into the hives passed to [LoadTargets]
-	Model  string // model id
+	Model  string // model ID
 	Worker string // worker type
 	Free   uint64 // device memory, in bytes
 }
@@ -101,7 +101,7 @@ func RestartingWorker(h Hive, model string) *operations.WorkerProcess {
 	return nil
 }
 
-// PendingWorkers returns the workers of a hive that are starting or loading, and could answer
+// PendingWorkers returns the workers of a hive that are starting or loading, and could serve
 // the request once they are ready. The hive must have a snapshot.
 func PendingWorkers(r Request, h Hive) (list []*operations.WorkerProcess) {
 	serves := Serves(h.Report.Models, r.Model)

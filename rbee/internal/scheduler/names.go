@@ -8,11 +8,11 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 )
 
-// The id of a model is the name under which its hive lists it. Metrics, scheduling and
-// loading use the id. Requests may use other names: the repository, if the hive has only
+// The ID of a model is the name under which its hive lists it. Metrics, scheduling and
+// loading use the ID. Requests may use other names: the repository, if the hive has only
 // one model of it, a different case, or the name with which a worker was started.
 
-// ServedModel returns the id of the model that a worker serves, or its name if the id is
+// ServedModel returns the ID of the model that a worker serves, or its name if the ID is
 // unknown.
 func ServedModel(w operations.WorkerProcess) string { return cmp.Or(w.ModelID, w.Model) }
 
@@ -34,7 +34,7 @@ func Serves(models []operations.Model, name string) func(*operations.WorkerProce
 	}
 }
 
-// ModelID returns the id of the model that name identifies on a hive, or name itself if it
+// ModelID returns the ID of the model that name identifies on a hive, or name itself if it
 // matches no model or several.
 func ModelID(models []operations.Model, name string) string {
 	if m := FindModel(models, name); m != nil {
@@ -43,7 +43,7 @@ func ModelID(models []operations.Model, name string) string {
 	return name
 }
 
-// CommonModelID returns the id of the model that name identifies, if all hives that are not
+// CommonModelID returns the ID of the model that name identifies, if all hives that are not
 // offline and have an engine for it agree. Otherwise it returns name.
 func CommonModelID(hives []Hive, name string) string {
 	id := ""
@@ -72,7 +72,7 @@ func FindModel(models []operations.Model, name string) *operations.Model {
 	return nil
 }
 
-// FindModels returns the model whose id is name. Otherwise it returns all models whose id or
+// FindModels returns the model whose ID is name. Otherwise it returns all models whose ID or
 // repository matches name, ignoring case.
 func FindModels(models []operations.Model, name string) (found []*operations.Model) {
 	for i := range models {

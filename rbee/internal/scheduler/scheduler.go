@@ -1,4 +1,4 @@
-// Package scheduler decides which worker answers a request, which hive loads a model,
+// Package scheduler decides which worker processes a request, which hive loads a model,
 // and which workers may be evicted. Its functions have no side effects. `rbee infer` and
 // the gateway use the same functions.
 package scheduler
@@ -39,7 +39,7 @@ type Request struct {
 	// OpenAI API.
 	API string
 
-	// WorkerID is the id of the worker, or a prefix of it; empty for any.
+	// WorkerID is the ID of the worker, or a prefix of it; empty for any.
 	WorkerID string
 
 	// Device is an index, a vendor and an index as in "cuda:0", a UUID, or "cpu";
@@ -55,7 +55,7 @@ type Request struct {
 
 // Usage reports the current state of workers.
 type Usage interface {
-	// Busy returns the number of requests that the worker is answering.
+	// Busy returns the number of requests that the worker is processing.
 	Busy(w operations.WorkerProcess) int
 
 	// Evicting reports whether the worker is being evicted.
@@ -82,14 +82,14 @@ func (ReportedUsage) Suspect(operations.WorkerProcess) bool { return false }
 
 // Decision is the result of [Schedule].
 type Decision struct {
-	// Candidates are the workers that can answer, best first.
+	// Candidates are the workers that can serve the request, best first.
 	Candidates []Candidate
 
-	// Offline are the aliases of offline hives with a worker that could answer otherwise.
+	// Offline are the aliases of offline hives with a worker that could otherwise serve the request.
 	Offline []string
 }
 
-// Candidate is a worker that can answer.
+// Candidate is a worker that can serve the request.
 type Candidate struct {
 	Hive   int // index into the hives passed to [Schedule]
 	Worker *operations.WorkerProcess
@@ -100,7 +100,7 @@ type Candidate struct {
 	rank       uint64
 }
 
-// Schedule decides which workers can answer a request, and in which order to try
+// Schedule decides which workers can serve a request, and in which order to try
 // them. Each worker passes through these rules, in order:
 //
 //  1. The request names another worker: reject it.
@@ -119,7 +119,7 @@ type Candidate struct {
 //
 //  10. A worker that failed a moment ago, or whose hive is stale, comes after all
 //     others.
-//  11. The worker that is answering fewer requests comes first.
+//  11. The worker that is processing fewer requests comes first.
 //  12. The worker with more free memory on its devices comes first, rounded down to GiB.
 //  13. The worker with the higher rank for the conversation comes first, so that the
 //     same conversation reaches the same worker.
@@ -203,7 +203,7 @@ func reject(r *Request, w *operations.WorkerProcess, serves func(*operations.Wor
 	return accepted
 }
 
-// Explain returns why no worker of a hive can answer a request, and an empty string
+// Explain returns why no worker of a hive can serve a request, and an empty string
 // if one can. The hive must have a snapshot.
 func Explain(r Request, h Hive, u Usage) string {
 	var reasons []string

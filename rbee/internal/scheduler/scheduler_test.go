@@ -47,11 +47,11 @@ func TestExplain(t *testing.T) {
 		{"failed", []operations.WorkerProcess{failed}, Request{Model: "m"}, 0, "echo-1 failed: it exited with status 3"},
 		{"crashed", []operations.WorkerProcess{crashed}, Request{Model: "m"}, 0, "echo-1 failed and will restart at 03:04:05: it exited with status 3"},
 		{"requested by repository", []operations.WorkerProcess{byRepo, byID}, Request{Model: "org/m"}, 2, ""},
-		{"requested by model id", []operations.WorkerProcess{byRepo, byID}, Request{Model: "org/m:Q4"}, 2, ""},
+		{"requested by model ID", []operations.WorkerProcess{byRepo, byID}, Request{Model: "org/m:Q4"}, 2, ""},
 		{"requested in another case", []operations.WorkerProcess{byRepo, byID}, Request{Model: "Org/M:q4"}, 2, ""},
 		{"another quantization", []operations.WorkerProcess{byRepo}, Request{Model: "org/m:Q8"}, 0, "echo-1 serves org/m"},
-		{"by worker id", []operations.WorkerProcess{ready, on(0, "")}, Request{Model: "m", WorkerID: "echo-2"}, 1, ""},
-		{"unknown worker id", []operations.WorkerProcess{ready}, Request{Model: "m", WorkerID: "x"}, 0, "no worker x is running"},
+		{"by worker ID", []operations.WorkerProcess{ready, on(0, "")}, Request{Model: "m", WorkerID: "echo-2"}, 1, ""},
+		{"unknown worker ID", []operations.WorkerProcess{ready}, Request{Model: "m", WorkerID: "x"}, 0, "no worker x is running"},
 		{"by device", []operations.WorkerProcess{ready, on(1, "GPU-a")}, Request{Model: "m", Device: "1"}, 1, ""},
 		{"by vendor and device", []operations.WorkerProcess{ready, on(1, "GPU-a")}, Request{Model: "m", Device: "cuda:1"}, 1, ""},
 		{"by UUID", []operations.WorkerProcess{ready, on(1, "GPU-a")}, Request{Model: "m", Device: "GPU-a"}, 1, ""},
@@ -111,7 +111,7 @@ func TestLoadTargets(t *testing.T) {
 	}
 	two := append(hives[0].Report.Models, operations.Model{ID: "org/m:Q8", Repo: "org/m", Format: "gguf", Complete: true})
 	if FindModel(two, "org/m") != nil || FindModel(two, "org/m:Q8") == nil {
-		t.Errorf("FindModel() of an ambiguous repository = %v, of an id = %v, want nil, a model", FindModel(two, "org/m"), FindModel(two, "org/m:Q8"))
+		t.Errorf("FindModel() of an ambiguous repository = %v, of an ID = %v, want nil, a model", FindModel(two, "org/m"), FindModel(two, "org/m:Q8"))
 	}
 }
 
@@ -146,7 +146,7 @@ func TestScheduleOrder(t *testing.T) {
 		want    string // candidates, best first
 		offline string
 	}{
-		{name: "1 prefix of the worker id", edit: func(h hives) { worker(h.a).ID = "x" }, request: Request{WorkerID: "w"}, want: "b/w"},
+		{name: "1 prefix of the worker ID", edit: func(h hives) { worker(h.a).ID = "x" }, request: Request{WorkerID: "w"}, want: "b/w"},
 		{name: "2 the request needs an API", edit: func(h hives) { worker(h.b).API = "comfyui" }, request: Request{API: "comfyui"}, want: "b/w"},
 		{name: "3 the worker has an API", edit: func(h hives) { worker(h.a).API = "comfyui" }, want: "b/w"},
 		{name: "4 another model", edit: func(h hives) { worker(h.a).Model = "n" }, want: "b/w"},
@@ -156,7 +156,7 @@ func TestScheduleOrder(t *testing.T) {
 		{name: "7 failed for this request, then restarted", edit: func(h hives) { worker(h.a).StartedAt = time.Unix(2, 0) }, request: Request{Exclude: []string{firstStart}}, want: "a/w b/w"},
 		{name: "8 being evicted", usage: usage{evicting: []string{"a/w"}}, want: "b/w"},
 		{name: "9 offline", edit: func(h hives) { h.a.Link = operations.LinkOffline }, want: "b/w", offline: "a"},
-		{name: "9 offline without a worker that could answer", edit: func(h hives) { h.a.Link, worker(h.a).Model = operations.LinkOffline, "n" }, want: "b/w"},
+		{name: "9 offline without a worker that could serve the request", edit: func(h hives) { h.a.Link, worker(h.a).Model = operations.LinkOffline, "n" }, want: "b/w"},
 		{name: "10 suspect before 11", usage: usage{suspect: []string{"a/w"}, busy: map[string]int{"b/w": 9}}, want: "b/w a/w"},
 		{name: "10 stale before 11", edit: func(h hives) { h.a.Link = operations.LinkStale }, usage: busy(0, 9), want: "b/w a/w"},
 		{name: "11 among suspect and stale", edit: func(h hives) { h.a.Link = operations.LinkStale }, usage: usage{suspect: []string{"b/w"}, busy: map[string]int{"a/w": 2, "b/w": 1}}, want: "b/w a/w"},

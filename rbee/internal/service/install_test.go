@@ -46,8 +46,8 @@ func TestSlowStop(t *testing.T) {
 		}
 
 		s.StopTimeout, s.limits.stop = 10*time.Millisecond, 10*time.Millisecond
-		if err := m.Stop(t.Context()); err == nil || !strings.Contains(err.Error(), "no answer within 20ms") {
-			t.Errorf("%s: Stop() of a daemon that does not stop = %v, want no answer within 20ms", manager, err)
+		if err := m.Stop(t.Context()); err == nil || !strings.Contains(err.Error(), "no response within 20ms") {
+			t.Errorf("%s: Stop() of a daemon that does not stop = %v, want no response within 20ms", manager, err)
 		}
 	}
 }
@@ -162,7 +162,7 @@ func TestCommandTimeLimit(t *testing.T) {
 	t.Parallel()
 	s := &Service{limits: limits{command: 50 * time.Millisecond}}
 	_, err := s.run(t.Context(), "sleep", "60")
-	if want := "sleep 60: no answer within 50ms"; err == nil || err.Error() != want {
+	if want := "sleep 60: no response within 50ms"; err == nil || err.Error() != want {
 		t.Errorf("run() = %v, want %s", err, want)
 	}
 }

@@ -118,7 +118,7 @@ type Manager interface {
 }
 
 // Manager returns the manager with the given name. An empty name selects the service
-// manager of this machine, or a detached process if the service manager does not answer.
+// manager of this machine, or a detached process if the service manager does not respond.
 func (s *Service) Manager(ctx context.Context, name string) Manager {
 	if name == "" {
 		name = s.pickManager(ctx, runtime.GOOS)
@@ -190,7 +190,7 @@ func (s *Service) runStop(ctx context.Context, argv ...string) (string, error) {
 }
 
 func (s *Service) runFor(ctx context.Context, limit time.Duration, argv []string) (string, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no answer within %s", limit))
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no response within %s", limit))
 	defer cancel()
 	if s.Command != nil {
 		return s.Command(ctx, argv...)

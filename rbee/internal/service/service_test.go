@@ -288,7 +288,7 @@ func TestRemoveFileKeepsUserDirs(t *testing.T) {
 }
 
 // TestPickManager checks that pickManager returns Detached if the service manager does not
-// answer, as launchd does on a Mac without a GUI login.
+// respond, as launchd does on a Mac without a GUI login.
 func TestPickManager(t *testing.T) {
 	t.Parallel()
 	u, err := user.Current()

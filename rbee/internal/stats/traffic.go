@@ -177,7 +177,7 @@ func (t *Traffic) Record(alias string, workers []operations.WorkerProcess) {
 	maps.DeleteFunc(t.external, func(key string, _ int) bool { return strings.HasPrefix(key, prefix) && !ready[key] })
 }
 
-// Busy returns the number of requests that a worker is answering: the current requests of this
+// Busy returns the number of requests that a worker is processing: the current requests of this
 // queen, plus the requests of other programs in the last snapshot.
 func (t *Traffic) Busy(w operations.WorkerProcess) int {
 	t.mu.Lock()

@@ -121,7 +121,7 @@ func (p *page) hive(r *operations.HiveGetReport) {
 func (p *page) daemon(r *operations.HiveDaemonReport) {
 	process := ""
 	if r.Daemon.Running {
-		process = fmt.Sprintf(" (port %d, pid %d)", r.Daemon.Port, r.Daemon.PID)
+		process = fmt.Sprintf(" (port %d, PID %d)", r.Daemon.Port, r.Daemon.PID)
 	}
 	switch r.Status {
 	case operations.DaemonStarted:

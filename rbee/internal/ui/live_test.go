@@ -155,7 +155,7 @@ func TestPlain(t *testing.T) {
 	s := step("a", operations.ActionInstallWorker, "echo")
 	events := []operations.Event{
 		{Type: operations.EventPhase, Hive: "a", Phase: operations.PhaseConnecting},
-		{Type: operations.EventPhase, Hive: "a", Phase: operations.PhaseWaiting, Message: "locked by me@laptop, pid 7"},
+		{Type: operations.EventPhase, Hive: "a", Phase: operations.PhaseWaiting, Message: "locked by me@laptop, PID 7"},
 		{Type: operations.EventStep, Hive: "a", Step: &s, StepStatus: operations.StepStarted},
 		{Type: operations.EventProgress, Hive: "a", Step: &s, Bytes: 1},
 		{Type: operations.EventStep, Hive: "a", Step: &s, StepStatus: operations.StepDone},
@@ -164,8 +164,8 @@ func TestPlain(t *testing.T) {
 		{Type: operations.EventPhase, Hive: "a", Phase: operations.PhaseFailed, Error: &operations.Error{Message: "two\nlines"}},
 	}
 	for verbose, want := range map[bool]string{
-		false: "a: waiting: locked by me@laptop, pid 7\na: installed worker echo 1.0\nhello [2J you\n",
-		true: "a: connecting\na: waiting: locked by me@laptop, pid 7\na: installing worker echo 1.0\na: installed worker echo 1.0\n" +
+		false: "a: waiting: locked by me@laptop, PID 7\na: installed worker echo 1.0\nhello [2J you\n",
+		true: "a: connecting\na: waiting: locked by me@laptop, PID 7\na: installing worker echo 1.0\na: installed worker echo 1.0\n" +
 			"a: cannot install worker echo 1.0\nhello [2J you\na: failed\n",
 	} {
 		var b strings.Builder

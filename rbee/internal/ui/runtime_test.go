@@ -22,7 +22,7 @@ func ptr[T any](v T) *T { return &v }
 var (
 	gpu0        = operations.WorkerDevice{Index: 0, Vendor: "nvidia", UUID: "GPU-aaaa", Name: "NVIDIA H100 80GB HBM3"}
 	gpu1        = operations.WorkerDevice{Index: 1, Vendor: "nvidia", UUID: "GPU-bbbb"}
-	daemonError = &operations.Error{Code: operations.CodeUnreachable, Reason: "daemon", Hive: "gpu-9", Message: "the hive daemon does not answer: connection refused"}
+	daemonError = &operations.Error{Code: operations.CodeUnreachable, Reason: "daemon", Hive: "gpu-9", Message: "the hive daemon does not respond: connection refused"}
 )
 
 func readyWorker() operations.WorkerProcess {

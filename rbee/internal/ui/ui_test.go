@@ -80,7 +80,7 @@ func reports() map[string]operations.Report {
 					Step: step("gpu-1", operations.ActionStartHive, ""), Error: &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonDiskFull, Message: "write: no space left on device"},
 				}}, Error: &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonDiskFull, Message: "write: no space left on device"}},
 				{Alias: "gpu-2", Status: operations.HiveUnreachable, Error: unknownKey},
-				{Alias: "gpu-3", Status: operations.HiveLocked, Error: &operations.Error{Code: operations.CodeLocked, Message: "locked by pid 7 since 12:00:00"}},
+				{Alias: "gpu-3", Status: operations.HiveLocked, Error: &operations.Error{Code: operations.CodeLocked, Message: "locked by PID 7 since 12:00:00"}},
 				{Alias: "gpu-4", Status: operations.HiveCanceled},
 			},
 			Plan: operations.Plan{Blocked: []operations.Blocked{{Hive: "gpu-5", Worker: "comfyui", Reason: "no source for linux/arm64"}}},
@@ -113,7 +113,7 @@ func reports() map[string]operations.Report {
 		"validate_ok": &operations.ValidateReport{Hives: 2, Workers: 4, Warnings: []operations.ValidateWarning{{Hive: "a", Warning: "SSH key not found, will prompt for password"}}},
 		"validate_bad": &operations.ValidateReport{Errors: []operations.ValidateError{
 			{Error: "unknown key \"alais\"", File: "hives.conf", Line: 3, Column: 2, Hint: "did you mean \"alias\"?"},
-			{Hive: "gpu-2", Error: "no answer", Unreachable: "timeout"},
+			{Hive: "gpu-2", Error: "no response", Unreachable: "timeout"},
 		}},
 		"migrate": &operations.MigrateReport{OutputPath: "/home/me/.config/rbee/hives.conf", Summary: operations.MigrateSummary{Hives: 2, Workers: 3},
 			Warnings: []operations.ValidateWarning{{Hive: "gpu-9", Warning: "skipped: unreachable"}}},

@@ -20,10 +20,10 @@ func (p *page) spawn(r *operations.WorkerSpawnReport) {
 		p.logTail(w.LogTail)
 		p.hint("run `rbee worker-logs " + w.ID + onHive(w.Hive) + "` for the complete log")
 	case w.State == operations.WorkerReady:
-		p.okf("Spawned %s%s: %s serves %s on port %d (pid %d, %s, ready after %s)",
+		p.okf("Spawned %s%s: %s serves %s on port %d (PID %d, %s, ready after %s)",
 			w.ID, atHive(w.Hive), w.Worker, w.Model, w.Port, w.PID, devicesText(w.Devices), format.Seconds(r.DurationSeconds))
 	default:
-		p.okf("Started %s%s: %s is %s %s on port %d (pid %d, %s)",
+		p.okf("Started %s%s: %s is %s %s on port %d (PID %d, %s)",
 			w.ID, atHive(w.Hive), w.Worker, w.State, w.Model, w.Port, w.PID, devicesText(w.Devices))
 		p.hint("run `rbee get-worker " + w.ID + onHive(w.Hive) + "` to see whether it is ready")
 	}
@@ -85,7 +85,7 @@ func (p *page) workers(r *operations.WorkerListReport) {
 	p.errors(r.Errors)
 }
 
-// errors writes the errors of hives that did not answer.
+// errors writes the errors of hives that did not respond.
 func (p *page) errors(errs []*operations.Error) {
 	for _, e := range errs {
 		p.failure(e.Hive, e)
@@ -132,7 +132,7 @@ func (p *page) worker(w operations.WorkerProcess) {
 		t.fact("next attempt", format.Restart(w.RestartAt, now))
 	}
 	t.fact("restarts", positive(w.Restarts))
-	t.fact("pid", positive(w.PID))
+	t.fact("PID", positive(w.PID))
 	t.fact("port", positive(w.Port))
 	t.fact("devices", deviceList(w.Devices))
 	if w.MemoryEstimate > 0 {

@@ -299,7 +299,7 @@ func (s *Server) interrupt(_ http.ResponseWriter, r *http.Request) {
 	var q struct {
 		ID string `json:"prompt_id"`
 	}
-	_ = json.NewDecoder(r.Body).Decode(&q) // without an id, the running graph is interrupted
+	_ = json.NewDecoder(r.Body).Decode(&q) // without an ID, the running graph is interrupted
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.running != nil && (q.ID == "" || q.ID == s.running.id) {

@@ -19,7 +19,7 @@ import (
 )
 
 // engineTar returns a tar archive that resembles the release of an engine: a few large
-// libraries, which compress to about half, and many small files; 300 MB in total.
+// libraries, which compress to about half, and many small files; about 300 MiB in total.
 func engineTar(b *testing.B) []byte {
 	b.Helper()
 	random := rand.New(rand.NewPCG(1, 2))

@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	startTimeout = 15 * time.Second      // time limit for the first answer of a new daemon
+	startTimeout = 15 * time.Second      // time limit for the first response of a new daemon
 	StopTimeout  = 10 * time.Second      // time between SIGTERM and SIGKILL
 	pollInterval = 50 * time.Millisecond // time between two checks of the daemon
 )
@@ -76,7 +76,7 @@ func waitForPort(ctx context.Context, port int) error {
 
 // Start starts the daemon with the installed binary and the stored settings. It first stops
 // a daemon that runs another binary or listens on another port. It returns when the new
-// daemon answers. The caller must hold the lock of the rbee directory.
+// daemon responds. The caller must hold the lock of the rbee directory.
 func (dm *Daemon) Start(ctx context.Context) (note string, err error) {
 	sum, _, err := fetch.HashFile(dm.Home.Path(wire.Binary))
 	if err != nil {
@@ -124,10 +124,10 @@ func (dm *Daemon) Start(ctx context.Context) (note string, err error) {
 	return "started", nil
 }
 
-// waitReady waits until the new daemon answers. exited, if not nil, is closed when the
+// waitReady waits until the new daemon responds. exited, if not nil, is closed when the
 // process exits.
 func (dm *Daemon) waitReady(ctx context.Context, sum string, port int, exited <-chan struct{}) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("no answer on port %d within %s", port, startTimeout))
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("no response on port %d within %s", port, startTimeout))
 	defer cancel()
 	for {
 		if d := dm.State(ctx); d.Running && d.SHA256 == sum && d.Port == port {

@@ -86,7 +86,7 @@ func proxy(m *workers.Manager, log *slog.Logger) http.Handler {
 				w.Header().Set(errorHeader, string(operations.CodeFailed))
 				status = http.StatusBadGateway
 				httpjson.WriteError(w, status, &operations.Error{
-					Code: operations.CodeFailed, Reason: operations.ReasonWorkerFailed, Subject: operations.SubjectWorker.WithName(id), Message: "worker " + id + " did not answer: " + err.Error(), Err: err,
+					Code: operations.CodeFailed, Reason: operations.ReasonWorkerFailed, Subject: operations.SubjectWorker.WithName(id), Message: "worker " + id + " did not respond: " + err.Error(), Err: err,
 				})
 			},
 		}).ServeHTTP(w, r)

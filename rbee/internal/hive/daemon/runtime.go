@@ -95,7 +95,7 @@ func (sv *Server) EngineOfBuild(ctx context.Context, typ, build string) (engine.
 	w := sv.Store.WorkerBuild(ctx, typ, build, false)
 	switch {
 	case w == nil:
-		return fail(operations.CodeNotFound, operations.ReasonWorkerNotInstalled, "worker type %s is not installed", typ)
+		return fail(operations.CodeNotFound, operations.ReasonWorkerNotInstalled, "worker type '%s' is not installed on the hive", typ)
 	case w.Corrupt != "":
 		return fail(operations.CodeFailed, operations.ReasonWorkerDamaged, "worker type %s is damaged: %s", typ, w.Corrupt)
 	}

@@ -61,7 +61,7 @@ func TestSecondDaemonFails(t *testing.T) {
 	go func() { done <- h.Serve(ctx, Options{Port: freePort(t), Log: quiet}) }()
 	for end := time.Now().Add(time.Minute); !h.Inspector.Daemon.State(ctx).Running; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatal("Serve() did not answer within a minute, want a running daemon")
+			t.Fatal("Serve() did not respond within a minute, want a running daemon")
 		}
 	}
 	err := h.Serve(ctx, Options{Port: freePort(t), Log: quiet})

@@ -33,8 +33,8 @@ func StartProcess(argv, env []string, out *os.File, scope string) (*os.Process, 
 type Process struct {
 	Exited chan struct{} // closed when the process has exited
 
-	// pidReserved reports whether the system cannot reuse the pid, which is also the
-	// process group id, before the call of Reap.
+	// pidReserved reports whether the system cannot reuse the PID, which is also the
+	// process group ID, before the call of Reap.
 	pidReserved bool
 
 	// Reap waits until the process has exited, and returns its exit status, nil if
@@ -42,7 +42,7 @@ type Process struct {
 	Reap func() (status *int, description string)
 }
 
-// PIDReserved reports whether the process group id certainly still belongs to the
+// PIDReserved reports whether the process group ID certainly still belongs to the
 // worker.
 func (c *Process) PIDReserved() bool { return c != nil && c.pidReserved }
 

@@ -19,7 +19,7 @@ import (
 // one.
 const minLockWait = 50 * time.Millisecond
 
-// lockInfo is the content of the lock file: it identifies the owner of the lock.
+// lockInfo is the content of the lock file: it identifies the holder of the lock.
 type lockInfo struct {
 	Owner string    `json:"owner"`
 	Since time.Time `json:"since"`
@@ -42,12 +42,12 @@ func (e *LockedError) ErrorCode() string { return string(operations.ReasonLocked
 // the lock is still not free, the error is a *[LockedError]. The kernel releases the lock
 // when the process exits.
 func (d *Dir) Lock(ctx context.Context, owner string, wait time.Duration, onWait func(wire.LockInfo)) (io.Closer, error) {
-	// A child process of the previous owner also holds the lock between fork and exec, so
+	// A child process of the previous holder also holds the lock between fork and exec, so
 	// wait for at least minLockWait.
 	path := d.Path(wire.LockFile)
 	l, err := filelock.Wait(ctx, path, 0o755, max(wait, minLockWait), func() {
 		if onWait != nil {
-			onWait(d.lockHolder()) // the owner has already written the lock file
+			onWait(d.lockHolder()) // the holder has already written the lock file
 		}
 	})
 	switch {
@@ -59,7 +59,7 @@ func (d *Dir) Lock(ctx context.Context, owner string, wait time.Duration, onWait
 	return l, writeHolder(path, owner)
 }
 
-// writeHolder writes the owner of the lock into the lock file. It overwrites the file in
+// writeHolder writes the holder of the lock into the lock file. It overwrites the file in
 // place, because the file itself is locked.
 func writeHolder(path, owner string) error {
 	body, err := json.Marshal(lockInfo{owner, time.Now().UTC(), os.Getpid()})
@@ -69,7 +69,7 @@ func writeHolder(path, owner string) error {
 	return os.WriteFile(path, append(body, '\n'), 0o600)
 }
 
-// lockHolder returns the owner of the lock according to the lock file. If the file contains
+// lockHolder returns the holder of the lock according to the lock file. If the file contains
 // no owner, lockHolder returns the PID, or "an unknown process", as the owner.
 func (d *Dir) lockHolder() wire.LockInfo {
 	var info lockInfo

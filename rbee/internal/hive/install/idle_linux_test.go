@@ -51,7 +51,7 @@ func BenchmarkIdleDaemon(b *testing.B) {
 	}()
 	for end := time.Now().Add(20 * time.Second); !h.State(b.Context()).Running; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
-			b.Fatal("hive serve did not answer within 20s")
+			b.Fatal("hive serve did not respond within 20s")
 		}
 	}
 	token, err := h.Token()

@@ -117,7 +117,7 @@ func (in *Installer) stopWorkers(ctx context.Context, typ string) error {
 	}
 	lock, err := filelock.Try(in.Home.Path(home.DaemonLock), 0o700)
 	if errors.Is(err, filelock.ErrLocked) {
-		return errors.New("cannot stop workers: the hive daemon does not answer")
+		return errors.New("cannot stop workers: the hive daemon does not respond")
 	}
 	if err != nil {
 		return err

@@ -48,7 +48,7 @@ func TestSpecialFileNames(t *testing.T) {
 				w.checkFiles(t, "org/odd", f.Path)
 			}
 			if found, err := w.Find(t.Context(), mustParseRef(t, r.Model.ID)); err != nil || found.ID != r.Model.ID {
-				t.Errorf("Find(%q) = %+v, %v, want the same id", r.Model.ID, found, err)
+				t.Errorf("Find(%q) = %+v, %v, want the same ID", r.Model.ID, found, err)
 			}
 			if _, err := w.Delete(t.Context(), r.Model.ID); err != nil {
 				t.Errorf("Delete(%q) = %v, want nil", r.Model.ID, err)

@@ -167,7 +167,7 @@ func (s snapshot) selectFiles(names []string) []snapshotFile {
 	return files
 }
 
-// revisionSuffix returns the revision part of a model id, such as "@v2", or "" for main.
+// revisionSuffix returns the revision part of a model ID, such as "@v2", or "" for main.
 func (s snapshot) revisionSuffix() string {
 	switch {
 	case slices.Contains(s.revisions, "main"):
@@ -290,7 +290,7 @@ func repoModels(r repo) ([]operations.Model, error) {
 	return list, nil
 }
 
-// List returns all models in the cache without their files, sorted by id. It includes
+// List returns all models in the cache without their files, sorted by ID. It includes
 // incomplete models and models of other tools.
 func (s *Store) List(ctx context.Context) ([]operations.Model, error) {
 	repos, err := s.repos()
@@ -314,7 +314,7 @@ func (s *Store) List(ctx context.Context) ([]operations.Model, error) {
 	return list, nil
 }
 
-// Get returns one model with its files. id is an id from List, or any reference that
+// Get returns one model with its files. id is an ID from List, or any reference that
 // selects one local model. For an unknown model, the error is an [*operations.Error] with
 // CodeNotFound.
 func (s *Store) Get(ctx context.Context, id string) (*operations.Model, error) {

@@ -450,7 +450,7 @@ func TestFilesOfHuggingfaceHub(t *testing.T) {
 	}
 }
 
-// TestModelIDs checks that every method accepts every listed id.
+// TestModelIDs checks that every method accepts every listed ID.
 func TestModelIDs(t *testing.T) {
 	t.Parallel()
 	w := newFixture(t)
@@ -464,13 +464,13 @@ func TestModelIDs(t *testing.T) {
 	for _, m := range list {
 		got, err := w.Get(t.Context(), m.ID)
 		if err != nil || got.ID != m.ID {
-			t.Errorf("Get(%q) = %+v, %v, want the same id", m.ID, got, err)
+			t.Errorf("Get(%q) = %+v, %v, want the same ID", m.ID, got, err)
 		}
 		if found, err := w.Find(t.Context(), mustParseRef(t, m.ID)); err != nil || found.ID != m.ID {
-			t.Errorf("Find(%q) = %+v, %v, want the same id", m.ID, found, err)
+			t.Errorf("Find(%q) = %+v, %v, want the same ID", m.ID, found, err)
 		}
 		if r := w.mustDownload(t, m.ID); r.Model.ID != m.ID || r.DownloadedBytes != 0 {
-			t.Errorf("Download(%q) = %+v, want the same id and nothing downloaded", m.ID, r)
+			t.Errorf("Download(%q) = %+v, want the same ID and nothing downloaded", m.ID, r)
 		}
 	}
 	for _, m := range list {
@@ -519,7 +519,7 @@ func TestDownloadURL(t *testing.T) {
 	}
 	local := w.mustDownload(t, "file:"+path)
 	if local.Model.ID != "local/my-model:my model.gguf" {
-		t.Errorf("Download(file) = %+v, want id local/my-model:my model.gguf", local)
+		t.Errorf("Download(file) = %+v, want ID local/my-model:my model.gguf", local)
 	}
 	if got, err := os.ReadFile(local.Model.Path); err != nil || !bytes.Equal(got, content) {
 		t.Errorf("ReadFile(model path) = %d bytes, %v, want %d", len(got), err, len(content))

@@ -1,7 +1,7 @@
 // Package proc identifies processes, so that rbee never signals a process that
 // it did not start, and finds processes that belong together.
 //
-// The system reuses process ids. An [ID] is a process id together with the start
+// The system reuses PIDs. An [ID] is a PID together with the start
 // time of the process and the boot of the machine; this combination is never
 // reused. [List] lists all processes of this user. [FindByEnv] lists only processes
 // with a variable in their initial environment; descendants inherit the variable unless
@@ -26,12 +26,12 @@ type ID struct {
 // Process is a process in the result of [List].
 type Process struct {
 	ID
-	Parent int // process id
+	Parent int // PID
 	Group  int // process group
 }
 
-// Identify returns the ID of the process that has this pid now. The error is
-// os.ErrProcessDone if no process has the pid or the process is a zombie.
+// Identify returns the ID of the process that has this PID now. The error is
+// os.ErrProcessDone if no process has the PID or the process is a zombie.
 func Identify(pid int) (ID, error) { return identify(pid) }
 
 // Alive reports whether the process still runs.
@@ -49,7 +49,7 @@ func (p ID) IsCurrentBoot() bool {
 	return err == nil && now == p.BootID
 }
 
-// Signal signals the process, and never a later process with the same pid. The
+// Signal signals the process, and never a later process with the same PID. The
 // error is os.ErrProcessDone if the process has exited.
 func (p ID) Signal(sig syscall.Signal) error {
 	target, err := os.FindProcess(p.PID) // opens a pidfd where the system has them

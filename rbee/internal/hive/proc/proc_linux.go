@@ -79,7 +79,7 @@ func list() ([]Process, error) {
 		return nil, err
 	}
 	var all []Process
-	uid := uint32(os.Getuid()) //nolint:gosec // a user id fits
+	uid := uint32(os.Getuid()) //nolint:gosec // a user ID fits
 	for _, name := range names {
 		pid, err := strconv.Atoi(name)
 		if err != nil {
@@ -131,7 +131,7 @@ func Arguments(pid int) []string {
 const CanWait = true
 
 // Wait waits until a child has exited, without reaping it. Until it is reaped, the
-// system does not reuse its pid or its process group id.
+// system does not reuse its PID or its process group ID.
 func Wait(pid int) error {
 	for {
 		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil)

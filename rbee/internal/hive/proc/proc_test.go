@@ -42,14 +42,14 @@ func TestIdentity(t *testing.T) {
 	cmd := startSleep(t, "A=b")
 	id := identify(t, cmd.Process.Pid)
 	if !id.Alive() || !id.IsCurrentBoot() || id.PID != cmd.Process.Pid {
-		t.Errorf("Identify(%d) = %+v, Alive() = %t, IsCurrentBoot() = %t, want the pid and true for both", cmd.Process.Pid, id, id.Alive(), id.IsCurrentBoot())
+		t.Errorf("Identify(%d) = %+v, Alive() = %t, IsCurrentBoot() = %t, want the PID and true for both", cmd.Process.Pid, id, id.Alive(), id.IsCurrentBoot())
 	}
 	for name, other := range map[string]proc.ID{
 		"zero ID":          {},
 		"init":             {PID: 1, StartTime: "0", BootID: id.BootID},
 		"other start time": {PID: id.PID, StartTime: id.StartTime + "1", BootID: id.BootID},
 		"other boot":       {PID: id.PID, StartTime: id.StartTime, BootID: "other"},
-		"unused pid":       {PID: 1 << 30, StartTime: "1", BootID: id.BootID},
+		"unused PID":       {PID: 1 << 30, StartTime: "1", BootID: id.BootID},
 	} {
 		if other.Alive() {
 			t.Errorf("%s: %+v.Alive() = true, want false", name, other)

@@ -31,7 +31,7 @@ func (w *worker) members(deep bool) []proc.Process {
 		marked, _ = proc.FindByEnv(engine.MarkerEnv, r.Marker) // listing processes just succeeded
 	}
 	isMember := map[int]bool{}
-	// The process group belongs to the worker while the leader's pid is reserved, or
+	// The process group belongs to the worker while the leader's PID is reserved, or
 	// while an identified process of the worker is in the group.
 	group := w.process.Load().PIDReserved()
 	for _, p := range all {

@@ -202,7 +202,7 @@ func TestKillInEveryState(t *testing.T) {
 				}
 			}
 			if c.adopted && p.PID != before.Process.PID {
-				t.Errorf("pid of the adopted worker = %d, want %d", p.PID, before.Process.PID)
+				t.Errorf("PID of the adopted worker = %d, want %d", p.PID, before.Process.PID)
 			}
 			if p.State == operations.WorkerReady && get(t, p.Port, "/pid") != fmt.Sprint(p.PID) {
 				t.Errorf("the process on port %d is not the worker's process %d", p.Port, p.PID)
@@ -300,7 +300,7 @@ func (h *hiveProcess) killWithLeader(t *testing.T) {
 	eventually(t, "the leader to exit", func() bool { return hasExited(leader.Pid) })
 }
 
-// pidsOf returns the process ids in a record.
+// pidsOf returns the PIDs in a record.
 func pidsOf(r *record) (pids []int) {
 	for _, id := range append([]proc.ID{r.Process}, r.Members...) {
 		if id.PID != 0 {
@@ -325,7 +325,7 @@ func (h *hiveProcess) record(t *testing.T) record {
 }
 
 // TestReboot checks that processes are not adopted from records of another boot, even if
-// their pids are in use.
+// their PIDs are in use.
 func TestReboot(t *testing.T) {
 	t.Parallel()
 	if !proc.CanWait {

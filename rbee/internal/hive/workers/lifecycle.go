@@ -323,7 +323,7 @@ func (w *worker) adopt() {
 	w.recordMembers()
 	w.m.log.Info("worker adopted", "worker", r.ID, "pid", id.PID, "state", r.State)
 	if argv := proc.Arguments(id.PID); argv != nil && !slices.Equal(argv, r.Argv) {
-		// Some engines change their command line. The pid, the start time and the boot
+		// Some engines change their command line. The PID, the start time and the boot
 		// identify the process with certainty.
 		w.m.log.Info("adopted worker has a different command line", "worker", r.ID, "argv", argv)
 	}

@@ -156,7 +156,7 @@ func testOptions(dir string) Options {
 		Dir: filepath.Join(dir, "run", "workers"), Logs: filepath.Join(dir, "logs", "workers"), Timing: testTiming(),
 		Engine: func(_ context.Context, typ string) (engine.Engine, error) {
 			if typ != "fake" {
-				return engine.Engine{}, failure(operations.ReasonWorkerNotInstalled, typ, "worker type %q is not installed here", typ)
+				return engine.Engine{}, failure(operations.ReasonWorkerNotInstalled, typ, "worker type '%s' is not installed on the hive", typ)
 			}
 			return engine.Engine{Version: "1.0", Entry: exe, Launch: wire.Launch{
 				Args: []string{"engine", "{port}", "{model}", filepath.Join(dir, "once")}, ReadyPath: "/health", ReadyStatus: 200,
@@ -259,7 +259,7 @@ func readAll(resp *http.Response) string {
 	}
 }
 
-// memberPIDs returns the process ids of a worker.
+// memberPIDs returns the PIDs of a worker.
 func memberPIDs(t *testing.T, m *Manager, id string) []int {
 	t.Helper()
 	w, err := m.find(operations.WorkerRef{ID: id})

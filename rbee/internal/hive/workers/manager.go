@@ -215,7 +215,7 @@ func (m *Manager) List(includeStopped bool) []operations.WorkerProcess {
 	return append(list, m.newerWorkers()...)
 }
 
-// newerWorkers returns the workers whose records only a newer rbee can read, sorted by id.
+// newerWorkers returns the workers whose records only a newer rbee can read, sorted by ID.
 // Their processes may be running.
 func (m *Manager) newerWorkers() (list []operations.WorkerProcess) {
 	m.mu.Lock()
@@ -241,13 +241,13 @@ func (m *Manager) Get(ref operations.WorkerRef) (*operations.WorkerProcess, erro
 	return &p, nil
 }
 
-// find returns the worker with the id, an unambiguous prefix of the id, or the process id in
+// find returns the worker with the ID, an unambiguous prefix of the ID, or the PID in
 // ref. If several workers have the prefix, a single worker that is not stopped has
 // precedence. The error is an [*operations.Error] with CodeNotFound, or with CodeFailed if
 // only a newer rbee can read the record.
 func (m *Manager) find(ref operations.WorkerRef) (*worker, error) {
 	var matches []*worker // workers with the prefix
-	var ids []string      // their ids
+	var ids []string      // their IDs
 	var live []*worker    // the matches that are not stopped
 	for _, w := range m.all() {
 		p := w.report()

@@ -51,7 +51,7 @@ func (m *Manager) deviceSnapshot(ctx context.Context) (p deviceSnapshot, err err
 }
 
 // deviceProcesses returns the processes with device memory; processes of workers have a
-// worker id. complete is false if some may be missing.
+// worker ID. complete is false if some may be missing.
 func (m *Manager) deviceProcesses(ctx context.Context) (list []operations.DeviceProcess, complete bool) {
 	if m.o.Processes == nil {
 		return nil, false
@@ -76,7 +76,7 @@ func (m *Manager) deviceProcesses(ctx context.Context) (list []operations.Device
 }
 
 // DeviceProcesses returns the processes with memory on the accelerators; processes of
-// workers have a worker id.
+// workers have a worker ID.
 func (m *Manager) DeviceProcesses(ctx context.Context) []operations.DeviceProcess {
 	list, _ := m.deviceProcesses(ctx)
 	return list
@@ -88,7 +88,7 @@ func (p deviceSnapshot) memoryByWorker() map[string]int64 {
 	return memoryByWorker(p.holders)
 }
 
-// memoryByWorker returns the device memory of workers in bytes. The keys are the worker id,
+// memoryByWorker returns the device memory of workers in bytes. The keys are the worker ID,
 // a zero byte and the UUID of the device.
 func memoryByWorker(holders []operations.DeviceProcess) map[string]int64 {
 	held := map[string]int64{}
@@ -234,7 +234,7 @@ func (r *record) mayHaveAllocated(d operations.WorkerDevice, since time.Time) bo
 }
 
 // refersTo reports whether pid refers to a process in ids, and not to a later process
-// with the same pid.
+// with the same PID.
 func refersTo(ids []proc.ID, pid int) bool {
 	return slices.ContainsFunc(ids, func(id proc.ID) bool {
 		if id.PID != pid {

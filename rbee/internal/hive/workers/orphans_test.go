@@ -87,7 +87,7 @@ func childrenOf(pid int) (pids []int) {
 	return pids
 }
 
-// TestOtherProcessesAreNotSignaled checks that processes with the pid of a record but
+// TestOtherProcessesAreNotSignaled checks that processes with the PID of a record but
 // another start time or boot are neither adopted nor signaled, nor are their groups and
 // descendants.
 func TestOtherProcessesAreNotSignaled(t *testing.T) {

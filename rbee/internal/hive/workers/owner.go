@@ -2,7 +2,7 @@ package workers
 
 import "github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 
-// ProcessOwners returns the id of the worker to which each process belongs, by process id, for
+// ProcessOwners returns the ID of the worker to which each process belongs, by PID, for
 // programs without a [Manager]. It only reads the records in dir, may be called while a hive
 // daemon runs, and skips records that it cannot read. It does not search environments, so it
 // misses processes that left their group before the daemon recorded them. The error means
@@ -19,7 +19,7 @@ func ProcessOwners(dir string) (map[int]string, error) {
 	return findOwners(records, running), nil
 }
 
-// findOwners returns the worker ids of the running processes, by process id: of the recorded
+// findOwners returns the worker IDs of the running processes, by PID: of the recorded
 // processes, of the processes in the group of a worker's leader, and of the descendants of
 // both.
 func findOwners(records []*record, running []proc.Process) map[int]string {
@@ -33,7 +33,7 @@ func findOwners(records []*record, running []proc.Process) map[int]string {
 	for _, p := range running {
 		processes[p.PID] = p
 		if r := recorded[p.ID]; r != nil && p.Group > 1 && p.Group == r.Process.PID {
-			groups[p.Group] = r.ID // the system does not reuse the group id while a member runs
+			groups[p.Group] = r.ID // the system does not reuse the group ID while a member runs
 		}
 	}
 	ownerOf := func(p proc.Process) string {

@@ -19,7 +19,7 @@ func TestFindOwners(t *testing.T) {
 		return proc.Process{ID: id(pid), Parent: parent, Group: group}
 	}
 	reused := at(100, 1, 100)
-	reused.StartTime = "2" // a later process with the same pid
+	reused.StartTime = "2" // a later process with the same PID
 	one := &record{ID: "one", Process: id(100), Members: []proc.ID{id(101), id(200)}}
 	two := &record{ID: "two", Process: id(300)}
 	noProcess := &record{ID: "no-process"}
@@ -30,7 +30,7 @@ func TestFindOwners(t *testing.T) {
 	}{
 		{"no process", nil, nil},
 		{"leaders and another process", []proc.Process{at(1, 0, 1), at(100, 1, 100), at(300, 1, 300), at(9, 1, 9)}, map[int]string{100: "one", 300: "two"}},
-		{"reused pid", []proc.Process{reused, at(102, 100, 100)}, nil},
+		{"reused PID", []proc.Process{reused, at(102, 100, 100)}, nil},
 		{"leader's group", []proc.Process{at(100, 1, 100), at(102, 1, 100)}, map[int]string{100: "one", 102: "one"}},
 		{"group of an exited leader", []proc.Process{at(101, 1, 100), at(102, 1, 100)}, map[int]string{101: "one", 102: "one"}},
 		{"member outside the group", []proc.Process{at(200, 1, 200), at(201, 1, 200)}, map[int]string{200: "one"}},

@@ -49,7 +49,7 @@ type record struct {
 	// Boot identifies the boot of the machine in which the state was entered.
 	Boot string `json:"boot"`
 
-	// Process leads the worker's group. Members are its other processes, sorted by pid.
+	// Process leads the worker's group. Members are its other processes, sorted by PID.
 	Process proc.ID   `json:"process"`
 	Members []proc.ID `json:"members,omitempty"`
 
@@ -130,7 +130,7 @@ func listRecords(dir string, onError func(path string, err error)) ([]*record, e
 		path, r := filepath.Join(dir, e.Name()), new(record)
 		err := statefile.Read(path, r)
 		if err == nil && (r.ID != id || r.Marker == "") {
-			err = fmt.Errorf("invalid record of worker %s: its id is %q or it has no mark", id, r.ID)
+			err = fmt.Errorf("invalid record of worker %s: its ID is %q or it has no mark", id, r.ID)
 		}
 		switch {
 		case err == nil:
@@ -144,7 +144,7 @@ func listRecords(dir string, onError func(path string, err error)) ([]*record, e
 
 // recoverRecords reads all records for the hive daemon. It renames invalid records. It
 // changes neither a record that only a newer rbee can read nor the worker's process; newer
-// contains the errors of such records by worker id.
+// contains the errors of such records by worker ID.
 func (m *Manager) recoverRecords() (records []*record, newer map[string]error, err error) {
 	entries, err := os.ReadDir(m.o.Dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

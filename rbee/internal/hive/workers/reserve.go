@@ -16,7 +16,7 @@ func (m *Manager) Reserve(devices []gpu.Device, holders []operations.DeviceProce
 }
 
 // reservingRecords returns the records of the workers that can reserve memory: all workers
-// that are not being cleaned up, except the worker with the id self.
+// that are not being cleaned up, except the worker with the ID self.
 func (m *Manager) reservingRecords(self string) []record {
 	var records []record
 	for _, w := range m.all() {

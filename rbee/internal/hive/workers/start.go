@@ -159,7 +159,7 @@ func (w *worker) startProcess(argv, env []string) error {
 	}
 	w.m.callTestHook("before loading")
 	id, err := proc.Identify(process.Pid)
-	if err != nil { // the process has exited; its pid is reserved, so the start time is not needed
+	if err != nil { // the process has exited; its PID is reserved, so the start time is not needed
 		id = proc.ID{PID: process.Pid, StartTime: "ended", BootID: w.m.boot}
 	}
 	w.process.Store(engine.WatchChild(id, process))

@@ -183,7 +183,7 @@ func TestSpawnErrors(t *testing.T) {
 	}
 	first := spawn(t, m, "serve")
 	if _, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "serve", Port: first.Port}, nil); err == nil || !strings.Contains(err.Error(), first.ID) {
-		t.Errorf("Spawn() with the port of worker %s = %v, want an error with its id", first.ID, err)
+		t.Errorf("Spawn() with the port of worker %s = %v, want an error with its ID", first.ID, err)
 	}
 }
 
