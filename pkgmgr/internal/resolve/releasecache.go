@@ -44,7 +44,7 @@ func (g *releases) get(ctx context.Context, repo, suffix string, into any) error
 	if cached != nil {
 		header.Set("If-None-Match", cached.ETag)
 	}
-	return g.client.Get(ctx, "requesting", address, header, func(resp *http.Response, r io.Reader) error {
+	return g.client.Get(ctx, "request", address, header, func(resp *http.Response, r io.Reader) error {
 		switch resp.StatusCode {
 		case http.StatusOK:
 		case http.StatusNotModified:
