@@ -243,8 +243,8 @@ func (r *Recipe) Has(s *Source, exact, rbeeVersion string) bool {
 	if s.Version == "" || exact == "" {
 		return true
 	}
-	set, err := version.ParseRange(s.Version)
-	return err == nil && set.Has(exact)
+	versionRange, err := version.ParseRange(s.Version)
+	return err == nil && versionRange.Has(exact)
 }
 
 // DependsOnDevices reports whether the choice of a source depends on the machine's

@@ -102,11 +102,11 @@ func (v *Versions) Indirect(constraint string) bool {
 	if v == nil || !version.IsExact(constraint) {
 		return false
 	}
-	set, err := version.ParseRange(constraint)
+	versionRange, err := version.ParseRange(constraint)
 	if err != nil {
 		return false
 	}
-	_, ok := v.PointerTag(set.Exact())
+	_, ok := v.PointerTag(versionRange.Exact())
 	return ok
 }
 
@@ -116,11 +116,11 @@ func (v *Versions) CheckRange(constraint string) error {
 	if constraint == version.Latest || constraint == "" || v.Match == "" {
 		return nil
 	}
-	set, err := version.ParseRange(constraint)
+	versionRange, err := version.ParseRange(constraint)
 	if err != nil {
 		return err
 	}
-	for _, bound := range set.Versions() {
+	for _, bound := range versionRange.Versions() {
 		if !v.Matches(bound) {
 			return fmt.Errorf("invalid version range %q: want versions of %s such as %s%s", constraint, v.GitHub, v.Match, v.PointerHint())
 		}

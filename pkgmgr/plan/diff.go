@@ -441,8 +441,8 @@ func launchDiffers(have wire.Worker, want *wire.Launch) bool {
 // Satisfies reports whether version exact satisfies a version constraint. It returns
 // false if the constraint is invalid.
 func Satisfies(constraint, exact string) bool {
-	set, err := version.ParseRange(constraint)
-	return err == nil && set.Has(exact)
+	versionRange, err := version.ParseRange(constraint)
+	return err == nil && versionRange.Has(exact)
 }
 
 // IsAdopted reports whether a worker that rbee did not install satisfies the config. It

@@ -146,7 +146,8 @@ func (l *Lookup) consumers(recipe *catalog.Recipe, constraint string, platform w
 // resolved from the version constraint.
 func (l *Lookup) resolveChoice(ctx context.Context, recipe *catalog.Recipe, choice catalog.Choice, constraint string, p wire.Platform) plan.DesiredWorker {
 	steps, err := l.steps(ctx, recipe, choice, constraint, p)
-	var glibcErr *lockfile.GlibcError // lock the version also in this case, because other machines can use it
+	// Lock the version also if the glibc of this machine is too old: other machines can use it.
+	var glibcErr *lockfile.GlibcError
 	if result, ok := l.versions[[2]string{recipe.Type, constraint}]; ok && result.version == choice.Version && (err == nil || errors.As(err, &glibcErr)) {
 		l.in.Lock.SetWorker(recipe.Type, constraint, choice.Version, time.Now())
 	}

@@ -72,14 +72,14 @@ const maxSkippedVersions = 10
 // skips versions for which it returns a [*NoSolutionError].
 func (r *Resolver) resolveVersion(ctx context.Context, recipe *catalog.Recipe, constraint string, consumers []consumer, checkSolution func(version string) error) (string, error) {
 	if version.IsExact(constraint) {
-		set, err := version.ParseRange(constraint)
+		versionRange, err := version.ParseRange(constraint)
 		if err != nil {
 			return "", err
 		}
 		if recipe.Versions.Indirect(constraint) {
 			r.note(fmt.Sprintf("looking for %s %s", recipe.Type, constraint))
 		}
-		return r.releases.resolveExact(ctx, recipe.Versions, set.Exact())
+		return r.releases.resolveExact(ctx, recipe.Versions, versionRange.Exact())
 	}
 	r.note(fmt.Sprintf("looking for the newest %s", recipe.Type))
 	v := recipe.Versions
