@@ -101,11 +101,11 @@ func TestGeneratedArchive(t *testing.T) {
 		options func(*pkgmgr.Options)
 		want    string
 	}{
-		"without a token": {func(*pkgmgr.Options) {}, "engine.yaml:6: rate limit of http"},
-		"rate limit":      {func(*pkgmgr.Options) {}, "exceeded until"},
-		"hint":            {func(*pkgmgr.Options) {}, ": set GITHUB_TOKEN"},
-		"other bytes":     {withToken, "engine.yaml:6: cannot fetch http"},
-		"checksum":        {withToken, "its SHA-256 is"},
+		"without a token":   {func(*pkgmgr.Options) {}, "engine.yaml:6: rate limit of http"},
+		"rate limit":        {func(*pkgmgr.Options) {}, "exceeded until"},
+		"hint":              {func(*pkgmgr.Options) {}, ": set GITHUB_TOKEN"},
+		"different content": {withToken, "engine.yaml:6: cannot fetch http"},
+		"checksum":          {withToken, "its SHA-256 is"},
 	} {
 		f.machines["gpu-01"].Edit(func(s *wire.State) { s.Workers = nil })
 		r := syncHive("gpu-01", tt.options)
