@@ -226,7 +226,7 @@ func TestFaults(t *testing.T) {
 	h.Stall(false)
 	conn.SetReadDeadline(time.Time{})
 	if _, err := io.ReadFull(conn, make([]byte, 4)); err != nil {
-		t.Errorf("Read() after Stall(false): %v", err)
+		t.Errorf("Read() after Stall(false) = %v, want nil", err)
 	}
 
 	h.DropNext(1)
