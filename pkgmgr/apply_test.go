@@ -161,7 +161,7 @@ func TestPushDownloads(t *testing.T) {
 	}
 	for alias, m := range machines {
 		if !bytes.Equal(m.Artifact("good"), body) || !bytes.Equal(m.Artifact("again"), body) || m.Artifact("changed") != nil {
-			t.Errorf("%s: the artifacts of good and again differ from the server's, or changed was installed", alias)
+			t.Errorf("%s: the installed artifacts differ, want good and again as served, and no artifact of changed", alias)
 		}
 	}
 	if n := requests.Load(); n < 1 || n > 2 {

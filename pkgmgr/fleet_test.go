@@ -52,7 +52,7 @@ func openFleet(t *testing.T, c *config.Config, machines fakehost.Machines, chang
 	}
 	t.Cleanup(func() {
 		if err := f.Close(); err != nil {
-			t.Error(err)
+			t.Errorf("Close() = %v, want nil", err)
 		}
 	})
 	return f
@@ -247,7 +247,7 @@ func TestEvents(t *testing.T) {
 	f := openFleet(t, c, machines, func(o *pkgmgr.Options) {
 		o.Events = func(e operations.Event) {
 			if handling.Swap(true) || done.Load() || e.Time.IsZero() {
-				t.Errorf("event %+v overlaps with another one, comes after Apply, or has no time", e)
+				t.Errorf("received event %+v, want one event at a time, before Apply() returns, with a time", e)
 			}
 			switch e.Type {
 			case operations.EventPhase:
