@@ -342,7 +342,7 @@ func TestRequestID(t *testing.T) {
 	}
 	for _, invalid := range []string{"", "a b", "a\nb", "ü", strings.Repeat("x", 129)} {
 		if ctx := client.WithRequestID(t.Context(), invalid); client.RequestID(ctx) != "" {
-			t.Errorf("RequestID() = %q, want none for an invalid id", client.RequestID(ctx))
+			t.Errorf("RequestID() after WithRequestID(%q) = %q, want none for an invalid id", invalid, client.RequestID(ctx))
 		}
 	}
 }
