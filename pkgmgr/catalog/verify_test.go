@@ -145,7 +145,7 @@ func TestBuiltinVerify(t *testing.T) {
 	}
 	for key := range found {
 		if !seen[key] {
-			t.Errorf("the built-in recipes have no source %s", key)
+			t.Errorf("the built-in recipes have no source %s, want a source for each example", key)
 		}
 	}
 }
