@@ -61,7 +61,7 @@ func TestSaveKeepsConcurrentChanges(t *testing.T) {
 	f.addRelease("1.2")
 	f.pin("gpu-02", "1.0")
 	if r := f.sync(plan.Options{Upgrade: true}, func(o *pkgmgr.Options) { o.Aliases = []string{"gpu-00"} }); f.version("gpu-00") != "1.2" {
-		t.Fatalf("sync: %s, gpu-00 has engine %q, want 1.2", results(r.Hives), f.version("gpu-00"))
+		t.Fatalf("sync = %s, gpu-00 has engine %q, want 1.2", results(r.Hives), f.version("gpu-00"))
 	}
 	slow.Pin("gpu-01", engineWorker, "1.0", time.Now())
 	// The lock of the upgrade contains 1.1, which is older than the saved version.
@@ -283,7 +283,7 @@ func TestBundleErrorsContainRecipeLine(t *testing.T) {
 		f.machines["gpu-00"].Edit(func(s *wire.State) { s.Arch = "arm64" })
 		r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Bundle, o.Push, o.Lock, o.Aliases = b, true, lock, []string{"gpu-00"} })
 		if blocked := r.Plan.Blocked; len(blocked) != 1 || !strings.Contains(blocked[0].Reason, tt.want) {
-			t.Errorf("sync with version %q: blocked %+v, want %q", tt.constraint, blocked, tt.want)
+			t.Errorf("sync with version %q: blocked = %+v, want %q", tt.constraint, blocked, tt.want)
 		}
 	}
 }
