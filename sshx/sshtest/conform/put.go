@@ -40,10 +40,10 @@ func wantFile(t *testing.T, path string, mode os.FileMode, data []byte) {
 	}
 	got, err := os.ReadFile(path)
 	if err != nil || !bytes.Equal(got, data) {
-		t.Errorf("%s has unexpected content: %d bytes, error %v, want %d bytes", path, len(got), err, len(data))
+		t.Errorf("ReadFile(%s) after Put() = %d bytes, error %v, want the %d bytes sent", path, len(got), err, len(data))
 	}
 	if info.Mode() != mode {
-		t.Errorf("%s has mode %v, want %v", path, info.Mode(), mode)
+		t.Errorf("%s has mode %v after Put(), want %v", path, info.Mode(), mode)
 	}
 	wantNoTemp(t, filepath.Dir(path))
 }
