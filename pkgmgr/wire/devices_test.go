@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rbee-keeper/rbee/gpu"
 )
 
@@ -25,7 +26,7 @@ func TestDevicesJSON(t *testing.T) {
 	} {
 		var s State
 		if err := json.Unmarshal([]byte(`{"devices":`+tt.in+`}`), &s); err != nil || !reflect.DeepEqual(s.Devices, Devices{tt.want}) {
-			t.Errorf("%s: Unmarshal() = %+v, %v, want %+v", tt.name, s.Devices, err, tt.want)
+			t.Errorf("%s: Unmarshal() returned error %v, and devices that differ (-want +got):\n%s", tt.name, err, cmp.Diff(Devices{tt.want}, s.Devices))
 		}
 		if out, err := json.Marshal(s.Devices); err != nil || string(out) != tt.out {
 			t.Errorf("%s: Marshal() = %s, %v, want %s", tt.name, out, err, tt.out)

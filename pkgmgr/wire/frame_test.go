@@ -127,7 +127,7 @@ func TestRequest(t *testing.T) {
 	stream.WriteString("after")
 	got, err := ReadRequest(&stream)
 	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("ReadRequest() returned error %v and differs (-want +got):\n%s", err, cmp.Diff(want, got))
+		t.Errorf("ReadRequest() returned error %v and a request that differs (-want +got):\n%s", err, cmp.Diff(want, got))
 	}
 	if stream.String() != "after" {
 		t.Errorf("stream after ReadRequest() = %q, want %q", stream.String(), "after")
