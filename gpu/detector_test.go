@@ -272,17 +272,17 @@ func TestWithHIPIndices(t *testing.T) {
 	}
 	device := func(index int, bus string) Device { return Device{Index: index, Vendor: AMD, PCIBusID: bus} }
 	broken := Device{Index: -1, Vendor: AMD, PCIBusID: "0000:05:00.0", Error: "no driver"}
-	for _, tt := range []struct{ devices, want []Device }{
-		{nil, nil},
-		{[]Device{device(0, "0000:43:00.0"), device(1, "0000:83:00.0"), device(2, "0000:c1:00.0"), broken},
+	for name, tt := range map[string]struct{ devices, want []Device }{
+		"no device": {nil, nil},
+		"other order": {[]Device{device(0, "0000:43:00.0"), device(1, "0000:83:00.0"), device(2, "0000:c1:00.0"), broken},
 			[]Device{device(2, "0000:43:00.0"), device(1, "0000:83:00.0"), device(0, "0000:c1:00.0"), broken}},
-		{[]Device{device(0, "0000:c1:00.0"), device(1, "0000:07:00.0")}, []Device{device(0, "0000:c1:00.0"), device(1, "0000:07:00.0")}},
-		{[]Device{device(0, "0000:83:00.0"), device(1, "0000:83:00.0")}, []Device{device(0, "0000:83:00.0"), device(1, "0000:83:00.0")}},
-		{[]Device{device(0, "")}, []Device{device(0, "")}},
+		"unknown address":   {[]Device{device(0, "0000:c1:00.0"), device(1, "0000:07:00.0")}, []Device{device(0, "0000:c1:00.0"), device(1, "0000:07:00.0")}},
+		"duplicate address": {[]Device{device(0, "0000:83:00.0"), device(1, "0000:83:00.0")}, []Device{device(0, "0000:83:00.0"), device(1, "0000:83:00.0")}},
+		"no address":        {[]Device{device(0, "")}, []Device{device(0, "")}},
 	} {
 		before := toJSON(tt.devices)
-		checkEqual(t, "withHIPIndices()", d.withHIPIndices(tt.devices), tt.want)
-		checkEqual(t, "argument of withHIPIndices()", toJSON(tt.devices), before)
+		checkEqual(t, name+": withHIPIndices()", d.withHIPIndices(tt.devices), tt.want)
+		checkEqual(t, name+": argument of withHIPIndices()", toJSON(tt.devices), before)
 	}
 	d.Run = machine{answers: map[string]answer{"amd-smi static": {out: string(testdata(t, "amd_static_object.json"))}, "amd-smi list": {out: string(testdata(t, "amd_list.json"))}}}.run
 	report, err := d.Detect(t.Context())
@@ -417,7 +417,7 @@ func TestDetectCUDA(t *testing.T) {
 	}
 	d.Run = func(ctx context.Context, name string, args ...string) (Result, error) {
 		if name == nvidiaSMI && len(args) == 0 {
-			t.Error("Devices() runs nvidia-smi for the CUDA version")
+			t.Error("Devices() runs nvidia-smi for the CUDA version, want only the device query")
 		}
 		return answers.run(ctx, name, args...)
 	}

@@ -168,7 +168,7 @@ func TestParseROCm(t *testing.T) {
 			MemoryTotal: 68702699520, MemoryUsed: new(uint64(51527024640)), MemoryFree: new(uint64(17175674880)), Utilization: new(50.0)},
 	})
 	if _, err := parseROCm([]byte("ERROR: no GPUs")); err == nil {
-		t.Error("parseROCm() without JSON returned no error")
+		t.Error("parseROCm() without JSON = nil, want an error")
 	}
 }
 
@@ -310,7 +310,7 @@ func FuzzParse(f *testing.F) {
 		devices = append(append(append(devices, rocm...), apple...), joinAMD(amd, amd, amd)...)
 		for _, d := range devices {
 			if d.Vendor == "" || d.PCIBusID != busID(d.PCIBusID) || d.MemoryTotal > 1<<62 {
-				t.Errorf("implausible device %s", toJSON(d))
+				t.Errorf("the parsers returned device %s, want a vendor, a normalized PCI address and at most 2^62 bytes", toJSON(d))
 			}
 		}
 		sortDevices(devices)
@@ -321,7 +321,7 @@ func FuzzParse(f *testing.F) {
 		older, _ := parseROCmProcesses(out)
 		for _, p := range append(append(processes, intel...), older...) {
 			if p.PID <= 0 || p.Vendor == "" {
-				t.Errorf("implausible process %s", toJSON(p))
+				t.Errorf("the parsers returned process %s, want a PID and a vendor", toJSON(p))
 			}
 		}
 		parseCUDA(out)
@@ -329,7 +329,7 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("memoryUsed(1 TiB) = %d bytes, want at most the total", *used)
 		}
 		if bus := parseKFDNode(string(out)).bus; bus != busID(bus) {
-			t.Errorf("parseKFDNode() has the invalid PCI address %q", bus)
+			t.Errorf("parseKFDNode() has PCI address %q, want the normalized %q", bus, busID(bus))
 		}
 	})
 }

@@ -66,7 +66,7 @@ func (m machine) probe(t *testing.T, sys, dir string, shell ...string) []byte {
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("the probe failed: %v: %s", err, &stderr)
+		t.Fatalf("the probe returned %v, want nil: %s", err, &stderr)
 	}
 	return out
 }

@@ -93,7 +93,7 @@ func TestLastCallerCancels(t *testing.T) {
 		cancelLong()
 		synctest.Wait()
 		if len(second) != 0 {
-			t.Error("the last do() returned before the tool exited")
+			t.Error("the last do() returned before the tool exited, want it to wait")
 		}
 		third := tool.start(t.Context(), c, "same")
 		if len(tool.started) != 1 {

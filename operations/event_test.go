@@ -25,7 +25,7 @@ func TestEventString(t *testing.T) {
 		"  a log line\n":              {Type: EventLog, Hive: "gpu-1", Text: "  a log line\n"},
 	} {
 		if got := e.String(); got != want {
-			t.Errorf("String() = %q, want %q", got, want)
+			t.Errorf("String() of the %s event = %q, want %q", e.Type, got, want)
 		}
 	}
 }

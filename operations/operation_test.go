@@ -128,7 +128,7 @@ func TestGolden(t *testing.T) {
 	}
 	for _, k := range ops.Kinds() {
 		if !seen[k] {
-			t.Errorf("golden has no operation of kind %s", k)
+			t.Errorf("golden has no operation of kind %s, want an operation of each kind", k)
 		}
 	}
 }
@@ -343,11 +343,11 @@ func FuzzParse(f *testing.F) {
 		}
 		first, err := json.Marshal(op)
 		if err != nil {
-			t.Fatalf("json.Marshal(%#v): %v", op, err)
+			t.Fatalf("json.Marshal(%#v) = %v, want nil", op, err)
 		}
 		parsed, err := ops.Parse(first)
 		if err != nil {
-			t.Fatalf("Parse(%s): %v", first, err)
+			t.Fatalf("Parse(%s) = %v, want nil", first, err)
 		}
 		second, err := json.Marshal(parsed)
 		if err != nil || !bytes.Equal(first, second) {

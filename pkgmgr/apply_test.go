@@ -82,7 +82,7 @@ func TestPushSendsCompleteFiles(t *testing.T) {
 	})
 	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	if r.Status != operations.StatusSuccess || r.Summary.WorkersInstalled != 24 {
-		t.Fatalf("sync: status %s, summary %+v, first error %v; want success with 24 workers installed", r.Status, r.Summary, r.Hives[0].Error)
+		t.Fatalf("sync: status = %s, summary = %+v, first error = %v; want success with 24 workers installed", r.Status, r.Summary, r.Hives[0].Error)
 	}
 	for alias, m := range machines {
 		if !bytes.Equal(m.Artifact("plain"), plain) || !bytes.Equal(m.Artifact("packed"), archive) {
@@ -90,7 +90,7 @@ func TestPushSendsCompleteFiles(t *testing.T) {
 		}
 		for _, w := range m.State().Workers {
 			if want := map[string]string{"echo": "1.0.0", "plain": "1.2", "packed": "3"}[w.Type]; w.Version != want {
-				t.Errorf("%s: worker %+v, want version %q", alias, w, want)
+				t.Errorf("%s: worker = %+v, want version %q", alias, w, want)
 			}
 		}
 	}
@@ -146,11 +146,11 @@ func TestPushDownloads(t *testing.T) {
 	want := map[string]string{"changed": "its SHA-256 is " + hexSum(body[1:]), "lost": "404"}
 	for _, h := range r.Hives {
 		if h.Status != operations.HiveFailed || len(h.FailedSteps) != 2 || len(h.Steps) != 5 {
-			t.Errorf("sync: report %+v, want 5 steps and 2 failed steps", h)
+			t.Errorf("sync: report = %+v, want 5 steps and 2 failed steps", h)
 		}
 		for _, s := range h.FailedSteps {
 			if !strings.Contains(s.Error.Message, want[s.Step.Worker]) {
-				t.Errorf("%s: error %q, want %q in it", s.Step.Worker, s.Error.Message, want[s.Step.Worker])
+				t.Errorf("%s: error = %q, want %q in it", s.Step.Worker, s.Error.Message, want[s.Step.Worker])
 			}
 		}
 	}
@@ -190,7 +190,7 @@ func TestFailedURLDoesNotAffectOthers(t *testing.T) {
 	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	m := machines["gpu-00"]
 	if failed := r.Hives[0].FailedSteps; len(failed) != 1 || failed[0].Step.Worker != "first" || !bytes.Equal(m.Artifact("second"), body) {
-		t.Errorf("sync: report %+v, want only first to fail, and second installed", r.Hives[0])
+		t.Errorf("sync: report = %+v, want only first to fail, and second installed", r.Hives[0])
 	}
 }
 
@@ -229,15 +229,15 @@ func TestApplyCanceled(t *testing.T) {
 	f := openFleet(t, c, machines, func(o *pkgmgr.Options) { o.Parallel = 1 })
 	r := syncFleet(ctx, f, plan.Options{}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=canceled gpu-01=canceled" {
-		t.Fatalf("sync: %s, want both hives canceled: %+v", got, r.Hives)
+		t.Fatalf("sync = %s, want both hives canceled: %+v", got, r.Hives)
 	}
 	for _, h := range r.Hives {
 		if h.Error == nil || h.Error.Code != operations.CodeCanceled || !errors.Is(h.Error, context.Canceled) {
-			t.Errorf("%s: error %+v, want code %s", h.Alias, h.Error, operations.CodeCanceled)
+			t.Errorf("%s: error = %+v, want code %s", h.Alias, h.Error, operations.CodeCanceled)
 		}
 	}
 	if len(r.Hives[0].Steps) == 0 || r.Hives[0].Steps[0].Action != operations.ActionInstallHive {
-		t.Errorf("sync: report %+v, want the completed step install_hive", r.Hives[0])
+		t.Errorf("sync: report = %+v, want the completed step install_hive", r.Hives[0])
 	}
 	if machines["gpu-00"].State().Daemon.Running || machines["gpu-01"].State().Rbee != nil {
 		t.Error("steps ran after the context was canceled, want none")
@@ -258,7 +258,7 @@ func TestApplyWithCanceledContext(t *testing.T) {
 	f.Read(ctx, pkgmgr.ReadOptions{})
 	for _, s := range f.States() {
 		if s.State != nil || s.Err == nil || s.Err.Code != operations.CodeCanceled {
-			t.Errorf("%s: Read() with a canceled context: state %+v, error %v, want code %s", s.Hive.Alias, s.State, s.Err, operations.CodeCanceled)
+			t.Errorf("%s: Read() with a canceled context: state = %+v, error = %v, want code %s", s.Hive.Alias, s.State, s.Err, operations.CodeCanceled)
 		}
 	}
 	if plan := f.Plan(t.Context(), plan.Options{Fetch: true}); len(plan.Steps) != 0 {
@@ -288,10 +288,10 @@ func TestApplyLockedHive(t *testing.T) {
 		r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{LockWait: tt.wait})
 		h := r.Hives[0]
 		if h.Status != operations.HiveLocked || h.Error.Code != operations.CodeLocked || !strings.Contains(h.Error.Message, "ann@desk, PID 7") {
-			t.Errorf("LockWait %s: report %+v, want it locked by ann@desk, PID 7", tt.wait, h)
+			t.Errorf("LockWait %s: report = %+v, want it locked by ann@desk, PID 7", tt.wait, h)
 		}
 		if len(h.Steps) != 0 || len(h.FailedSteps) != 0 || waiting != tt.waiting || r.Outcome() != operations.OutcomeLocked {
-			t.Errorf("LockWait %s: report %+v, %d waiting events, outcome %s; want no steps, %d events, %s", tt.wait, h, waiting, r.Outcome(), tt.waiting, operations.OutcomeLocked)
+			t.Errorf("LockWait %s: report = %+v, %d waiting events, outcome = %s; want no steps, %d events, %s", tt.wait, h, waiting, r.Outcome(), tt.waiting, operations.OutcomeLocked)
 		}
 	}
 	if len(m.State().Settings.Labels) != 0 {

@@ -53,7 +53,7 @@ func openFleet(t *testing.T, c *config.Config, machines fakehost.Machines, chang
 	}
 	t.Cleanup(func() {
 		if err := f.Close(); err != nil {
-			t.Error(err)
+			t.Errorf("Close() = %v, want nil", err)
 		}
 	})
 	return f
@@ -95,32 +95,32 @@ func TestSyncTwice(t *testing.T) {
 	f := openFleet(t, c, machines, nil)
 	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=installed gpu-01=installed gpu-02=installed" {
-		t.Fatalf("sync: %s, want all hives installed", got)
+		t.Fatalf("sync = %s, want all hives installed", got)
 	}
 	if want := (operations.SyncSummary{HivesInstalled: 3, WorkersInstalled: 3, DurationSeconds: 1}); r.Summary != want || r.Status != operations.StatusSuccess {
-		t.Errorf("sync: status %s, summary %+v, want %s and %+v", r.Status, r.Summary, operations.StatusSuccess, want)
+		t.Errorf("sync: status = %s, summary = %+v, want %s and %+v", r.Status, r.Summary, operations.StatusSuccess, want)
 	}
 	for alias, m := range machines {
 		s := m.State()
 		if s.Rbee == nil || s.Rbee.Version != "1.0.0" || !s.Daemon.Running || s.Settings.Alias != alias {
-			t.Errorf("%s: state %+v, want rbee 1.0.0, a running daemon and the alias", alias, s)
+			t.Errorf("%s: State() = %+v, want rbee 1.0.0, a running daemon and the alias", alias, s)
 		}
 		if len(s.Workers) != 1 || s.Workers[0].Type != "echo" || s.Workers[0].Requested != version.Latest || s.Workers[0].SHA256 != s.Rbee.SHA256 {
-			t.Errorf("%s: workers %+v, want the echo of this rbee", alias, s.Workers)
+			t.Errorf("%s: workers = %+v, want the echo of this rbee", alias, s.Workers)
 		}
 		if got, want := m.Calls(), (fakehost.Calls{Connects: 1, Scripts: 1, Puts: 1, Runs: 1}); got != want {
-			t.Errorf("%s: calls %+v, want %+v", alias, got, want)
+			t.Errorf("%s: Calls() = %+v, want %+v", alias, got, want)
 		}
 	}
 
 	again := openFleet(t, c, machines, nil)
 	r = syncFleet(t.Context(), again, plan.Options{}, pkgmgr.ApplyOptions{})
 	if want := (operations.SyncSummary{HivesAlreadyInstalled: 3, WorkersAlreadyInstalled: 3, DurationSeconds: 1}); r.Summary != want || len(r.Plan.Steps) != 0 {
-		t.Errorf("second sync: summary %+v, steps %+v, want %+v and no steps", r.Summary, r.Plan.Steps, want)
+		t.Errorf("second sync: summary = %+v, steps = %+v, want %+v and no steps", r.Summary, r.Plan.Steps, want)
 	}
 	for alias, m := range machines {
 		if got := m.Calls(); got.Puts != 1 || got.Runs != 1 {
-			t.Errorf("%s: calls %+v after the second sync, want one Put and one Run", alias, got)
+			t.Errorf("%s: Calls() = %+v after the second sync, want one Put and one Run", alias, got)
 		}
 	}
 	status := again.StatusReport(again.Plan(t.Context(), plan.Options{}), true, 0)
@@ -137,10 +137,10 @@ func TestDryRun(t *testing.T) {
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
 	r := f.SyncReport(f.Plan(t.Context(), plan.Options{Fetch: true}), nil, 0)
 	if got := results(r.Hives); got != "gpu-00=pending gpu-01=unreachable" || r.Status != operations.StatusChangesPending {
-		t.Errorf("dry run: status %s, hives %s, want one pending and one unreachable", r.Status, got)
+		t.Errorf("dry run: status = %s, hives = %s, want one pending and one unreachable", r.Status, got)
 	}
 	if want := (operations.SyncSummary{HivesInstalled: 1, HivesUnreachable: 1, WorkersInstalled: 1}); r.Summary != want {
-		t.Errorf("dry run: summary %+v, want %+v", r.Summary, want)
+		t.Errorf("dry run: summary = %+v, want %+v", r.Summary, want)
 	}
 	if s := machines["gpu-00"].State(); s.Rbee != nil {
 		t.Errorf("the dry run installed rbee %+v, want none", s.Rbee)
@@ -156,28 +156,28 @@ func TestFailureIsIsolated(t *testing.T) {
 	machines["gpu-03"].FailStep = map[string]error{"": errors.New("exec format error")}
 	r := syncFleet(t.Context(), openFleet(t, c, machines, nil), plan.Options{}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=unreachable gpu-01=failed gpu-02=failed gpu-03=failed gpu-04=installed" {
-		t.Fatalf("sync: %s, want four failures and one hive installed", got)
+		t.Fatalf("sync = %s, want four failures and one hive installed", got)
 	}
 	want := operations.SyncSummary{
 		HivesInstalled: 1, HivesFailed: 3, HivesUnreachable: 1, WorkersInstalled: 1, WorkersFailed: 3, DurationSeconds: 1,
 	}
 	if r.Summary != want || r.Status != operations.StatusPartial || r.Outcome() != operations.OutcomeFailed {
-		t.Errorf("sync: status %s, outcome %s, summary %+v, want %s, %s and %+v", r.Status, r.Outcome(), r.Summary, operations.StatusPartial, operations.OutcomeFailed, want)
+		t.Errorf("sync: status = %s, outcome = %s, summary = %+v, want %s, %s and %+v", r.Status, r.Outcome(), r.Summary, operations.StatusPartial, operations.OutcomeFailed, want)
 	}
 	for i, message := range []string{"the host key has changed", "cannot send rbee: disk full", "cannot install echo", "exec format error"} {
 		if e := r.Hives[i].Error; e == nil || !strings.Contains(e.Message, message) || e.Hive != r.Hives[i].Alias {
-			t.Errorf("%s: error %v, want %q in it", r.Hives[i].Alias, e, message)
+			t.Errorf("%s: error = %v, want %q in it", r.Hives[i].Alias, e, message)
 		}
 	}
 	if e := r.Hives[0].Error; e.Code != operations.CodeUnreachable || e.Reason != "host_key_changed" {
-		t.Errorf("gpu-00: error %+v, want code %s and reason host_key_changed", e, operations.CodeUnreachable)
+		t.Errorf("gpu-00: error = %+v, want code %s and reason host_key_changed", e, operations.CodeUnreachable)
 	}
 	// A failed worker does not prevent the installation of rbee and the start of the daemon.
 	if s := machines["gpu-02"].State(); s.Rbee == nil || !s.Daemon.Running || len(s.Workers) != 0 || len(r.Hives[2].Steps) != 2 {
-		t.Errorf("gpu-02: state %+v, report %+v, want rbee and a running daemon without workers", s, r.Hives[2])
+		t.Errorf("gpu-02: State() = %+v, report = %+v, want rbee and a running daemon without workers", s, r.Hives[2])
 	}
 	if s := machines["gpu-03"].State(); s.Rbee != nil || len(r.Hives[3].FailedSteps) != 3 {
-		t.Errorf("gpu-03: state %+v, report %+v, want no rbee and 3 failed steps", s, r.Hives[3])
+		t.Errorf("gpu-03: State() = %+v, report = %+v, want no rbee and 3 failed steps", s, r.Hives[3])
 	}
 }
 
@@ -195,12 +195,12 @@ func TestStatusUsesOneConnection(t *testing.T) {
 	}
 	for alias, m := range machines {
 		if got, want := m.Calls(), (fakehost.Calls{Connects: 1, Scripts: 1}); got != want {
-			t.Errorf("%s: calls %+v, want %+v", alias, got, want)
+			t.Errorf("%s: Calls() = %+v, want %+v", alias, got, want)
 		}
 	}
 	f.Read(t.Context(), pkgmgr.ReadOptions{})
 	if got, want := machines["gpu-00"].Calls(), (fakehost.Calls{Connects: 1, Scripts: 2}); got != want {
-		t.Errorf("gpu-00: calls %+v after a second Read, want %+v", got, want)
+		t.Errorf("gpu-00: Calls() = %+v after a second Read, want %+v", got, want)
 	}
 }
 
@@ -249,7 +249,7 @@ func TestEvents(t *testing.T) {
 	f := openFleet(t, c, machines, func(o *pkgmgr.Options) {
 		o.Events = func(e operations.Event) {
 			if handling.Swap(true) || done.Load() || e.Time.IsZero() {
-				t.Errorf("event %+v overlaps with another one, comes after Apply, or has no time", e)
+				t.Errorf("received event %+v, want one event at a time, before Apply() returns, with a time", e)
 			}
 			switch e.Type {
 			case operations.EventPhase:
@@ -269,11 +269,11 @@ func TestEvents(t *testing.T) {
 	for i := range 19 {
 		alias := fmt.Sprintf("gpu-%02d", i)
 		if !slices.Equal(phases[alias], wantPhases) || !slices.Equal(steps[alias], wantSteps) {
-			t.Errorf("%s: phases %v and steps %v, want %v and %v", alias, phases[alias], steps[alias], wantPhases, wantSteps)
+			t.Errorf("%s: phases = %v and steps = %v, want %v and %v", alias, phases[alias], steps[alias], wantPhases, wantSteps)
 		}
 	}
 	if got := phases["gpu-19"]; !slices.Equal(got, []operations.Phase{operations.PhaseConnecting, operations.PhaseUnreachable}) {
-		t.Errorf("gpu-19: phases %v, want connecting and unreachable", got)
+		t.Errorf("gpu-19: phases = %v, want connecting and unreachable", got)
 	}
 }
 
@@ -295,13 +295,13 @@ func TestExtraHivesAndWorkers(t *testing.T) {
 	f = openFleet(t, smaller, machines, extras)
 	r = syncFleet(t.Context(), f, plan.Options{RemoveExtra: true}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=updated gpu-01=uninstalled gpu-02=uninstalled" {
-		t.Errorf("sync with RemoveExtra: %s, want one update and two uninstalls: %+v", got, r.Hives)
+		t.Errorf("sync with RemoveExtra = %s, want one update and two uninstalls: %+v", got, r.Hives)
 	}
 	if r.Summary.HivesRemoved != 2 || r.Summary.WorkersRemoved != 1 || r.Status != operations.StatusSuccess {
-		t.Errorf("sync with RemoveExtra: status %s, summary %+v, want 2 hives and 1 worker removed", r.Status, r.Summary)
+		t.Errorf("sync with RemoveExtra: status = %s, summary = %+v, want 2 hives and 1 worker removed", r.Status, r.Summary)
 	}
 	if s := machines["gpu-01"].State(); s.Rbee != nil || len(s.Workers) != 0 || s.Settings != nil {
-		t.Errorf("gpu-01: state %+v after the uninstall, want no rbee, workers or settings", s)
+		t.Errorf("gpu-01: State() = %+v after the uninstall, want no rbee, workers or settings", s)
 	}
 }
 
@@ -345,7 +345,7 @@ func TestDaemon(t *testing.T) {
 			t.Errorf("Daemon(%s) = %s, want gpu-00 updated and gpu-01 not installed", action, got)
 		}
 		if s := machines["gpu-00"].State(); s.Daemon.Running != running {
-			t.Errorf("gpu-00: daemon %+v after %s, want Running %t", s.Daemon, action, running)
+			t.Errorf("gpu-00: daemon = %+v after %s, want Running %t", s.Daemon, action, running)
 		}
 	}
 }
@@ -359,12 +359,12 @@ func TestRepairAndForce(t *testing.T) {
 	m.Corrupt("echo", "bin/echo is missing")
 	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=updated" || m.State().Workers[0].Corrupt != "" {
-		t.Errorf("sync: %s, workers %+v, want the damaged worker repaired", got, m.State().Workers)
+		t.Errorf("sync = %s, workers = %+v, want the damaged worker repaired", got, m.State().Workers)
 	}
 	before := m.State().Workers[0].InstalledAt
 	r = syncFleet(t.Context(), f, plan.Options{Force: true}, pkgmgr.ApplyOptions{})
 	if after := m.State().Workers[0].InstalledAt; !after.After(before) || len(r.Hives[0].Steps) != 3 {
-		t.Errorf("sync with Force: report %+v, worker installed at %s, want 3 steps and a new installation", r.Hives[0], after)
+		t.Errorf("sync with Force: report = %+v, worker installed at %s, want 3 steps and a new installation", r.Hives[0], after)
 	}
 }
 
@@ -417,6 +417,6 @@ func TestOnlyConnectIsRequired(t *testing.T) {
 	f := openFleet(t, c, machines, func(o *pkgmgr.Options) { *o = pkgmgr.Options{Connect: machines.Connect} })
 	r := syncFleet(t.Context(), f, plan.Options{}, pkgmgr.ApplyOptions{})
 	if got := results(r.Hives); got != "gpu-00=not_installed" || len(r.Plan.Blocked) != 1 || r.Outcome() != operations.OutcomeFailed {
-		t.Errorf("sync: %s, plan %+v, want gpu-00 blocked", got, r.Plan)
+		t.Errorf("sync = %s, plan = %+v, want gpu-00 blocked", got, r.Plan)
 	}
 }

@@ -61,15 +61,16 @@ func TestSaveKeepsConcurrentChanges(t *testing.T) {
 	f.addRelease("1.2")
 	f.pin("gpu-02", "1.0")
 	if r := f.sync(plan.Options{Upgrade: true}, func(o *pkgmgr.Options) { o.Aliases = []string{"gpu-00"} }); f.version("gpu-00") != "1.2" {
-		t.Fatalf("sync: %s, gpu-00 has engine %q, want 1.2", results(r.Hives), f.version("gpu-00"))
+		t.Fatalf("sync = %s, gpu-00 has engine %q, want 1.2", results(r.Hives), f.version("gpu-00"))
 	}
 	slow.Pin("gpu-01", engineWorker, "1.0", time.Now())
-	for _, lock := range []*lockfile.Lock{slow, upgrade} { // upgrade contains 1.1, which is older than the saved version
+	// The lock of the upgrade contains 1.1, which is older than the saved version.
+	for name, lock := range map[string]*lockfile.Lock{"pin": slow, "upgrade": upgrade} {
 		if err := lock.Save(); err != nil {
 			t.Fatal(err)
 		}
 		if v := f.lockedVersion(); v != "1.2" {
-			t.Errorf("locked version = %s after Save(), want 1.2", v)
+			t.Errorf("%s: locked version = %s after Save(), want 1.2", name, v)
 		}
 	}
 	text, err := os.ReadFile(f.lock)
@@ -94,12 +95,12 @@ func TestConcurrentSaves(t *testing.T) {
 		wg.Go(func() {
 			lock, err := lockfile.Load(path)
 			if err != nil {
-				t.Error(err)
+				t.Errorf("Load() = %v, want nil", err)
 				return
 			}
 			lock.Pin(fmt.Sprintf("gpu-%02d", i), engineWorker, "1.0", time.Now())
 			if err := lock.Save(); err != nil {
-				t.Error(err)
+				t.Errorf("Save() = %v, want nil", err)
 			}
 		})
 	}
@@ -146,7 +147,7 @@ func TestFailedUpgradeKeepsPin(t *testing.T) {
 		"dry run": func() {
 			_, lock := f.plan(plan.Options{Upgrade: true})
 			if err := lock.Save(); err != nil {
-				t.Error(err)
+				t.Errorf("Save() = %v, want nil", err)
 			}
 		},
 	} {
@@ -178,7 +179,7 @@ func TestConfigChangeRemovesPin(t *testing.T) {
 		workers := f.config.Hives[0].Workers
 		workers[len(workers)-1].Version = tt.constraint
 		if r := f.sync(plan.Options{}, nil); f.version("gpu-00") != tt.want {
-			t.Errorf("%s: gpu-00 has engine %s, want %s: %s", tt.constraint, f.version("gpu-00"), tt.want, results(r.Hives))
+			t.Errorf("sync with version %q: gpu-00 has engine %s, want %s: %s", tt.constraint, f.version("gpu-00"), tt.want, results(r.Hives))
 		}
 	}
 }
@@ -282,7 +283,7 @@ func TestBundleErrorsContainRecipeLine(t *testing.T) {
 		f.machines["gpu-00"].Edit(func(s *wire.State) { s.Arch = "arm64" })
 		r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Bundle, o.Push, o.Lock, o.Aliases = b, true, lock, []string{"gpu-00"} })
 		if blocked := r.Plan.Blocked; len(blocked) != 1 || !strings.Contains(blocked[0].Reason, tt.want) {
-			t.Errorf("%s: blocked %+v, want %q", tt.constraint, blocked, tt.want)
+			t.Errorf("sync with version %q: blocked = %+v, want %q", tt.constraint, blocked, tt.want)
 		}
 	}
 }

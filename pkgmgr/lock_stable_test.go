@@ -124,7 +124,7 @@ func TestGlibcFloor(t *testing.T) {
 				t.Errorf("sync: floor() = %q, want %q", got, tt.floor)
 			}
 			if got := blockReasons(r); got != tt.blocked {
-				t.Errorf("sync: blocked %q, want %q", got, tt.blocked)
+				t.Errorf("sync: blocked = %q, want %q", got, tt.blocked)
 			}
 			// A second sync changes nothing.
 			before := f.lockText()
@@ -247,7 +247,7 @@ func TestLatestWithoutSolution(t *testing.T) {
 	f.config.Hives[0].Workers[1].Version = ">1.0"
 	r = f.sync(plan.Options{}, nil)
 	if !strings.Contains(blockReasons(r), "none of the newest 2 versions of engine has a solution: ") {
-		t.Errorf("sync: blocked %s, want none of the newest 2 versions to have a solution", blockReasons(r))
+		t.Errorf("sync: blocked = %s, want none of the newest 2 versions to have a solution", blockReasons(r))
 	}
 
 	// The index fails during the resolution.
@@ -306,7 +306,7 @@ func TestReleaseDate(t *testing.T) {
 				o.Events = func(e operations.Event) { notes = append(notes, e.Message) }
 			})
 			if want := "/packages/wax-" + tt.wax + "-py3-none-any.whl"; !strings.Contains(string(f.lockText()), want) {
-				t.Fatalf("sync: blocked %s, lockfile %s\nwant %s in it", blockReasons(r), f.lockText(), want)
+				t.Fatalf("sync: blocked = %s, lockfile = %s\nwant %s in it", blockReasons(r), f.lockText(), want)
 			}
 			if text := strings.Join(notes, "\n"); tt.warning != "" && !strings.Contains(text, tt.warning) || tt.warning == "" && strings.Contains(text, "warning: ") {
 				t.Errorf("sync emitted notes %q, want warning %q", text, tt.warning)
@@ -338,7 +338,7 @@ func TestInvalidIndex(t *testing.T) {
 			f.origin.SetResponse("/simple/", tt.contentType, tt.body)
 			r := f.sync(plan.Options{}, nil)
 			if got := blockReasons(r); !strings.Contains(got, tt.want) {
-				t.Errorf("sync: blocked %q, want %q in it", got, tt.want)
+				t.Errorf("sync: blocked = %q, want %q in it", got, tt.want)
 			}
 		})
 	}
@@ -364,11 +364,11 @@ func TestExtraIndexes(t *testing.T) {
 	lock := string(f.lockText())
 	for _, want := range []string{"/wax-1.0-py3", "/comb-2.0+local-py3", "/engine-1.0-py3"} {
 		if !strings.Contains(lock, want) {
-			t.Errorf("sync: blocked %s, lockfile %s\nwant %s in it", blockReasons(r), lock, want)
+			t.Errorf("sync: blocked = %s, lockfile = %s\nwant %s in it", blockReasons(r), lock, want)
 		}
 	}
 	if strings.Contains(lock, "soot") {
-		t.Errorf("sync: lockfile %s, want no soot in it", lock)
+		t.Errorf("sync: lockfile = %s, want no soot in it", lock)
 	}
 }
 
@@ -386,7 +386,7 @@ func TestTorchMirror(t *testing.T) {
 	f.recordSteps("gpu-00", &steps)
 	r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Origins.PythonIndex, o.Origins.TorchIndex = index, index })
 	if lock := string(f.lockText()); !strings.Contains(lock, "/torch-2.9+cpu-") || strings.Contains(lock, "secret") {
-		t.Fatalf("sync: blocked %s, lockfile %s\nwant torch 2.9+cpu and no password in it", blockReasons(r), lock)
+		t.Fatalf("sync: blocked = %s, lockfile = %s\nwant torch 2.9+cpu and no password in it", blockReasons(r), lock)
 	}
 	if len(steps) != 1 {
 		t.Fatalf("the hive got %d steps, want 1", len(steps))
@@ -402,7 +402,7 @@ func TestTorchMirror(t *testing.T) {
 	f.addEngine("1.0", releaseDate, "torch>=2")
 	r = f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Origins.TorchIndex = f.origin.Index() })
 	if got := blockReasons(r); !strings.Contains(got, "the PyTorch index ") || !strings.Contains(got, "/simple/cu130 does not contain torch") {
-		t.Errorf("sync: blocked %s, want the PyTorch index /simple/cu130 without torch", got)
+		t.Errorf("sync: blocked = %s, want the PyTorch index /simple/cu130 without torch", got)
 	}
 }
 
@@ -470,6 +470,6 @@ func TestGlibcFloorOfOldLock(t *testing.T) {
 	})
 	f.setGlibc("2.39", "2.28")
 	if got := blockReasons(f.sync(plan.Options{}, nil)); !strings.Contains(got, "glibc 2.31, this machine has 2.28") {
-		t.Errorf("sync: blocked %q, want gpu-01 because of its glibc", got)
+		t.Errorf("sync: blocked = %q, want gpu-01 because of its glibc", got)
 	}
 }

@@ -127,7 +127,7 @@ func TestLockIsReused(t *testing.T) {
 	f := newLockFleet(t)
 	f.addRelease("1.0")
 	if r := f.sync(plan.Options{}, nil); results(r.Hives) != "gpu-00=installed gpu-01=installed" || f.version("gpu-00") != "1.0" {
-		t.Fatalf("sync: %s, gpu-00 has engine %q, want 1.0 on both hives", results(r.Hives), f.version("gpu-00"))
+		t.Fatalf("sync = %s, gpu-00 has engine %q, want 1.0 on both hives", results(r.Hives), f.version("gpu-00"))
 	}
 	first, err := os.ReadFile(f.lock)
 	if err != nil {
@@ -179,7 +179,7 @@ func TestVersionWithTagPrefix(t *testing.T) {
 		f.config.Hives[i].Workers[1].Version = constraint
 	}
 	if r := f.sync(plan.Options{}, nil); f.version("gpu-00") != "1.0" || f.version("gpu-01") != "1.0" {
-		t.Fatalf("sync: %s, engines %s and %s, want 1.0 on both hives", results(r.Hives), f.version("gpu-00"), f.version("gpu-01"))
+		t.Fatalf("sync = %s, engines = %s and %s, want 1.0 on both hives", results(r.Hives), f.version("gpu-00"), f.version("gpu-01"))
 	}
 	fleet, _ := f.open(func(o *pkgmgr.Options) { o.Lock = new(lockfile.Lock) })
 	fleet.Read(t.Context(), pkgmgr.ReadOptions{})

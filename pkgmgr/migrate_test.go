@@ -99,7 +99,7 @@ func TestFromStates(t *testing.T) {
 		}
 	}
 	if _, err := config.Parse("hives.conf", config.Format(c, "")); err != nil {
-		t.Error(err)
+		t.Errorf("Parse(Format()) = %v, want nil", err)
 	}
 }
 

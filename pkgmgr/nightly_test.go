@@ -162,7 +162,7 @@ func TestNightlyReleases(t *testing.T) {
 				t.Errorf("planVersion(%q) = %q, note %q, %d requests; want %q, %q, %d", tt.constraint, version, note, requests, tt.want, tt.note, tt.requests)
 			}
 			if (blocked == "") != (tt.blocked == "") || !strings.Contains(blocked, tt.blocked) {
-				t.Errorf("planVersion(%q): blocked %q, want %q in it", tt.constraint, blocked, tt.blocked)
+				t.Errorf("planVersion(%q): blocked = %q, want %q in it", tt.constraint, blocked, tt.blocked)
 			}
 		})
 	}
@@ -192,14 +192,14 @@ func TestReleaseResponses(t *testing.T) {
 			f.origin.SetResponse(tt.path, tt.contentType, tt.body)
 			_, _, blocked, _ := f.planVersion(tt.constraint, nil)
 			if !strings.Contains(blocked, tt.want) {
-				t.Errorf("planVersion(%q): blocked %q, want %q in it", tt.constraint, blocked, tt.want)
+				t.Errorf("planVersion(%q): blocked = %q, want %q in it", tt.constraint, blocked, tt.want)
 			}
 		})
 	}
 	f := newRecipeFleet(t, strings.Replace(nightlyRecipe, "  prereleases: true\n", "", 1))
 	llamaReleases{from: 10700, to: 10711}.publish(f.origin)
 	if _, _, blocked, _ := f.planVersion("latest", nil); !strings.Contains(blocked, "ggml-org/llama.cpp has only prereleases among its newest 12 releases: set an exact version, or add prereleases: true to versions in the recipe") {
-		t.Errorf("planVersion(latest) without prereleases: blocked %q, want a hint to prereleases: true", blocked)
+		t.Errorf("planVersion(latest) without prereleases: blocked = %q, want a hint to prereleases: true", blocked)
 	}
 }
 
@@ -367,7 +367,7 @@ func TestDownloadMirror(t *testing.T) {
 			f.recordSteps("gpu-00", &steps)
 			r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Origins.ReleaseDownloads = downloads + "/" })
 			if len(steps) != 1 || len(r.Plan.Blocked) != 0 {
-				t.Fatalf("sync: blocked %+v, reports %+v, want one install step", r.Plan.Blocked, r.Hives)
+				t.Fatalf("sync: blocked = %+v, reports = %+v, want one install step", r.Plan.Blocked, r.Hives)
 			}
 			if got := steps[0].Artifact.URL; got != want {
 				t.Errorf("the hive got URL %q, want %q", got, want)

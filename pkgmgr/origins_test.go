@@ -88,11 +88,11 @@ func TestGeneratedArchive(t *testing.T) {
 		return f.sync(plan.Options{}, func(o *pkgmgr.Options) { edit(o); o.Aliases = []string{hive} })
 	}
 	if r := syncHive("gpu-00", withToken); !bytes.Equal(f.machines["gpu-00"].Artifact("engine"), first) {
-		t.Fatalf("sync of gpu-00: blocked %+v, reports %+v, want the engine installed", r.Plan.Blocked, r.Hives)
+		t.Fatalf("sync of gpu-00: blocked = %+v, reports = %+v, want the engine installed", r.Plan.Blocked, r.Hives)
 	}
 	f.publishCode("#!/bin/sh\necho 2\n")
 	if r := syncHive("gpu-01", func(*pkgmgr.Options) {}); !bytes.Equal(f.machines["gpu-01"].Artifact("engine"), first) {
-		t.Errorf("sync of gpu-01: reports %+v, want the locked archive installed", r.Hives)
+		t.Errorf("sync of gpu-01: reports = %+v, want the locked archive installed", r.Hives)
 	}
 
 	// With an empty cache, the errors contain the line of the recipe.
@@ -152,7 +152,7 @@ func TestIndexPassword(t *testing.T) {
 	f.recordSteps("gpu-00", &steps)
 	r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Origins.PythonIndex = index })
 	if len(steps) != 1 || f.version("gpu-00") != "1.0" {
-		t.Fatalf("sync: blocked %+v, reports %+v, want the engine installed on gpu-00", r.Plan.Blocked, r.Hives)
+		t.Fatalf("sync: blocked = %+v, reports = %+v, want the engine installed on gpu-00", r.Plan.Blocked, r.Hives)
 	}
 	if p := steps[0].Python; p.Wheels[0].URL != "" {
 		t.Errorf("the hive got wheels %+v, want none with a URL", p.Wheels)
@@ -419,7 +419,7 @@ func TestTwoPythonsOnOnePlatform(t *testing.T) {
 	for _, version := range []string{"3.12", "3.9"} {
 		f.setRecipe(strings.Replace(pythonRecipe, `version: "3.12"`, `version: "`+version+`"`, 1))
 		if r := f.sync(plan.Options{}, nil); len(r.Plan.Blocked) != 0 {
-			t.Fatalf("sync with Python %s: blocked %+v, want none", version, r.Plan.Blocked)
+			t.Fatalf("sync with Python %s: blocked = %+v, want none", version, r.Plan.Blocked)
 		}
 		text, err := os.ReadFile(f.lock)
 		if err != nil || !strings.Contains(string(text), `"cpython-`+version+".") {

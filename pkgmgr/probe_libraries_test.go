@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -69,7 +70,7 @@ func TestProbeAPU(t *testing.T) {
 			want = append(want, gpu.Device{Index: i, Vendor: "amd", Name: "AMD GPU " + tt.id, PCIBusID: bus, MemoryTotal: tt.sum << 30, Unified: tt.sum > tt.vram})
 		}
 		if s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true}); !reflect.DeepEqual(s.Devices, want) {
-			t.Errorf("the probe returned devices %+v, want %+v", s.Devices, want)
+			t.Errorf("the devices of Read() differ (-want +got):\n%s", cmp.Diff(want, s.Devices))
 		}
 	})
 }

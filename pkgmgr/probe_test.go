@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr"
@@ -178,23 +179,24 @@ func TestProbeBrokenRbee(t *testing.T) {
 	inEveryShell(t, func(t *testing.T, shell []string) {
 		h := newShellHost(t, "home", shell...)
 		for _, tt := range []struct {
+			name    string
 			mode    os.FileMode
 			content string
 			want    string
 		}{
-			{0o755, "#!/bin/sh\nprintf 'no \"library\" \\\\ \\tx\\001\\ny\\n' >&2\nexit 3\n", `failed with status 3: no "library" \  x y`},
-			{0o755, "#!/bin/sh\nprintf '\\036{\"half\":\\n'\nexit 4\n", `failed with status 4: {"half":`},
-			{0o644, "not to be run", "failed with status 126: "},
-			{0o755, "#!/bin/sh\necho usage: rbee\n", "printed no record: usage: rbee"},
-			{0o755, "#!/bin/sh\n", "printed no record: "},
+			{"message on stderr", 0o755, "#!/bin/sh\nprintf 'no \"library\" \\\\ \\tx\\001\\ny\\n' >&2\nexit 3\n", `failed with status 3: no "library" \  x y`},
+			{"incomplete record", 0o755, "#!/bin/sh\nprintf '\\036{\"half\":\\n'\nexit 4\n", `failed with status 4: {"half":`},
+			{"not executable", 0o644, "not to be run", "failed with status 126: "},
+			{"no record", 0o755, "#!/bin/sh\necho usage: rbee\n", "printed no record: usage: rbee"},
+			{"no output", 0o755, "#!/bin/sh\n", "printed no record: "},
 		} {
 			h.write(t, tt.mode, tt.content, h.rbee(), "bin", "rbee")
 			s := h.mustRead(t, pkgmgr.ReadOptions{})
 			if s.Rbee == nil || s.Schema != 0 || !strings.Contains(s.Broken, tt.want) {
-				t.Errorf("Read() returned rbee %+v, broken %q, want %q in it", s.Rbee, s.Broken, tt.want)
+				t.Errorf("%s: Read() returned rbee %+v, broken %q, want %q in it", tt.name, s.Rbee, s.Broken, tt.want)
 			}
 			if len(s.MissingDirs) != 0 {
-				t.Errorf("Read() returned missing directories %q, want none", s.MissingDirs)
+				t.Errorf("%s: Read() returned missing directories %q, want none", tt.name, s.MissingDirs)
 			}
 		}
 	})
@@ -295,13 +297,13 @@ func TestProbeArchitecture(t *testing.T) {
 		h.write(t, 0o644, "simd_count 192\nvendor_id 4098\nlocation_id 768\ngfx_target_version 110000\n", h.sys, "class/kfd/kfd/topology/nodes/1/properties")
 		want := wire.Devices{{Vendor: "amd", Name: "AMD GPU 0x744c", PCIBusID: "0000:03:00.0", Architecture: "gfx1100"}}
 		if s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true}); !reflect.DeepEqual(s.Devices, want) {
-			t.Errorf("Read() returned devices %+v, want %+v", s.Devices, want)
+			t.Errorf("the devices of Read() differ (-want +got):\n%s", cmp.Diff(want, s.Devices))
 		}
 		h.write(t, 0o755, "#!/bin/sh\ncase $1 in static) echo '[{\"gpu\": 0, \"asic\": {\"market_name\": \"Instinct MI300X\", \"target_graphics_version\": \"gfx942\"},"+
 			" \"bus\": {\"bdf\": \"0000:03:00.0\"}}]';; *) exit 1;; esac\n", h.root, "opt/rocm/bin/amd-smi")
 		want = wire.Devices{{Vendor: "amd", Name: "Instinct MI300X", PCIBusID: "0000:03:00.0", Architecture: "gfx942"}}
 		if s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true}); !reflect.DeepEqual(s.Devices, want) {
-			t.Errorf("Read() returned devices %+v, want %+v", s.Devices, want)
+			t.Errorf("the devices of Read() differ (-want +got):\n%s", cmp.Diff(want, s.Devices))
 		}
 	})
 }
@@ -335,7 +337,7 @@ func TestProbeCards(t *testing.T) {
 		}
 		s := h.mustRead(t, pkgmgr.ReadOptions{Devices: true})
 		if !s.DevicesKnown || !reflect.DeepEqual(s.Devices, others) {
-			t.Errorf("Read() returned devices %+v, want %+v", s.Devices, others)
+			t.Errorf("the devices of Read() differ (-want +got):\n%s", cmp.Diff(others, s.Devices))
 		}
 		h.write(t, 0o644, "0x030200\n", h.pci, "devices", "0000:41:00.0", "class")
 		h.write(t, 0o644, "0x10de\n", h.pci, "devices", "0000:41:00.0", "vendor")
@@ -343,7 +345,7 @@ func TestProbeCards(t *testing.T) {
 		if want := append(others[:4:4], gpu.Device{
 			Index: -1, Vendor: "nvidia", PCIBusID: "0000:41:00.0", Error: "the NVIDIA driver is not installed: nvidia-smi not found (no driver is bound to the device)",
 		}); !reflect.DeepEqual(s.Devices, want) {
-			t.Errorf("Read() returned devices %+v, want %+v", s.Devices, want)
+			t.Errorf("the devices of Read() differ (-want +got):\n%s", cmp.Diff(want, s.Devices))
 		}
 		h.write(t, 0o755, nvidiaSMI("", "index=0 memory=24576 driver=580.65.06 compute=12.0 name=RTX"), h.tools, "nvidia-smi")
 		s = h.mustRead(t, pkgmgr.ReadOptions{Devices: true})

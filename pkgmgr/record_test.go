@@ -100,11 +100,11 @@ func TestRecordConcurrent(t *testing.T) {
 		wg.Go(func() {
 			h := echoHive(fmt.Sprintf("hive-%02d", i))
 			if err := r.Update([]config.Hive{h}, nil, "/c", time.Now()); err != nil {
-				t.Error(err)
+				t.Errorf("Update() of hive %d = %v, want nil", i, err)
 			}
 			if i%3 == 0 {
 				if err := r.Update(nil, []config.Hive{h}, "/c", time.Now()); err != nil {
-					t.Error(err)
+					t.Errorf("Update() that removes hive %d = %v, want nil", i, err)
 				}
 			}
 		})

@@ -67,7 +67,7 @@ func TestVerifyCommandIsUpdated(t *testing.T) {
 	} {
 		r, updatedWorker := sync(verify)
 		if !updatedWorker.Verify.Equal(want) || !updatedWorker.InstalledAt.Equal(first.InstalledAt) || updatedWorker.SHA256 != first.SHA256 {
-			t.Errorf("sync with %q: worker %+v, want only the verify command of %+v changed", verify, updatedWorker, first)
+			t.Errorf("sync with %q: worker = %+v, want only the verify command of %+v changed", verify, updatedWorker, first)
 		}
 		if len(r.Plan.Drift) != 1 || r.Plan.Drift[0].Issue != operations.IssueOutdatedWorker || !strings.Contains(r.Plan.Drift[0].Details, "has a different verify command than the recipe") {
 			t.Errorf("sync with %q has drift %+v, want a different verify command", verify, r.Plan.Drift)
@@ -101,7 +101,7 @@ func TestCPUFallbackWarning(t *testing.T) {
 			warnings = append(warnings, operations.ValidateWarning{Hive: h, Warning: want})
 		}
 		if !slices.Equal(got, warnings) {
-			t.Errorf("%s: warnings %+v, want %+v", name, got, warnings)
+			t.Errorf("%s: warnings = %+v, want %+v", name, got, warnings)
 		}
 	}
 	f := open()

@@ -41,7 +41,7 @@ func TestDocsLinks(t *testing.T) {
 				path = filepath.Join(filepath.Dir(file), target)
 			}
 			if _, err := os.Stat(path); err != nil {
-				t.Errorf("%s links to %q: %v", file, link[1], err)
+				t.Errorf("%s links to %q: %v, want an existing file", file, link[1], err)
 				continue
 			}
 			if anchor != "" && !anchors(t, path)[anchor] {

@@ -128,7 +128,7 @@ func TestEveryPackageHasImportRule(t *testing.T) {
 				}
 			}
 			if !used {
-				t.Errorf("rule %q: pattern %q matches no package", name, pattern)
+				t.Errorf("rule %q: pattern %q matches no package, want at least one", name, pattern)
 			}
 		}
 	}

@@ -76,11 +76,12 @@ func (p *fakePrompter) count() int {
 	return len(p.questions)
 }
 
-func wantReason(t *testing.T, err error, reason sshx.Reason) *sshx.Error {
+// wantReason returns the Error that the call returned, and stops the test if it has another reason.
+func wantReason(t *testing.T, call string, err error, reason sshx.Reason) *sshx.Error {
 	t.Helper()
 	var e *sshx.Error
 	if !errors.As(err, &e) || e.Reason != reason {
-		t.Fatalf("error is %v, want reason %q", err, reason)
+		t.Fatalf("%s returned error %v, want reason %q", call, err, reason)
 	}
 	return e
 }
@@ -99,7 +100,7 @@ func login(t *testing.T, d *sshx.Dialer, target sshx.Target) error {
 func wantLogin(t *testing.T, d *sshx.Dialer, target sshx.Target) {
 	t.Helper()
 	if err := login(t, d, target); err != nil {
-		t.Errorf("Dial(%+v): %v", target, err)
+		t.Errorf("Dial(%+v) = %v, want no error", target, err)
 	}
 }
 
@@ -117,13 +118,13 @@ func TestKeyFile(t *testing.T) {
 	target := c.target(h)
 	for _, name := range []string{"missing", "broken"} {
 		target.KeyFile = c.path(name)
-		e := wantReason(t, login(t, d, target), sshx.ReasonConfig)
+		e := wantReason(t, "Dial()", login(t, d, target), sshx.ReasonConfig)
 		if !strings.Contains(e.Error(), target.KeyFile) {
 			t.Errorf("Dial() with key file %s returned error %q, want an error with its path", target.KeyFile, e)
 		}
 	}
 	target.KeyFile = ""
-	e := wantReason(t, login(t, d, target), sshx.ReasonAuth)
+	e := wantReason(t, "Dial()", login(t, d, target), sshx.ReasonAuth)
 	if !strings.Contains(e.Error(), "id_ed25519") {
 		t.Errorf("Dial() returned error %q, want an error with the offered key id_ed25519", e)
 	}
@@ -144,7 +145,7 @@ func TestIdentityFiles(t *testing.T) {
 	c.write(t, "id_ecdsa", string(text))
 	wantLogin(t, c.dialer(t, ""), sshx.Target{Host: "127.0.0.1", Port: h.Port()})
 	// Another user cannot log in with the key.
-	wantReason(t, login(t, c.dialer(t, config), sshx.Target{Host: "box", User: "other-user"}), sshx.ReasonAuth)
+	wantReason(t, "Dial()", login(t, c.dialer(t, config), sshx.Target{Host: "box", User: "other-user"}), sshx.ReasonAuth)
 }
 
 // startAgent starts an SSH agent with keys and returns the path of its socket.
@@ -204,12 +205,12 @@ func TestAgent(t *testing.T) {
 	target := sshx.Target{Host: "127.0.0.1", Port: h.Port()}
 	agentLine := "IdentityAgent " + socket + "\n"
 
-	wantReason(t, login(t, c.dialer(t, agentLine), target), sshx.ReasonAuth) // the host disconnects after six keys
+	wantReason(t, "Dial()", login(t, c.dialer(t, agentLine), target), sshx.ReasonAuth) // the host disconnects after six keys
 	// A public key file selects the agent key to offer first.
 	c.write(t, "good.pub", string(ssh.MarshalAuthorizedKey(good.PublicKey())))
 	for _, name := range []string{"good", "good.pub"} {
 		if err := login(t, c.dialer(t, agentLine+"IdentityFile ~/.ssh/"+name+"\n"), target); err != nil {
-			t.Errorf("Dial() with IdentityFile %s: %v", name, err)
+			t.Errorf("Dial() with IdentityFile %s = %v, want no error", name, err)
 		}
 	}
 	wantLogin(t, c.dialer(t, agentLine+"IdentitiesOnly yes\nIdentityFile ~/.ssh/good\n"), target)
@@ -310,7 +311,7 @@ func TestPassphraseNotNeeded(t *testing.T) {
 	}
 	// Without a prompter, the encrypted key is not used. If the login fails, the error contains it.
 	wantLogin(t, c.dialer(t, config), target)
-	e := wantReason(t, login(t, c.dialer(t, "IdentityFile ~/.ssh/locked\n"), target), sshx.ReasonAuth)
+	e := wantReason(t, "Dial()", login(t, c.dialer(t, "IdentityFile ~/.ssh/locked\n"), target), sshx.ReasonAuth)
 	if !strings.Contains(e.Error(), "locked needs a passphrase") {
 		t.Errorf("Dial() returned error %q, want an error that the key needs a passphrase", e)
 	}
@@ -347,7 +348,7 @@ func TestCertificate(t *testing.T) {
 	if err := cert.SignCert(rand.Reader, authority); err != nil {
 		t.Fatal(err)
 	}
-	wantReason(t, login(t, c.dialer(t, ""), c.target(h)), sshx.ReasonAuth)
+	wantReason(t, "Dial()", login(t, c.dialer(t, ""), c.target(h)), sshx.ReasonAuth)
 	c.write(t, "id-cert.pub", string(ssh.MarshalAuthorizedKey(cert)))
 	wantLogin(t, c.dialer(t, ""), c.target(h))
 }
@@ -364,7 +365,7 @@ func TestPassword(t *testing.T) {
 			}
 			other := newHost(t, sshtest.Options{Password: "other", KeyboardInteractive: interactive})
 			c.writeKnownHosts(t, append(hosts, other)...)
-			wantReason(t, login(t, c.dialer(t, ""), sshx.Target{Host: "127.0.0.1", Port: other.Port()}), sshx.ReasonAuth)
+			wantReason(t, "Dial()", login(t, c.dialer(t, ""), sshx.Target{Host: "127.0.0.1", Port: other.Port()}), sshx.ReasonAuth)
 
 			d := c.dialer(t, "")
 			prompter := &fakePrompter{secret: func(n int, _ string) (string, error) {
@@ -401,7 +402,7 @@ func TestPasswordAttemptsAreLimited(t *testing.T) {
 	d := c.dialer(t, "")
 	prompter := &fakePrompter{secret: func(n int, _ string) (string, error) { return fmt.Sprint("hunter", n), nil }}
 	d.Prompter = prompter
-	e := wantReason(t, login(t, d, target), sshx.ReasonAuth)
+	e := wantReason(t, "Dial()", login(t, d, target), sshx.ReasonAuth)
 	if strings.Contains(e.Error(), "hunter") {
 		t.Errorf("Dial() returned error %q, want an error without the password", e)
 	}

@@ -69,7 +69,7 @@ func TestJump(t *testing.T) {
 		all.Go(func() {
 			client, err := d.Dial(t.Context(), sshx.Target{Host: fmt.Sprint("t", i)})
 			if err != nil {
-				t.Errorf("Dial(t%d): %v", i, err)
+				t.Errorf("Dial(t%d) = %v, want no error", i, err)
 				return
 			}
 			mu.Lock()
@@ -93,7 +93,7 @@ func TestJump(t *testing.T) {
 	// When the connection to a jump host is lost, the clients through it get an error. The next dial reconnects.
 	one.Cut()
 	for _, client := range clients {
-		wantReason(t, client.Wait(), sshx.ReasonLost)
+		wantReason(t, "Wait()", client.Wait(), sshx.ReasonLost)
 	}
 	wantLogin(t, d, sshx.Target{Host: "t0"})
 	// Close closes the shared connections. The Dialer can be used again.
@@ -102,7 +102,7 @@ func TestJump(t *testing.T) {
 		t.Fatal(err)
 	}
 	d.Close()
-	wantReason(t, client.Wait(), sshx.ReasonLost)
+	wantReason(t, "Wait()", client.Wait(), sshx.ReasonLost)
 	wantLogin(t, d, sshx.Target{Host: "t1"})
 }
 
@@ -125,16 +125,16 @@ func TestJumpFails(t *testing.T) {
 	c := newClientFiles(t)
 	h := newHosts(t, c, 2)
 	config := fmt.Sprintf("Host target\nHostName 127.0.0.1\nPort %d\nProxyJump 127.0.0.1:%d\n", h[1].Port(), h[0].Port())
-	e := wantReason(t, login(t, c.dialer(t, config), sshx.Target{Host: "target"}), sshx.ReasonAuth)
+	e := wantReason(t, "Dial()", login(t, c.dialer(t, config), sshx.Target{Host: "target"}), sshx.ReasonAuth)
 	if !strings.Contains(e.Error(), "jump host") || !strings.Contains(e.Error(), fmt.Sprint(h[0].Port())) {
 		t.Errorf("Dial() returned error %q, want an error with the address of the jump host", e)
 	}
 	h[1].Refuse(true)
-	wantReason(t, login(t, c.dialer(t, config+"Host *\nIdentityFile ~/.ssh/id\n"), sshx.Target{Host: "target"}), sshx.ReasonRefused)
+	wantReason(t, "Dial()", login(t, c.dialer(t, config+"Host *\nIdentityFile ~/.ssh/id\n"), sshx.Target{Host: "target"}), sshx.ReasonRefused)
 	noForward := newHost(t, sshtest.Options{AuthorizedKeys: []ssh.PublicKey{c.key.PublicKey()}, NoForward: true})
 	c.writeKnownHosts(t, h[0], h[1], noForward)
 	config = fmt.Sprintf("Host target\nHostName 127.0.0.1\nPort %d\nProxyJump 127.0.0.1:%d\nHost *\nIdentityFile ~/.ssh/id\n", h[1].Port(), noForward.Port())
-	e = wantReason(t, login(t, c.dialer(t, config), sshx.Target{Host: "target"}), sshx.ReasonProhibited)
+	e = wantReason(t, "Dial()", login(t, c.dialer(t, config), sshx.Target{Host: "target"}), sshx.ReasonProhibited)
 	if !strings.Contains(e.Error(), "prohibited") {
 		t.Errorf("Dial() returned error %q, want the message of the jump host", e)
 	}
@@ -156,16 +156,16 @@ func TestProxyCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := client.Run(t.Context(), []string{"true"}, nil, nil, nil); err != nil {
-		t.Errorf("Run(true) through a ProxyCommand: %v", err)
+		t.Errorf("Run(true) through a ProxyCommand = %v, want nil", err)
 	}
 	client.Close()
 
 	d = c.dialer(t, "ProxyCommand sh -c 'echo proxy error >&2; exit 1'\n")
-	e := wantReason(t, login(t, d, sshx.Target{Host: "box"}), sshx.ReasonLost)
+	e := wantReason(t, "Dial()", login(t, d, sshx.Target{Host: "box"}), sshx.ReasonLost)
 	if !strings.Contains(e.Error(), "proxy error") {
 		t.Errorf("Dial() returned error %q, want the message of the ProxyCommand", e)
 	}
-	wantReason(t, login(t, d, sshx.Target{Host: "$(touch x)"}), sshx.ReasonConfig)
+	wantReason(t, "Dial()", login(t, d, sshx.Target{Host: "$(touch x)"}), sshx.ReasonConfig)
 }
 
 func TestDialReasons(t *testing.T) {
@@ -174,20 +174,20 @@ func TestDialReasons(t *testing.T) {
 	h := newHosts(t, c, 1)[0]
 	d := c.dialer(t, "")
 	h.Refuse(true)
-	wantReason(t, login(t, d, c.target(h)), sshx.ReasonRefused)
+	wantReason(t, "Dial()", login(t, d, c.target(h)), sshx.ReasonRefused)
 	h.Refuse(false)
 	if err := login(t, d, c.target(h)); err != nil {
-		t.Errorf("Dial() after the port was reopened: %v", err)
+		t.Errorf("Dial() after the port was reopened = %v, want no error", err)
 	}
-	wantReason(t, login(t, d, sshx.Target{Host: "no-such-host.invalid"}), sshx.ReasonResolve)
-	wantReason(t, login(t, d, sshx.Target{}), sshx.ReasonConfig)
-	wantReason(t, login(t, c.dialer(t, "Port x\n"), sshx.Target{Host: "h"}), sshx.ReasonConfig)
-	wantReason(t, login(t, &sshx.Dialer{Home: c.home, ConfigFiles: []string{c.path("nope")}}, c.target(h)), sshx.ReasonConfig)
+	wantReason(t, "Dial()", login(t, d, sshx.Target{Host: "no-such-host.invalid"}), sshx.ReasonResolve)
+	wantReason(t, "Dial()", login(t, d, sshx.Target{}), sshx.ReasonConfig)
+	wantReason(t, "Dial()", login(t, c.dialer(t, "Port x\n"), sshx.Target{Host: "h"}), sshx.ReasonConfig)
+	wantReason(t, "Dial()", login(t, &sshx.Dialer{Home: c.home, ConfigFiles: []string{c.path("nope")}}, c.target(h)), sshx.ReasonConfig)
 
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	_, err := d.Dial(ctx, c.target(h))
-	wantReason(t, err, sshx.ReasonCanceled)
+	wantReason(t, "Dial()", err, sshx.ReasonCanceled)
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("Dial() with a canceled context returned %v, want %v", err, context.Canceled)
 	}
@@ -220,7 +220,7 @@ func TestDialNonSSHServer(t *testing.T) {
 		io.WriteString(conn, "HTTP/1.1 400 Bad Request\r\n\r\n")
 		conn.Close()
 	})
-	e := wantReason(t, login(t, c.dialer(t, ""), sshx.Target{Host: "127.0.0.1", Port: port}), sshx.ReasonProtocol)
+	e := wantReason(t, "Dial()", login(t, c.dialer(t, ""), sshx.Target{Host: "127.0.0.1", Port: port}), sshx.ReasonProtocol)
 	if !strings.Contains(e.Error(), "400 Bad Request") {
 		t.Errorf("Dial() to an HTTP server returned error %q, want the line that it sent", e)
 	}
@@ -234,7 +234,7 @@ func TestDialTimeout(t *testing.T) {
 	d := c.dialer(t, "")
 	d.Timeout = 100 * time.Millisecond
 	start := time.Now()
-	e := wantReason(t, login(t, d, c.target(h)), sshx.ReasonTimeout)
+	e := wantReason(t, "Dial()", login(t, d, c.target(h)), sshx.ReasonTimeout)
 	if elapsed := time.Since(start); elapsed > 5*time.Second || !strings.Contains(e.Error(), "100ms") {
 		t.Errorf("Dial() returned error %q after %s, want an error with the timeout within 5s", e, elapsed)
 	}
@@ -242,7 +242,7 @@ func TestDialTimeout(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	_, err := c.dialer(t, "ConnectTimeout 1h\n").Dial(ctx, c.target(h))
-	wantReason(t, err, sshx.ReasonTimeout)
+	wantReason(t, "Dial()", err, sshx.ReasonTimeout)
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Dial() with an expired deadline returned %v, want %v", err, context.DeadlineExceeded)
 	}
@@ -274,7 +274,7 @@ func TestDialRetriesDroppedConnections(t *testing.T) {
 	h.DropNext(1000)
 	d := c.dialer(t, "")
 	d.Timeout = 300 * time.Millisecond // too short for all attempts
-	e := wantReason(t, login(t, d, c.target(h)), sshx.ReasonLost)
+	e := wantReason(t, "Dial()", login(t, d, c.target(h)), sshx.ReasonLost)
 	if !strings.Contains(e.Error(), "attempts") {
 		t.Errorf("Dial() returned error %q, want an error with the number of attempts", e)
 	}
@@ -296,17 +296,17 @@ func TestKeepAlive(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Stall(true)
-	e := wantReason(t, client.Run(t.Context(), []string{"true"}, nil, nil, nil), sshx.ReasonLost)
+	e := wantReason(t, "Run()", client.Run(t.Context(), []string{"true"}, nil, nil, nil), sshx.ReasonLost)
 	if !strings.Contains(e.Error(), "no data received") {
 		t.Errorf("Run() on a stalled host returned error %q, want an error that no data was received", e)
 	}
 	<-client.Done()
-	e = wantReason(t, client.Wait(), sshx.ReasonLost)
+	e = wantReason(t, "Wait()", client.Wait(), sshx.ReasonLost)
 	if !strings.Contains(e.Error(), "3 keepalive requests") {
 		t.Errorf("Wait() returned error %q, want an error with 3 keepalive requests", e)
 	}
 	_, err = client.Dial(t.Context(), "tcp", "127.0.0.1:1")
-	wantReason(t, err, sshx.ReasonLost)
+	wantReason(t, "Dial()", err, sshx.ReasonLost)
 }
 
 func TestWaitAfterClose(t *testing.T) {
@@ -318,7 +318,7 @@ func TestWaitAfterClose(t *testing.T) {
 	if err := client.Wait(); err != nil {
 		t.Errorf("Wait() after Close = %v, want nil", err)
 	}
-	e := wantReason(t, client.Run(t.Context(), []string{"true"}, nil, nil, nil), sshx.ReasonLost)
+	e := wantReason(t, "Run()", client.Run(t.Context(), []string{"true"}, nil, nil, nil), sshx.ReasonLost)
 	if !strings.Contains(e.Error(), "closed by this side") {
 		t.Errorf("Run() after Close returned error %q, want an error that this side closed the connection", e)
 	}
@@ -336,7 +336,7 @@ func TestRunConnectionLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.Cut()
-	wantReason(t, <-done, sshx.ReasonLost)
+	wantReason(t, "Run()", <-done, sshx.ReasonLost)
 }
 
 func TestAccountWithoutCommands(t *testing.T) {
@@ -349,7 +349,7 @@ func TestAccountWithoutCommands(t *testing.T) {
 		"Script": func() error { return client.Script(t.Context(), "true", nil, nil) },
 		"Put":    func() error { return client.Put(t.Context(), "x", 0o600, strings.NewReader(""), [32]byte{}) },
 	} {
-		e := wantReason(t, call(), sshx.ReasonFailed)
+		e := wantReason(t, name+"()", call(), sshx.ReasonFailed)
 		if !strings.Contains(e.Error(), "This account is closed.") {
 			t.Errorf("%s() returned error %q, want the message of the host", name, e)
 		}
@@ -385,7 +385,7 @@ func TestLoginShells(t *testing.T) {
 				t.Errorf("Script() printed %q, error %v, want %q", out.String(), err, "it's ! \\\n")
 			}
 			if err := client.Put(t.Context(), "it's a \\ file!", 0o644, bytes.NewReader(gzipped("x")), sum("x")); err != nil {
-				t.Errorf("Put(): %v", err)
+				t.Errorf("Put() = %v, want nil", err)
 			}
 		})
 	}
@@ -421,12 +421,12 @@ func TestConfigErrors(t *testing.T) {
 	}
 	invalid := &sshx.Dialer{Home: home, ConfigFiles: []string{file}}
 	_, err := invalid.Resolve(sshx.Target{Host: "h"})
-	wantReason(t, err, sshx.ReasonConfig)
+	wantReason(t, "Resolve()", err, sshx.ReasonConfig)
 	_, err = invalid.Dial(t.Context(), sshx.Target{Host: "h"})
-	wantReason(t, err, sshx.ReasonConfig)
+	wantReason(t, "Dial()", err, sshx.ReasonConfig)
 	missing := &sshx.Dialer{Home: home, ConfigFiles: []string{file + "-missing"}}
 	_, err = missing.Resolve(sshx.Target{Host: "h"})
-	wantReason(t, err, sshx.ReasonConfig)
+	wantReason(t, "Resolve()", err, sshx.ReasonConfig)
 	_, err = missing.Hosts("*")
-	wantReason(t, err, sshx.ReasonConfig)
+	wantReason(t, "Hosts()", err, sshx.ReasonConfig)
 }

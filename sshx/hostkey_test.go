@@ -33,12 +33,13 @@ func newECDSA(t *testing.T) ssh.Signer {
 	return signer
 }
 
+// wantHostKeyError returns the HostKeyError of a failed Dial with the reason.
 func wantHostKeyError(t *testing.T, err error, reason sshx.Reason) *sshx.HostKeyError {
 	t.Helper()
-	wantReason(t, err, reason)
+	wantReason(t, "Dial()", err, reason)
 	var keyErr *sshx.HostKeyError
 	if !errors.As(err, &keyErr) {
-		t.Fatalf("error is %v, want an error that wraps a HostKeyError", err)
+		t.Fatalf("Dial() returned error %v, want an error that wraps a HostKeyError", err)
 	}
 	return keyErr
 }
@@ -56,7 +57,7 @@ func TestHostKeyTypes(t *testing.T) {
 			}
 			c.write(t, "known_hosts", name+" "+string(ssh.MarshalAuthorizedKey(key.PublicKey())))
 			if err := login(t, c.dialer(t, ""), c.target(h)); err != nil {
-				t.Errorf("Dial() with the %s key of %s in known_hosts: %v", key.PublicKey().Type(), name, err)
+				t.Errorf("Dial() with the %s key of %s in known_hosts = %v, want no error", key.PublicKey().Type(), name, err)
 			}
 		}
 	}
@@ -81,7 +82,7 @@ func TestHostKeyUnknown(t *testing.T) {
 		t.Errorf("Dial() returned %+v, want the presented ed25519 key %s", keyErr, fingerprint)
 	}
 	if _, err := os.Stat(c.path("known_hosts")); err == nil {
-		t.Error("Dial() wrote the rejected key to known_hosts")
+		t.Error("Dial() wrote the rejected key to known_hosts, want no file")
 	}
 
 	reject := c.dialer(t, "")
@@ -249,7 +250,7 @@ func TestKnownHostsOption(t *testing.T) {
 	wantLogin(t, d, c.target(h))
 	d = c.dialer(t, "")
 	d.KnownHosts = []string{c.home} // a directory
-	wantReason(t, login(t, d, c.target(h)), sshx.ReasonConfig)
+	wantReason(t, "Dial()", login(t, d, c.target(h)), sshx.ReasonConfig)
 }
 
 func TestAcceptNewWriteError(t *testing.T) {

@@ -73,7 +73,7 @@ func TestQuotedScripts(t *testing.T) {
 	t.Parallel()
 	for name, text := range map[string]string{"put": joinScript(putSource), "run": strings.TrimSuffix(strings.TrimPrefix(runWrapper, "sh -c '"), "' sh ")} {
 		if strings.ContainsAny(text, "'!\\\n") {
-			t.Errorf("%s command contains a ' ! \\ or newline: %s", name, text)
+			t.Errorf("the %s command is %s, want no ' ! \\ or newline in it", name, text)
 		}
 	}
 }
@@ -88,7 +88,7 @@ func TestPutOutput(t *testing.T) {
 			}
 		}
 		if tool := <-o.tool; tool != "gzip" {
-			t.Errorf("tool = %q, want gzip", tool)
+			t.Errorf("Write() in pieces of %d bytes reported tool %q, want gzip", size, tool)
 		}
 		select {
 		case <-o.content:
@@ -143,10 +143,10 @@ func TestToolErrorWrapsSystemError(t *testing.T) {
 	} {
 		err := error(&Error{Op: "put", Reason: ReasonFailed, Err: &toolError{&ExitError{Status: 1, Stderr: line}}})
 		if want != 0 && !errors.Is(err, want) || want == 0 && (errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EACCES)) {
-			t.Errorf("error of a tool with stderr %q does not wrap exactly %v", line, want)
+			t.Errorf("error of a tool with stderr %q = %v, want an error that wraps only %v", line, err, want)
 		}
 		if exit := (*ExitError)(nil); !errors.As(err, &exit) || exit.Status != 1 {
-			t.Errorf("error of a tool with stderr %q does not wrap the ExitError", line)
+			t.Errorf("error of a tool with stderr %q = %v, want an error that wraps an ExitError with status 1", line, err)
 		}
 	}
 }

@@ -80,7 +80,7 @@ func TestClientResponseErrors(t *testing.T) {
 					t.Errorf("%s() returned %#v (%v), want code %s, reason %q and message %q", method, err, err, test.code, test.reason, test.message)
 				}
 				if text := fmt.Sprintf("%v %+v %#v", err, err, err); strings.Contains(text, token) {
-					t.Errorf("%s() returned an error that contains the token: %s", method, text)
+					t.Errorf("%s() returned error %s, want no token in it", method, text)
 				}
 			}
 		})
@@ -119,7 +119,7 @@ func TestClientUnreachable(t *testing.T) {
 				t.Errorf("%s: %s() returned %#v, want code %s and reason %q", name, method, err, ops.CodeUnreachable, test.reason)
 			}
 			if strings.Contains(fmt.Sprintf("%+v", err), token) {
-				t.Errorf("%s: %s() returned an error that contains the token: %v", name, method, err)
+				t.Errorf("%s: %s() returned error %v, want no token in it", name, method, err)
 			}
 		}
 	}
@@ -301,7 +301,7 @@ func TestClientCancelsJobWhileStarting(t *testing.T) {
 	select {
 	case <-deleted:
 	default:
-		t.Error("Run() did not cancel the job")
+		t.Error("Run() sent no request to cancel the job, want one")
 	}
 	if _, err := c.Run(ctx, ops.HiveList{}, nil); ops.CodeOf(err) != ops.CodeCanceled {
 		t.Errorf("Run() with a canceled context returned %v, want code %s", err, ops.CodeCanceled)

@@ -34,7 +34,7 @@ func TestWriter(t *testing.T) {
 		defer out.Close()
 		for _, e := range sent {
 			if err := out.Send(e); err != nil {
-				t.Errorf("Send(%+v): %v", e, err)
+				t.Errorf("Send(%+v) = %v, want nil", e, err)
 			}
 		}
 	}))

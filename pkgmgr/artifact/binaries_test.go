@@ -118,7 +118,7 @@ func TestBinariesSearchOrder(t *testing.T) {
 		mark := strings.Join(layout, "/")
 		putFile(t, build(mark), append([]string{dir}, layout...)...)
 		if b := expect("", true, mark); b.Version != "" {
-			t.Errorf("version of a build without a version = %q, want empty", b.Version)
+			t.Errorf("version of the build %s without a version = %q, want empty", mark, b.Version)
 		}
 	}
 	self := putFile(t, build("self"), t.TempDir(), "rbee")
@@ -151,7 +151,7 @@ func TestBinariesRejectOtherPrograms(t *testing.T) {
 	putFile(t, []byte("#!/bin/sh\n"), text, name)
 	for d, want := range map[string]string{dir: "not rbee", text: "is not a Go program"} {
 		if b, err := (&artifact.Binaries{Dir: d}).Binary(t.Context(), localPlatform, false); b != nil || err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("Binary() = %+v, %v, want an error with %q", b, err, want)
+			t.Errorf("Binary() of the program in %s = %+v, %v, want an error with %q", d, b, err, want)
 		}
 	}
 }
@@ -222,10 +222,10 @@ func TestBinariesLibc(t *testing.T) {
 		b := &artifact.Binaries{Self: "/bin/sh", Version: "1.0-dev"}
 		_, _ = b.Binary(t.Context(), first, false)
 		if _, err := b.Binary(t.Context(), musl, true); err == nil || !strings.Contains(err.Error(), "CGO_ENABLED=0") || !strings.Contains(err.Error(), "the machine has musl") {
-			t.Errorf("Binary(musl) = %v, want an error with %q and %q", err, "CGO_ENABLED=0", "the machine has musl")
+			t.Errorf("Binary(musl) after Binary(%+v) = %v, want an error with %q and %q", first, err, "CGO_ENABLED=0", "the machine has musl")
 		}
 		if found, err := b.Binary(t.Context(), localPlatform, false); found == nil || err != nil {
-			t.Errorf("Binary(%+v) = %+v, %v, want a binary", localPlatform, found, err)
+			t.Errorf("Binary(%+v) after Binary(%+v) = %+v, %v, want a binary", localPlatform, first, found, err)
 		}
 	}
 }

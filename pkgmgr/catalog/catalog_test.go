@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
@@ -45,10 +46,10 @@ func TestBuiltinCatalog(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got, ok := c.Recipe(r.Type); !ok || !reflect.DeepEqual(got, r) {
-			t.Errorf("Recipe(%q) = %+v, %t, want the parsed %s: %+v", r.Type, got, ok, f.Name(), r)
+			t.Errorf("Recipe(%q) returned ok = %t and differs from the parsed %s (-want +got):\n%s", r.Type, ok, f.Name(), cmp.Diff(r, got))
 		}
 		if r.Type+".yaml" != f.Name() || r.Description == "" || r.Ready.Path == "" {
-			t.Errorf("%s has type %q, description %q, ready path %q, want its type as the file name, a description and a path", f.Name(), r.Type, r.Description, r.Ready.Path)
+			t.Errorf("ParseRecipe(%s) has type %q, description %q, ready path %q, want its type as the file name, a description and a path", f.Name(), r.Type, r.Description, r.Ready.Path)
 		}
 		nvidia := []gpu.Device{{Vendor: "nvidia", Driver: "580.65.06", ComputeCapability: "9.0"}}
 		choice, err := r.Choose(map[bool]string{true: "v1.2.3", false: "1.2.3"}[r.Versions == nil], Machine{
@@ -103,10 +104,10 @@ func TestLoadCatalog(t *testing.T) {
 		t.Fatal(err)
 	}
 	if r, _ := c.Recipe("vllm"); r.File != custom || len(c.Types()) != 7 {
-		t.Errorf("vllm is from %s and the types are %v, want %s and 7 types", r.File, c.Types(), custom)
+		t.Errorf("Load() has recipe vllm from %s and types %v, want %s and 7 types", r.File, c.Types(), custom)
 	}
 	if r, _ := Builtin().Recipe("vllm"); r.File != "catalog/vllm.yaml" {
-		t.Errorf("Load changed the built-in catalog: vllm is from %s", r.File)
+		t.Errorf("after Load(), the built-in recipe vllm is from %s, want catalog/vllm.yaml", r.File)
 	}
 
 	bad := write(t, dir, "bad.yaml", "type: b\nnotes: x\n")
@@ -118,7 +119,7 @@ func TestLoadCatalog(t *testing.T) {
 	}
 	for i, want := range []string{bad + ":1:7", bad + ":2:1: unknown key \"notes\" (did you mean \"note\"?)", duplicate + ":1:7: duplicate recipe for worker type \"x\""} {
 		if got := e.Problems[i].String(); !strings.HasPrefix(got, want) {
-			t.Errorf("problem %d = %s, want prefix %s", i, got, want)
+			t.Errorf("problem %d of Load() = %s, want prefix %s", i, got, want)
 		}
 	}
 	if _, err := Load(custom); operations.CodeOf(err) != operations.CodeFailed {
@@ -162,7 +163,7 @@ needs: {gpu: any, gpu_memory: 24GB, disk: 7, os: [linux], arch: [arm64]}
 		Needs:  Needs{GPU: "any", GPUMemory: 24e9, Disk: 7, OS: []string{"linux"}, Arch: []string{"arm64"}},
 	}
 	if !reflect.DeepEqual(r, want) {
-		t.Errorf("ParseRecipe() =\n%+v\nwant\n%+v", r, want)
+		t.Errorf("ParseRecipe() differs (-want +got):\n%s", cmp.Diff(want, r))
 	}
 }
 
@@ -302,7 +303,7 @@ sources:
 		}
 	}
 	if r.Sources[0].Steps[0].Origin.File != "x-{version}-{os}-{arch}" {
-		t.Error("Choose changed the recipe")
+		t.Errorf("after Choose(), the recipe has file %q, want it unchanged", r.Sources[0].Steps[0].Origin.File)
 	}
 }
 
@@ -317,36 +318,37 @@ func TestChooseByMachine(t *testing.T) {
 	bullseye, jammy, noble := linux, linux, linux
 	bullseye.LibcVersion, jammy.LibcVersion, noble.LibcVersion = "2.31", "2.35", "2.39"
 	for _, tt := range []struct {
+		name         string
 		typ, version string
 		p            wire.Platform
 		devices      []gpu.Device
 		want, reason string // if want is empty, reason is the error
 	}{
-		{"llama-cpp", "b9", noble, nvidia("580.65.06", "9.0"), "cuda-13", "RTX, driver 580.65.06"},
-		{"llama-cpp", "b9", noble, nvidia("570.1", "9.0"), "cuda-12", "RTX, driver 570.1; not cuda-13: driver 570.1 is older than 580"},
-		{"llama-cpp", "b9", noble, nvidia("470.1", "8.9"), "vulkan", "RTX, driver 470.1; not cuda-13: driver 470.1 is older than 580, not cuda-12: driver 470.1 is older than 525, not rocm: no AMD GPU found, not sycl: no Intel GPU found"},
-		{"llama-cpp", "b9", noble, nvidia("535.1", "9.0"), "vulkan", "RTX, driver 535.1; not cuda-13: driver 535.1 is older than 580, not cuda-12: driver 535.1 is older than 570, which compute capability 9.0 requires, not rocm: no AMD GPU found, not sycl: no Intel GPU found"},
-		{"llama-cpp", "b9", noble, []gpu.Device{{Vendor: "amd"}}, "rocm", "AMD GPU; not cuda-13: no NVIDIA GPU found, not cuda-12: no NVIDIA GPU found"},
-		{"llama-cpp", "b9", noble, nil, "cpu", "not cuda-13: no NVIDIA GPU found, not cuda-12: no NVIDIA GPU found, not rocm: no AMD GPU found, not sycl: no Intel GPU found, not vulkan: no GPU found, not openvino: no Intel GPU found"},
-		{"llama-cpp", "b9", wire.Platform{OS: "darwin", Arch: "arm64"}, nil, "metal", ""},
-		{"llama-cpp", "b9", jammy, nvidia("580.65.06", "9.0"), "cuda-12", "RTX, driver 580.65.06; not cuda-13: glibc 2.35 is older than 2.38"},
-		{"llama-cpp", "b9", bullseye, nil, "", "worker type llama-cpp b9 cannot run on this machine: cuda-13: glibc 2.31 is older than 2.38; cuda-12: glibc 2.31 is older than 2.35; rocm: glibc 2.31 is older than 2.39; sycl: glibc 2.31 is older than 2.39; vulkan: glibc 2.31 is older than 2.35; openvino: glibc 2.31 is older than 2.39; cpu: glibc 2.31 is older than 2.35"},
-		{"llama-cpp", "b9", wire.Platform{OS: "linux", Arch: "arm64", Libc: "glibc", LibcVersion: "2.35"}, nil, "", "worker type llama-cpp b9 cannot run on this machine: cuda-13: glibc 2.35 is older than 2.38; vulkan: glibc 2.35 is older than 2.39; cpu: glibc 2.35 is older than 2.39"},
-		{"ollama", "0.30.0", linux, nvidia("580", "9.0"), "cuda", "RTX, driver 580"},
-		{"ollama", "0.30.0", linux, nvidia("535", "9.0"), "linux", "not cuda: driver 535 is older than 550, not rocm: no AMD GPU found"},
-		{"ollama", "0.30.0", linux, []gpu.Device{{Vendor: "amd"}}, "rocm", "AMD GPU; not cuda: no NVIDIA GPU found"},
-		{"ollama", "0.30.0", old, nil, "", "worker type ollama 0.30.0 cannot run on this machine: cuda: glibc 2.27 is older than 2.28; rocm: glibc 2.27 is older than 2.28; linux: glibc 2.27 is older than 2.28"},
-		{"vllm", "0.24.0", linux, nvidia("580", "9.0"), "cuda-13", "RTX, driver 580"},
-		{"vllm", "0.24.0", linux, nvidia("570", "9.0"), "cuda-12.9", "RTX, driver 570; not cuda-13: driver 570 is older than 580"},
-		{"vllm", "0.20.2", bullseye, nvidia("580", "9.0"), "", "worker type vllm 0.20.2 cannot run on this machine: cuda-13: glibc 2.31 is older than 2.35; cuda-12.9: glibc 2.31 is older than 2.35; rocm: glibc 2.31 is older than 2.35"},
-		{"vllm", "0.21.0", bullseye, nvidia("580", "9.0"), "cuda-13", "RTX, driver 580"},
-		{"vllm", "0.19.1", bullseye, nvidia("570", "9.0"), "cuda-12", "RTX, driver 570"},
-		{"vllm", "0.9", linux, nvidia("580", "6.1"), "", "worker type vllm 0.9 cannot run on this machine: cuda-12: RTX has compute capability 6.1, want at least 7.5"},
-		{"vllm", "0.9", old, nvidia("580", "9.0"), "", "worker type vllm 0.9 cannot run on this machine: cuda-12: glibc 2.27 is older than 2.31"},
-		{"vllm", "0.9", linux, []gpu.Device{{Vendor: "nvidia", Error: "version mismatch"}}, "", "worker type vllm 0.9 cannot run on this machine: cuda-12: the driver of the NVIDIA GPU fails: version mismatch"},
-		{"sglang", "0.5.20", linux, nvidia("570", "9.0"), "", "worker type sglang 0.5.20 cannot run on this machine: cuda-13: driver 570 is older than 580"},
-		{"sglang", "0.5.19", linux, nvidia("570", "9.0"), "cuda-12", "RTX, driver 570"},
-		{"comfyui", "0.3.62", linux, nil, "cpu", "not cuda-13: no NVIDIA GPU found, not cuda-12: no NVIDIA GPU found, not cuda-12.8: no NVIDIA GPU found, not rocm: no AMD GPU found, not xpu: no Intel GPU found"},
+		{"new NVIDIA driver", "llama-cpp", "b9", noble, nvidia("580.65.06", "9.0"), "cuda-13", "RTX, driver 580.65.06"},
+		{"driver for CUDA 12", "llama-cpp", "b9", noble, nvidia("570.1", "9.0"), "cuda-12", "RTX, driver 570.1; not cuda-13: driver 570.1 is older than 580"},
+		{"old NVIDIA driver", "llama-cpp", "b9", noble, nvidia("470.1", "8.9"), "vulkan", "RTX, driver 470.1; not cuda-13: driver 470.1 is older than 580, not cuda-12: driver 470.1 is older than 525, not rocm: no AMD GPU found, not sycl: no Intel GPU found"},
+		{"driver too old for the card", "llama-cpp", "b9", noble, nvidia("535.1", "9.0"), "vulkan", "RTX, driver 535.1; not cuda-13: driver 535.1 is older than 580, not cuda-12: driver 535.1 is older than 570, which compute capability 9.0 requires, not rocm: no AMD GPU found, not sycl: no Intel GPU found"},
+		{"AMD GPU", "llama-cpp", "b9", noble, []gpu.Device{{Vendor: "amd"}}, "rocm", "AMD GPU; not cuda-13: no NVIDIA GPU found, not cuda-12: no NVIDIA GPU found"},
+		{"no GPU", "llama-cpp", "b9", noble, nil, "cpu", "not cuda-13: no NVIDIA GPU found, not cuda-12: no NVIDIA GPU found, not rocm: no AMD GPU found, not sycl: no Intel GPU found, not vulkan: no GPU found, not openvino: no Intel GPU found"},
+		{"macOS", "llama-cpp", "b9", wire.Platform{OS: "darwin", Arch: "arm64"}, nil, "metal", ""},
+		{"glibc too old for CUDA 13", "llama-cpp", "b9", jammy, nvidia("580.65.06", "9.0"), "cuda-12", "RTX, driver 580.65.06; not cuda-13: glibc 2.35 is older than 2.38"},
+		{"glibc too old", "llama-cpp", "b9", bullseye, nil, "", "worker type llama-cpp b9 cannot run on this machine: cuda-13: glibc 2.31 is older than 2.38; cuda-12: glibc 2.31 is older than 2.35; rocm: glibc 2.31 is older than 2.39; sycl: glibc 2.31 is older than 2.39; vulkan: glibc 2.31 is older than 2.35; openvino: glibc 2.31 is older than 2.39; cpu: glibc 2.31 is older than 2.35"},
+		{"glibc too old on arm64", "llama-cpp", "b9", wire.Platform{OS: "linux", Arch: "arm64", Libc: "glibc", LibcVersion: "2.35"}, nil, "", "worker type llama-cpp b9 cannot run on this machine: cuda-13: glibc 2.35 is older than 2.38; vulkan: glibc 2.35 is older than 2.39; cpu: glibc 2.35 is older than 2.39"},
+		{"ollama with CUDA", "ollama", "0.30.0", linux, nvidia("580", "9.0"), "cuda", "RTX, driver 580"},
+		{"ollama with an old driver", "ollama", "0.30.0", linux, nvidia("535", "9.0"), "linux", "not cuda: driver 535 is older than 550, not rocm: no AMD GPU found"},
+		{"ollama with an AMD GPU", "ollama", "0.30.0", linux, []gpu.Device{{Vendor: "amd"}}, "rocm", "AMD GPU; not cuda: no NVIDIA GPU found"},
+		{"ollama with old glibc", "ollama", "0.30.0", old, nil, "", "worker type ollama 0.30.0 cannot run on this machine: cuda: glibc 2.27 is older than 2.28; rocm: glibc 2.27 is older than 2.28; linux: glibc 2.27 is older than 2.28"},
+		{"vllm with CUDA 13", "vllm", "0.24.0", linux, nvidia("580", "9.0"), "cuda-13", "RTX, driver 580"},
+		{"vllm with CUDA 12.9", "vllm", "0.24.0", linux, nvidia("570", "9.0"), "cuda-12.9", "RTX, driver 570; not cuda-13: driver 570 is older than 580"},
+		{"vllm 0.20 with old glibc", "vllm", "0.20.2", bullseye, nvidia("580", "9.0"), "", "worker type vllm 0.20.2 cannot run on this machine: cuda-13: glibc 2.31 is older than 2.35; cuda-12.9: glibc 2.31 is older than 2.35; rocm: glibc 2.31 is older than 2.35"},
+		{"vllm 0.21 with older glibc", "vllm", "0.21.0", bullseye, nvidia("580", "9.0"), "cuda-13", "RTX, driver 580"},
+		{"vllm 0.19 with CUDA 12", "vllm", "0.19.1", bullseye, nvidia("570", "9.0"), "cuda-12", "RTX, driver 570"},
+		{"vllm with an old card", "vllm", "0.9", linux, nvidia("580", "6.1"), "", "worker type vllm 0.9 cannot run on this machine: cuda-12: RTX has compute capability 6.1, want at least 7.5"},
+		{"vllm with old glibc", "vllm", "0.9", old, nvidia("580", "9.0"), "", "worker type vllm 0.9 cannot run on this machine: cuda-12: glibc 2.27 is older than 2.31"},
+		{"vllm with a broken driver", "vllm", "0.9", linux, []gpu.Device{{Vendor: "nvidia", Error: "version mismatch"}}, "", "worker type vllm 0.9 cannot run on this machine: cuda-12: the driver of the NVIDIA GPU fails: version mismatch"},
+		{"sglang with an old driver", "sglang", "0.5.20", linux, nvidia("570", "9.0"), "", "worker type sglang 0.5.20 cannot run on this machine: cuda-13: driver 570 is older than 580"},
+		{"sglang with CUDA 12", "sglang", "0.5.19", linux, nvidia("570", "9.0"), "cuda-12", "RTX, driver 570"},
+		{"comfyui without a GPU", "comfyui", "0.3.62", linux, nil, "cpu", "not cuda-13: no NVIDIA GPU found, not cuda-12: no NVIDIA GPU found, not cuda-12.8: no NVIDIA GPU found, not rocm: no AMD GPU found, not xpu: no Intel GPU found"},
 	} {
 		r, _ := Builtin().Recipe(tt.typ)
 		got, err := r.Choose(tt.version, Machine{Platform: tt.p, Devices: tt.devices, DevicesKnown: true}, "")
@@ -355,7 +357,7 @@ func TestChooseByMachine(t *testing.T) {
 			reason = err.Error()
 		}
 		if got.Source.Name != tt.want || reason != tt.reason {
-			t.Errorf("%s: Choose(%q) on %v with %v = %q, %q, want %q, %q", tt.typ, tt.version, tt.p, tt.devices, got.Source.Name, reason, tt.want, tt.reason)
+			t.Errorf("%s: Choose(%q) on %v with %v = %q, %q, want %q, %q", tt.name, tt.version, tt.p, tt.devices, got.Source.Name, reason, tt.want, tt.reason)
 		}
 	}
 	r, _ := Builtin().Recipe("vllm")

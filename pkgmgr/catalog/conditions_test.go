@@ -38,11 +38,11 @@ sources:
 		{Vendor: "amd"}, {Vendor: wire.NoGPU}, nil,
 	} {
 		if got := r.Launch(&r.Sources[i]).Devices; !reflect.DeepEqual(got, want) {
-			t.Errorf("source %s: devices %+v, want %+v", r.Sources[i].Name, got, want)
+			t.Errorf("Launch(%s).Devices = %+v, want %+v", r.Sources[i].Name, got, want)
 		}
 	}
 	if got, want := r.Sources[0].Libraries, []string{"libgomp.so.1", "libvulkan.so.1"}; !reflect.DeepEqual(got, want) || r.Sources[1].ROCm != "7.2" {
-		t.Errorf("libraries %q, ROCm %q, want %q, 7.2", got, r.Sources[1].ROCm, want)
+		t.Errorf("ParseRecipe() has libraries %q, ROCm %q, want %q, 7.2", got, r.Sources[1].ROCm, want)
 	}
 	linux := wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.39"}
 	choice, err := r.Choose("1.5", Machine{Platform: linux, DevicesKnown: true, Devices: []gpu.Device{{Vendor: "nvidia", Driver: "570", ComputeCapability: "8.0"}}}, "")
@@ -51,7 +51,7 @@ sources:
 		t.Errorf("Choose() = %+v, %v, want indexes %+v", choice, err, want)
 	}
 	if got := r.Sources[0].Steps[0].Python.Indexes[0].URL; got != "https://h/{version}/cu129" {
-		t.Errorf("Choose changed the recipe: index %s", got)
+		t.Errorf("after Choose(), the recipe has index %s, want it unchanged", got)
 	}
 }
 
@@ -122,18 +122,19 @@ sources:
 		return gpu.Device{Vendor: gpu.AMD, Name: "card", Architecture: architecture}
 	}
 	for _, tt := range []struct {
+		name           string
 		devices        []gpu.Device
 		source, reason string
 	}{
-		{[]gpu.Device{card("gfx942")}, "instinct", "card"},
-		{[]gpu.Device{card("gfx1201")}, "radeon", "card; not instinct: card has architecture gfx1201, want gfx90a or gfx942"},
-		{[]gpu.Device{card("gfx942"), card("gfx1100")}, "instinct", "card; not used: card (architecture gfx1100, want gfx90a or gfx942)"},
-		{[]gpu.Device{card("")}, "instinct", "card"},
-		{[]gpu.Device{card("gfx900")}, "cpu", "not instinct: card has architecture gfx900, want gfx90a or gfx942, not radeon: card has architecture gfx900, want gfx1100 or gfx1201"},
+		{"first source", []gpu.Device{card("gfx942")}, "instinct", "card"},
+		{"second source", []gpu.Device{card("gfx1201")}, "radeon", "card; not instinct: card has architecture gfx1201, want gfx90a or gfx942"},
+		{"two architectures", []gpu.Device{card("gfx942"), card("gfx1100")}, "instinct", "card; not used: card (architecture gfx1100, want gfx90a or gfx942)"},
+		{"unknown architecture", []gpu.Device{card("")}, "instinct", "card"},
+		{"unlisted architecture", []gpu.Device{card("gfx900")}, "cpu", "not instinct: card has architecture gfx900, want gfx90a or gfx942, not radeon: card has architecture gfx900, want gfx1100 or gfx1201"},
 	} {
 		c, err := r.Choose("1", Machine{DevicesKnown: true, Devices: tt.devices}, "")
 		if err != nil || c.Source.Name != tt.source || c.Reason != tt.reason {
-			t.Errorf("Choose(%+v) = %s, %q, %v, want %s, %q", tt.devices, c.Source.Name, c.Reason, err, tt.source, tt.reason)
+			t.Errorf("%s: Choose(%+v) = %s, %q, %v, want %s, %q", tt.name, tt.devices, c.Source.Name, c.Reason, err, tt.source, tt.reason)
 		}
 	}
 }
@@ -143,7 +144,7 @@ func TestLibrariesHaveHints(t *testing.T) {
 	t.Parallel()
 	for _, name := range wire.ProbedLibraries {
 		if installHints[name] == "" {
-			t.Errorf("installHints[%q] is empty", name)
+			t.Errorf("installHints[%q] is empty, want a hint", name)
 		}
 	}
 }

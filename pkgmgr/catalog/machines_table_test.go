@@ -83,7 +83,7 @@ func TestCatalogByMachine(t *testing.T) {
 	for _, m := range machinestest.Machines() {
 		row, ok := want[m.Name]
 		if !ok {
-			t.Errorf("the table has no row for %s", m.Name)
+			t.Errorf("the table has no row for %s, want a row for each machine", m.Name)
 			continue
 		}
 		delete(want, m.Name)
@@ -99,7 +99,7 @@ func TestCatalogByMachine(t *testing.T) {
 		}
 	}
 	for name := range want {
-		t.Errorf("the table has a row for the unknown machine %s", name)
+		t.Errorf("the table has a row for %s, want only known machines", name)
 	}
 }
 
@@ -137,23 +137,24 @@ func TestReasonNamesCards(t *testing.T) {
 	lost := gpu.Device{Vendor: "nvidia", Error: "GPU is lost"}
 	needs := &wire.DeviceRequirements{Vendor: "nvidia", Driver: "580", Compute: "7.5"}
 	for _, tt := range []struct {
+		name    string
 		needs   *wire.DeviceRequirements
 		devices []gpu.Device
 		ok      bool
 		reason  string
 	}{
-		{needs, []gpu.Device{big}, true, "RTX 4090, driver 580.65"},
-		{needs, []gpu.Device{big, old, big}, true, "2 × RTX 4090, driver 580.65; not used: GTX 1080 Ti (compute capability 6.1, want at least 7.5)"},
-		{needs, []gpu.Device{big, card("RTX 3090", "8.6")}, true, "RTX 4090, RTX 3090, driver 580.65"},
-		{needs, []gpu.Device{old, old, big, lost}, true,
+		{"one card", needs, []gpu.Device{big}, true, "RTX 4090, driver 580.65"},
+		{"equal cards and an old one", needs, []gpu.Device{big, old, big}, true, "2 × RTX 4090, driver 580.65; not used: GTX 1080 Ti (compute capability 6.1, want at least 7.5)"},
+		{"two models", needs, []gpu.Device{big, card("RTX 3090", "8.6")}, true, "RTX 4090, RTX 3090, driver 580.65"},
+		{"old and broken cards", needs, []gpu.Device{old, old, big, lost}, true,
 			"RTX 4090, driver 580.65; not used: 2 × GTX 1080 Ti (compute capability 6.1, want at least 7.5), NVIDIA GPU (GPU is lost)"},
-		{needs, []gpu.Device{old, old}, false, "GTX 1080 Ti has compute capability 6.1, want at least 7.5"},
-		{needs, []gpu.Device{old, lost}, false, "GTX 1080 Ti has compute capability 6.1, want at least 7.5, the driver of the NVIDIA GPU fails: GPU is lost"},
-		{needs, []gpu.Device{{Vendor: "amd"}}, false, "no NVIDIA GPU found"},
-		{&wire.DeviceRequirements{Vendor: "any"}, []gpu.Device{big, {Vendor: "amd"}}, true, "RTX 4090, AMD GPU"},
+		{"only old cards", needs, []gpu.Device{old, old}, false, "GTX 1080 Ti has compute capability 6.1, want at least 7.5"},
+		{"old card before a broken one", needs, []gpu.Device{old, lost}, false, "GTX 1080 Ti has compute capability 6.1, want at least 7.5, the driver of the NVIDIA GPU fails: GPU is lost"},
+		{"other vendor", needs, []gpu.Device{{Vendor: "amd"}}, false, "no NVIDIA GPU found"},
+		{"any vendor", &wire.DeviceRequirements{Vendor: "any"}, []gpu.Device{big, {Vendor: "amd"}}, true, "RTX 4090, AMD GPU"},
 	} {
 		if ok, reason := checkDevices(tt.needs, 0, tt.devices); ok != tt.ok || reason != tt.reason {
-			t.Errorf("checkDevices(%+v, %+v) = %t, %q, want %t, %q", tt.needs, tt.devices, ok, reason, tt.ok, tt.reason)
+			t.Errorf("%s: checkDevices(%+v, %+v) = %t, %q, want %t, %q", tt.name, tt.needs, tt.devices, ok, reason, tt.ok, tt.reason)
 		}
 	}
 }

@@ -34,7 +34,7 @@ func TestLaunchBySource(t *testing.T) {
 			Platform: wire.Platform{OS: "linux", Arch: "amd64", Libc: "glibc", LibcVersion: "2.39"}, Devices: tt.devices, DevicesKnown: true,
 		}, "")
 		if err != nil {
-			t.Errorf("%s: Choose() = %v, want a source", tt.typ, err)
+			t.Errorf("%s on %v: Choose(%q) = %v, want a source", tt.typ, tt.devices, tt.version, err)
 			continue
 		}
 		if l := r.Launch(&c.Source); !tt.check(l) {
@@ -44,7 +44,7 @@ func TestLaunchBySource(t *testing.T) {
 	// The variables of a source must not leak into the recipe.
 	r, _ := Builtin().Recipe("ollama")
 	if _, ok := r.Start.Env["OLLAMA_VULKAN"]; ok {
-		t.Error("Launch() added OLLAMA_VULKAN of a source to the recipe")
+		t.Error("after Launch(), the recipe has OLLAMA_VULKAN of a source, want it unchanged")
 	}
 }
 
@@ -72,7 +72,7 @@ func TestSourceEnv(t *testing.T) {
 	}
 	for _, bad := range []string{"{1A: x}", "{A: \"{nope}\"}"} {
 		if _, err := ParseRecipe("x.yaml", []byte("type: x\nsources:\n- {version: \"1\", file: ./x, env: "+bad+"}\n")); err == nil {
-			t.Errorf("ParseRecipe() with env %s returned no error", bad)
+			t.Errorf("ParseRecipe() with env %s = nil, want an error", bad)
 		}
 	}
 }

@@ -118,7 +118,7 @@ func TestBuiltinVerify(t *testing.T) {
 				continue // built into rbee
 			}
 			if v == nil || v.Matches == "" {
-				t.Errorf("%s %s has no verify command with an expression", typ, s.Name)
+				t.Errorf("%s %s: verify = %+v, want a command with an expression", typ, s.Name, v)
 				continue
 			}
 			re := regexp.MustCompile(v.Matches)
@@ -126,13 +126,13 @@ func TestBuiltinVerify(t *testing.T) {
 				if out, ok := found[key]; ok {
 					seen[key] = true
 					if !re.MatchString(out) {
-						t.Errorf("%s %s: %s does not match %q", typ, s.Name, v.Matches, out)
+						t.Errorf("%s %s: expression %s does not match %q, want a match", typ, s.Name, v.Matches, out)
 					}
 				}
 			}
 			for _, out := range missing[typ] {
 				if s.needsGPU() && re.MatchString(out) {
-					t.Errorf("%s %s: %s matches output without a device: %q", typ, s.Name, v.Matches, out)
+					t.Errorf("%s %s: expression %s matches %q, want no match of output without a device", typ, s.Name, v.Matches, out)
 				}
 			}
 			if want := typ == "llama-cpp"; v.BeforeStart != want {
@@ -145,7 +145,7 @@ func TestBuiltinVerify(t *testing.T) {
 	}
 	for key := range found {
 		if !seen[key] {
-			t.Errorf("the built-in recipes have no source %s", key)
+			t.Errorf("the built-in recipes have no source %s, want a source for each example", key)
 		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/problemtest"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/strict"
@@ -17,8 +18,8 @@ import (
 func checkProblems(t *testing.T, err error, want []string) {
 	t.Helper()
 	got := problemtest.Lines(t, err)
-	if strings.Join(got, "\n") != strings.Join(want, "\n") {
-		t.Errorf("the error reports\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	if diff := cmp.Diff(strings.Join(want, "\n"), strings.Join(got, "\n")); diff != "" {
+		t.Errorf("the problems of Parse() differ (-want +got):\n%s", diff)
 	}
 }
 

@@ -3,10 +3,10 @@ package config
 import (
 	"bytes"
 	"math/rand/v2"
-	"reflect"
 	"strconv"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rbee-keeper/rbee/pkgmgr/internal/problemtest"
 )
 
@@ -28,8 +28,8 @@ func withoutPositions(hives []Hive) []Hive {
 
 func compareHives(t *testing.T, got, want []Hive) {
 	t.Helper()
-	if got, want := withoutPositions(got), withoutPositions(want); !reflect.DeepEqual(got, want) {
-		t.Errorf("hives\n%+v\nwant\n%+v", got, want)
+	if diff := cmp.Diff(withoutPositions(want), withoutPositions(got)); diff != "" {
+		t.Errorf("the hives of Parse() differ (-want +got):\n%s", diff)
 	}
 }
 

@@ -163,7 +163,7 @@ func TestSchemaMatchesStructs(t *testing.T) {
 			t.Errorf("%s: the schema has keys %v and requires %v, want %v and %v", tt.name, properties, tt.schema.Required, known, required)
 		}
 		if a := tt.schema.AdditionalProperties; a == nil || *a {
-			t.Errorf("%s: the schema permits unknown keys", tt.name)
+			t.Errorf("%s: the schema permits unknown keys, want additionalProperties false", tt.name)
 		}
 	}
 	for got, want := range map[string]string{

@@ -217,7 +217,7 @@ func TestConcurrentFleets(t *testing.T) {
 		wg.Go(func() {
 			f, err := pkgmgr.Open(config, pkgmgr.Options{Connect: machines.Connect, Binaries: fakehost.Rbee("1"), Version: "1", CacheDir: t.TempDir()})
 			if err != nil {
-				t.Error(err)
+				t.Errorf("Open() = %v, want no error", err)
 				return
 			}
 			defer f.Close()

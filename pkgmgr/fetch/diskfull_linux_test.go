@@ -39,7 +39,7 @@ func TestFullDiskKeepsJournal(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
-			t.Error(err)
+			t.Errorf("Unmount(%s) = %v, want nil", disk, err)
 		}
 	})
 	d := newTestDownload(t, disk)

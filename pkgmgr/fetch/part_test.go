@@ -220,7 +220,7 @@ func TestSlowDisk(t *testing.T) {
 			break
 		}
 		if time.Now().After(end) {
-			t.Fatal("close() does not sync the data in the background")
+			t.Fatal("close() has not synced the data in the background after a minute")
 		}
 	}
 }

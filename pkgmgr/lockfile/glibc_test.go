@@ -49,7 +49,7 @@ func TestGlibcError(t *testing.T) {
 			e.Packages = append(e.Packages, fmt.Sprintf("p%d", i+1))
 		}
 		if got := e.Error(); got != want {
-			t.Errorf("Error() = %q, want %q", got, want)
+			t.Errorf("Error() with %d packages = %q, want %q", n, got, want)
 		}
 	}
 }

@@ -39,7 +39,7 @@ func TestStepsDigest(t *testing.T) {
 		return digest("{ glibc: \"" + glibc + "\", steps: [archive: { url: \"https://h/x.zip\" }], entry: y }")
 	}
 	if file("2.28") != file("2.35") {
-		t.Error("StepsDigest() of a source without packages depends on glibc")
+		t.Error("StepsDigest() of a source without packages depends on glibc, want the same digest")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
 	"github.com/rbee-keeper/rbee/pkgmgr/plan"
@@ -50,7 +51,7 @@ func TestDiffIsPure(t *testing.T) {
 	}
 	slices.Reverse(states)
 	if second := plan.Diff(states, w, o); !reflect.DeepEqual(first, second) {
-		t.Errorf("Diff() of the hives in reverse order = %+v, want %+v", second, first)
+		t.Errorf("Diff() of the hives in reverse order differs (-want +got):\n%s", cmp.Diff(first, second))
 	}
 	if !slices.IsSortedFunc(first.Steps, func(a, b operations.Step) int { return strings.Compare(a.Hive, b.Hive) }) {
 		t.Errorf("Diff() returned the steps %+v, want them sorted by hive", first.Steps)

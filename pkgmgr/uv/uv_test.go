@@ -149,7 +149,7 @@ func FuzzError(f *testing.F) {
 	f.Fuzz(func(t *testing.T, output string) {
 		e := newError("pip compile", output, errors.New("exit status 2"))
 		if e.Cause == "" {
-			t.Errorf("newError(%q).Cause is empty", output)
+			t.Errorf("newError(%q).Cause = %q, want a cause", output, e.Cause)
 		}
 	})
 }

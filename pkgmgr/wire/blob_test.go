@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 	"testing"
@@ -102,21 +103,22 @@ func TestBlobAborted(t *testing.T) {
 				data = gzipped(t, data)
 			}
 			for _, sent := range []int{0, len(data) / 2} {
+				name := fmt.Sprintf("gzip %t, %v after %d bytes", zip, readErr, sent)
 				var stream bytes.Buffer
 				err := SendBlob(&stream, io.MultiReader(bytes.NewReader(data[:sent]), errorReader{readErr}), zip)
 				if !errors.Is(err, readErr) {
-					t.Errorf("SendBlob() = %v, want %v", err, readErr)
+					t.Errorf("%s: SendBlob() = %v, want %v", name, err, readErr)
 				}
 				stream.WriteString("after")
 				b, err := NewBlobReader(&stream)
 				if err == nil {
 					_, err = io.Copy(io.Discard, b)
 					if closeErr := b.Close(); !errors.Is(closeErr, ErrAborted) {
-						t.Errorf("Close() = %v, want %v", closeErr, ErrAborted)
+						t.Errorf("%s: Close() = %v, want %v", name, closeErr, ErrAborted)
 					}
 				}
 				if !errors.Is(err, ErrAborted) || stream.String() != "after" {
-					t.Errorf("gzip %t, aborted after %d bytes: reading returns %v and leaves %q, want %v and %q", zip, sent, err, stream.String(), ErrAborted, "after")
+					t.Errorf("%s: reading the blob returns %v and leaves %q in the stream, want %v and %q", name, err, stream.String(), ErrAborted, "after")
 				}
 			}
 		}

@@ -7,6 +7,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 // repeatReader is an endless stream of one byte.
@@ -125,7 +127,7 @@ func TestRequest(t *testing.T) {
 	stream.WriteString("after")
 	got, err := ReadRequest(&stream)
 	if err != nil || !reflect.DeepEqual(got, want) {
-		t.Errorf("ReadRequest() = %+v, %v, want %+v", got, err, want)
+		t.Errorf("ReadRequest() returned error %v and a request that differs (-want +got):\n%s", err, cmp.Diff(want, got))
 	}
 	if stream.String() != "after" {
 		t.Errorf("stream after ReadRequest() = %q, want %q", stream.String(), "after")

@@ -5,12 +5,12 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
-	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rbee-keeper/rbee/sshx/sshconfig"
 )
 
@@ -120,8 +120,8 @@ func TestResolve(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !reflect.DeepEqual(got, want) {
-				t.Errorf("Resolve(%+v) with config %q =\n%+v, want\n%+v", c.target, config, got, want)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("Resolve(%+v) with config %q differs (-want +got):\n%s", c.target, config, diff)
 			}
 		})
 	}
@@ -221,7 +221,7 @@ Host *
 	} {
 		r, err := c.Resolve(sshconfig.Target{Host: host})
 		if err != nil {
-			t.Errorf("Resolve(%s): %v", host, err)
+			t.Errorf("Resolve(%s) = %v, want no error", host, err)
 			continue
 		}
 		var route []string

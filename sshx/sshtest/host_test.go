@@ -77,16 +77,16 @@ func TestSession(t *testing.T) {
 	h, c := newHost(t, sshtest.Options{Env: []string{"EXTRA=more", "USER=other"}, StartupOutput: "startup\n"})
 	out, err := run(t, c, `echo "$HOME $USER $EXTRA"; pwd`)
 	if want := "startup\n" + h.Home() + " other more\n" + h.Home() + "\n"; err != nil || out != want {
-		t.Errorf("command printed %q, error %v, want %q", out, err, want)
+		t.Errorf("the echo command printed %q, error %v, want %q", out, err, want)
 	}
 	_, err = run(t, c, "exit 42")
 	var exit *ssh.ExitError
 	if !errors.As(err, &exit) || exit.ExitStatus() != 42 {
-		t.Errorf("command returned %v, want exit status 42", err)
+		t.Errorf("the command \"exit 42\" returned %v, want exit status 42", err)
 	}
 	_, err = run(t, c, "kill -TERM $$")
 	if !errors.As(err, &exit) || exit.Signal() != "TERM" {
-		t.Errorf("command returned %v, want signal TERM", err)
+		t.Errorf("the command \"kill -TERM $$\" returned %v, want signal TERM", err)
 	}
 	if got, want := h.Stats(), (sshtest.Stats{Connections: 1, Logins: 1, Execs: 3}); got != want {
 		t.Errorf("Stats() = %+v, want %+v", got, want)
@@ -102,7 +102,7 @@ func TestZeroOptionsRejectLogin(t *testing.T) {
 	defer h.Close()
 	key, _, _ := sshtest.NewKey()
 	if _, err := connect(t, h, key); err == nil {
-		t.Error("login with an unknown key succeeded, want an error")
+		t.Error("login with an unknown key = nil, want an error")
 	}
 }
 
@@ -226,7 +226,7 @@ func TestFaults(t *testing.T) {
 	h.Stall(false)
 	conn.SetReadDeadline(time.Time{})
 	if _, err := io.ReadFull(conn, make([]byte, 4)); err != nil {
-		t.Errorf("Read() after Stall(false): %v", err)
+		t.Errorf("Read() after Stall(false) = %v, want nil", err)
 	}
 
 	h.DropNext(1)

@@ -136,6 +136,6 @@ func TestLlamaAssets(t *testing.T) {
 		}
 	}
 	if !r.Versions.Prereleases {
-		t.Error("the recipe does not permit prereleases, but all builds are prereleases")
+		t.Error("the recipe permits no prereleases, want them permitted: all builds are prereleases")
 	}
 }

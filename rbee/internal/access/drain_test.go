@@ -94,7 +94,7 @@ func TestMissingBody(t *testing.T) {
 		fmt.Fprintf(conn, "POST /v1/models HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s\r\n\r\n", length)
 		response, err := io.ReadAll(conn)
 		if err != nil || !strings.Contains(string(response), "403 Forbidden") {
-			t.Errorf("%s: response %q, %v, want 403", length, response, err)
+			t.Errorf("%s: response = %q, %v, want 403", length, response, err)
 		}
 	}
 }
@@ -114,7 +114,7 @@ func TestIncompleteBody(t *testing.T) {
 	conn := dial(t, s)
 	fmt.Fprint(conn, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
 	if response, err := io.ReadAll(conn); err != nil || !strings.Contains(string(response), "400 Bad Request") {
-		t.Errorf("response %q, %v, want 400", response, err)
+		t.Errorf("response to an incomplete body = %q, %v, want 400", response, err)
 	}
 }
 
@@ -145,6 +145,6 @@ func TestExpectContinue(t *testing.T) {
 	fmt.Fprint(conn, "POST /v1/models HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n")
 	response, err := io.ReadAll(conn)
 	if err != nil || !strings.HasPrefix(string(response), "HTTP/1.1 413 ") {
-		t.Errorf("response %q, %v, want 413", response, err)
+		t.Errorf("response to Expect: 100-continue = %q, %v, want 413", response, err)
 	}
 }

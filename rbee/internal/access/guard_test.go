@@ -118,15 +118,15 @@ func TestHostHeader(t *testing.T) {
 		resp, body := send(t, "GET", local.URL+"/v1/models", nil, "Host", test.host, "X-Api-Key", secret)
 		badRequest := resp.StatusCode == http.StatusBadRequest // net/http itself rejects some invalid hosts
 		if test.ok && body != "one:0" || !test.ok && !badRequest && (resp.StatusCode != http.StatusForbidden || body != "host_refused") {
-			t.Errorf("Host %q on loopback: %s %q, want accepted = %t", test.host, resp.Status, body, test.ok)
+			t.Errorf("Host %q on loopback: response = %s %q, want accepted = %t", test.host, resp.Status, body, test.ok)
 		}
 		if resp, body := send(t, "GET", public.URL+"/v1/models", nil, "Host", test.host, "X-Api-Key", secret); body != "one:0" && !badRequest {
-			t.Errorf("Host %q on all interfaces: %s %q, want one:0", test.host, resp.Status, body)
+			t.Errorf("Host %q on all interfaces: response = %s %q, want one:0", test.host, resp.Status, body)
 		}
 	}
 	// The Host header is also checked for requests that need no key.
 	if resp, body := send(t, "GET", local.URL+"/health", nil, "Host", "evil.example.com"); resp.StatusCode != http.StatusForbidden {
-		t.Errorf("GET /health with another host: %s %q, want 403", resp.Status, body)
+		t.Errorf("GET /health with another host: response = %s %q, want 403", resp.Status, body)
 	}
 }
 
@@ -178,7 +178,7 @@ func TestOriginHeader(t *testing.T) {
 	} {
 		resp, body := send(t, "GET", test.server.URL+"/v1/models", nil, append(test.header, "Host", own)...)
 		if resp.StatusCode != test.status || test.status == 403 && body != "origin_refused" {
-			t.Errorf("%s: %s %q, want status %d", test.name, resp.Status, body, test.status)
+			t.Errorf("%s: response = %s %q, want status %d", test.name, resp.Status, body, test.status)
 		}
 		h := resp.Header
 		policy := "same-origin"
@@ -217,7 +217,7 @@ func TestLink(t *testing.T) {
 			header = append(header, "Sec-Fetch-Dest", test.dest)
 		}
 		if resp, body := send(t, test.method, s.URL+test.path, nil, header...); resp.StatusCode != test.status {
-			t.Errorf("%s: %s %q, want status %d", test.name, resp.Status, body, test.status)
+			t.Errorf("%s: response = %s %q, want status %d", test.name, resp.Status, body, test.status)
 		}
 	}
 }
@@ -229,7 +229,7 @@ func TestPreflight(t *testing.T) {
 	preflight := []string{"Access-Control-Request-Method", "POST", "Access-Control-Request-Headers", "authorization,content-type"}
 	resp, body := send(t, "OPTIONS", s.URL+"/v1/chat/completions", nil, append(preflight, "Origin", "https://chat.example.com")...)
 	if resp.StatusCode != http.StatusNoContent || body != "" {
-		t.Errorf("preflight of an allowed origin: %s %q, want 204", resp.Status, body)
+		t.Errorf("preflight of an allowed origin: response = %s %q, want 204", resp.Status, body)
 	}
 	for name, want := range map[string]string{
 		"Access-Control-Allow-Origin":      "https://chat.example.com",
@@ -255,7 +255,7 @@ func TestPreflight(t *testing.T) {
 	} {
 		resp, body := send(t, "OPTIONS", s.URL+"/v1/chat/completions", nil, test.header...)
 		if resp.StatusCode != test.status || resp.Header.Get("Access-Control-Allow-Methods") != "" {
-			t.Errorf("%s: %s %q, headers %v, want status %d and no allowed methods", name, resp.Status, body, resp.Header, test.status)
+			t.Errorf("%s: response = %s %q, headers %v, want status %d and no allowed methods", name, resp.Status, body, resp.Header, test.status)
 		}
 	}
 }
@@ -297,7 +297,7 @@ func TestRequestBody(t *testing.T) {
 			header = []string{"Content-Type", test.kind}
 		}
 		if resp, body := send(t, test.method, s.URL+test.path, test.body, header...); resp.StatusCode != test.status || body != test.want {
-			t.Errorf("%s: %s %q, want %d %q", test.name, resp.Status, body, test.status, test.want)
+			t.Errorf("%s: response = %s %q, want %d %q", test.name, resp.Status, body, test.status, test.want)
 		}
 	}
 }
@@ -321,7 +321,7 @@ func TestForgedRequest(t *testing.T) {
 	} {
 		resp, body := send(t, "POST", s.URL+"/v1/jobs", strings.NewReader(`{"operation":"hive_list"}`), test.header...)
 		if resp.StatusCode < 400 || body != test.want {
-			t.Errorf("%s: %s %q, want %q", test.name, resp.Status, body, test.want)
+			t.Errorf("%s: response = %s %q, want %q", test.name, resp.Status, body, test.want)
 		}
 	}
 }
@@ -374,7 +374,7 @@ func TestAPIKeys(t *testing.T) {
 	} {
 		resp, body := send(t, test.method, s.URL+test.path, nil, append(test.header, "Content-Type", "application/json")...)
 		if resp.StatusCode != test.status || body != test.want {
-			t.Errorf("%s: %s %q, want %d %q", test.name, resp.Status, body, test.status, test.want)
+			t.Errorf("%s: response = %s %q, want %d %q", test.name, resp.Status, body, test.status, test.want)
 		}
 		if challenged := resp.Header.Get("Www-Authenticate") == "Bearer"; challenged != (test.status == 401) {
 			t.Errorf("%s: WWW-Authenticate: Bearer = %t, want %t", test.name, challenged, test.status == 401)
@@ -388,7 +388,7 @@ func TestAPIKeys(t *testing.T) {
 	}
 	broken := newGuardedServer(t, access.Options{Keys: access.OpenKeys(path)})
 	if resp, body := send(t, "GET", broken.URL+"/v1/models", nil, "X-Api-Key", admin); resp.StatusCode != http.StatusInternalServerError || body != "keys_unreadable" {
-		t.Errorf("with an invalid key file: %s %q, want keys_unreadable", resp.Status, body)
+		t.Errorf("GET /v1/models with an invalid key file: response = %s %q, want keys_unreadable", resp.Status, body)
 	}
 	s.Close() // waits until all requests are logged
 	for _, want := range []string{"code=invalid_api_key", "status=403", "path=/v1/jobs", "remote=127.0.0.1"} {
@@ -397,7 +397,7 @@ func TestAPIKeys(t *testing.T) {
 		}
 	}
 	if strings.Contains(lines.String(), infer) || strings.Contains(lines.String(), admin) {
-		t.Errorf("log contains a secret: %s", lines.String())
+		t.Errorf("log = %s, want no secret in it", lines.String())
 	}
 }
 
@@ -411,10 +411,10 @@ func TestNoKeys(t *testing.T) {
 		s := newGuardedServer(t, access.Options{Addr: addr})
 		resp, body := send(t, "GET", s.URL+"/v1/jobs", nil)
 		if open && resp.StatusCode != http.StatusOK || !open && body != "keys_required" {
-			t.Errorf("Addr %q: %s %q, want allowed = %t", addr, resp.Status, body, open)
+			t.Errorf("Addr %q: response = %s %q, want allowed = %t", addr, resp.Status, body, open)
 		}
 		if resp, body := send(t, "GET", s.URL+"/health", nil); resp.StatusCode != http.StatusOK {
-			t.Errorf("Addr %q: GET /health: %s %q, want 200", addr, resp.Status, body)
+			t.Errorf("Addr %q: GET /health: response = %s %q, want 200", addr, resp.Status, body)
 		}
 	}
 }
@@ -446,7 +446,7 @@ func TestAllowedOriginWithoutKeys(t *testing.T) {
 		got = ""
 		resp, body := send(t, test.method, s.URL+test.path, nil, append(test.header, "Content-Type", "application/json")...)
 		if resp.StatusCode != test.status || got != test.want || test.status == 403 && !strings.Contains(body, "may only use models") {
-			t.Errorf("%s: %s %q, scope %q, want status %d and scope %q", test.name, resp.Status, body, got, test.status, test.want)
+			t.Errorf("%s: response = %s %q, scope %q, want status %d and scope %q", test.name, resp.Status, body, got, test.status, test.want)
 		}
 	}
 }
@@ -458,7 +458,7 @@ func TestNoKeysBehindProxy(t *testing.T) {
 	s := newGuardedServer(t, access.Options{Hosts: []string{"queen.example.com"}})
 	for _, host := range []string{"queen.example.com", "localhost"} {
 		if resp, body := send(t, "GET", s.URL+"/v1/models", nil, "Host", host); resp.StatusCode != http.StatusForbidden || body != "keys_required" {
-			t.Errorf("Host %q: %s %q, want keys_required", host, resp.Status, body)
+			t.Errorf("Host %q: response = %s %q, want keys_required", host, resp.Status, body)
 		}
 	}
 }
@@ -472,7 +472,7 @@ func TestZeroOptions(t *testing.T) {
 		s := httptest.NewServer(access.Guard(o)(http.NotFoundHandler()))
 		t.Cleanup(s.Close)
 		if resp, body := send(t, "GET", s.URL, nil, "X-Api-Key", infer); resp.StatusCode != http.StatusForbidden || len(body) < 20 {
-			t.Errorf("%s Options: %s %q, want 403 with a message", name, resp.Status, body)
+			t.Errorf("%s Options: response = %s %q, want 403 with a message", name, resp.Status, body)
 		}
 	}
 }
@@ -503,12 +503,12 @@ func FuzzGuard(f *testing.F) {
 		// origin of this server or the allowed origin.
 		lower := strings.ToLower(host)
 		if !strings.HasPrefix(lower, "localhost") && !strings.HasPrefix(lower, "queen") && !strings.HasPrefix(lower, "127.") && !strings.HasPrefix(lower, "[::") && !strings.HasPrefix(lower, "[0") {
-			t.Errorf("Host %q passed, want it denied", host)
+			t.Errorf("Guard() passed Host %q, want it denied", host)
 		}
 		_, originHost, _ := strings.Cut(strings.ToLower(origin), "://")
 		trimPort := func(s string) string { return strings.TrimSuffix(strings.TrimSuffix(s, ":80"), ":443") }
 		if trimPort(originHost) != trimPort(lower) && trimPort(originHost) != "chat.example.com" {
-			t.Errorf("Origin %q with Host %q passed, want it denied", origin, host)
+			t.Errorf("Guard() passed Origin %q with Host %q, want it denied", origin, host)
 		}
 	})
 }

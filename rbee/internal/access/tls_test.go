@@ -240,7 +240,7 @@ func TestPinnedClient(t *testing.T) {
 	}
 	for _, wrong := range []string{other, "", pin[:20], strings.ToLower(pin)} {
 		if _, err := get(wrong); err == nil || !strings.Contains(err.Error(), "has the fingerprint "+pin) {
-			t.Errorf("pin %q: %v, want a fingerprint error", wrong, err)
+			t.Errorf("request with pin %q = %v, want a fingerprint error", wrong, err)
 		}
 	}
 }

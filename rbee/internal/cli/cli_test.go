@@ -17,6 +17,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 )
@@ -87,11 +88,11 @@ func TestFlagsSetOperation(t *testing.T) {
 		if r := f.command(t.Context(), nil, strings.Fields(line)...); r.code != 0 {
 			t.Errorf("%s: exit code %d, want 0; stderr: %s", line, r.code, r.errOut)
 		}
-		if !reflect.DeepEqual(f.got, want) {
-			t.Errorf("%s runs operation\n%#v\nwant\n%#v", line, f.got, want)
+		if diff := cmp.Diff(want, f.got); diff != "" {
+			t.Errorf("%s runs another operation (-want +got):\n%s", line, diff)
 		}
 		if !f.closed {
-			t.Errorf("%s did not close the runner", line)
+			t.Errorf("%s left the runner open, want it closed", line)
 		}
 	}
 }
@@ -210,7 +211,7 @@ func TestEveryCommandHasHelp(t *testing.T) {
 		}
 		c, ok := node.Target.Addr().Interface().(helper)
 		if !ok {
-			t.Errorf("%s does not implement helper", node.Path())
+			t.Errorf("%s does not implement helper, want an implementation", node.Path())
 			continue
 		}
 		if h := c.help(); !strings.Contains(strings.Join(h.examples, "\n"), "rbee "+node.Path()) {

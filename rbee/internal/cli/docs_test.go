@@ -69,13 +69,13 @@ func runBlock(t *testing.T, script string) {
 			cmd := exec.Command("rbee", "uninstall", "--yes")
 			cmd.Env = env
 			if text, err := cmd.CombinedOutput(); err != nil {
-				t.Errorf("rbee uninstall: %v\n%s", err, text)
+				t.Errorf("rbee uninstall exits with %v, want success:\n%s", err, text)
 			}
 		}
 	})
 	cmd := exec.Command("sh", "-ex", "-c", strings.Join(lines, setPort))
 	cmd.Dir, cmd.Env = home, env
 	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Errorf("the block failed: %v\n%s", err, text)
+		t.Errorf("the block exits with %v, want success:\n%s", err, text)
 	}
 }

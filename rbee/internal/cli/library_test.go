@@ -93,7 +93,7 @@ func TestLibraryExample(t *testing.T) {
 		stop := exec.Command(filepath.Join(dist, "rbee-"+runtime.GOOS+"-"+runtime.GOARCH), "uninstall", "--yes", "--config", filepath.Join(dir, "hives.conf"))
 		stop.Env = []string{"HOME=" + home, "PATH=" + os.Getenv("PATH")}
 		if text, err := stop.CombinedOutput(); err != nil {
-			t.Errorf("rbee uninstall: %v\n%s", err, text)
+			t.Errorf("rbee uninstall exits with %v, want success:\n%s", err, text)
 		}
 	})
 	// Run the program without builds of rbee, and with another program named rbee in PATH.
@@ -115,6 +115,6 @@ func TestLibraryExample(t *testing.T) {
 		t.Errorf("second run prints\n%s\nwant already_installed", second)
 	}
 	if _, err := os.Stat(filepath.Join(home, ".local/state/rbee/fleet.json")); err != nil {
-		t.Errorf("the program wrote no record of hives: %v", err)
+		t.Errorf("Stat() of the record of hives = %v, want a file", err)
 	}
 }

@@ -110,7 +110,7 @@ func TestQueenAccess(t *testing.T) {
 		return string(out), err
 	}
 	if out, err := list(pin); err != nil {
-		t.Errorf("list-hives with the fingerprint: %v: %s", err, out)
+		t.Errorf("list-hives with the fingerprint: error %v and output %s, want success", err, out)
 	}
 	if out, err := list("SHA256:" + strings.Repeat("A", 43)); err == nil || !strings.Contains(out, "certificate") {
 		t.Errorf("list-hives with a wrong fingerprint: error %v and output %s, want a certificate error", err, out)
@@ -137,7 +137,7 @@ func TestQueenAccess(t *testing.T) {
 		req.Header.Set("Authorization", "Bearer "+admin)
 		resp, err := transport.RoundTrip(req)
 		if ok := err == nil && resp.StatusCode == http.StatusOK; ok != (name == "trusted") {
-			t.Errorf("request with %s issuer: response %+v and error %v", name, resp, err)
+			t.Errorf("request with %s issuer: response %+v and error %v, want 200 OK only with the trusted issuer", name, resp, err)
 		}
 		if err == nil {
 			resp.Body.Close()

@@ -165,7 +165,7 @@ func TestRuntimeFlagsSetOperations(t *testing.T) {
 			t.Errorf("%s closed the runner %d times, want once", c.line, c.fleet.closed)
 		}
 		if strings.Contains(r.out+r.errOut, "hf_secret") {
-			t.Errorf("%s prints the token: %s%s", c.line, r.out, r.errOut)
+			t.Errorf("%s prints the token, want a hidden token: %s%s", c.line, r.out, r.errOut)
 		}
 	}
 }
@@ -493,7 +493,7 @@ func TestDeleteModelPrompt(t *testing.T) {
 			t.Errorf("delete-model with answer %q: exit code %d, last operation %s, want deletion %t; screen:\n%s", answer, r.code, last, deleted, r.out)
 		}
 		if !deleted && !strings.Contains(r.out, "nothing was deleted") {
-			t.Errorf("delete-model with answer %q does not print that nothing was deleted; screen:\n%s", answer, r.out)
+			t.Errorf("delete-model with answer %q prints\n%s\nwant that nothing was deleted", answer, r.out)
 		}
 	}
 }

@@ -21,7 +21,7 @@ func planOf(t *testing.T, m machine, env []string, args ...string) servicePlan {
 		t.Fatal(err)
 	}
 	if _, err := parser.Parse(append([]string{"serve", "--install"}, args...)); err != nil {
-		t.Fatalf("Parse(%q): %v", args, err)
+		t.Fatalf("Parse(%q) = %v, want nil", args, err)
 	}
 	paths, err := pkgmgr.DefaultPaths(a.p.Getenv)
 	if err != nil {
@@ -121,7 +121,7 @@ func TestServiceEnvironment(t *testing.T) {
 				t.Errorf("plan warns %q, want %q", &warnings, test.warning)
 			}
 			if text := p.service("/rbee", pkgmgr.Paths{}).Unit() + warnings.String(); strings.Contains(text, "secret") && !strings.Contains(text, "is a secret") {
-				t.Errorf("unit and warnings contain a secret: %s", text)
+				t.Errorf("Unit() and warnings = %s, want no secret", text)
 			}
 		})
 	}
@@ -138,7 +138,7 @@ func TestServiceUnit(t *testing.T) {
 		`Environment="A=100%% $HOME"`, `Environment="B=2\n[Service]"`, "Restart=on-failure", "TimeoutStopSec=45", "WantedBy=default.target",
 	} {
 		if !slices.Contains(lines, want) {
-			t.Errorf("unit has no line %s:\n%s", want, strings.Join(lines, "\n"))
+			t.Errorf("Unit() =\n%s\nwant the line %s", strings.Join(lines, "\n"), want)
 		}
 	}
 }

@@ -102,6 +102,6 @@ func TestUninstallPrompt(t *testing.T) {
 		t.Errorf("uninstall with answer yes exits with %d, want 0; screen:\n%s", code, screen)
 	}
 	if screen, _ = onTerminal(t, home, "", "status", "--no-color"); strings.Contains(screen, "\x1b[3") {
-		t.Errorf("status --no-color prints colors: %q", screen)
+		t.Errorf("status --no-color prints %q, want no colors", screen)
 	}
 }

@@ -114,14 +114,14 @@ func eventually(t *testing.T, what string, condition func() bool) {
 func TestTopOnce(t *testing.T) {
 	t.Parallel()
 	q := newFleetQueen(t, openStream("1"))
-	for _, c := range []topCmd{{Once: true, Interval: time.Second}, {Interval: time.Second}} {
+	for name, c := range map[string]topCmd{"--once": {Once: true, Interval: time.Second}, "no terminal": {Interval: time.Second}} {
 		var out, errOut strings.Builder
 		if err := c.Run(t.Context(), topApp(q.URL, strings.NewReader(""), &out, &errOut)); err != nil {
 			t.Fatal(err)
 		}
 		if got := out.String(); strings.Contains(got, "\x1b") || errOut.Len() > 0 ||
 			!strings.HasPrefix(got, "2 hives: 1 online 1 offline  ") || !strings.Contains(got, "\n! gpu-2 is offline: no route [2J to host\n") || !strings.Contains(got, "rbee once at "+q.URL) {
-			t.Errorf("top prints %q to stderr, want nothing, and to stdout:\n%s", errOut.String(), got)
+			t.Errorf("%s: top prints %q to stderr, want nothing, and to stdout:\n%s", name, errOut.String(), got)
 		}
 	}
 	var out strings.Builder
@@ -182,7 +182,7 @@ func TestTopErrors(t *testing.T) {
 			}
 		}
 		if strings.Contains(errOut.String(), "s3cret") {
-			t.Errorf("%s: top prints the key:\n%s", name, errOut.String())
+			t.Errorf("%s: top prints the key, want a hidden key:\n%s", name, errOut.String())
 		}
 	}
 }
@@ -316,7 +316,7 @@ func TestTopOnTerminal(t *testing.T) {
 		}()
 		eventually(t, "a frame", func() bool { return strings.Contains(p.screen(), "gpu-2") })
 		if reflect.DeepEqual(before, p.state(t)) {
-			t.Errorf("%s: top does not set the terminal to raw mode", name)
+			t.Errorf("%s: top did not change the state of the terminal, want raw mode", name)
 		}
 		p.resize(t, 37, 24) // redraws immediately
 		eventually(t, "a smaller frame", func() bool { return strings.Contains(p.screen(), "no route [2J to…\x1b[K") })
@@ -343,7 +343,7 @@ func TestTopRestoresScreen(t *testing.T) {
 	func() {
 		defer func() {
 			if recover() == nil {
-				t.Error("show did not panic")
+				t.Error("show() returned, want a panic")
 			}
 		}()
 		screen := &topScreen{out: p.file, size: terminalSize(p.file)}
@@ -417,7 +417,7 @@ func TestTopProgram(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("top after %s: %v, want exit code 0", name, err)
+			t.Errorf("top after %s exits with %v, want exit code 0", name, err)
 		}
 		p.checkRestored(t, before)
 	}

@@ -147,7 +147,7 @@ func TestOpenAIClient(t *testing.T) {
 	for _, w := range s.Hives[0].Snapshot.Workers {
 		if w.Model == "sloth" {
 			if err := syscall.Kill(-w.PID, syscall.SIGKILL); err != nil {
-				t.Error(err)
+				t.Errorf("Kill(%d) = %v, want nil", -w.PID, err)
 			}
 		}
 	}
@@ -182,12 +182,12 @@ func TestOpenAIClient(t *testing.T) {
 		t.Errorf("chat with the model of an offline hive = %v, want status 503 with Retry-After", err)
 	}
 	if _, err := client.Chat.Completions.New(ctx, params("parrot", "x")); err != nil {
-		t.Error(err)
+		t.Errorf("chat with parrot on the online hive = %v, want a response", err)
 	}
 	k.Hosts[1].Refuse(false)
 	k.WaitFleet(queentest.HiveLinked("gpu-2", operations.LinkOnline))
 	if _, err := client.Chat.Completions.New(ctx, params("bees/honey:Q4_K_M", "x")); err != nil {
-		t.Error(err)
+		t.Errorf("chat with bees/honey:Q4_K_M after its hive reconnected = %v, want a response", err)
 	}
 
 	// The queen follows changes of the config.

@@ -42,7 +42,7 @@ func newFakeQueen(t *testing.T, s operations.FleetSnapshot) *fakeQueen {
 	mux.HandleFunc("POST /v1/jobs", func(w http.ResponseWriter, r *http.Request) {
 		var op operations.WorkerProcessLogs
 		if err := json.NewDecoder(r.Body).Decode(&op); err != nil {
-			t.Error(err)
+			t.Errorf("Decode() of the request of the page = %v, want nil", err)
 		}
 		q.requests <- op
 		w.WriteHeader(http.StatusCreated)
@@ -130,7 +130,7 @@ func (s *fakeQueen) waitCanceled(t *testing.T) {
 			t.Errorf("the page canceled job %q, want j1", id)
 		}
 	case <-time.After(time.Minute):
-		t.Error("the page canceled no job within a minute")
+		t.Error("the page canceled no job within a minute, want j1")
 	}
 }
 

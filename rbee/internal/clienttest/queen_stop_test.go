@@ -39,7 +39,7 @@ func TestQueenStops(t *testing.T) {
 	stop := sync.OnceFunc(func() {
 		stopped = time.Now()
 		if err := k.Queen.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Error(err)
+			t.Errorf("Signal(SIGTERM) = %v, want nil", err)
 		}
 	})
 	for stream.Next() {

@@ -63,7 +63,7 @@ func TestRun(t *testing.T) {
 			t.Fatalf("Fetch() = %s, %v, want %s", name, err, want)
 		}
 		if _, err := png.Decode(bytes.NewReader(data)); err != nil {
-			t.Errorf("Fetch() data is not a PNG image: %v", err)
+			t.Errorf("decoding the data of Fetch() = %v, want a PNG image", err)
 		}
 		if _, _, err := c.Fetch(t.Context(), r.Files[0], int64(len(data))); err != nil {
 			t.Errorf("Fetch() of a file of exactly the limit = %v, want nil", err)

@@ -40,7 +40,7 @@ func TestRunSupportsAllOperations(t *testing.T) {
 	}
 	for _, kind := range operations.Kinds() {
 		if !seen[kind] {
-			t.Errorf("operation %s is not tested", kind)
+			t.Errorf("operation %s has no test case, want one for each kind", kind)
 		}
 	}
 }

@@ -42,16 +42,16 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"model":7}`))
 	f.Add([]byte(`[`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		for _, decode := range []func([]byte) (generation, *apiError){decodeChat, decodeCompletion} {
+		for name, decode := range map[string]func([]byte) (generation, *apiError){"decodeChat": decodeChat, "decodeCompletion": decodeCompletion} {
 			g, apiErr := decode(body)
 			if apiErr != nil {
 				if apiErr.status != 400 || apiErr.Message == "" {
-					t.Errorf("decode() = %+v, want status 400 and a message", apiErr)
+					t.Errorf("%s(%q) = %+v, want status 400 and a message", name, body, apiErr)
 				}
 				continue
 			}
 			if g.model == "" || len(g.completions) == 0 {
-				t.Errorf("decode() = %+v, want a model and completions", g)
+				t.Errorf("%s(%q) = %+v, want a model and completions", name, body, g)
 			}
 			total := 0
 			for _, c := range g.completions {
@@ -59,7 +59,7 @@ func FuzzDecode(f *testing.F) {
 				total += c.words
 			}
 			if total > g.promptTokens {
-				t.Errorf("decode() generates %d words, want at most the %d of the prompt", total, g.promptTokens)
+				t.Errorf("%s(%q) generates %d words, want at most the %d of the prompt", name, body, total, g.promptTokens)
 			}
 		}
 	})

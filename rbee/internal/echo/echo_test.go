@@ -8,11 +8,12 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"reflect"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/bytesize"
 )
@@ -68,8 +69,8 @@ func compareJSON(t *testing.T, got, want string) {
 		}
 		g["created"] = 1.0
 	}
-	if !reflect.DeepEqual(g, w) {
-		t.Errorf("response:\n got %s\nwant %s", got, want)
+	if diff := cmp.Diff(w, g); diff != "" {
+		t.Errorf("response = %s, differs (-want +got):\n%s", got, diff)
 	}
 }
 
@@ -78,7 +79,7 @@ func TestHealthAndModels(t *testing.T) {
 	base := startServer(t, Options{Model: "org/parrot"})
 	status, header, body := send(t, "GET", base+"/health", "")
 	if status != 200 || header.Get("Content-Type") != "application/json" {
-		t.Errorf("GET /health: status %d, header %v, want 200 and application/json", status, header)
+		t.Errorf("GET /health = status %d, header %v, want 200 and application/json", status, header)
 	}
 	compareJSON(t, body, `{"status":"ok"}`)
 
@@ -188,7 +189,7 @@ func TestStreams(t *testing.T) {
 			t.Parallel()
 			status, header, body := send(t, "POST", base+tt.path, tt.body)
 			if status != 200 || header.Get("Content-Type") != "text/event-stream" {
-				t.Errorf("status %d, header %v, want 200 and text/event-stream", status, header)
+				t.Errorf("POST %s = status %d, header %v, want 200 and text/event-stream", tt.path, status, header)
 			}
 			got := parseEvents(t, body)
 			if len(got) != len(tt.want)+1 || got[len(tt.want)] != "[DONE]" {
@@ -265,7 +266,7 @@ func TestErrors(t *testing.T) {
 			}
 			if status != tt.status || text(got.Error.Param) != tt.param || text(got.Error.Code) != tt.code ||
 				!strings.Contains(got.Error.Message, tt.message) {
-				t.Errorf("status %d, body %s, want %d, param %q, code %q and message %q", status, body, tt.status, tt.param, tt.code, tt.message)
+				t.Errorf("%s %s = status %d, body %s, want %d, param %q, code %q and message %q", tt.method, tt.path, status, body, tt.status, tt.param, tt.code, tt.message)
 			}
 			if allow := header.Get("Allow"); (status == 405) != (allow != "") {
 				t.Errorf("status %d, Allow = %q, want Allow only with 405", status, allow)
@@ -381,7 +382,7 @@ func TestServePortInUse(t *testing.T) {
 	addr, _, _ := startServe(t, Options{})
 	_, port, _ := net.SplitHostPort(addr)
 	n, _ := strconv.Atoi(port)
-	err := Serve(t.Context(), Options{Port: n}, func(string) { t.Error("Serve() called ready although the port is in use") })
+	err := Serve(t.Context(), Options{Port: n}, func(string) { t.Error("Serve() called ready on a port in use, want no call") })
 	if err == nil || !strings.Contains(err.Error(), addr) {
 		t.Errorf("Serve() with the port in use = %v, want an error with %s", err, addr)
 	}

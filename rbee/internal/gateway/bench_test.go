@@ -74,7 +74,7 @@ func client(b *testing.B) *http.Client {
 func post(b *testing.B, c *http.Client, url string, body []byte) {
 	resp, err := c.Post(url, "application/json", bytes.NewReader(body))
 	if err != nil {
-		b.Error(err)
+		b.Errorf("POST %s = %v, want no error", url, err)
 		return
 	}
 	defer resp.Body.Close()

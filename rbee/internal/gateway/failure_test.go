@@ -105,10 +105,10 @@ func TestEngineErrors(t *testing.T) {
 		url, samples := startGateway(t, rt, gateway.Options{})
 		resp, body := do(t, "POST", url+"/v1/chat/completions", hello)
 		if resp.StatusCode != code || body != "engine error" {
-			t.Errorf("response = %s %q, want %d and the engine's body", resp.Status, body, code)
+			t.Errorf("engine status %d: response = %s %q, want %d and the body of the engine", code, resp.Status, body, code)
 		}
 		if s := samples.next(t); s.Status != code || s.Err != nil || rt.releases()[0] != nil {
-			t.Errorf("sample = %+v, Release() errors = %v, want status %d and no errors", s, rt.releases(), code)
+			t.Errorf("engine status %d: sample = %+v, Release() errors = %v, want status %d and no errors", code, s, rt.releases(), code)
 		}
 	}
 }
@@ -126,11 +126,11 @@ func TestMaxTries(t *testing.T) {
 		resp, body := do(t, "POST", url+"/v1/chat/completions", hello)
 		e := decodeError(t, body)
 		if resp.StatusCode != want || !strings.Contains(e.Message, "worker w3 on hive gpu-1 returned") || e.Type != "server_error" || (resp.Header.Get("Retry-After") == "1") != (want == 503) {
-			t.Errorf("response = %s %v %s, want %d and an error about w3", resp.Status, resp.Header, body, want)
+			t.Errorf("worker status %d: response = %s %v %s, want %d and an error about w3", code, resp.Status, resp.Header, body, want)
 		}
 		var failed *gateway.WorkerError
 		if s := samples.next(t); s.Retries != 2 || s.Status != want || !errors.As(s.Err, &failed) || len(rt.releases()) != 3 {
-			t.Errorf("sample = %+v, want 2 retries, status %d and a WorkerError", s, want)
+			t.Errorf("worker status %d: sample = %+v, want 2 retries, status %d and a WorkerError", code, s, want)
 		}
 	}
 

@@ -95,7 +95,7 @@ func wait[T any](t testing.TB, c <-chan T, what string) T {
 	case v := <-c:
 		return v
 	case <-time.After(20 * time.Second):
-		t.Fatalf("no %s within 20 s", what)
+		t.Fatalf("timed out after 20 s waiting for the %s", what)
 		panic("unreachable")
 	}
 }
@@ -295,12 +295,12 @@ func TestStream(t *testing.T) {
 		}
 		buf := make([]byte, len(p))
 		if _, err := io.ReadFull(resp.Body, buf); err != nil || string(buf) != p {
-			t.Fatalf("read %q, %v, want %q", buf, err, p)
+			t.Fatalf("client received %q, %v, want %q", buf, err, p)
 		}
 	}
 	close(pieces)
 	if rest, err := io.ReadAll(resp.Body); err != nil || len(rest) > 0 {
-		t.Errorf("after the last piece read %q, %v, want EOF", rest, err)
+		t.Errorf("after the last piece, client received %q, %v, want EOF", rest, err)
 	}
 	if s := samples.next(t); !s.Stream || s.Status != 200 || s.PromptTokens != 11 || s.CompletionTokens != 22 || s.Err != nil {
 		t.Errorf("sample = %+v, want a stream with status 200, 11 and 22 tokens", s)

@@ -93,7 +93,7 @@ func FuzzReadJSON(f *testing.F) {
 		// Replacing the model must change nothing else.
 		var renamed map[string]json.RawMessage
 		if err := json.Unmarshal(withModel(r, "an\"other"), &renamed); err != nil {
-			t.Fatalf("bodyParts() of %q: %v", body, err)
+			t.Fatalf("bodyParts() of %q = %v, want nil", body, err)
 		}
 		want["model"] = []byte(`"an\"other"`)
 		if !reflect.DeepEqual(renamed, want) {

@@ -342,7 +342,7 @@ func TestRequestID(t *testing.T) {
 	}
 	for _, invalid := range []string{"", "a b", "a\nb", "ü", strings.Repeat("x", 129)} {
 		if ctx := client.WithRequestID(t.Context(), invalid); client.RequestID(ctx) != "" {
-			t.Errorf("RequestID() = %q, want none for an invalid ID", client.RequestID(ctx))
+			t.Errorf("RequestID() after WithRequestID(%q) = %q, want none for an invalid ID", invalid, client.RequestID(ctx))
 		}
 	}
 }

@@ -229,7 +229,7 @@ func TestCanceledInfer(t *testing.T) {
 		var ended bool
 		_, _ = q.infer(ctx, question("org/m"), func(operations.Event) {
 			if ended {
-				t.Error("handler called after infer() returned")
+				t.Error("infer() called the handler after it returned, want no call")
 			}
 		})
 		ended = true
@@ -342,7 +342,7 @@ func TestOneStartPerModel(t *testing.T) {
 	for _, op := range []operations.Infer{onHive, question("org/m")} {
 		all.Go(func() {
 			if _, err := q.infer(t.Context(), op, nil); err != nil {
-				t.Errorf("infer() = %v, want a response", err)
+				t.Errorf("infer() with hive %q = %v, want a response", op.HiveID, err)
 			}
 		})
 	}

@@ -46,7 +46,7 @@ func (x *bench) serve(b *testing.B) *client.Client {
 	b.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			b.Error(err)
+			b.Errorf("Serve() = %v, want nil", err)
 		}
 	})
 	addr := <-ready
@@ -112,7 +112,7 @@ func (x *bench) startEcho(b *testing.B, server *client.Client) operations.Worker
 	b.Cleanup(func() {
 		_, err := server.Run(context.Background(), operations.WorkerProcessDelete{Target: target, WorkerRef: operations.WorkerRef{ID: w.ID}}, nil)
 		if err != nil {
-			b.Error(err)
+			b.Errorf("Run(worker_process_delete) = %v, want no error", err)
 		}
 	})
 	return w

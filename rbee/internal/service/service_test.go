@@ -90,7 +90,7 @@ func TestUnitText(t *testing.T) {
 		lines := strings.Split(s.Unit(), "\n")
 		for _, line := range want {
 			if !slices.Contains(lines, line) {
-				t.Errorf("Unit() for %s lacks the line %s:\n%s", home, line, strings.Join(lines, "\n"))
+				t.Errorf("Unit() for %s =\n%s\nwant the line %s", home, strings.Join(lines, "\n"), line)
 			}
 		}
 	}

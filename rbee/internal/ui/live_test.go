@@ -109,15 +109,15 @@ func TestLiveFitsTheTerminal(t *testing.T) {
 		}
 		for _, line := range lines {
 			if n := utf8.RuneCountInString(line); n > size[0] && size[0] > 2 {
-				t.Errorf("frame of size %v has a line of %d columns: %q", size, n, line)
+				t.Errorf("frame of size %v has a line of %d columns, want at most %d: %q", size, n, size[0], line)
 			}
 		}
 		if size[1] == 24 {
 			if !strings.Contains(lines[0], "applying") || !strings.Contains(lines[7], "applying") || strings.Contains(lines[8], "applying") {
-				t.Errorf("frame =\n%s\nwant busy hives first", strings.Join(lines, "\n"))
+				t.Errorf("frame of size %v =\n%s\nwant busy hives first", size, strings.Join(lines, "\n"))
 			}
 			if last := lines[len(lines)-1]; last != "… and 28 more (42 of 50 finished)" {
-				t.Errorf("last line = %q, want the number of other hives", last)
+				t.Errorf("last line of a frame of size %v = %q, want the number of other hives", size, last)
 			}
 		}
 	}
@@ -128,25 +128,25 @@ func TestLiveSuspendAndClose(t *testing.T) {
 	l, s, _ := newTestLive(t, 80, 24)
 	l.Handle(operations.Event{Type: operations.EventPhase, Hive: "a", Phase: operations.PhaseReading})
 	if redrawn(l, s) == "" {
-		t.Fatal("draw wrote nothing, want a line")
+		t.Fatal("draw() wrote nothing, want a line")
 	}
 	resume := l.Suspend()
 	if got, want := s.take(), "\r\x1b[1A\x1b[J"; got != want {
-		t.Errorf("Suspend wrote %q, want %q", got, want)
+		t.Errorf("Suspend() wrote %q, want %q", got, want)
 	}
 	if got := redrawn(l, s); got != "" {
-		t.Errorf("draw while suspended wrote %q, want nothing", got)
+		t.Errorf("draw() while suspended wrote %q, want nothing", got)
 	}
 	resume()
 	resume() // the second call has no effect
 	if redrawn(l, s) == "" {
-		t.Error("draw after resume wrote nothing, want a line")
+		t.Error("draw() after resume() wrote nothing, want a line")
 	}
 	l.Close()
 	l.Close()
 	s.take()
 	if got := redrawn(l, s); got != "" {
-		t.Errorf("draw after Close wrote %q, want nothing", got)
+		t.Errorf("draw() after Close() wrote %q, want nothing", got)
 	}
 }
 

@@ -128,7 +128,7 @@ func TestRuntimeReports(t *testing.T) {
 		}
 		golden(t, name, b.String())
 		if strings.ContainsAny(b.String(), "\x1b\x07\t") {
-			t.Errorf("Report of %s has control characters: %q", name, b.String())
+			t.Errorf("Report() of %s = %q, want no control characters", name, b.String())
 		}
 	}
 }
@@ -149,20 +149,20 @@ func TestMultiHiveOutcome(t *testing.T) {
 	t.Parallel()
 	ok := HiveResult{Report: &operations.HiveCapabilitiesReport{}}
 	failed := func(code operations.Code) HiveResult { return HiveResult{Error: &operations.Error{Code: code}} }
-	for _, c := range []struct {
+	for name, c := range map[string]struct {
 		hives []HiveResult
 		want  operations.Outcome
 	}{
-		{nil, operations.OutcomeOK},
-		{[]HiveResult{ok, ok}, operations.OutcomeOK},
-		{[]HiveResult{ok, failed(operations.CodeUnreachable)}, operations.OutcomeUnreachable},
-		{[]HiveResult{failed(operations.CodeUnreachable), failed(operations.CodeLocked)}, operations.OutcomeLocked},
-		{[]HiveResult{failed(operations.CodeLocked), failed(operations.CodeConfigInvalid)}, operations.OutcomeInvalid},
-		{[]HiveResult{failed(operations.CodeConfigInvalid), failed(operations.CodeNotFound)}, operations.OutcomeFailed},
-		{[]HiveResult{{Report: &operations.WorkerSpawnReport{Worker: failedWorker()}}}, operations.OutcomeFailed},
+		"no hives":                    {nil, operations.OutcomeOK},
+		"success":                     {[]HiveResult{ok, ok}, operations.OutcomeOK},
+		"one unreachable":             {[]HiveResult{ok, failed(operations.CodeUnreachable)}, operations.OutcomeUnreachable},
+		"locked over unreachable":     {[]HiveResult{failed(operations.CodeUnreachable), failed(operations.CodeLocked)}, operations.OutcomeLocked},
+		"invalid over locked":         {[]HiveResult{failed(operations.CodeLocked), failed(operations.CodeConfigInvalid)}, operations.OutcomeInvalid},
+		"failed over invalid":         {[]HiveResult{failed(operations.CodeConfigInvalid), failed(operations.CodeNotFound)}, operations.OutcomeFailed},
+		"failed worker in the report": {[]HiveResult{{Report: &operations.WorkerSpawnReport{Worker: failedWorker()}}}, operations.OutcomeFailed},
 	} {
 		if got := (&MultiHive{c.hives}).Outcome(); got != c.want {
-			t.Errorf("Outcome of %+v = %s, want %s", c.hives, got, c.want)
+			t.Errorf("%s: Outcome() = %s, want %s", name, got, c.want)
 		}
 	}
 }
@@ -340,11 +340,11 @@ func TestText(t *testing.T) {
 			text.Write(p)
 		}
 		if text.HasText() != (c.pieces != nil) {
-			t.Errorf("HasText after %q = %t, want %t", c.pieces, text.HasText(), c.pieces != nil)
+			t.Errorf("HasText() after %q = %t, want %t", c.pieces, text.HasText(), c.pieces != nil)
 		}
 		text.EndLine()
 		if b.String() != c.want {
-			t.Errorf("Text with terminal %t and pieces %q wrote %q, want %q", c.terminal, c.pieces, b.String(), c.want)
+			t.Errorf("Text() with terminal %t and pieces %q wrote %q, want %q", c.terminal, c.pieces, b.String(), c.want)
 		}
 	}
 	text := NewText(failingWriter{}, false)
@@ -369,7 +369,7 @@ func TestAnswerStats(t *testing.T) {
 	} {
 		var b strings.Builder
 		if err := AnswerStats(&b, Style{}, &r); err != nil || b.String() != want {
-			t.Errorf("AnswerStats wrote %q and returned %v, want %q", b.String(), err, want)
+			t.Errorf("AnswerStats() wrote %q and returned %v, want %q", b.String(), err, want)
 		}
 	}
 }

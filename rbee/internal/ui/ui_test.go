@@ -167,7 +167,7 @@ func TestStyles(t *testing.T) {
 			t.Fatal(err)
 		}
 		if !strings.HasPrefix(b.String(), c.want) {
-			t.Errorf("Report with style %+v = %q, want prefix %q", c.style, b.String(), c.want)
+			t.Errorf("Report() with style %+v = %q, want prefix %q", c.style, b.String(), c.want)
 		}
 	}
 }
@@ -177,18 +177,18 @@ func TestReportRemovesControlCharacters(t *testing.T) {
 	t.Parallel()
 	const evil = "x\x1b[2J\x07\u009b31m\ry"
 	e := &operations.Error{Code: operations.CodeFailed, Message: evil}
-	for _, r := range []operations.Report{
-		&operations.StatusReport{Drift: []operations.Drift{{Hive: "a", Issue: operations.IssueOutdatedHive, Details: evil}, {Hive: "b", Issue: operations.IssueUnreachable, Error: e}},
+	for name, r := range map[string]operations.Report{
+		"status": &operations.StatusReport{Drift: []operations.Drift{{Hive: "a", Issue: operations.IssueOutdatedHive, Details: evil}, {Hive: "b", Issue: operations.IssueUnreachable, Error: e}},
 			Hives: []operations.HiveDetail{{Alias: "a", OS: evil, Workers: []operations.WorkerDetail{{Type: evil}}}}},
-		&operations.SyncReport{Hives: []operations.HiveReport{{Alias: "a", Status: operations.HiveFailed, Error: e, Steps: []operations.Step{step("a", operations.ActionRemoveWorker, evil)}}}},
-		&operations.ValidateReport{Warnings: []operations.ValidateWarning{{Warning: evil}}},
+		"sync":     &operations.SyncReport{Hives: []operations.HiveReport{{Alias: "a", Status: operations.HiveFailed, Error: e, Steps: []operations.Step{step("a", operations.ActionRemoveWorker, evil)}}}},
+		"validate": &operations.ValidateReport{Warnings: []operations.ValidateWarning{{Warning: evil}}},
 	} {
 		var b strings.Builder
 		if err := Report(&b, Style{}, r); err != nil {
 			t.Fatal(err)
 		}
 		if strings.ContainsAny(b.String(), "\x1b\x07\u009b\r") {
-			t.Errorf("Report = %q, want no control characters", b.String())
+			t.Errorf("Report() of %s = %q, want no control characters", name, b.String())
 		}
 	}
 }
@@ -202,7 +202,7 @@ func TestFailureAndJSONError(t *testing.T) {
 	}
 	want := "❌ no config\n   f:1: bad\n   hint: run `rbee init` to create one, or pass --config FILE\n"
 	if b.String() != want {
-		t.Errorf("Failure wrote %q, want %q", b.String(), want)
+		t.Errorf("Failure() wrote %q, want %q", b.String(), want)
 	}
 	b.Reset()
 	if err := JSONError(&b, e, "do this"); err != nil {
@@ -219,7 +219,7 @@ func TestFailureAndJSONError(t *testing.T) {
 		t.Fatal(err)
 	}
 	if doc.Status != "error" || doc.Error.Code != "not_found" || doc.Error.Hint != "do this" || len(doc.Error.Problems) != 1 {
-		t.Errorf("JSONError wrote %s, want the error, its problem and the given hint", b.String())
+		t.Errorf("JSONError() wrote %s, want the error, its problem and the given hint", b.String())
 	}
 }
 

@@ -75,7 +75,7 @@ func testDial(t *testing.T, open Open) {
 	closed := l.Addr().String()
 	l.Close()
 	_, err = m.Host.Dial(t.Context(), "tcp", closed)
-	wantCode(t, err, "refused")
+	wantCode(t, "Dial() of a closed port", err, "refused")
 }
 
 func testHalfClose(t *testing.T, open Open) {

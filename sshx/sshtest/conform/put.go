@@ -40,10 +40,10 @@ func wantFile(t *testing.T, path string, mode os.FileMode, data []byte) {
 	}
 	got, err := os.ReadFile(path)
 	if err != nil || !bytes.Equal(got, data) {
-		t.Errorf("%s has unexpected content: %d bytes, error %v, want %d bytes", path, len(got), err, len(data))
+		t.Errorf("ReadFile(%s) after Put() = %d bytes, error %v, want the %d bytes sent", path, len(got), err, len(data))
 	}
 	if info.Mode() != mode {
-		t.Errorf("%s has mode %v, want %v", path, info.Mode(), mode)
+		t.Errorf("%s has mode %v after Put(), want %v", path, info.Mode(), mode)
 	}
 	wantNoTemp(t, filepath.Dir(path))
 }
@@ -99,7 +99,7 @@ func testPut(t *testing.T, open Open) {
 		t.Errorf("Put() over a directory returned %v, want an error about a directory", err)
 	}
 	for _, path := range []string{"", "/", "a/", "a/..", "a/.", "a\x00b"} {
-		wantCode(t, put(t.Context(), m, path, 0o600, nil), "failed")
+		wantCode(t, fmt.Sprintf("Put(%q)", path), put(t.Context(), m, path, 0o600, nil), "failed")
 	}
 	if err := os.WriteFile(filepath.Join(m.Home, "file"), nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -114,14 +114,14 @@ func testPutPaths(t *testing.T, open Open) {
 	for i, name := range []string{"it's", `a\\b\`, "$(id)`id`", "~", "!!", "a;b &|<>", "*?[a]{b,c}", "-rf", "a\nb", " ", "é\t", "#x"} {
 		dir := fmt.Sprintf("d%d", i)
 		if err := put(t.Context(), m, dir+"/"+name+"/"+name, 0o600, []byte(name)); err != nil {
-			t.Errorf("Put(%q): %v", name, err)
+			t.Errorf("Put(%q) = %v, want nil", name, err)
 			continue
 		}
 		wantFile(t, filepath.Join(m.Home, dir)+"/"+name+"/"+name, 0o600, []byte(name))
 	}
 	long := strings.Repeat("n", 255)
 	if err := put(t.Context(), m, long, 0o600, nil); err != nil {
-		t.Errorf("Put() with a name of 255 bytes: %v", err)
+		t.Errorf("Put() with a name of 255 bytes = %v, want nil", err)
 	}
 }
 
@@ -243,9 +243,9 @@ func testPutCut(t *testing.T, open Open) {
 	check := createOld(t, m)
 	m.CutAfter(1 << 20)
 	err := put(t.Context(), m, "dir/file", 0o755, pattern(3<<20))
-	wantCode(t, err, "lost")
+	wantCode(t, "Put() on a lost connection", err, "lost")
 	check()
-	wantCode(t, m.Host.Run(t.Context(), []string{"true"}, nil, nil, nil), "lost")
+	wantCode(t, "Run() on a lost connection", m.Host.Run(t.Context(), []string{"true"}, nil, nil, nil), "lost")
 	// The process on the machine exits later and then removes the temporary file.
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if files, err := os.ReadDir(filepath.Join(m.Home, "dir")); err == nil && len(files) == 1 {
@@ -314,7 +314,7 @@ func testPutFull(t *testing.T, open Open) {
 	}
 	check := createOld(t, m)
 	err := put(t.Context(), m, "dir/file", 0o755, pattern(1<<20))
-	wantCode(t, err, "failed")
+	wantCode(t, "Put() on a full disk", err, "failed")
 	if !strings.Contains(strings.ToLower(err.Error()), "file too large") {
 		t.Errorf("Put() returned error %q, want the message of the tool", err)
 	}
@@ -327,7 +327,7 @@ func testPutConcurrent(t *testing.T, open Open) {
 	for i := range 12 {
 		all.Go(func() {
 			if err := put(t.Context(), m, "same/file", 0o644, bytes.Repeat([]byte{byte(i)}, 100000)); err != nil {
-				t.Errorf("concurrent Put(): %v", err)
+				t.Errorf("concurrent Put() = %v, want nil", err)
 			}
 		})
 	}

@@ -28,19 +28,21 @@ type codeError interface {
 	ErrorCode() string
 }
 
-func wantExit(t *testing.T, err error, status int) {
+// wantExit stops the test unless the call returned an error with the exit status.
+func wantExit(t *testing.T, call string, err error, status int) {
 	t.Helper()
 	var exit exitError
 	if !errors.As(err, &exit) || exit.ExitStatus() != status {
-		t.Fatalf("error %v, want exit status %d", err, status)
+		t.Fatalf("%s returned error %v, want exit status %d", call, err, status)
 	}
 }
 
-func wantCode(t *testing.T, err error, code string) {
+// wantCode stops the test unless the call returned an error with the code.
+func wantCode(t *testing.T, call string, err error, code string) {
 	t.Helper()
 	var c codeError
 	if !errors.As(err, &c) || c.ErrorCode() != code {
-		t.Fatalf("error %v, want code %q", err, code)
+		t.Fatalf("%s returned error %v, want code %q", call, err, code)
 	}
 }
 
@@ -68,12 +70,13 @@ func testRun(t *testing.T, open Open) {
 		t.Errorf("Run() wrote stdout %q, stderr %q, want %q and %q", out.String(), errs.String(), m.Home+"\n", "oops\n")
 	}
 	for _, status := range []int{1, 3, 126, 127, 255} {
-		wantExit(t, m.Host.Run(ctx, []string{"sh", "-c", fmt.Sprint("exit ", status)}, nil, nil, nil), status)
+		exit := fmt.Sprint("exit ", status)
+		wantExit(t, fmt.Sprintf("Run(%q)", exit), m.Host.Run(ctx, []string{"sh", "-c", exit}, nil, nil, nil), status)
 	}
-	wantExit(t, m.Host.Run(ctx, []string{"no-such-program-here"}, nil, nil, nil), 127)
-	wantExit(t, m.Host.Run(ctx, []string{"sh", "-c", "kill -KILL $$"}, nil, nil, nil), 128+9)
+	wantExit(t, "Run() of a missing program", m.Host.Run(ctx, []string{"no-such-program-here"}, nil, nil, nil), 127)
+	wantExit(t, "Run(kill -KILL $$)", m.Host.Run(ctx, []string{"sh", "-c", "kill -KILL $$"}, nil, nil, nil), 128+9)
 	for _, argv := range [][]string{nil, {""}, {"echo", "a\x00b"}} {
-		wantCode(t, m.Host.Run(ctx, argv, nil, nil, nil), "failed")
+		wantCode(t, fmt.Sprintf("Run(%q)", argv), m.Host.Run(ctx, argv, nil, nil, nil), "failed")
 	}
 	// A nil stdin is empty. It is not the standard input of this process.
 	out.Reset()
@@ -127,14 +130,14 @@ func testStreams(t *testing.T, open Open) {
 	}
 	// Run does not block if the program does not read its input.
 	if err := m.Host.Run(t.Context(), []string{"true"}, bytes.NewReader(data), nil, nil); err != nil {
-		t.Errorf("Run(true) with unread input: %v", err)
+		t.Errorf("Run(true) with unread input = %v, want nil", err)
 	}
 }
 
 func testStderrTail(t *testing.T, open Open) {
 	m := open(t, Options{})
 	err := m.Host.Run(t.Context(), []string{"sh", "-c", "i=0; while test $i -lt 2000; do echo line $i >&2; i=$((i+1)); done; echo last line >&2; exit 9"}, nil, nil, nil)
-	wantExit(t, err, 9)
+	wantExit(t, "Run(exit 9)", err, 9)
 	if !strings.Contains(err.Error(), "last line") || len(err.Error()) > 1000 {
 		t.Errorf("Run() returned error %q, want an error with only the last line of stderr", err)
 	}
@@ -203,19 +206,19 @@ func testCancel(t *testing.T, open Open) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("canceled Run() returned %v, want %v", err, context.Canceled)
 		}
-		wantCode(t, err, "canceled")
+		wantCode(t, "canceled Run()", err, "canceled")
 	case <-time.After(waitTimeout):
-		t.Fatal("Run did not return after its context was canceled")
+		t.Fatalf("Run() has not returned %s after its context was canceled", waitTimeout)
 	}
 	// The host is still usable. A canceled context does not start a program.
 	if err := m.Host.Run(t.Context(), []string{"true"}, nil, nil, nil); err != nil {
-		t.Errorf("Run() after a canceled Run(): %v", err)
+		t.Errorf("Run() after a canceled Run() = %v, want nil", err)
 	}
 	if err := m.Host.Run(ctx, []string{"touch", "started"}, nil, nil, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("Run() with a canceled context returned %v, want %v", err, context.Canceled)
 	}
 	if _, err := os.Stat(filepath.Join(m.Home, "started")); err == nil {
-		t.Error("Run() with a canceled context started the program")
+		t.Error("Run() with a canceled context started the program, want no start")
 	}
 }
 
@@ -227,7 +230,7 @@ func testDeadline(t *testing.T, open Open) {
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("Script() with an expired deadline returned %v, want %v", err, context.DeadlineExceeded)
 	}
-	wantCode(t, err, "timeout")
+	wantCode(t, "Script() with an expired deadline", err, "timeout")
 }
 
 func testScript(t *testing.T, open Open) {
@@ -260,7 +263,7 @@ func testScript(t *testing.T, open Open) {
 		var exit exitError
 		switch {
 		case c.status == 0 && err != nil:
-			t.Errorf("Script(%q): %v", name, err)
+			t.Errorf("Script(%q) = %v, want nil", name, err)
 		case c.status != 0 && (!errors.As(err, &exit) || exit.ExitStatus() != c.status):
 			t.Errorf("Script(%q) returned %v, want exit status %d", name, err, c.status)
 		}
@@ -311,7 +314,7 @@ func testConcurrent(t *testing.T, open Open) {
 			want := fmt.Sprintf("%x", sha256.Sum256(data))
 			var out bytes.Buffer
 			if err := m.Host.Run(t.Context(), []string{"cat"}, bytes.NewReader(data), &out, nil); err != nil {
-				t.Errorf("concurrent Run(cat) %d: %v", i, err)
+				t.Errorf("concurrent Run(cat) %d = %v, want nil", i, err)
 				return
 			}
 			if got := fmt.Sprintf("%x", sha256.Sum256(out.Bytes())); got != want {

@@ -74,7 +74,7 @@ func TestUnpackStaysInside(t *testing.T) {
 				t.Errorf("Unpack() = %v, want an error with %q, or nil if it is empty", err, tt.want)
 			}
 			if entries, _ := os.ReadDir(dir); len(entries) != 2 {
-				t.Errorf("Unpack() wrote outside its directory: %v", entries)
+				t.Errorf("Unpack() wrote %v outside of its directory, want nothing", entries)
 			}
 		})
 	}
@@ -95,7 +95,7 @@ func FuzzUnpack(f *testing.F) {
 		}
 		_, _ = Unpack(t.Context(), archive, format, 0, filepath.Join(dir, "in"), 1<<16)
 		if entries, _ := os.ReadDir(dir); len(entries) != 2 {
-			t.Fatalf("Unpack() wrote outside its directory: %v", entries)
+			t.Fatalf("Unpack() wrote %v outside of its directory, want nothing", entries)
 		}
 	})
 }

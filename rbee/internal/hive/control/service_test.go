@@ -49,12 +49,12 @@ func TestServiceEnvironment(t *testing.T) {
 		text := string(data)
 		for _, want := range []string{"HF_HOME", "/big disk/hf", "HF_HUB_CACHE", "HF_ENDPOINT", "https://mirror", "HF_TOKEN_PATH", "/secrets/token", "HTTPS_PROXY", "http://proxy:3128", "ca_ES.UTF-8@valencia"} {
 			if !strings.Contains(text, want) {
-				t.Errorf("%s: %s does not contain %q:\n%s", supervisor, file, want, text)
+				t.Errorf("%s: %s =\n%s\nwant %q in it", supervisor, file, text, want)
 			}
 		}
 		for _, forbidden := range []string{"me:secret", "HF_TOKEN=", "HF_TOKEN<", "NO_PROXY", "ExecStart=x"} {
 			if strings.Contains(text, forbidden) {
-				t.Errorf("%s: %s contains %q:\n%s", supervisor, file, forbidden, text)
+				t.Errorf("%s: %s =\n%s\nwant no %q in it", supervisor, file, text, forbidden)
 			}
 		}
 	}

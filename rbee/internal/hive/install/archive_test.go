@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -160,7 +161,7 @@ func TestInvalidArchives(t *testing.T) {
 				t.Errorf("install = %q, want an error with %q", res.Errors[0], a.want)
 			}
 			if after := treeText(t, h.User); after != before {
-				t.Errorf("the failed install changed files from\n%sto\n%s", before, after)
+				t.Errorf("the failed install changed the files (-before +after):\n%s", cmp.Diff(before, after))
 			}
 		})
 	}

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -30,7 +31,7 @@ func TestDiskFull(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
-			t.Error(err)
+			t.Errorf("Unmount(%s) = %v, want nil", disk, err)
 		}
 	})
 	h.Root = filepath.Join(disk, "rbee")
@@ -68,6 +69,6 @@ func TestDiskFull(t *testing.T) {
 	}
 	_ = os.Remove(h.Path(wire.BinDir)) // may remain as an empty directory
 	if after := treeText(t, disk); after != before {
-		t.Errorf("the failed installs changed files from\n%sto\n%s", before, after)
+		t.Errorf("the failed installs changed the files (-before +after):\n%s", cmp.Diff(before, after))
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -158,7 +159,7 @@ func TestStdinClosedDuringBlob(t *testing.T) {
 				t.Errorf("Apply() sent the errors %q, want canceled and not started", result.Errors)
 			}
 			if after := treeText(t, h.User); after != before {
-				t.Errorf("the canceled run changed files from\n%sto\n%s", before, after)
+				t.Errorf("the canceled run changed the files (-before +after):\n%s", cmp.Diff(before, after))
 			}
 		})
 	}
@@ -197,7 +198,7 @@ func TestAbortedBlob(t *testing.T) {
 		result = m.Result
 	}
 	if err := <-done; err != nil {
-		t.Error(err)
+		t.Errorf("Apply() = %v, want nil", err)
 	}
 	if result.Errors[0] != "cannot receive w: "+wire.ErrAborted.Error() || result.Errors[1] != "" || len(result.State.Workers) != 1 {
 		t.Errorf("Apply() sent the errors %q and workers %+v, want an error of the first step and one worker", result.Errors, result.State.Workers)

@@ -37,7 +37,7 @@ func applyProgress(t *testing.T, h *Hive, steps ...wire.Step) []wire.Progress {
 			}
 			for i, e := range m.Result.Errors {
 				if e != "" {
-					t.Fatalf("step %d failed: %s", i, e)
+					t.Fatalf("step %d returned error %q, want none", i, e)
 				}
 			}
 			return all
@@ -151,7 +151,7 @@ func TestPhaseReports(t *testing.T) {
 			t.Errorf("reports after stop = %d, want 0", n)
 		}
 		if err := w.Close(); err != nil {
-			t.Error(err)
+			t.Errorf("Close() = %v, want nil", err)
 		}
 	})
 	var none *progress.Phase

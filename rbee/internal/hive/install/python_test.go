@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rbee-keeper/rbee/pkgmgr/origintest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
@@ -88,7 +89,7 @@ func runWorker(t *testing.T, h *Hive, typ string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), h.EntryPath(typ)).CombinedOutput()
 	if err != nil {
-		t.Errorf("the program of worker %s fails: %v\n%s", typ, err, out)
+		t.Errorf("the program of worker %s exits with %v, want nil:\n%s", typ, err, out)
 	}
 	return strings.TrimSpace(string(out))
 }
@@ -137,7 +138,7 @@ func TestPython(t *testing.T) {
 	}
 	for _, deep := range []bool{false, true} {
 		if w := h.Worker(t.Context(), "two", deep); !strings.HasPrefix(w.Corrupt, "tools/cpython-3.12.12-") || !strings.HasSuffix(w.Corrupt, "bin/python3 is missing") {
-			t.Errorf("Worker(two) without an interpreter = %+v, want bin/python3 missing", w)
+			t.Errorf("Worker(two) without an interpreter, deep check %t = %+v, want bin/python3 missing", deep, w)
 		}
 	}
 	if errs := install(t, h, one); errs[0] != "" || h.Worker(t.Context(), "one", true).Corrupt != "" || h.Worker(t.Context(), "two", true).Corrupt != "" {
@@ -233,7 +234,7 @@ func TestPythonInstallErrors(t *testing.T) {
 				t.Fatal(err)
 			}
 			if after := treeText(t, h.User); after != before {
-				t.Errorf("the failed install changed files from\n%sto\n%s", before, after)
+				t.Errorf("the failed install changed the files (-before +after):\n%s", cmp.Diff(before, after))
 			}
 		})
 	}

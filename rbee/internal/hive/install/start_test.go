@@ -57,7 +57,7 @@ func TestInstallDuringWorkerStart(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		if err := m.StopAll(context.Background(), ""); err != nil {
-			t.Error(err)
+			t.Errorf("StopAll() = %v, want nil", err)
 		}
 		m.Close()
 	})
@@ -165,6 +165,6 @@ func TestEngineUsesOneBuild(t *testing.T) {
 		}
 	}
 	if err := <-done; err != nil {
-		t.Error(err)
+		t.Errorf("replaceBuild() = %v, want nil", err)
 	}
 }

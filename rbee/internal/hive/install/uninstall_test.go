@@ -57,7 +57,7 @@ func TestApplyAfterUninstall(t *testing.T) {
 		}
 	}
 	if err := <-done; err != nil {
-		t.Error(err)
+		t.Errorf("Apply() = %v, want nil", err)
 	}
 	if _, err := os.Lstat(h.Root); !os.IsNotExist(err) {
 		t.Errorf("Lstat(%s) = %v, want ErrNotExist", h.Root, err)

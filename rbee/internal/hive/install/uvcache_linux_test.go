@@ -25,7 +25,7 @@ func TestEnvironmentsAreCopied(t *testing.T) {
 		}
 		t.Cleanup(func() {
 			if err := unix.Unmount(cache, unix.MNT_DETACH); err != nil {
-				t.Error(err)
+				t.Errorf("Unmount(%s) = %v, want nil", cache, err)
 			}
 		})
 		// Use one request without an install of rbee, because another request could remove

@@ -116,7 +116,7 @@ func mustInstall(t *testing.T, h *Hive, steps ...wire.Step) {
 	t.Helper()
 	for i, e := range install(t, h, steps...) {
 		if e != "" {
-			t.Fatalf("install step %d failed: %s", i, e)
+			t.Fatalf("install step %d returned error %q, want none", i, e)
 		}
 	}
 }
@@ -319,7 +319,7 @@ func TestCacheIsCleaned(t *testing.T) {
 		}
 		mustInstall(t, h, removal("v"))
 		if _, err := os.Stat(h.Path(wire.CacheDir)); err == nil {
-			t.Errorf("after the removal of all workers, the cache contains\n%s", treeText(t, h.Path(wire.CacheDir)))
+			t.Errorf("after the removal of all workers, the cache exists, want it removed:\n%s", treeText(t, h.Path(wire.CacheDir)))
 		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
@@ -117,7 +118,7 @@ func TestVerifyFailureLeavesNothing(t *testing.T) {
 				t.Errorf("install returned an error of %d bytes, want at most %d", len(got), maxErrorLength)
 			}
 			if after := treeText(t, h.User); after != before {
-				t.Errorf("the failed install changed files from\n%sto\n%s", before, after)
+				t.Errorf("the failed install changed the files (-before +after):\n%s", cmp.Diff(before, after))
 			}
 			if w := h.Worker(t.Context(), "w", true); w.Version != "1" || w.Corrupt != "" {
 				t.Errorf("Worker() = %+v, want version 1 intact", w)

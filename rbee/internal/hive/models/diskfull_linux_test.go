@@ -22,7 +22,7 @@ func (w *fixture) useSmallDisk(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		if err := unix.Unmount(disk, unix.MNT_DETACH); err != nil {
-			t.Error(err)
+			t.Errorf("Unmount(%s) = %v, want nil", disk, err)
 		}
 	})
 	w.Dir = filepath.Join(disk, "hub")

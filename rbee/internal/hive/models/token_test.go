@@ -12,23 +12,24 @@ import (
 func TestTokenOnlyForOwnHub(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
+		name              string
 		storeEndpoint     string // the store's token is hf_own
 		endpoint, token   string // of the download
 		wantURL, wantAuth string
 	}{
-		{"", "", "", model.DefaultEndpoint, "hf_own"},
-		{"", model.DefaultEndpoint + "/", "", model.DefaultEndpoint, "hf_own"},
-		{"https://mirror/", "https://mirror", "", "https://mirror", "hf_own"},
-		{"https://mirror", "", "hf_mine", "https://mirror", "hf_mine"},
-		{"https://mirror", "https://evil", "", "https://evil", ""},
-		{"https://mirror", "http://mirror", "", "http://mirror", ""},
-		{"https://mirror", model.DefaultEndpoint, "", model.DefaultEndpoint, ""},
-		{"", "https://evil", "hf_mine", "https://evil", "hf_mine"},
+		{"default hub", "", "", "", model.DefaultEndpoint, "hf_own"},
+		{"default hub by address", "", model.DefaultEndpoint + "/", "", model.DefaultEndpoint, "hf_own"},
+		{"own mirror by address", "https://mirror/", "https://mirror", "", "https://mirror", "hf_own"},
+		{"own mirror, other token", "https://mirror", "", "hf_mine", "https://mirror", "hf_mine"},
+		{"other hub", "https://mirror", "https://evil", "", "https://evil", ""},
+		{"own mirror without TLS", "https://mirror", "http://mirror", "", "http://mirror", ""},
+		{"default hub instead of the own mirror", "https://mirror", model.DefaultEndpoint, "", model.DefaultEndpoint, ""},
+		{"other hub with token", "", "https://evil", "hf_mine", "https://evil", "hf_mine"},
 	} {
 		s := &Store{Endpoint: c.storeEndpoint, Token: "hf_own"}
 		endpoint, token := s.endpointAndToken(DownloadOptions{Endpoint: c.endpoint, Token: operations.Secret(c.token)})
 		if endpoint != c.wantURL || string(token) != c.wantAuth {
-			t.Errorf("endpointAndToken(%+v) = %s, %q, want %s, %q", c, endpoint, string(token), c.wantURL, c.wantAuth)
+			t.Errorf("%s: endpointAndToken() = %s, %q, want %s, %q", c.name, endpoint, string(token), c.wantURL, c.wantAuth)
 		}
 	}
 	own, other := newFixture(t), newFixture(t)

@@ -36,7 +36,7 @@ func TestWorkerGetsSupportedDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	if d := r.Worker.Devices; len(d) != 1 || d[0].Index != 1 || !strings.Contains(r.Reason, "not used: nvidia 0 (GTX 1080 Ti): compute capability 6.1, want at least 7.5") {
-		t.Errorf("devices %+v because %q, want the RTX 4090", d, r.Reason)
+		t.Errorf("Spawn() chose devices %+v with reason %q, want the RTX 4090", d, r.Reason)
 	}
 	if env := get(t, r.Worker.Port, "/environ"); !strings.Contains(env, `"CUDA_VISIBLE_DEVICES=1"`) {
 		t.Errorf("environment = %s, want CUDA_VISIBLE_DEVICES=1 in it", env)

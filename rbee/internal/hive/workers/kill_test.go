@@ -205,7 +205,7 @@ func TestKillInEveryState(t *testing.T) {
 				t.Errorf("PID of the adopted worker = %d, want %d", p.PID, before.Process.PID)
 			}
 			if p.State == operations.WorkerReady && get(t, p.Port, "/pid") != fmt.Sprint(p.PID) {
-				t.Errorf("the process on port %d is not the worker's process %d", p.Port, p.PID)
+				t.Errorf("the process on port %d has another PID, want the PID %d of the worker", p.Port, p.PID)
 			}
 			r, err := m.Stop(t.Context(), operations.WorkerRef{ID: id}, StopOptions{Force: true})
 			if err != nil || r.Worker.State != operations.WorkerStopped {

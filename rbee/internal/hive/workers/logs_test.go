@@ -126,7 +126,7 @@ func TestLogsInChunks(t *testing.T) {
 		_, err := m.Logs(t.Context(), operations.WorkerProcessLogs{WorkerRef: operations.WorkerRef{ID: p.ID}, Lines: lines}, func(e operations.Event) {
 			got.WriteString(e.Text)
 			if len(e.Text) > logChunk || !strings.HasSuffix(e.Text, "\n") {
-				t.Errorf("event of %d bytes ends in %q, want at most %d bytes and a newline at the end", len(e.Text), e.Text[max(0, len(e.Text)-10):], logChunk)
+				t.Errorf("Logs(%d lines) sent an event of %d bytes that ends in %q, want at most %d bytes and a newline at the end", lines, len(e.Text), e.Text[max(0, len(e.Text)-10):], logChunk)
 			}
 		})
 		if err != nil || got.String() != want {

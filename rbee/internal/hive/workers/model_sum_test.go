@@ -35,10 +35,10 @@ func TestModelSum(t *testing.T) {
 		m := newManager(t, o)
 		r, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "x"}, nil)
 		if err != nil || r.Worker.ServedName != servedName || (computed > 0) != used {
-			t.Fatalf("recipe uses the checksum: %t: Spawn() = %+v, %v, checksum computed %d times, want served name %q and the checksum only if used", used, r, err, computed, servedName)
+			t.Fatalf("recipe with checksum %t: Spawn() = %+v, %v, checksum computed %d times, want served name %q and the checksum only if used", used, r, err, computed, servedName)
 		}
 		if target, err := os.Readlink(filepath.Join(m.stateDir(r.Worker.ID), "models", "tiny.gguf")); err != nil || target != model {
-			t.Errorf("Readlink(models/tiny.gguf) = %q, %v, want %q", target, err, model)
+			t.Errorf("recipe with checksum %t: Readlink(models/tiny.gguf) = %q, %v, want %q", used, target, err, model)
 		}
 	}
 	o, model := preparedOptions(t, "{}")

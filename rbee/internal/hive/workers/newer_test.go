@@ -28,7 +28,7 @@ func TestNewerRecordIsNotChanged(t *testing.T) {
 	}
 	newer := strings.Replace(string(readable), `"min_reader": 0`, `"min_reader": 9`, 1)
 	if newer == string(readable) {
-		t.Fatalf("the record has no min_reader: %s", readable)
+		t.Fatalf("record = %s, want min_reader in it", readable)
 	}
 	if err := os.WriteFile(path, []byte(newer), 0o600); err != nil {
 		t.Fatal(err)

@@ -163,16 +163,17 @@ func TestSpawnErrors(t *testing.T) {
 	busy, port := listenAnyPort(t)
 	defer busy.Close()
 	for _, c := range []struct {
+		name string
 		op   operations.WorkerSpawn
 		want string
 	}{
-		{operations.WorkerSpawn{Worker: "other", Model: "serve"}, "not installed"},
-		{operations.WorkerSpawn{Worker: "fake", Model: "serve", Port: port}, fmt.Sprintf("cannot use port %d", port)},
-		{operations.WorkerSpawn{Worker: "fake", Model: "serve", Device: "3"}, "3"},
+		{"worker not installed", operations.WorkerSpawn{Worker: "other", Model: "serve"}, "not installed"},
+		{"port in use", operations.WorkerSpawn{Worker: "fake", Model: "serve", Port: port}, fmt.Sprintf("cannot use port %d", port)},
+		{"unknown device", operations.WorkerSpawn{Worker: "fake", Model: "serve", Device: "3"}, "3"},
 	} {
 		_, err := m.Spawn(t.Context(), c.op, nil)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("Spawn(%+v) = %v, want an error with %q", c.op, err, c.want)
+			t.Errorf("%s: Spawn() = %v, want an error with %q", c.name, err, c.want)
 		}
 	}
 	if list := m.List(true); len(list) != 0 {
@@ -416,7 +417,7 @@ func TestTransitions(t *testing.T) {
 		}
 		for _, next := range to {
 			if _, ok := transitions[next]; !ok {
-				t.Errorf("transitions[%s] has state %s, which is not in the table", from, next)
+				t.Errorf("transitions[%s] has state %s, want a state of the table", from, next)
 			}
 		}
 	}
@@ -516,7 +517,7 @@ func TestEngineMovesDuringStart(t *testing.T) {
 		if len(found) > 0 { // as if an installation ran since the last call
 			moved := filepath.Join(filepath.Dir(o.Dir), "moved")
 			if err := os.Symlink(e.Entry, moved); err != nil && !errors.Is(err, fs.ErrExist) {
-				t.Error(err)
+				t.Errorf("Symlink(%s) = %v, want nil", moved, err)
 			}
 			e.Entry, e.Version = moved, "2.0"
 		}

@@ -118,7 +118,7 @@ func TestFrames(t *testing.T) {
 		got := Frame(c.s, present, o)
 		golden(t, name, strings.ReplaceAll(got, "\x1b", "ESC"))
 		if again := Frame(c.s, present, o); again != got {
-			t.Errorf("%s: Frame returns different results for the same fleet", name)
+			t.Errorf("%s: second Frame() of the same fleet =\n%s\nwant\n%s", name, again, got)
 		}
 	}
 }
@@ -133,19 +133,19 @@ func checkFrame(t *testing.T, frame string, o Options) {
 	t.Helper()
 	lines := strings.Split(strings.TrimSuffix(frame, "\n"), "\n")
 	if !strings.HasSuffix(frame, "\n") || o.Height > 0 && len(lines) > o.Height {
-		t.Fatalf("Frame of size %dx%d has %d lines:\n%s", o.Width, o.Height, len(lines), frame)
+		t.Fatalf("Frame() of size %dx%d has %d lines, want at most the height and a newline at the end:\n%s", o.Width, o.Height, len(lines), frame)
 	}
 	if o.Color && len(colorStart.FindAllString(frame, -1)) != strings.Count(frame, "\x1b[0m") || !o.Color && strings.Contains(frame, "\x1b") {
-		t.Fatalf("Frame of size %dx%d has unterminated colors: %q", o.Width, o.Height, frame)
+		t.Fatalf("Frame() of size %dx%d with colors %t = %q, want colors only if enabled, and each one reset", o.Width, o.Height, o.Color, frame)
 	}
 	for _, line := range lines {
 		text := colorCode.ReplaceAllString(line, "")
 		if w := textWidth(text); o.Width > 0 && w > o.Width {
-			t.Fatalf("Frame of size %dx%d has a line of %d columns: %q", o.Width, o.Height, w, line)
+			t.Fatalf("Frame() of size %dx%d has a line of %d columns, want at most the width: %q", o.Width, o.Height, w, line)
 		}
 		for _, r := range text {
 			if format.IsHidden(r) || r == utf8.RuneError || unicode.Is(unicode.Cf, r) || o.ASCII && r > '~' {
-				t.Fatalf("Frame of size %dx%d has the character %q in line %q", o.Width, o.Height, r, line)
+				t.Fatalf("Frame() of size %dx%d has the character %q in line %q, want only printable characters", o.Width, o.Height, r, line)
 			}
 		}
 	}
@@ -246,12 +246,12 @@ func TestFrameShowsProblems(t *testing.T) {
 	for height := 3; height < 30; height++ {
 		frame := Frame(mixedFleet(), present, Options{Width: 60, Height: height})
 		if !strings.Contains(frame, "! cannot read the config") && !strings.Contains(frame, "! 6 problems") {
-			t.Errorf("Frame of %d lines shows no problem:\n%s", height, frame)
+			t.Errorf("Frame() of %d lines =\n%s\nwant a problem or the number of problems", height, frame)
 		}
 	}
 	frame := Frame(mixedFleet(), present, Options{Width: 80, Height: 12})
 	if !strings.Contains(frame, " more hives") || !strings.Contains(frame, " more problems") {
-		t.Errorf("Frame =\n%s\nwant the numbers of hidden hives and problems", frame)
+		t.Errorf("Frame() =\n%s\nwant the numbers of hidden hives and problems", frame)
 	}
 }
 
@@ -269,7 +269,7 @@ func TestRate(t *testing.T) {
 			Time: present, Traffic: operations.Traffic{IntervalSeconds: 5, Points: points},
 		}}
 		if got := p.rate(); math.Abs(got-c.want) > 1e-9 {
-			t.Errorf("rate %v later = %v, want %v", c.late, got, c.want)
+			t.Errorf("rate() after %v with problem %q = %v, want %v", c.late, c.problem, got, c.want)
 		}
 	}
 }
@@ -284,7 +284,7 @@ func TestTextWidth(t *testing.T) {
 	p := &page{}
 	for width, want := range map[int]string{9: "日本語ab", 8: "日本語ab", 7: "日本語…", 6: "日本…", 1: "…"} {
 		if got := p.cut("日本語ab", width); got != want {
-			t.Errorf("cut to %d columns = %q, want %q", width, got, want)
+			t.Errorf("cut(%d) = %q, want %q", width, got, want)
 		}
 	}
 }
