@@ -178,23 +178,24 @@ func TestProbeBrokenRbee(t *testing.T) {
 	inEveryShell(t, func(t *testing.T, shell []string) {
 		h := newShellHost(t, "home", shell...)
 		for _, tt := range []struct {
+			name    string
 			mode    os.FileMode
 			content string
 			want    string
 		}{
-			{0o755, "#!/bin/sh\nprintf 'no \"library\" \\\\ \\tx\\001\\ny\\n' >&2\nexit 3\n", `failed with status 3: no "library" \  x y`},
-			{0o755, "#!/bin/sh\nprintf '\\036{\"half\":\\n'\nexit 4\n", `failed with status 4: {"half":`},
-			{0o644, "not to be run", "failed with status 126: "},
-			{0o755, "#!/bin/sh\necho usage: rbee\n", "printed no record: usage: rbee"},
-			{0o755, "#!/bin/sh\n", "printed no record: "},
+			{"failure with an error message", 0o755, "#!/bin/sh\nprintf 'no \"library\" \\\\ \\tx\\001\\ny\\n' >&2\nexit 3\n", `failed with status 3: no "library" \  x y`},
+			{"failure with an incomplete record", 0o755, "#!/bin/sh\nprintf '\\036{\"half\":\\n'\nexit 4\n", `failed with status 4: {"half":`},
+			{"not executable", 0o644, "not to be run", "failed with status 126: "},
+			{"output without a record", 0o755, "#!/bin/sh\necho usage: rbee\n", "printed no record: usage: rbee"},
+			{"no output", 0o755, "#!/bin/sh\n", "printed no record: "},
 		} {
 			h.write(t, tt.mode, tt.content, h.rbee(), "bin", "rbee")
 			s := h.mustRead(t, pkgmgr.ReadOptions{})
 			if s.Rbee == nil || s.Schema != 0 || !strings.Contains(s.Broken, tt.want) {
-				t.Errorf("Read() returned rbee %+v, broken %q, want %q in it", s.Rbee, s.Broken, tt.want)
+				t.Errorf("%s: Read() returned rbee %+v, broken %q, want %q in it", tt.name, s.Rbee, s.Broken, tt.want)
 			}
 			if len(s.MissingDirs) != 0 {
-				t.Errorf("Read() returned missing directories %q, want none", s.MissingDirs)
+				t.Errorf("%s: Read() returned missing directories %q, want none", tt.name, s.MissingDirs)
 			}
 		}
 	})

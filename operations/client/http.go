@@ -65,7 +65,7 @@ func (c *Client) exchange(ctx context.Context, r *request, v any) error {
 	}
 	data, err := io.ReadAll(io.LimitReader(progressReader{resp.Body, r.onProgress}, maxReportBytes))
 	if err != nil {
-		return requestError(fmt.Errorf("reading the response: %w", err))
+		return requestError(fmt.Errorf("cannot read the response: %w", err))
 	}
 	if err := json.Unmarshal(data, v); err != nil {
 		e := c.notRbeeError(resp)

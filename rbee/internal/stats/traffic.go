@@ -21,8 +21,8 @@ import (
 
 const (
 	pointInterval = 5 * time.Second // time between two points of the time series
-	maxPoints     = 60
-	maxSamples    = 1000 // per point, for the median time to first byte
+	maxPoints     = 60              // points of the time series
+	maxSamples    = 1000            // durations per point, for the median time to first byte
 
 	workerTTL = time.Hour // time after the last request until a removed worker is forgotten
 

@@ -325,6 +325,6 @@ func (w *worker) adopt() {
 	if argv := proc.Arguments(id.PID); argv != nil && !slices.Equal(argv, r.Argv) {
 		// Some engines change their command line. The pid, the start time and the boot
 		// identify the process with certainty.
-		w.m.log.Info("adopted worker has a different command line", "worker", r.ID, "argv", argv)
+		w.m.log.Info("worker command line changed", "worker", r.ID, "argv", argv)
 	}
 }

@@ -166,9 +166,9 @@ type releaseCheck struct {
 	complete  bool   // held and allocated account for all used memory
 }
 
-// missing describes the memory of the worker that is not released; it returns "" if all
+// describe describes the memory of the worker that is not released; it returns "" if all
 // memory is released. certain is false if an unknown process may have allocated the memory.
-func (c releaseCheck) missing() (description string, certain bool) {
+func (c releaseCheck) describe() (description string, certain bool) {
 	if len(c.remaining) > 0 {
 		return fmt.Sprintf("process %d has exited but still holds memory of device %d", c.remaining[0], c.index), true
 	}
@@ -263,13 +263,13 @@ func (w *worker) awaitMemory(ids []proc.ID) (result stopResult) {
 			most, grewAt = max(most, now.free), time.Now()
 		}
 		switch {
-		case len(now.missing) == 0:
+		case len(now.descriptions) == 0:
 			return result
 		case !now.certain && (time.Since(grewAt) >= w.m.timing.MemorySettle || ctx.Err() != nil):
-			result.note = strings.Join(now.missing, "; ")
+			result.note = strings.Join(now.descriptions, "; ")
 			return result
 		case ctx.Err() != nil:
-			result.problem = fmt.Sprintf("device memory was not released within %s: %s", w.m.timing.MemoryTimeout, strings.Join(now.missing, "; "))
+			result.problem = fmt.Sprintf("device memory was not released within %s: %s", w.m.timing.MemoryTimeout, strings.Join(now.descriptions, "; "))
 			return result
 		}
 		select {
@@ -279,25 +279,25 @@ func (w *worker) awaitMemory(ids []proc.ID) (result stopResult) {
 	}
 }
 
-// unreleased describes the memory of a worker that its devices have not released.
-type unreleased struct {
-	missing []string // descriptions by [releaseCheck.missing]
-	certain bool     // some of the memory is certainly not allocated by another process
-	free    uint64   // free bytes on all its devices
-	holders []operations.DeviceProcess
+// memoryResidue describes the memory of a worker that its devices have not released.
+type memoryResidue struct {
+	descriptions []string // descriptions by [releaseCheck.describe]
+	certain      bool     // some of the memory is certainly not allocated by another process
+	free         uint64   // free bytes on all its devices
+	holders      []operations.DeviceProcess
 }
 
 // unreleasedMemory checks all devices of a worker with the record r.
-func (w *worker) unreleasedMemory(r record, ids []proc.ID) (u unreleased) {
+func (w *worker) unreleasedMemory(r record, ids []proc.ID) (u memoryResidue) {
 	p, err := w.m.deviceSnapshot(w.m.ctx)
 	if err != nil {
-		return unreleased{missing: []string{err.Error()}, certain: true}
+		return memoryResidue{descriptions: []string{err.Error()}, certain: true}
 	}
 	for _, d := range r.Devices {
 		c := w.m.checkRelease(p, r, d, ids)
 		u.free += c.free
-		if description, certain := c.missing(); description != "" {
-			u.missing, u.certain = append(u.missing, description), u.certain || certain
+		if description, certain := c.describe(); description != "" {
+			u.descriptions, u.certain = append(u.descriptions, description), u.certain || certain
 		}
 		processes, _ := p.processesOn(d)
 		for _, h := range processes {

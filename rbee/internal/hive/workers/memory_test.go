@@ -177,8 +177,8 @@ func TestReleaseCheckMissing(t *testing.T) {
 		"incomplete before":                {releaseCheck{before: &deviceMemory{Free: gb(20)}, free: gb(15), complete: true}, "device 0 has 4.7 GiB less free memory than before the worker started, and not all processes on it are known", false},
 		"remaining process":                {releaseCheck{remaining: []int{7}, before: complete(20, 0), free: gb(20)}, "process 7 has exited but still holds memory of device 0", true},
 	} {
-		if description, certain := c.c.missing(); description != c.want || certain != c.certain {
-			t.Errorf("%s: missing() = %q, %t, want %q, %t", name, description, certain, c.want, c.certain)
+		if description, certain := c.c.describe(); description != c.want || certain != c.certain {
+			t.Errorf("%s: describe() = %q, %t, want %q, %t", name, description, certain, c.want, c.certain)
 		}
 	}
 }
