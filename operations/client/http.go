@@ -181,7 +181,7 @@ func (c *Client) transportError(ctx context.Context, r *request, err error) erro
 	return &operations.Error{Code: operations.CodeUnreachable, Reason: reason, Subject: operations.SubjectQueen.WithName(c.address()), Message: fmt.Sprintf("%s %s: %v", text, c.address(), err), Err: err}
 }
 
-// transportReason is like [operations.ConnectionReason] but also classifies the timeouts of
+// transportReason works like [operations.ConnectionReason] but also classifies the timeouts of
 // this package.
 func transportReason(err error) operations.Reason {
 	if errors.Is(err, errStreamIdle) || errors.Is(err, errStalled) {

@@ -230,7 +230,7 @@ func (c *Client) Get(ctx context.Context, verb, address string, header http.Head
 	return fmt.Errorf("%s %s: %w", verb, RedactURL(address), err)
 }
 
-// get is like [Client.Get] without mirrors, and with errors that do not include the URL.
+// get works like [Client.Get] without mirrors, and with errors that do not include the URL.
 func (c *Client) get(ctx context.Context, address string, header http.Header, read func(*http.Response, io.Reader) error) error {
 	limit := cmp.Or(c.Stall, stallTimeout)
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -169,6 +169,7 @@ func (c *checker) table(n *Node, dst reflect.Value, name string) {
 	}
 }
 
+// reportUnknownKey reports a key that no field has, with the most similar one as a hint.
 func (c *checker) reportUnknownKey(e Entry, fields []field) {
 	keys := make([]string, len(fields))
 	for i, f := range fields {

@@ -59,7 +59,7 @@ func (f *Files) read(configPath string) (*desiredState, error) {
 	return f.readRest(config, path)
 }
 
-// readOrEmpty is like read, but uses an empty config if the file does not exist.
+// readOrEmpty works like read, but uses an empty config if the file does not exist.
 func (f *Files) readOrEmpty(configPath string) (*desiredState, error) {
 	d, err := f.read(configPath)
 	if operations.ReasonOf(err) != operations.ReasonConfigMissing {

@@ -148,7 +148,7 @@ func (w *worker) enter(next operations.WorkerState, change func(r *record)) {
 	w.m.log.Info("worker state changed", "worker", r.ID, "state", next, "pid", r.Process.PID, "problem", r.Problem)
 }
 
-// run is the supervisor. It returns when the worker is in a final state or the manager
+// run supervises the worker. It returns when the worker is in a final state or the manager
 // closes.
 func (w *worker) run() {
 	defer close(w.done)
