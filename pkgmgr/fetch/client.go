@@ -160,15 +160,15 @@ func (c *Client) ResponseError(resp *http.Response) error {
 	}
 	switch {
 	case isRateLimited(resp):
-		until, now := "", time.Now()
+		reset, now := "", time.Now()
 		if end, ok := rateLimitReset(resp.Header, now); ok {
-			until = " until " + formatTime(end, now)
+			reset = " until " + formatTime(end, now)
 		}
 		help := "set GITHUB_TOKEN to an access token for a higher limit"
 		if c.Token != "" {
 			help = "the token in GITHUB_TOKEN has reached its limit"
 		}
-		return &APIError{Text: fmt.Sprintf("rate limit of %s exceeded%s: %s", RedactURL(c.API), until, help)}
+		return &APIError{Text: fmt.Sprintf("rate limit of %s exceeded%s: %s", RedactURL(c.API), reset, help)}
 	case resp.StatusCode == http.StatusUnauthorized && c.Token != "":
 		return &APIError{Text: RedactURL(c.API) + " rejected the token in GITHUB_TOKEN"}
 	}

@@ -63,11 +63,11 @@ func run(t *testing.T, c *ssh.Client, command string) (string, error) {
 }
 
 // waitUntil waits until ok returns true.
-func waitUntil(t *testing.T, what string, ok func() bool) {
+func waitUntil(t *testing.T, condition string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("timeout waiting for: %s", what)
+			t.Fatalf("timeout waiting for: %s", condition)
 		}
 	}
 }

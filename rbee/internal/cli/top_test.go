@@ -101,12 +101,12 @@ func topApp(url string, in io.Reader, out, errOut io.Writer) *app {
 	return a
 }
 
-// waitUntil waits until condition returns true.
-func waitUntil(t *testing.T, what string, condition func() bool) {
+// waitUntil waits until ok returns true.
+func waitUntil(t *testing.T, condition string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(time.Minute); !condition(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("timeout while waiting for %s", what)
+			t.Fatalf("timeout while waiting for %s", condition)
 		}
 	}
 }

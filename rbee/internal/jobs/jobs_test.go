@@ -61,12 +61,12 @@ func serve(t testing.TB, r ops.Runner, o jobs.Options) (*jobs.Server, *client.Cl
 	return s, &client.Client{URL: h.URL, HTTP: h.Client(), Retry: 5 * time.Second}
 }
 
-// waitUntil waits until the condition is true.
-func waitUntil(t testing.TB, what string, condition func() bool) {
+// waitUntil waits until ok returns true.
+func waitUntil(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !condition(); {
+	for deadline := time.Now().Add(time.Minute); !ok(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("timeout while waiting until %s", what)
+			t.Fatalf("timeout while waiting until %s", condition)
 		}
 		time.Sleep(time.Millisecond)
 	}

@@ -138,7 +138,7 @@ func (t *Traffic) MarkSuspect(w operations.WorkerProcess) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
-	maps.DeleteFunc(t.suspects, func(_ string, until time.Time) bool { return now.After(until) })
+	maps.DeleteFunc(t.suspects, func(_ string, expiry time.Time) bool { return now.After(expiry) })
 	t.suspects[scheduler.WorkerKey(w)] = now.Add(suspectTTL)
 }
 
@@ -146,8 +146,8 @@ func (t *Traffic) MarkSuspect(w operations.WorkerProcess) {
 func (t *Traffic) Suspect(w operations.WorkerProcess) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	until, ok := t.suspects[scheduler.WorkerKey(w)]
-	return ok && !time.Now().After(until)
+	expiry, ok := t.suspects[scheduler.WorkerKey(w)]
+	return ok && !time.Now().After(expiry)
 }
 
 // Record updates the requests of other programs from a snapshot of a hive, and removes the

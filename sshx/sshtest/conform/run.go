@@ -48,11 +48,11 @@ func wantCode(t *testing.T, err error, code string) {
 const waitTimeout = 20 * time.Second
 
 // waitUntil waits until ok returns true.
-func waitUntil(t *testing.T, what string, ok func() bool) {
+func waitUntil(t *testing.T, condition string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(waitTimeout); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("timeout waiting for: %s", what)
+			t.Fatalf("timeout waiting for: %s", condition)
 		}
 	}
 }
