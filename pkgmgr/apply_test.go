@@ -161,7 +161,7 @@ func TestPushDownloads(t *testing.T) {
 	}
 	for alias, m := range machines {
 		if !bytes.Equal(m.Artifact("good"), body) || !bytes.Equal(m.Artifact("again"), body) || m.Artifact("changed") != nil {
-			t.Errorf("%s: the artifacts of good and again differ from the server's, or changed was installed", alias)
+			t.Errorf("%s: artifacts good, again and changed have %d, %d and %d bytes, want the content of the server for good and again, and none for changed", alias, len(m.Artifact("good")), len(m.Artifact("again")), len(m.Artifact("changed")))
 		}
 	}
 	if n := requests.Load(); n < 1 || n > 2 {
@@ -169,8 +169,8 @@ func TestPushDownloads(t *testing.T) {
 	}
 }
 
-// TestFailedURLDoesNotAffectOthers checks that an artifact is fetched although another URL
-// with the same content fails.
+// TestFailedURLDoesNotAffectOthers checks that an artifact is fetched even if the download of
+// another URL with the same content fails.
 func TestFailedURLDoesNotAffectOthers(t *testing.T) {
 	t.Parallel()
 	body := randomBytes(100)
@@ -214,8 +214,8 @@ func TestHiveDownloadsURL(t *testing.T) {
 	}
 }
 
-// TestApplyCanceled cancels a run between two steps of one hive, while another hive waits
-// for its turn.
+// TestApplyCanceled cancels a run between two steps of one hive, before the steps of another
+// hive start.
 func TestApplyCanceled(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(2)

@@ -20,7 +20,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// echoHive returns a hive with the built-in worker echo and more workers.
+// echoHive returns a hive with the built-in worker echo and the workers in more.
 func echoHive(alias string, more ...string) config.Hive {
 	h := config.Hive{Alias: alias, Hostname: alias + ".example", HivePort: 8600, AutoStart: true}
 	for _, w := range append([]string{"echo"}, more...) {
@@ -40,6 +40,7 @@ func echoFleet(n int) (*config.Config, fakehost.Machines) {
 	return c, machines
 }
 
+// openFleet opens a fleet of machines. change edits the default options; it may be nil.
 func openFleet(t *testing.T, c *config.Config, machines fakehost.Machines, change func(*pkgmgr.Options)) *pkgmgr.Fleet {
 	t.Helper()
 	o := pkgmgr.Options{Connect: machines.Connect, Binaries: fakehost.Rbee("1.0.0"), Version: "1.0.0", CacheDir: t.TempDir(), Owner: "me"}
@@ -180,8 +181,9 @@ func TestFailureIsIsolated(t *testing.T) {
 	}
 }
 
-// TestStatusCost checks that status takes one connection and one command per hive.
-func TestStatusCost(t *testing.T) {
+// TestStatusUsesOneConnection checks that status opens one connection and runs one command per
+// hive.
+func TestStatusUsesOneConnection(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(6)
 	f := openFleet(t, c, machines, nil)
@@ -202,8 +204,8 @@ func TestStatusCost(t *testing.T) {
 	}
 }
 
-// TestParallelLimit checks that exactly Options.Parallel hives connect at once: each
-// connection waits for a second one, and there is never a third one.
+// TestParallelLimit checks that exactly Options.Parallel hives connect at once: each of two
+// connections waits for the other one, and no third connection is open at the same time.
 func TestParallelLimit(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(12)

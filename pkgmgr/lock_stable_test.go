@@ -22,8 +22,8 @@ import (
 // releaseDate is the upload date of the packages in these tests.
 var releaseDate = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-// newFloorFleet returns a fleet whose engine is a Python package that depends on llguidance,
-// which has wheels only for glibc 2.31 and newer. It has a hive for each version of glibc.
+// newFloorFleet returns a fleet with one hive for each version of glibc. Its engine is a Python
+// package that depends on llguidance, which has wheels only for glibc 2.31 and newer.
 func newFloorFleet(t *testing.T, glibc ...string) *lockFleet {
 	t.Helper()
 	f := newRecipeFleet(t, pythonRecipe)
@@ -98,17 +98,17 @@ func blockReasons(r *operations.SyncReport) string {
 // blocked.
 func TestGlibcFloor(t *testing.T) {
 	t.Parallel()
-	const old = "llguidance needs glibc 2.31, this machine has 2.28"
+	const tooOld = "llguidance needs glibc 2.31, this machine has 2.28"
 	for name, tt := range map[string]struct {
-		glibc  []string
-		only   []string
-		down   string // unreachable hive
-		floor  string
-		blocks string
+		glibc   []string
+		only    []string
+		down    string // unreachable hive
+		floor   string
+		blocked string
 	}{
 		"oldest machine":        {[]string{"2.39", "2.35"}, nil, "", "2.35→2.35", ""},
-		"raised for a package":  {[]string{"2.39", "2.28"}, nil, "", "2.28→2.31 llguidance", "gpu-01 " + old},
-		"all machines too old":  {[]string{"2.28", "2.28"}, nil, "", "2.28→2.31 llguidance", "gpu-00 " + old + "; gpu-01 " + old},
+		"raised for a package":  {[]string{"2.39", "2.28"}, nil, "", "2.28→2.31 llguidance", "gpu-01 " + tooOld},
+		"all machines too old":  {[]string{"2.28", "2.28"}, nil, "", "2.28→2.31 llguidance", "gpu-00 " + tooOld + "; gpu-01 " + tooOld},
 		"subset of the hives":   {[]string{"2.39", "2.35"}, []string{"gpu-00"}, "", "2.28→2.31 llguidance", ""},
 		"unreachable hive":      {[]string{"2.39", "2.35"}, nil, "gpu-01", "2.28→2.31 llguidance", ""},
 		"unknown glibc version": {[]string{"2.39", "?"}, nil, "", "2.28→2.31 llguidance", ""},
@@ -123,8 +123,8 @@ func TestGlibcFloor(t *testing.T) {
 			if got := f.floor(); got != tt.floor {
 				t.Errorf("sync: floor() = %q, want %q", got, tt.floor)
 			}
-			if got := blockReasons(r); got != tt.blocks {
-				t.Errorf("sync: blocked %q, want %q", got, tt.blocks)
+			if got := blockReasons(r); got != tt.blocked {
+				t.Errorf("sync: blocked %q, want %q", got, tt.blocked)
 			}
 			// A second sync changes nothing.
 			before := f.lockText()
@@ -261,8 +261,8 @@ func TestLatestWithoutSolution(t *testing.T) {
 	}
 }
 
-// TestReleaseDate checks that packages are chosen as of the release date of a version, also
-// if the index has no upload dates, or only some.
+// TestReleaseDate checks that the packages of a version are chosen by its release date, and
+// which packages are chosen if the index does not have all upload dates.
 func TestReleaseDate(t *testing.T) {
 	t.Parallel()
 	later := releaseDate.AddDate(0, 1, 0)
@@ -323,7 +323,7 @@ func (f *lockFleet) addWax(version string, at time.Time) {
 // TestInvalidIndex checks the errors for servers that are not a package index.
 func TestInvalidIndex(t *testing.T) {
 	t.Parallel()
-	for name, tt := range map[string]struct{ kind, body, want string }{
+	for name, tt := range map[string]struct{ contentType, body, want string }{
 		"garbage":       {"application/vnd.pypi.simple.v1+json", `{"files": [`, "invalid response"},
 		"content type":  {"text/plain", "hello", `invalid response of type "text/plain": want a package index page`},
 		"login page":    {"text/html", "<html><body><p>Log in</p></body></html>", "the package index has no version of engine that satisfies latest"},
@@ -335,7 +335,7 @@ func TestInvalidIndex(t *testing.T) {
 			t.Parallel()
 			f := newRecipeFleet(t, pythonRecipe)
 			f.addTools("0.9.9", "20251120")
-			f.origin.SetResponse("/simple/", tt.kind, tt.body)
+			f.origin.SetResponse("/simple/", tt.contentType, tt.body)
 			r := f.sync(plan.Options{}, nil)
 			if got := blockReasons(r); !strings.Contains(got, tt.want) {
 				t.Errorf("sync: blocked %q, want %q in it", got, tt.want)
@@ -344,8 +344,8 @@ func TestInvalidIndex(t *testing.T) {
 	}
 }
 
-// TestExtraIndexes checks the overrides, constraints and indexes of an environment. The
-// indexes have precedence and need no upload dates.
+// TestExtraIndexes checks the overrides, constraints and indexes of an environment, and that
+// the indexes have precedence and do not require upload dates.
 func TestExtraIndexes(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, pythonRecipe)

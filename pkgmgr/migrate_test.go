@@ -42,7 +42,7 @@ func TestMigrateThenInSync(t *testing.T) {
 	}
 	again, err := config.Parse("hives.conf", text)
 	if err != nil {
-		t.Fatalf("Parse(%s) = %v", text, err)
+		t.Fatalf("Parse(%s) = %v, want no error", text, err)
 	}
 	changes := func() *plan.Plan {
 		f := openFleet(t, again, machines, withCatalog)

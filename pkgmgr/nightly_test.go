@@ -33,19 +33,19 @@ ready: { path: /health }
 // llamaReleases describes the releases of a simulated llama.cpp repository.
 type llamaReleases struct {
 	from, to int              // range of builds
-	classic  bool             // builds are releases, not prereleases
-	versions map[int][]string // tag and content of the text file of a version, by the build before it
-	without  map[int]string   // part of the names of missing files, by build
+	stable   bool             // builds are not marked as prereleases
+	versions map[int][]string // pointer releases (tag and content of the text file), by the build that precedes them
+	missing  map[int]string   // part of the names of missing files, by build
 }
 
 // publish adds the releases to s.
 func (r llamaReleases) publish(s *origintest.Server) {
 	for b := r.from; b <= r.to; b++ {
 		tag := fmt.Sprintf("b%d", b)
-		if part, ok := r.without[b]; ok {
-			s.AddLlamaBuild(tag, r.classic, part)
+		if part, ok := r.missing[b]; ok {
+			s.AddLlamaBuild(tag, r.stable, part)
 		} else {
-			s.AddLlamaBuild(tag, r.classic)
+			s.AddLlamaBuild(tag, r.stable)
 		}
 		if v := r.versions[b]; v != nil {
 			s.AddLlamaVersion(v[0], v[1])
@@ -95,15 +95,15 @@ func TestNightlyReleases(t *testing.T) {
 		}
 		return all
 	}
-	usual := llamaReleases{from: 10700, to: 10830, versions: versions("v0.5.0", "b10811\n")}
+	complete := llamaReleases{from: 10700, to: 10830, versions: versions("v0.5.0", "b10811\n")}
 	withoutFile := func(build int, part string) llamaReleases {
-		k := usual
-		k.without = map[int]string{build: part}
-		return k
+		releases := complete
+		releases.missing = map[int]string{build: part}
+		return releases
 	}
-	noLinux := llamaReleases{from: 10700, to: 10830, versions: usual.versions, without: map[int]string{}}
+	noLinux := llamaReleases{from: 10700, to: 10830, versions: complete.versions, missing: map[int]string{}}
 	for b := range 200 {
-		noLinux.without[10700+b] = "ubuntu"
+		noLinux.missing[10700+b] = "ubuntu"
 	}
 	withPointer := func(content string) llamaReleases {
 		return llamaReleases{from: 10700, to: 10811, versions: versions("v0.5.0", content)}
@@ -117,41 +117,41 @@ func TestNightlyReleases(t *testing.T) {
 		blocked    string // part of the reason
 		requests   int
 	}{
-		"latest":                            {usual, "latest", "b10811", "", "", 2},
-		"latest, newest build incomplete":   {withoutFile(10830, "ubuntu"), "latest", "b10811", "", "", 2},
-		"latest, no linux":                  {withoutFile(10811, "ubuntu"), "latest", "b10810", usingOther + "b10810", "", 3},
-		"latest, no files":                  {withoutFile(10811, ""), "latest", "b10810", usingOther + "b10810", "", 3},
-		"latest, far behind":                {llamaReleases{from: 10800, to: 10950, versions: versions("v0.5.0", "b10811\n"), without: map[int]string{10811: "ubuntu"}}, "latest", "b10851", usingOther + "b10851", "", 3},
-		"latest, other files missing":       {withoutFile(10811, "rocm"), "latest", "b10811", "", "", 2},
-		"latest, no pointer yet":            {llamaReleases{from: 10700, to: 10811, versions: versions("v0.5.0", "")}, "latest", "b10731", "", "", 2},
-		"latest, no version yet":            {llamaReleases{from: 10700, to: 10811}, "latest", "b10811", "", "", 2},
-		"latest, classic":                   {llamaReleases{from: 10700, to: 10811, classic: true}, "latest", "b10811", "", "", 1},
-		"latest, classic, half-published":   {llamaReleases{from: 10700, to: 10811, classic: true, without: map[int]string{10811: "ubuntu"}}, "latest", "b10810", usingOther + "b10810", "", 2},
-		"latest, no linux at all":           {noLinux, "latest", "", "", "none of the newest 99 releases of ggml-org/llama.cpp satisfies latest and has the files that the recipe requires", 3},
-		"range":                             {usual, ">=b10000, <b10810", "b10809", "", "", 1},
-		"range, second page":                {usual, "<b10710", "b10709", "", "", 2},
-		"range, classic":                    {llamaReleases{from: 10700, to: 10811, classic: true}, ">=b10000, <b10800", "b10799", "", "", 1},
-		"range, no linux":                   {withoutFile(10809, "ubuntu"), "<b10810", "b10808", "ggml-org/llama.cpp b10809 has no asset llama-b10809-bin-ubuntu-x64.tar.gz for gpu-00: using b10808", "", 1},
-		"range, too old":                    {llamaReleases{from: 10480, to: 10811, classic: true}, "<b10500", "", "", "(checked 300 releases; for an older release, set its exact version in the config)", 3},
-		"range, nothing":                    {usual, ">b20000", "", "", "satisfies >b20000 and has the files that the recipe requires", 2},
-		"range of versions":                 {usual, ">=v0.4.0", "", "", `invalid version range ">=v0.4.0": want versions of ggml-org/llama.cpp such as b[0-9]*, or one release such as v1.2.3`, 0},
-		"exact":                             {usual, "b10705", "b10705", "", "", 1},
-		"exact, classic":                    {llamaReleases{from: 10700, to: 10711, classic: true}, "b10705", "b10705", "", "", 1},
-		"exact, no linux":                   {withoutFile(10705, "ubuntu"), "b10705", "", "", "release b10705 of ggml-org/llama.cpp has no asset llama-b10705-bin-ubuntu-x64.tar.gz; assets: ", 1},
-		"exact, no files":                   {withoutFile(10705, ""), "b10705", "", "", "release b10705 of ggml-org/llama.cpp has no files yet: try again later, or set another version in the config", 1},
-		"exact, unknown":                    {usual, "b99999", "", "", "ggml-org/llama.cpp has no release b99999", 1},
-		"exact, other format":               {usual, "foo", "", "", `invalid version "foo": want a version of ggml-org/llama.cpp such as b[0-9]*, or one release such as v1.2.3`, 0},
-		"version":                           {usual, "v0.5.0", "b10811", "", "", 2},
-		"version, without v":                {usual, "0.4.0", "b10731", "", "", 2},
-		"version, with an operator":         {usual, "==v0.4.0", "b10731", "", "", 2},
-		"version, unknown":                  {usual, "v9.9.9", "", "", "ggml-org/llama.cpp has no release v9.9.9: want a version such as b[0-9]*", 1},
-		"version, no pointer yet":           {withPointer(""), "v0.5.0", "", "", "release v0.5.0 of ggml-org/llama.cpp has no asset nightly-tag.txt with its version: set the version in the config", 1},
-		"version, no linux":                 {withoutFile(10811, "ubuntu"), "v0.5.0", "", "", "release b10811 of ggml-org/llama.cpp has no asset llama-b10811-bin-ubuntu-x64.tar.gz", 2},
-		"pointer to itself":                 {withPointer("v0.5.0"), "latest", "", "", `invalid nightly-tag.txt of release v0.5.0 of ggml-org/llama.cpp: got "v0.5.0", want the tag of a release with a version such as b[0-9]*; set an exact version in the config`, 1},
-		"pointer with HTML":                 {withPointer("<!DOCTYPE html><title>Sign in</title>"), "latest", "", "", `invalid nightly-tag.txt of release v0.5.0 of ggml-org/llama.cpp: got "<!DOCTYPE html>`, 1},
-		"pointer with too much":             {withPointer(strings.Repeat("b10811\n", 1000)), "latest", "", "", "cannot read nightly-tag.txt of release v0.5.0 of ggml-org/llama.cpp: ", 1},
-		"pointer to nothing":                {withPointer("b90000\n"), "latest", "", "", "cannot resolve release v0.5.0 of ggml-org/llama.cpp to its version: ggml-org/llama.cpp has no release b90000; set an exact version in the config", 2},
-		"version with a pointer to nothing": {withPointer("b90000\n"), "v0.5.0", "", "", "cannot resolve release v0.5.0 of ggml-org/llama.cpp to its version: ", 2},
+		"latest":                                     {complete, "latest", "b10811", "", "", 2},
+		"latest, newest build incomplete":            {withoutFile(10830, "ubuntu"), "latest", "b10811", "", "", 2},
+		"latest, no linux":                           {withoutFile(10811, "ubuntu"), "latest", "b10810", usingOther + "b10810", "", 3},
+		"latest, no files":                           {withoutFile(10811, ""), "latest", "b10810", usingOther + "b10810", "", 3},
+		"latest, target far behind newest build":     {llamaReleases{from: 10800, to: 10950, versions: versions("v0.5.0", "b10811\n"), missing: map[int]string{10811: "ubuntu"}}, "latest", "b10851", usingOther + "b10851", "", 3},
+		"latest, other files missing":                {withoutFile(10811, "rocm"), "latest", "b10811", "", "", 2},
+		"latest, no pointer yet":                     {llamaReleases{from: 10700, to: 10811, versions: versions("v0.5.0", "")}, "latest", "b10731", "", "", 2},
+		"latest, no version yet":                     {llamaReleases{from: 10700, to: 10811}, "latest", "b10811", "", "", 2},
+		"latest, stable builds":                      {llamaReleases{from: 10700, to: 10811, stable: true}, "latest", "b10811", "", "", 1},
+		"latest, stable, incomplete build":           {llamaReleases{from: 10700, to: 10811, stable: true, missing: map[int]string{10811: "ubuntu"}}, "latest", "b10810", usingOther + "b10810", "", 2},
+		"latest, no linux at all":                    {noLinux, "latest", "", "", "none of the newest 99 releases of ggml-org/llama.cpp satisfies latest and has the files that the recipe requires", 3},
+		"range":                                      {complete, ">=b10000, <b10810", "b10809", "", "", 1},
+		"range, second page":                         {complete, "<b10710", "b10709", "", "", 2},
+		"range, stable builds":                       {llamaReleases{from: 10700, to: 10811, stable: true}, ">=b10000, <b10800", "b10799", "", "", 1},
+		"range, no linux":                            {withoutFile(10809, "ubuntu"), "<b10810", "b10808", "ggml-org/llama.cpp b10809 has no asset llama-b10809-bin-ubuntu-x64.tar.gz for gpu-00: using b10808", "", 1},
+		"range, too old":                             {llamaReleases{from: 10480, to: 10811, stable: true}, "<b10500", "", "", "(checked 300 releases; for an older release, set its exact version in the config)", 3},
+		"range without a match":                      {complete, ">b20000", "", "", "satisfies >b20000 and has the files that the recipe requires", 2},
+		"range of versions":                          {complete, ">=v0.4.0", "", "", `invalid version range ">=v0.4.0": want versions of ggml-org/llama.cpp such as b[0-9]*, or one release such as v1.2.3`, 0},
+		"exact":                                      {complete, "b10705", "b10705", "", "", 1},
+		"exact, stable builds":                       {llamaReleases{from: 10700, to: 10711, stable: true}, "b10705", "b10705", "", "", 1},
+		"exact, no linux":                            {withoutFile(10705, "ubuntu"), "b10705", "", "", "release b10705 of ggml-org/llama.cpp has no asset llama-b10705-bin-ubuntu-x64.tar.gz; assets: ", 1},
+		"exact, no files":                            {withoutFile(10705, ""), "b10705", "", "", "release b10705 of ggml-org/llama.cpp has no files yet: try again later, or set another version in the config", 1},
+		"exact, unknown":                             {complete, "b99999", "", "", "ggml-org/llama.cpp has no release b99999", 1},
+		"exact, other format":                        {complete, "foo", "", "", `invalid version "foo": want a version of ggml-org/llama.cpp such as b[0-9]*, or one release such as v1.2.3`, 0},
+		"version":                                    {complete, "v0.5.0", "b10811", "", "", 2},
+		"version, without v":                         {complete, "0.4.0", "b10731", "", "", 2},
+		"version, with an operator":                  {complete, "==v0.4.0", "b10731", "", "", 2},
+		"version, unknown":                           {complete, "v9.9.9", "", "", "ggml-org/llama.cpp has no release v9.9.9: want a version such as b[0-9]*", 1},
+		"version, no pointer yet":                    {withPointer(""), "v0.5.0", "", "", "release v0.5.0 of ggml-org/llama.cpp has no asset nightly-tag.txt with its version: set the version in the config", 1},
+		"version, no linux":                          {withoutFile(10811, "ubuntu"), "v0.5.0", "", "", "release b10811 of ggml-org/llama.cpp has no asset llama-b10811-bin-ubuntu-x64.tar.gz", 2},
+		"pointer to itself":                          {withPointer("v0.5.0"), "latest", "", "", `invalid nightly-tag.txt of release v0.5.0 of ggml-org/llama.cpp: got "v0.5.0", want the tag of a release with a version such as b[0-9]*; set an exact version in the config`, 1},
+		"pointer with HTML":                          {withPointer("<!DOCTYPE html><title>Sign in</title>"), "latest", "", "", `invalid nightly-tag.txt of release v0.5.0 of ggml-org/llama.cpp: got "<!DOCTYPE html>`, 1},
+		"pointer with large content":                 {withPointer(strings.Repeat("b10811\n", 1000)), "latest", "", "", "cannot read nightly-tag.txt of release v0.5.0 of ggml-org/llama.cpp: ", 1},
+		"pointer to an unknown build":                {withPointer("b90000\n"), "latest", "", "", "cannot resolve release v0.5.0 of ggml-org/llama.cpp to its version: ggml-org/llama.cpp has no release b90000; set an exact version in the config", 2},
+		"version with a pointer to an unknown build": {withPointer("b90000\n"), "v0.5.0", "", "", "cannot resolve release v0.5.0 of ggml-org/llama.cpp to its version: ", 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -292,8 +292,8 @@ func TestUnchangedReleases(t *testing.T) {
 	check("no cache", nil, "b10812", 2, 0)
 }
 
-// TestVersionOfBuild checks that a hive with the build of vX.Y.Z has no drift if the config
-// requests vX.Y.Z, with and without a lock.
+// TestVersionOfBuild checks that a hive has no drift if the config requests a pointer release
+// and the build that it refers to is installed, with and without a lock.
 func TestVersionOfBuild(t *testing.T) {
 	t.Parallel()
 	f := newRecipeFleet(t, nightlyRecipe)

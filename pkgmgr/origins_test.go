@@ -101,11 +101,11 @@ func TestGeneratedArchive(t *testing.T) {
 		options func(*pkgmgr.Options)
 		want    string
 	}{
-		"without a token": {func(*pkgmgr.Options) {}, "engine.yaml:6: rate limit of http"},
-		"rate limit":      {func(*pkgmgr.Options) {}, "exceeded until"},
-		"hint":            {func(*pkgmgr.Options) {}, ": set GITHUB_TOKEN"},
-		"other bytes":     {withToken, "engine.yaml:6: fetching http"},
-		"checksum":        {withToken, "its SHA-256 is"},
+		"without a token":   {func(*pkgmgr.Options) {}, "engine.yaml:6: rate limit of http"},
+		"rate limit":        {func(*pkgmgr.Options) {}, "exceeded until"},
+		"hint":              {func(*pkgmgr.Options) {}, ": set GITHUB_TOKEN"},
+		"different content": {withToken, "engine.yaml:6: cannot fetch http"},
+		"checksum":          {withToken, "its SHA-256 is"},
 	} {
 		f.machines["gpu-01"].Edit(func(s *wire.State) { s.Workers = nil })
 		r := syncHive("gpu-01", tt.options)
@@ -124,7 +124,7 @@ func TestPushErrorsContainRecipeLine(t *testing.T) {
 	f.origin.AddFault(origintest.Fault{Path: "/download/", Status: 503})
 	r := f.sync(plan.Options{}, func(o *pkgmgr.Options) { o.Push = true })
 	for _, h := range r.Hives {
-		if len(h.FailedSteps) != 1 || !strings.Contains(h.FailedSteps[0].Error.Message, "engine.yaml:5: fetching http") {
+		if len(h.FailedSteps) != 1 || !strings.Contains(h.FailedSteps[0].Error.Message, "engine.yaml:5: cannot fetch http") {
 			t.Errorf("%s: sync has failed steps %+v, want one with the line of the recipe", h.Alias, h.FailedSteps)
 		}
 	}

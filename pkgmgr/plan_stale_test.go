@@ -76,21 +76,21 @@ func TestApplySamePlanTwice(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
 	f.addRelease("1.0")
-	a, pa := f.readAndPlan(plan.Options{})
-	b, pb := f.readAndPlan(plan.Options{})
+	first, firstPlan := f.readAndPlan(plan.Options{})
+	second, secondPlan := f.readAndPlan(plan.Options{})
 	for _, run := range []struct {
 		name  string
 		fleet *pkgmgr.Fleet
 		plan  *plan.Plan
-	}{{"first", a, pa}, {"second", b, pb}} {
+	}{{"first", first, firstPlan}, {"second", second, secondPlan}} {
 		if got, want := results(run.fleet.Apply(t.Context(), run.plan, pkgmgr.ApplyOptions{})), "gpu-00=installed gpu-01=installed"; got != want {
 			t.Errorf("%s Apply() = %s, want %s", run.name, got, want)
 		}
 	}
 }
 
-// TestForcedPlan checks that a plan with Force reinstalls workers if another Fleet applies
-// it.
+// TestForcedPlan checks that a plan with Force reinstalls the workers even if another Fleet
+// applies the plan.
 func TestForcedPlan(t *testing.T) {
 	t.Parallel()
 	f := newLockFleet(t)
@@ -186,8 +186,8 @@ func TestSavedPlanHasNoSecrets(t *testing.T) {
 	}
 }
 
-// TestNewerHiveKeepsItsWorkers checks that the built-in workers of a newer rbee are not
-// replaced.
+// TestNewerHiveKeepsItsWorkers checks that the built-in workers of a hive with a newer rbee are
+// not replaced.
 func TestNewerHiveKeepsItsWorkers(t *testing.T) {
 	t.Parallel()
 	c, machines := echoFleet(1)

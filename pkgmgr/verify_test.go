@@ -52,7 +52,7 @@ func TestVerifyCommandIsUpdated(t *testing.T) {
 		plan := f.Plan(t.Context(), plan.Options{Fetch: true})
 		r := f.SyncReport(plan, f.Apply(t.Context(), plan, pkgmgr.ApplyOptions{}), time.Second)
 		if r.Status != operations.StatusSuccess {
-			t.Fatalf("sync: %+v", r)
+			t.Fatalf("sync with %q has status %s, want %s: %+v", verify, r.Status, operations.StatusSuccess, r)
 		}
 		workers := m.State().Workers
 		return r, workers[slices.IndexFunc(workers, func(w wire.Worker) bool { return w.Type == "engine" })]

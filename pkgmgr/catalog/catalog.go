@@ -42,6 +42,7 @@ var builtinTools = sync.OnceValue(func() map[string]*Recipe { return builtin("to
 // caller must not modify the map.
 func ToolRecipes() map[string]*Recipe { return builtinTools() }
 
+// builtin parses the embedded recipes with the given pattern of paths.
 func builtin(pattern string) map[string]*Recipe {
 	recipes := map[string]*Recipe{}
 	names, _ := fs.Glob(builtinRecipes, pattern) // fails only for an invalid pattern
@@ -107,12 +108,13 @@ func Load(dir string) (*Catalog, error) {
 	return c, nil
 }
 
+// unreadableRecipes returns the error of Load for a file or directory that cannot be read.
 func unreadableRecipes(err error) error {
 	return &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonOf(err), Message: fmt.Sprintf("cannot read recipes: %v", err), Err: err}
 }
 
 // addRecipe parses the recipe file at path and adds it to recipes. It returns the problems
-// of an invalid recipe; the error is about reading the file.
+// of an invalid recipe, or an error if the file cannot be read.
 func addRecipe(recipes map[string]*Recipe, path string) ([]operations.Problem, error) {
 	data, err := strict.ReadFile(path)
 	if err != nil {
@@ -126,10 +128,10 @@ func addRecipe(recipes map[string]*Recipe, path string) ([]operations.Problem, e
 		}
 		return nil, err
 	}
-	if first := recipes[r.Type]; first != nil {
+	if existing := recipes[r.Type]; existing != nil {
 		return []operations.Problem{{
 			File: path, Line: r.Pos.Line, Column: r.Pos.Column,
-			Message: fmt.Sprintf("duplicate recipe for worker type %q", r.Type), Hint: "first defined in " + first.File,
+			Message: fmt.Sprintf("duplicate recipe for worker type %q", r.Type), Hint: "first defined in " + existing.File,
 		}}, nil
 	}
 	recipes[r.Type] = r

@@ -43,7 +43,8 @@ type Choice struct {
 	// replaced, except placeholders for values from a release or a package index.
 	Source Source
 
-	// Reason explains the choice if another source could have been chosen.
+	// Reason names the usable accelerators and the reasons why earlier sources of the recipe
+	// do not fit the machine; may be empty.
 	Reason string
 
 	Index int // of the source in the recipe
@@ -181,6 +182,7 @@ func (r *Recipe) Version(constraint, rbeeVersion string) (string, error) {
 	return "", &UnknownVersionError{Type: r.Type, Version: constraint, Known: unique(versions)}
 }
 
+// version returns the exact version of a source in a recipe without Versions.
 func (s *Source) version(rbeeVersion string) string {
 	if len(s.Steps) > 0 && s.Steps[0].Kind == wire.StepBuiltin {
 		return rbeeVersion
@@ -211,9 +213,9 @@ func (r *Recipe) Choose(version string, m Machine, rbeeVersion string) (Choice, 
 		if s.needsGPU() && !m.DevicesKnown {
 			return Choice{}, ErrDevicesUnknown
 		}
-		ok, reason := s.fitsMachine(m)
+		ok, reason := s.checkMachine(m)
 		if !ok {
-			reasons = append(reasons, s.withName(reason))
+			reasons = append(reasons, s.prefixName(reason))
 			continue
 		}
 		source, err := s.Fill(version, m.Platform, filepath.Dir(r.File))
@@ -241,8 +243,8 @@ func (r *Recipe) Has(s *Source, exact, rbeeVersion string) bool {
 	if s.Version == "" || exact == "" {
 		return true
 	}
-	set, err := version.ParseRange(s.Version)
-	return err == nil && set.Has(exact)
+	versionRange, err := version.ParseRange(s.Version)
+	return err == nil && versionRange.Has(exact)
 }
 
 // DependsOnDevices reports whether the choice of a source depends on the machine's
@@ -264,44 +266,45 @@ func unique(all []string) []string {
 
 // FitsPlatform reports whether the source supports a platform.
 func (s *Source) FitsPlatform(p wire.Platform) bool {
-	matches := func(want, have string) bool { return want == "" || want == have }
+	matches := func(want, got string) bool { return want == "" || want == got }
 	return matches(s.OS, p.OS) && matches(s.Arch, p.Arch) && matches(s.Libc, p.Libc)
 }
 
-// withName returns reason with the source's name as a prefix.
-func (s *Source) withName(reason string) string {
+// prefixName returns reason with the name of the source as a prefix.
+func (s *Source) prefixName(reason string) string {
 	if s.Name == "" {
 		return reason
 	}
 	return s.Name + ": " + reason
 }
 
-// fitsMachine reports whether the machine meets the requirements of the source. The reason
-// names the accelerators that the source can use, or the requirements that are not met.
-func (s *Source) fitsMachine(m Machine) (ok bool, reason string) {
-	if problem := glibcProblem(s.Glibc, m.Platform); problem != "" {
+// checkMachine reports whether the machine meets the requirements of the source. If so, reason
+// names the accelerators that the source can use; otherwise it describes the unmet requirements.
+func (s *Source) checkMachine(m Machine) (ok bool, reason string) {
+	if problem := describeOldGlibc(s.Glibc, m.Platform); problem != "" {
 		return false, problem
 	}
 	if s.needsGPU() {
-		if ok, reason = fitsDevices(s.deviceNeeds(), 0, m.Devices); !ok {
+		if ok, reason = checkDevices(s.deviceRequirements(), 0, m.Devices); !ok {
 			return false, reason
 		}
 	}
-	if missing := s.missingLibraries(m); missing != "" {
+	if missing := s.describeMissingLibraries(m); missing != "" {
 		return false, missing
 	}
 	return true, reason
 }
 
-// glibcProblem returns a message if the machine's glibc is older than oldest, else "".
-func glibcProblem(oldest string, p wire.Platform) string {
+// describeOldGlibc returns a message if the machine's glibc is older than oldest. Otherwise it
+// returns "".
+func describeOldGlibc(oldest string, p wire.Platform) string {
 	if oldest == "" || p.Libc != "glibc" || p.LibcVersion == "" || version.Compare(p.LibcVersion, oldest) >= 0 {
 		return ""
 	}
 	return fmt.Sprintf("glibc %s is older than %s", p.LibcVersion, oldest)
 }
 
-// maxMemory returns the memory of the largest accelerator of a vendor, in bytes.
+// maxMemory returns the memory of the largest accelerator of a vendor (or "any") in bytes.
 func maxMemory(vendor string, devices []gpu.Device) (largest uint64) {
 	for _, d := range devices {
 		if vendor == "any" || string(d.Vendor) == vendor {
@@ -381,10 +384,10 @@ func resolvePath(file, dir string) (string, error) {
 	return absolute, nil
 }
 
-// SourcesFor returns a function that returns the source of a version for the machine. If the
-// choice depends on accelerators that are unknown, the function returns all sources for the
-// machine's platform. It returns nil if the machine does not meet the requirements of any
-// source.
+// SourcesFor returns a function that returns the source of a version for a machine. If the
+// choice depends on accelerators that were not probed, the function returns all sources for
+// the machine's platform. If the machine does not meet the requirements of any source for its
+// platform, the function returns no sources and no error.
 func (r *Recipe) SourcesFor(m Machine) func(version string) ([]Source, error) {
 	return func(version string) ([]Source, error) {
 		choice, err := r.Choose(version, m, "")

@@ -31,18 +31,18 @@ var installHints = map[string]string{
 	"ROCm":              "https://rocm.docs.amd.com",
 }
 
-// conditions parses the requirements of a source.
-func (c *recipeCheck) conditions(e *sourceEntry, s *Source) {
-	s.GPU = c.oneOf(e.GPU, "gpu", knownSourceGPU)
-	s.Driver = c.number(e.Driver, "driver")
-	s.Compute, s.ComputeMax = c.number(e.Compute, "compute"), c.number(e.ComputeMax, "compute_max")
+// parseConditions parses the requirements of a source into s.
+func (c *recipeParser) parseConditions(e *sourceEntry, s *Source) {
+	s.GPU = c.parseOneOf(e.GPU, "gpu", knownSourceGPU)
+	s.Driver = c.parseNumber(e.Driver, "driver")
+	s.Compute, s.ComputeMax = c.parseNumber(e.Compute, "compute"), c.parseNumber(e.ComputeMax, "compute_max")
 	for _, v := range e.Native.V {
-		s.Native = append(s.Native, c.number(v, "compute capability"))
+		s.Native = append(s.Native, c.parseNumber(v, "compute capability"))
 	}
-	s.PTXDriver = c.number(e.PTXDriver, "ptx_driver")
-	s.ROCm = c.number(e.ROCm, "rocm")
-	s.Architectures = c.architectures(e)
-	s.Libraries = c.allOf(e.Libraries, "library", wire.ProbedLibraries)
+	s.PTXDriver = c.parseNumber(e.PTXDriver, "ptx_driver")
+	s.ROCm = c.parseNumber(e.ROCm, "rocm")
+	s.Architectures = c.parseArchitectures(e)
+	s.Libraries = c.parseAllOf(e.Libraries, "library", wire.ProbedLibraries)
 	if e.Driver.Set || e.Compute.Set {
 		if !e.GPU.Set || s.GPU == wire.NoGPU {
 			c.report(e.Pos, "for example gpu: nvidia", "source has driver or compute without gpu")
@@ -72,8 +72,8 @@ func (c *recipeCheck) conditions(e *sourceEntry, s *Source) {
 	}
 }
 
-// architectures parses the AMD architectures that a source contains machine code for.
-func (c *recipeCheck) architectures(e *sourceEntry) []string {
+// parseArchitectures parses the AMD architectures that a source contains machine code for.
+func (c *recipeParser) parseArchitectures(e *sourceEntry) []string {
 	if e.Architectures.Pos.Line > 0 && e.GPU.V != "amd" {
 		c.report(e.Architectures.Pos, "use gpu: amd", "source has architectures without gpu: amd")
 	}
@@ -96,9 +96,9 @@ var knownSourceGPU = append(slices.Clip(knownGPU), wire.NoGPU)
 // needsGPU reports whether the source requires an accelerator.
 func (s *Source) needsGPU() bool { return s.GPU != "" && s.GPU != wire.NoGPU }
 
-// deviceNeeds returns the requirements of the source's build for an accelerator, or nil if
-// it has none.
-func (s *Source) deviceNeeds() *wire.DeviceRequirements {
+// deviceRequirements returns the requirements of the source for an accelerator, or nil if it
+// has none.
+func (s *Source) deviceRequirements() *wire.DeviceRequirements {
 	if s.GPU == "" {
 		return nil
 	}
@@ -108,9 +108,9 @@ func (s *Source) deviceNeeds() *wire.DeviceRequirements {
 	}
 }
 
-// missingLibraries returns a message about the libraries that the source requires and the
-// machine does not have. It returns "" if none is missing or libraries were not probed.
-func (s *Source) missingLibraries(m Machine) string {
+// describeMissingLibraries returns a message about the libraries that the source requires and
+// the machine does not have. It returns "" if none is missing or libraries were not probed.
+func (s *Source) describeMissingLibraries(m Machine) string {
 	if m.Libraries == nil {
 		return ""
 	}
@@ -130,10 +130,10 @@ func (s *Source) missingLibraries(m Machine) string {
 	return strings.Join(missing, ", ")
 }
 
-// fitsDevices reports whether at least one accelerator meets the requirements and has at
-// least memory bytes. The reason names the usable and unusable accelerators, or the
-// problems of all of them if none is usable.
-func fitsDevices(n *wire.DeviceRequirements, memory int64, devices []gpu.Device) (ok bool, reason string) {
+// checkDevices reports whether at least one accelerator meets the requirements and has at
+// least memory bytes. The reason names the usable and the unusable accelerators or, if
+// none is usable, describes the problem of each one.
+func checkDevices(n *wire.DeviceRequirements, memory int64, devices []gpu.Device) (ok bool, reason string) {
 	var usable []gpu.Device
 	var unused, problems []string
 	for _, d := range devices {
@@ -172,8 +172,8 @@ func fitsDevices(n *wire.DeviceRequirements, memory int64, devices []gpu.Device)
 	return true, reason
 }
 
-// deviceNames returns the names of accelerators, with the driver version if all have the
-// same: "2 × RTX 4090, driver 580.65".
+// deviceNames returns the names of accelerators, and the version of the driver if all have the
+// same one: "2 × RTX 4090, driver 580.65".
 func deviceNames(devices []gpu.Device) string {
 	driver := devices[0].Driver
 	var names []string

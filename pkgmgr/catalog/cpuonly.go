@@ -9,8 +9,11 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// NoGPUReason returns the reason why Choose selects a CPU build of a version for a machine
-// with accelerators, or "" if it selects another build. An empty version means any version.
+// NoGPUReason returns why [Recipe.Choose] selects a source with gpu: none for a machine with
+// accelerators: the complete reason of the choice. It returns "" if Choose returns an error or
+// selects another source. An empty version means any version. Unlike
+// [Recipe.CPUFallbackReason], NoGPUReason makes the choice itself and also lists sources for
+// other vendors.
 func (r *Recipe) NoGPUReason(version string, m Machine) string {
 	if len(m.Devices) == 0 {
 		return ""
@@ -22,15 +25,16 @@ func (r *Recipe) NoGPUReason(version string, m Machine) string {
 	return choice.Reason
 }
 
-// CPUFallbackReason returns the reason why choice c is a build that does not use the
-// machine's accelerators, although the recipe has GPU builds for its platform. It returns
-// "" if the build uses them or accelerators were not probed. Accelerators include GPUs whose
-// driver fails.
+// CPUFallbackReason returns why c, a choice for machine m, does not require an accelerator
+// although m has accelerators and the recipe has GPU sources for its platform. It returns "" if
+// c requires an accelerator, or if the accelerators were not probed. GPUs whose driver fails
+// count as accelerators. Unlike [Recipe.NoGPUReason], CPUFallbackReason lists only the unmet
+// requirements of sources for the vendors of the machine.
 func (r *Recipe) CPUFallbackReason(c Choice, m Machine, rbeeVersion string) string {
 	if !m.DevicesKnown || len(m.Devices) == 0 || r.Sources[c.Index].needsGPU() {
 		return ""
 	}
-	var names, reasons, vendors []string
+	var namedReasons, reasons, vendors []string
 	for _, d := range m.Devices {
 		vendors = append(vendors, vendorName(d.Vendor)+" GPUs")
 	}
@@ -44,14 +48,14 @@ func (r *Recipe) CPUFallbackReason(c Choice, m Machine, rbeeVersion string) stri
 			otherVendors = true
 			continue
 		}
-		if ok, reason := s.fitsMachine(m); !ok {
-			names, reasons = append(names, s.withName(reason)), append(reasons, reason)
+		if ok, reason := s.checkMachine(m); !ok {
+			namedReasons, reasons = append(namedReasons, s.prefixName(reason)), append(reasons, reason)
 		}
 	}
 	distinct := unique(reasons)
 	switch {
 	case len(distinct) > 1:
-		return strings.Join(unique(names), "; ")
+		return strings.Join(unique(namedReasons), "; ")
 	case len(distinct) == 1:
 		return distinct[0]
 	case otherVendors:
@@ -61,8 +65,7 @@ func (r *Recipe) CPUFallbackReason(c Choice, m Machine, rbeeVersion string) stri
 	}
 }
 
-// CPUWarning returns the warning for a worker that runs on the CPU for a reason, or "" if
-// the reason is empty.
+// CPUWarning returns the warning that a worker runs on the CPU, or "" if reason is empty.
 func CPUWarning(workerType, reason string) string {
 	if reason == "" {
 		return ""

@@ -23,8 +23,8 @@ sources:
 		t.Fatal(err)
 	}
 	linux := wire.Platform{OS: "linux", Arch: "amd64"}
-	nvidia := func(driver, broken string) gpu.Device {
-		return gpu.Device{Vendor: "nvidia", Name: "RTX 4090", Driver: driver, Error: broken}
+	nvidia := func(driver, deviceError string) gpu.Device {
+		return gpu.Device{Vendor: "nvidia", Name: "RTX 4090", Driver: driver, Error: deviceError}
 	}
 	for name, tt := range map[string]struct {
 		platform wire.Platform
@@ -55,6 +55,6 @@ sources:
 		}
 	}
 	if got := CPUWarning("x", "driver 535.54 is older than 580"); !strings.HasPrefix(got, "x runs on the CPU: driver") || CPUWarning("x", "") != "" {
-		t.Errorf("CPUWarning() = %q, want a warning for a reason only", got)
+		t.Errorf("CPUWarning() = %q with a reason and %q without one, want a warning and none", got, CPUWarning("x", ""))
 	}
 }

@@ -24,8 +24,8 @@ type indexEntry struct {
 	Packages strict.Value[[]strict.Value[string]] `key:"packages,required" like:"[vllm]"`
 }
 
-// indexes parses package indexes. It returns nil for an empty list.
-func (c *recipeCheck) indexes(all []indexEntry) []Index {
+// parseIndexes parses package indexes. It returns nil for an empty list.
+func (c *recipeParser) parseIndexes(all []indexEntry) []Index {
 	var indexes []Index
 	for i := range all {
 		e := &all[i]

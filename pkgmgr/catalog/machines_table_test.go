@@ -152,8 +152,8 @@ func TestReasonNamesCards(t *testing.T) {
 		{needs, []gpu.Device{{Vendor: "amd"}}, false, "no NVIDIA GPU found"},
 		{&wire.DeviceRequirements{Vendor: "any"}, []gpu.Device{big, {Vendor: "amd"}}, true, "RTX 4090, AMD GPU"},
 	} {
-		if ok, reason := fitsDevices(tt.needs, 0, tt.devices); ok != tt.ok || reason != tt.reason {
-			t.Errorf("fitsDevices(%+v, %+v) = %t, %q, want %t, %q", tt.needs, tt.devices, ok, reason, tt.ok, tt.reason)
+		if ok, reason := checkDevices(tt.needs, 0, tt.devices); ok != tt.ok || reason != tt.reason {
+			t.Errorf("checkDevices(%+v, %+v) = %t, %q, want %t, %q", tt.needs, tt.devices, ok, reason, tt.ok, tt.reason)
 		}
 	}
 }

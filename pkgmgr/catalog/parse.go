@@ -24,8 +24,8 @@ import (
 func ParseRecipe(name string, data []byte) (*Recipe, error) {
 	var file recipeFile
 	problems := strict.Read(strict.YAML, data, &file)
-	var c recipeCheck
-	r := c.recipe(&file)
+	var c recipeParser
+	r := c.parseRecipe(&file)
 	r.File = name
 	problems = append(problems, c.problems...)
 	if len(problems) == 0 {
@@ -63,17 +63,19 @@ var (
 	envName        = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
-// recipeCheck converts a recipe file to a [Recipe] and collects its problems.
-type recipeCheck struct {
+// recipeParser converts a recipe file to a [Recipe] and collects the problems of the file.
+type recipeParser struct {
 	problems     []strict.Problem
 	placeholders []string // permitted in a source
 }
 
-func (c *recipeCheck) report(at strict.Pos, hint, format string, args ...any) {
+// report adds a problem. hint may be empty.
+func (c *recipeParser) report(at strict.Pos, hint, format string, args ...any) {
 	c.problems = append(c.problems, strict.Problem{Pos: at, Item: -1, Message: fmt.Sprintf(format, args...), Hint: hint})
 }
 
-func (c *recipeCheck) recipe(f *recipeFile) *Recipe {
+// parseRecipe converts a recipe file.
+func (c *recipeParser) parseRecipe(f *recipeFile) *Recipe {
 	if f.Type.Set && !config.ValidWorkerType(f.Type.V) {
 		c.report(f.Type.Pos, "want lowercase letters, digits and dashes, at most 63 characters", "invalid worker type %q", f.Type.V)
 	}
@@ -84,45 +86,45 @@ func (c *recipeCheck) recipe(f *recipeFile) *Recipe {
 	r := &Recipe{
 		Type:        f.Type.V,
 		Pos:         config.Pos(f.Type.Pos),
-		Description: c.text(f.Description, "description"),
-		Note:        c.text(f.Note, "note"),
-		API:         cmp.Or(c.oneOf(f.API, "api", knownAPI), APIOpenAI),
-		Formats:     c.allOf(f.Formats, "format", knownFormat),
-		Versions:    c.versions(&f.Versions),
+		Description: c.parseText(f.Description, "description"),
+		Note:        c.parseText(f.Note, "note"),
+		API:         cmp.Or(c.parseOneOf(f.API, "api", knownAPI), APIOpenAI),
+		Formats:     c.parseAllOf(f.Formats, "format", knownFormat),
+		Versions:    c.parseVersions(&f.Versions),
 		Latest:      f.Latest.V,
-		Start:       c.start(&f.Start.V),
-		Ready:       c.ready(&f.Ready.V),
+		Start:       c.parseStart(&f.Start.V),
+		Ready:       c.parseReady(&f.Ready.V),
 		Needs: Needs{
-			GPU:       c.oneOf(f.Needs.V.GPU, "gpu", knownGPU),
+			GPU:       c.parseOneOf(f.Needs.V.GPU, "gpu", knownGPU),
 			GPUMemory: int64(f.Needs.V.GPUMemory.V),
-			Driver:    c.number(f.Needs.V.Driver, "driver"),
-			Compute:   c.number(f.Needs.V.Compute, "compute"),
-			Glibc:     c.number(f.Needs.V.Glibc, "glibc"),
-			Commands:  c.allOf(f.Needs.V.Commands, "command", wire.ProbedCommands),
+			Driver:    c.parseNumber(f.Needs.V.Driver, "driver"),
+			Compute:   c.parseNumber(f.Needs.V.Compute, "compute"),
+			Glibc:     c.parseNumber(f.Needs.V.Glibc, "glibc"),
+			Commands:  c.parseAllOf(f.Needs.V.Commands, "command", wire.ProbedCommands),
 			Disk:      int64(f.Needs.V.Disk.V),
-			OS:        c.allOf(f.Needs.V.OS, "os", knownOS),
-			Arch:      c.allOf(f.Needs.V.Arch, "arch", knownArch),
+			OS:        c.parseAllOf(f.Needs.V.OS, "os", knownOS),
+			Arch:      c.parseAllOf(f.Needs.V.Arch, "arch", knownArch),
 		},
 	}
 	r.Grace = time.Duration(f.Grace.V)
-	r.Verify = c.verify(&f.Verify)
+	r.Verify = c.parseVerify(&f.Verify)
 	if f.Memory.Set {
-		r.Memory = c.memory(&f.Memory.V)
+		r.Memory = c.parseMemory(&f.Memory.V)
 	}
 	for i := range f.Sources.V {
-		r.Sources = append(r.Sources, c.source(&f.Sources.V[i], r.Versions))
+		r.Sources = append(r.Sources, c.parseSource(&f.Sources.V[i], r.Versions))
 	}
 	if len(f.Sources.V) == 0 && f.Type.Set && r.Note == "" {
 		c.report(f.Type.Pos, "add sources, or a note with instructions", "recipe has no sources")
 	}
-	c.latest(f.Latest, r)
-	c.uniqueNames(r.Sources)
+	c.checkLatest(f.Latest, r)
+	c.checkUniqueNames(r.Sources)
 	return r
 }
 
-// uniqueNames reports sources of the same version and platform with the same name, because
+// checkUniqueNames reports sources of the same version and platform with the same name, because
 // the lock and reports identify a source by its name.
-func (c *recipeCheck) uniqueNames(sources []Source) {
+func (c *recipeParser) checkUniqueNames(sources []Source) {
 	seen := map[[2]string]bool{}
 	for _, s := range sources {
 		key := [2]string{s.Name, s.Version + " " + s.OS + " " + s.Arch + " " + s.Libc}
@@ -133,8 +135,8 @@ func (c *recipeCheck) uniqueNames(sources []Source) {
 	}
 }
 
-// versions parses the key versions. It returns nil if the recipe does not have it.
-func (c *recipeCheck) versions(v *strict.Value[versionsEntry]) *Versions {
+// parseVersions parses the key versions. It returns nil if the recipe does not have the key.
+func (c *recipeParser) parseVersions(v *strict.Value[versionsEntry]) *Versions {
 	if v.Pos.Line == 0 {
 		return nil
 	}
@@ -155,20 +157,20 @@ func (c *recipeCheck) versions(v *strict.Value[versionsEntry]) *Versions {
 		}
 	}
 	out := &Versions{GitHub: e.GitHub.V, Tag: tag, Package: e.Package.V, Pos: config.Pos(v.Pos)}
-	c.releaseScheme(e, out)
+	c.parseReleaseScheme(e, out)
 	return out
 }
 
-// number parses a numeric version, such as the version of a driver.
-func (c *recipeCheck) number(v strict.Value[string], key string) string {
+// parseNumber parses a numeric version, such as the version of a driver.
+func (c *recipeParser) parseNumber(v strict.Value[string], key string) string {
 	if v.Set && !numbersPattern.MatchString(v.V) {
 		c.report(v.Pos, "want numbers separated by dots", "invalid %s %q", key, v.V)
 	}
 	return v.V
 }
 
-// latest checks that the latest version is the version of a source.
-func (c *recipeCheck) latest(v strict.Value[string], r *Recipe) {
+// checkLatest checks that the latest version is the version of a source.
+func (c *recipeParser) checkLatest(v strict.Value[string], r *Recipe) {
 	if !v.Set {
 		return
 	}
@@ -188,38 +190,42 @@ func (c *recipeCheck) latest(v strict.Value[string], r *Recipe) {
 	}
 }
 
-// text parses a text of one or more lines that is displayed to users.
-func (c *recipeCheck) text(v strict.Value[string], key string) string {
-	bad := func(r rune) bool { return unicode.IsControl(r) && r != '\n' }
-	if strings.ContainsFunc(v.V, bad) {
+// parseText parses a text that is displayed to users. It may have several lines.
+func (c *recipeParser) parseText(v strict.Value[string], key string) string {
+	isForbidden := func(r rune) bool { return unicode.IsControl(r) && r != '\n' }
+	if strings.ContainsFunc(v.V, isForbidden) {
 		c.report(v.Pos, "want plain text", "%s contains control characters", key)
 	}
 	return strings.TrimSpace(v.V)
 }
 
-func (c *recipeCheck) oneOf(v strict.Value[string], key string, known []string) string {
+// parseOneOf returns a value, which must be one of known.
+func (c *recipeParser) parseOneOf(v strict.Value[string], key string, known []string) string {
 	if v.Set && !slices.Contains(known, v.V) {
 		c.report(v.Pos, oneOfHint(v.V, known), "unknown %s %q", key, v.V)
 	}
 	return v.V
 }
 
-func (c *recipeCheck) allOf(v strict.Value[[]strict.Value[string]], key string, known []string) []string {
+// parseAllOf returns the values of a list, which must all be in known.
+func (c *recipeParser) parseAllOf(v strict.Value[[]strict.Value[string]], key string, known []string) []string {
 	var all []string
 	for _, item := range v.V {
-		all = append(all, c.oneOf(item, key, known))
+		all = append(all, c.parseOneOf(item, key, known))
 	}
 	return all
 }
 
+// oneOfHint returns a hint for an unknown value: the known value with the closest spelling, or
+// all known values.
 func oneOfHint(s string, known []string) string {
-	near := suggest.Nearest(s, known)
+	nearest := suggest.Nearest(s, known)
 	if other := platformAliases[strings.ToLower(s)]; slices.Contains(known, other) {
-		near = other
+		nearest = other
 	}
 	switch {
-	case near != "":
-		return fmt.Sprintf("did you mean %q?", near)
+	case nearest != "":
+		return fmt.Sprintf("did you mean %q?", nearest)
 	case len(known) == 0:
 		return ""
 	default:
@@ -236,13 +242,14 @@ func orList(choices []string) string {
 	return strings.Join(choices[:last], ", ") + " or " + choices[last]
 }
 
-func (c *recipeCheck) start(e *startEntry) Start {
+// parseStart parses the section start.
+func (c *recipeParser) parseStart(e *startEntry) Start {
 	var s Start
 	for _, a := range e.Args.V {
 		c.checkPlaceholders(a, startPlaceholders)
 		s.Args = append(s.Args, a.V)
 	}
-	s.Env = c.env(e.Env.V)
+	s.Env = c.parseEnv(e.Env.V)
 	for _, name := range slices.Sorted(maps.Keys(e.Links.V)) {
 		v := e.Links.V[name]
 		if !isCleanPath(placeholder.ReplaceAllString(name, "x")) {
@@ -271,8 +278,8 @@ func (c *recipeCheck) start(e *startEntry) Start {
 	return s
 }
 
-// env parses environment variables. It returns nil for an empty map.
-func (c *recipeCheck) env(all map[string]strict.Value[string]) map[string]string {
+// parseEnv parses environment variables. It returns nil for an empty map.
+func (c *recipeParser) parseEnv(all map[string]strict.Value[string]) map[string]string {
 	var env map[string]string
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		v := all[name]
@@ -289,7 +296,7 @@ func (c *recipeCheck) env(all map[string]strict.Value[string]) map[string]string
 }
 
 // checkPlaceholders reports unknown placeholders and control characters.
-func (c *recipeCheck) checkPlaceholders(v strict.Value[string], known []string) {
+func (c *recipeParser) checkPlaceholders(v strict.Value[string], known []string) {
 	for _, m := range placeholder.FindAllStringSubmatch(v.V, -1) {
 		if !slices.Contains(known, m[1]) {
 			c.report(v.Pos, "known placeholders: {"+strings.Join(known, "}, {")+"}", "unknown placeholder {%s}", m[1])
@@ -300,7 +307,8 @@ func (c *recipeCheck) checkPlaceholders(v strict.Value[string], known []string) 
 	}
 }
 
-func (c *recipeCheck) ready(e *readyEntry) Ready {
+// parseReady parses the section ready.
+func (c *recipeParser) parseReady(e *readyEntry) Ready {
 	if e.Path.Set && !strings.HasPrefix(e.Path.V, "/") {
 		c.report(e.Path.Pos, "want an absolute path such as /health", "invalid ready.path %q", e.Path.V)
 	}
@@ -317,7 +325,8 @@ func (c *recipeCheck) ready(e *readyEntry) Ready {
 	return r
 }
 
-func (c *recipeCheck) memory(e *memoryEntry) *Memory {
+// parseMemory parses the section memory.
+func (c *recipeParser) parseMemory(e *memoryEntry) *Memory {
 	if e.Context.Set && (e.Context.V < 1 || e.Context.V > 1<<30) {
 		c.report(e.Context.Pos, "want a number of tokens from 1 to 1073741824", "invalid memory.context %d", e.Context.V)
 	}

@@ -55,7 +55,7 @@ type Recipe struct {
 	Pos  config.Pos
 }
 
-// The APIs of workers.
+// Values of [Recipe].API.
 const (
 	APIOpenAI  = "openai"
 	APIComfyUI = "comfyui"
@@ -296,7 +296,7 @@ type Memory struct {
 	Context  int     // default context length in tokens; 0 means the model's context length, at most 8192
 }
 
-// Launch returns the part of the recipe that the hive stores with an installed worker. s is
+// Launch returns the launch description that the hive stores with an installed worker. s is
 // the installed source, or nil if the worker was not installed by rbee.
 func (r *Recipe) Launch(s *Source) *wire.Launch {
 	args, env := r.Start.Args, r.Start.Env
@@ -316,7 +316,7 @@ func (r *Recipe) Launch(s *Source) *wire.Launch {
 		StallSeconds: r.Ready.Stall.Seconds(), GraceSeconds: r.Grace.Seconds(), GPU: r.Needs.GPU, Formats: r.Formats,
 	}
 	if s != nil {
-		l.Devices = s.deviceNeeds()
+		l.Devices = s.deviceRequirements()
 	}
 	if r.API != APIOpenAI {
 		l.API = r.API
@@ -327,7 +327,8 @@ func (r *Recipe) Launch(s *Source) *wire.Launch {
 	return l
 }
 
-// Needs describes the requirements for machines that apply to all sources of a worker.
+// Needs describes the requirements of a worker type that a machine must meet whichever source
+// is installed. The requirements of one source are fields of [Source].
 type Needs struct {
 	GPU       string // "nvidia", "amd", "intel", "apple" or "any"; empty if no GPU is required
 	GPUMemory int64  // bytes on one GPU; 0 for no requirement

@@ -9,9 +9,9 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/version"
 )
 
-// releaseScheme parses the keys that determine which releases of a repository are versions.
+// parseReleaseScheme parses the keys that determine which releases of a repository are versions.
 // It sets the fields of v.
-func (c *recipeCheck) releaseScheme(e *versionsEntry, v *Versions) {
+func (c *recipeParser) parseReleaseScheme(e *versionsEntry, v *Versions) {
 	v.Prereleases, v.Match = e.Prereleases.V, e.Match.V
 	if e.Package.Set {
 		c.rejectKeys("package", "it requires github: owner/name", map[string]strict.Pos{
@@ -59,7 +59,8 @@ func validTag(tag string) bool {
 // fillTag returns the tag of a version.
 func fillTag(tag, version string) string { return strings.ReplaceAll(tag, "{version}", version) }
 
-// CutTag returns the version in a tag. It reports false if the tag does not have the form.
+// CutTag returns the version in a tag of the given form, such as "v{version}". It reports false
+// if the tag does not have this form or does not contain a version.
 func CutTag(form, tag string) (exact string, ok bool) {
 	before, after, _ := strings.Cut(form, "{version}")
 	if exact, ok = strings.CutPrefix(tag, before); !ok {
@@ -101,11 +102,11 @@ func (v *Versions) Indirect(constraint string) bool {
 	if v == nil || !version.IsExact(constraint) {
 		return false
 	}
-	set, err := version.ParseRange(constraint)
+	versionRange, err := version.ParseRange(constraint)
 	if err != nil {
 		return false
 	}
-	_, ok := v.PointerTag(set.Exact())
+	_, ok := v.PointerTag(versionRange.Exact())
 	return ok
 }
 
@@ -115,11 +116,11 @@ func (v *Versions) CheckRange(constraint string) error {
 	if constraint == version.Latest || constraint == "" || v.Match == "" {
 		return nil
 	}
-	set, err := version.ParseRange(constraint)
+	versionRange, err := version.ParseRange(constraint)
 	if err != nil {
 		return err
 	}
-	for _, bound := range set.Versions() {
+	for _, bound := range versionRange.Versions() {
 		if !v.Matches(bound) {
 			return fmt.Errorf("invalid version range %q: want versions of %s such as %s%s", constraint, v.GitHub, v.Match, v.PointerHint())
 		}
@@ -135,8 +136,8 @@ func (v *Versions) PointerHint() string {
 	return ", or one release such as " + fillTag(v.Pointer.Tag, "1.2.3")
 }
 
-// Exact converts the version or tag that a user wrote to a version. For a package of the
-// Python index, it removes the prefix v.
+// Exact converts text, a version or tag that a user wrote, to a version. For a package of the
+// Python index, Exact removes the prefix v.
 func (v *Versions) Exact(text string) string {
 	if v.Package != "" {
 		if bare := strings.TrimPrefix(text, "v"); bare != "" && bare[0] >= '0' && bare[0] <= '9' {

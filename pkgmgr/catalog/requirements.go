@@ -9,9 +9,8 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
-// UnmetRequirements returns a message for each requirement of a worker that a machine does
-// not meet, including the requirements for running any program. It assumes that the machine
-// meets requirements that were not probed.
+// UnmetRequirements returns the messages of [UnmetNeeds] and, if the machine cannot run any
+// worker, the message for this problem. Use it to decide whether a worker can be installed.
 func UnmetRequirements(n Needs, s *wire.State) []string {
 	unmet := UnmetNeeds(n, s)
 	if s.Noexec != "" {
@@ -25,8 +24,9 @@ func NoexecMessage(s *wire.State) string {
 	return s.Noexec + " is mounted noexec: programs in it cannot run; set RBEE_HOME to another directory"
 }
 
-// UnmetNeeds returns a message for each requirement of a worker that a machine does not
-// meet. Unlike [UnmetRequirements], it omits requirements that do not depend on the worker.
+// UnmetNeeds returns a message for each of the needs that a machine does not meet. It assumes
+// that the machine meets needs that were not probed, and does not check n.Disk. Unlike
+// [UnmetRequirements], UnmetNeeds ignores problems that affect all workers.
 func UnmetNeeds(n Needs, s *wire.State) []string {
 	var unmet []string
 	add := func(format string, args ...any) { unmet = append(unmet, fmt.Sprintf(format, args...)) }
@@ -36,11 +36,11 @@ func UnmetNeeds(n Needs, s *wire.State) []string {
 	if len(n.Arch) > 0 && !slices.Contains(n.Arch, s.Arch) {
 		add("requires %s, the machine has %s", strings.Join(n.Arch, ", "), s.Arch)
 	}
-	if problem := glibcProblem(n.Glibc, s.Platform); problem != "" {
+	if problem := describeOldGlibc(n.Glibc, s.Platform); problem != "" {
 		add("%s", problem)
 	}
 	if n.GPU != "" && s.DevicesKnown {
-		if ok, reason := fitsDevices(&wire.DeviceRequirements{Vendor: n.GPU, Driver: n.Driver, Compute: n.Compute}, n.GPUMemory, s.Devices); !ok {
+		if ok, reason := checkDevices(&wire.DeviceRequirements{Vendor: n.GPU, Driver: n.Driver, Compute: n.Compute}, n.GPUMemory, s.Devices); !ok {
 			add("%s", reason)
 		}
 	}

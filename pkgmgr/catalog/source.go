@@ -17,22 +17,22 @@ var (
 	torchBackend = regexp.MustCompile(`^(cpu|xpu|cu[0-9]{2,3}|rocm[0-9.]+)$`)
 )
 
-// source parses a source. versions describes where the recipe's versions are published; it
+// parseSource parses a source. versions describes where the recipe's versions are published; it
 // is nil if each source has its own version.
-func (c *recipeCheck) source(e *sourceEntry, versions *Versions) Source {
+func (c *recipeParser) parseSource(e *sourceEntry, versions *Versions) Source {
 	s := Source{
 		Name:    e.Name.V,
 		Version: e.Version.V,
-		OS:      c.oneOf(e.OS, "os", knownOS),
-		Arch:    c.oneOf(e.Arch, "arch", knownArch),
-		Libc:    c.oneOf(e.Libc, "libc", knownLibc),
-		Glibc:   c.number(e.Glibc, "glibc"),
+		OS:      c.parseOneOf(e.OS, "os", knownOS),
+		Arch:    c.parseOneOf(e.Arch, "arch", knownArch),
+		Libc:    c.parseOneOf(e.Libc, "libc", knownLibc),
+		Glibc:   c.parseNumber(e.Glibc, "glibc"),
 		Entry:   e.Entry.V, Pos: config.Pos(e.Pos),
 	}
 	if e.Name.Set && !sourceName.MatchString(e.Name.V) {
 		c.report(e.Name.Pos, "want lowercase letters, digits, dot, dash and underscore", "invalid source name %q", e.Name.V)
 	}
-	c.conditions(e, &s)
+	c.parseConditions(e, &s)
 	switch origins := originKeys(&e.artifactEntry, e.Builtin, e.Steps.Pos.Line > 0); {
 	case len(origins) != 1:
 		c.report(e.Pos, "want builtin, file, url or steps", "source has %s", describeOrigins(origins))
@@ -40,29 +40,29 @@ func (c *recipeCheck) source(e *sourceEntry, versions *Versions) Source {
 	case e.Steps.Pos.Line > 0:
 		c.rejectArtifactKeys(e)
 		for i := range e.Steps.V {
-			s.Steps = append(s.Steps, c.step(&e.Steps.V[i], versions))
+			s.Steps = append(s.Steps, c.parseStep(&e.Steps.V[i], versions))
 		}
 	case e.Builtin.Pos.Line > 0:
 		c.rejectKeysWithBuiltin(e)
-		s.Steps = []Step{{Kind: wire.StepBuiltin, Builtin: c.oneOf(e.Builtin, "built-in server", knownBuiltin), Pos: config.Pos(e.Pos)}}
+		s.Steps = []Step{{Kind: wire.StepBuiltin, Builtin: c.parseOneOf(e.Builtin, "built-in server", knownBuiltin), Pos: config.Pos(e.Pos)}}
 	default:
 		o := originEntry{Pos: e.Pos, artifactEntry: e.artifactEntry}
-		s.Steps = []Step{c.artifact(&o, versions, "")}
+		s.Steps = []Step{c.parseArtifact(&o, versions, "")}
 	}
 	for _, a := range e.Args.V {
 		c.checkPlaceholders(a, startPlaceholders)
 		s.Args = append(s.Args, a.V)
 	}
-	s.Env = c.env(e.Env.V)
-	s.Verify = c.verify(&e.Verify)
-	c.sourceVersion(e, &s, versions)
-	c.entry(e, &s)
+	s.Env = c.parseEnv(e.Env.V)
+	s.Verify = c.parseVerify(&e.Verify)
+	c.checkSourceVersion(e, &s, versions)
+	c.checkEntry(e, &s)
 	return s
 }
 
-// sourceVersion checks the version of a source: a range if the recipe has published
+// checkSourceVersion checks the version of a source: a range if the recipe has published
 // versions, else a single version.
-func (c *recipeCheck) sourceVersion(e *sourceEntry, s *Source, versions *Versions) {
+func (c *recipeParser) checkSourceVersion(e *sourceEntry, s *Source, versions *Versions) {
 	builtin := len(s.Steps) > 0 && s.Steps[0].Kind == wire.StepBuiltin
 	switch {
 	case e.Version.Pos.Line == 0 && versions == nil && !builtin:
@@ -77,6 +77,7 @@ func (c *recipeCheck) sourceVersion(e *sourceEntry, s *Source, versions *Version
 	}
 }
 
+// originKeys returns the keys that specify the origin of a source.
 func originKeys(e *artifactEntry, builtin strict.Value[string], steps bool) []string {
 	var keys []string
 	for _, o := range []struct {
@@ -90,6 +91,7 @@ func originKeys(e *artifactEntry, builtin strict.Value[string], steps bool) []st
 	return keys
 }
 
+// describeOrigins describes origin keys in the message for a wrong number of them.
 func describeOrigins(origins []string) string {
 	if len(origins) == 0 {
 		return "nothing to install from"
@@ -98,7 +100,7 @@ func describeOrigins(origins []string) string {
 }
 
 // rejectKeys reports keys that cannot be combined with another key.
-func (c *recipeCheck) rejectKeys(with, hint string, keys map[string]strict.Pos) {
+func (c *recipeParser) rejectKeys(with, hint string, keys map[string]strict.Pos) {
 	for key, at := range keys {
 		if at.Line > 0 {
 			c.report(at, hint, "cannot combine %s with %s", key, with)
@@ -107,14 +109,14 @@ func (c *recipeCheck) rejectKeys(with, hint string, keys map[string]strict.Pos) 
 }
 
 // rejectKeysWithBuiltin reports keys that cannot be combined with a built-in server.
-func (c *recipeCheck) rejectKeysWithBuiltin(e *sourceEntry) {
+func (c *recipeParser) rejectKeysWithBuiltin(e *sourceEntry) {
 	c.rejectKeys("builtin", "a built-in server has the version of rbee", map[string]strict.Pos{
 		"version": e.Version.Pos, "sha256": e.SHA256.Pos, "size": e.Size.Pos, "format": e.Format.Pos, "strip": e.Strip.Pos, "entry": e.Entry.Pos,
 	})
 }
 
 // rejectArtifactKeys reports keys that belong in a step.
-func (c *recipeCheck) rejectArtifactKeys(e *sourceEntry) {
+func (c *recipeParser) rejectArtifactKeys(e *sourceEntry) {
 	c.rejectKeys("steps", "move it to the step", map[string]strict.Pos{
 		"sha256": e.SHA256.Pos, "size": e.Size.Pos, "format": e.Format.Pos, "strip": e.Strip.Pos,
 	})
@@ -123,7 +125,8 @@ func (c *recipeCheck) rejectArtifactKeys(e *sourceEntry) {
 	}
 }
 
-func (c *recipeCheck) step(e *stepEntry, versions *Versions) Step {
+// parseStep parses a step of a source.
+func (c *recipeParser) parseStep(e *stepEntry, versions *Versions) Step {
 	var keys []string
 	for _, k := range []struct {
 		at  strict.Pos
@@ -141,19 +144,20 @@ func (c *recipeCheck) step(e *stepEntry, versions *Versions) Step {
 		c.report(e.Builtin.Pos, "write builtin: instead of steps:", "a built-in server cannot be a step")
 		return Step{Pos: config.Pos(e.Pos)}
 	case e.Python.Pos.Line > 0:
-		return c.python(&e.Python)
+		return c.parsePython(&e.Python)
 	case e.File.Pos.Line > 0:
-		return c.artifact(&e.File.V, versions, wire.StepFile)
+		return c.parseArtifact(&e.File.V, versions, wire.StepFile)
 	default:
-		return c.artifact(&e.Archive.V, versions, wire.StepArchive)
+		return c.parseArtifact(&e.Archive.V, versions, wire.StepArchive)
 	}
 }
 
-func (c *recipeCheck) python(v *strict.Value[pythonEntry]) Step {
+// parsePython parses a step that creates a Python environment.
+func (c *recipeParser) parsePython(v *strict.Value[pythonEntry]) Step {
 	e := &v.V
-	p := &Python{Version: c.number(e.Version, "version"), Requirements: e.Requirements.V, Torch: e.Torch.V, Prerelease: e.Prerelease.V}
-	p.Packages = c.requirements(e.Packages)
-	p.Overrides, p.Constraints = c.requirements(e.Overrides), c.requirements(e.Constraints)
+	p := &Python{Version: c.parseNumber(e.Version, "version"), Requirements: e.Requirements.V, Torch: e.Torch.V, Prerelease: e.Prerelease.V}
+	p.Packages = c.parseRequirements(e.Packages)
+	p.Overrides, p.Constraints = c.parseRequirements(e.Overrides), c.parseRequirements(e.Constraints)
 	if p.ExcludeNewer = e.ExcludeNewer.V; e.ExcludeNewer.Set && p.ExcludeNewer != ExcludeNewerNever {
 		if _, err := ParseDate(p.ExcludeNewer); err != nil {
 			c.report(e.ExcludeNewer.Pos, "want a date such as 2025-10-31, or "+ExcludeNewerNever, "invalid exclude_newer %q", p.ExcludeNewer)
@@ -168,17 +172,17 @@ func (c *recipeCheck) python(v *strict.Value[pythonEntry]) Step {
 	if e.Torch.Set && !torchBackend.MatchString(e.Torch.V) {
 		c.report(e.Torch.Pos, "want cpu, xpu, or a version of CUDA or ROCm such as cu128 or rocm6.4", "invalid torch backend %q", e.Torch.V)
 	}
-	p.Indexes = c.indexes(e.Indexes.V)
+	p.Indexes = c.parseIndexes(e.Indexes.V)
 	into := "venv"
 	if e.Into.Set {
 		into = e.Into.V
-		c.into(e.Into)
+		c.checkInto(e.Into)
 	}
 	return Step{Kind: wire.StepPython, Python: p, Into: into, Pos: config.Pos(v.Pos)}
 }
 
-// requirements parses requirements in pip's syntax.
-func (c *recipeCheck) requirements(v strict.Value[[]strict.Value[string]]) []string {
+// parseRequirements parses requirements in pip's syntax.
+func (c *recipeParser) parseRequirements(v strict.Value[[]strict.Value[string]]) []string {
 	var all []string
 	for _, pkg := range v.V {
 		c.checkPlaceholders(pkg, c.placeholders)
@@ -190,21 +194,22 @@ func (c *recipeCheck) requirements(v strict.Value[[]strict.Value[string]]) []str
 	return all
 }
 
-func (c *recipeCheck) into(v strict.Value[string]) {
+// checkInto checks the key into of a step.
+func (c *recipeParser) checkInto(v strict.Value[string]) {
 	if v.Set && !isCleanPath(v.V) {
 		c.report(v.Pos, "want a clean relative path such as lib", "invalid into %q", v.V)
 	}
 }
 
-// isCleanPath reports whether p is a clean relative path inside the directory that it is
-// relative to.
+// isCleanPath reports whether p is a clean relative path that does not lead out of its base
+// directory.
 func isCleanPath(p string) bool {
 	return p != "" && p != "." && !path.IsAbs(p) && path.Clean(p) == p && p != ".." && !strings.HasPrefix(p, "../") && !strings.Contains(p, `\`)
 }
 
-// artifact parses a step that installs a file or a download. If kind is empty, the name
+// parseArtifact parses a step that installs a file or a download. If kind is empty, the name
 // determines whether it is an archive.
-func (c *recipeCheck) artifact(e *originEntry, versions *Versions, kind wire.StepKind) Step {
+func (c *recipeParser) parseArtifact(e *originEntry, versions *Versions, kind wire.StepKind) Step {
 	s := Step{
 		Kind: kind, Into: e.Into.V, Strip: int(e.Strip.V), Pos: config.Pos(e.Pos),
 		Origin: Origin{
@@ -213,24 +218,24 @@ func (c *recipeCheck) artifact(e *originEntry, versions *Versions, kind wire.Ste
 		},
 	}
 	var name strict.Value[string]
-	n := 0
+	origins := 0
 	for _, o := range []strict.Value[string]{e.File, e.URL, e.Asset} {
 		if o.Pos.Line > 0 {
 			name = o
-			n++
+			origins++
 		}
 	}
 	if e.Code.V {
 		name = strict.Value[string]{V: "code.tar.gz", Set: true, Pos: e.Code.Pos}
-		n++
+		origins++
 	}
-	if n != 1 {
+	if origins != 1 {
 		c.report(e.Pos, "want file, url, asset or source_code", "step requires exactly one origin")
 		return s
 	}
 	switch {
 	case e.URL.Set:
-		c.url(e, versions)
+		c.checkURL(e, versions)
 	case e.File.Set && e.File.V == "":
 		c.report(e.File.Pos, "want a path", "file is empty")
 	case e.Asset.Pos.Line > 0 || e.Code.V:
@@ -249,16 +254,17 @@ func (c *recipeCheck) artifact(e *originEntry, versions *Versions, kind wire.Ste
 		c.report(e.Strip.Pos, "want 0 to 16", "invalid strip %d", e.Strip.V)
 	}
 	c.checkPlaceholders(name, c.placeholders)
-	c.into(e.Into)
+	c.checkInto(e.Into)
 	if kind != wire.StepFile {
-		c.format(e, name, &s)
+		c.setFormat(e, name, &s)
 	} else {
 		c.rejectKeys("a file", "a file is installed unchanged", map[string]strict.Pos{"format": e.Format.Pos, "strip": e.Strip.Pos})
 	}
 	return s
 }
 
-func (c *recipeCheck) url(e *originEntry, versions *Versions) {
+// checkURL checks the URL of a download.
+func (c *recipeParser) checkURL(e *originEntry, versions *Versions) {
 	u, err := url.Parse(placeholder.ReplaceAllString(e.URL.V, "x"))
 	switch {
 	case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
@@ -273,7 +279,8 @@ func (c *recipeCheck) url(e *originEntry, versions *Versions) {
 	}
 }
 
-// redactURL returns an address without its password. u is nil if the address is invalid.
+// redactURL returns the address text without its password. u is the parsed address, or nil if
+// the address is invalid.
 func redactURL(u *url.URL, text string) string {
 	switch {
 	case u != nil && u.User != nil:
@@ -288,7 +295,8 @@ func redactURL(u *url.URL, text string) string {
 // plainFormat is the format of a file that is not an archive.
 const plainFormat = "plain"
 
-// suffixes maps suffixes of file names to formats. The format is "" if it is not supported.
+// suffixes maps the file name suffixes of archives to formats. The format is "" if rbee cannot
+// unpack the archive.
 var suffixes = []struct {
 	suffix string
 	format wire.Format
@@ -297,16 +305,17 @@ var suffixes = []struct {
 	{".tar.xz", ""}, {".tar.bz2", ""}, {".tar", ""}, {".7z", ""}, {".gz", ""}, {".zst", ""}, {".xz", ""},
 }
 
-// format sets the kind and format of a step from the key format, or else from the suffix of
-// the name. A step without a kind is a file if its name has no suffix of an archive.
-func (c *recipeCheck) format(e *originEntry, name strict.Value[string], s *Step) {
+// setFormat sets the kind and format of a step from the key format, or else from the suffix of
+// the name. A step without a kind is a file if its name does not have the suffix of an
+// archive.
+func (c *recipeParser) setFormat(e *originEntry, name strict.Value[string], s *Step) {
 	known := []string{string(wire.FormatTarGz), string(wire.FormatTarZst), string(wire.FormatZip)}
 	if s.Kind == "" {
 		known = append([]string{plainFormat}, known...)
 	}
 	if e.Format.Pos.Line > 0 {
 		before := len(c.problems)
-		f := c.oneOf(e.Format, "format", known)
+		f := c.parseOneOf(e.Format, "format", known)
 		switch {
 		case len(c.problems) > before:
 		case f == plainFormat:
@@ -333,8 +342,8 @@ func (c *recipeCheck) format(e *originEntry, name strict.Value[string], s *Step)
 	s.Kind = wire.StepFile
 }
 
-// entry checks the path of the program in the payload. A single file is the program itself.
-func (c *recipeCheck) entry(e *sourceEntry, s *Source) {
+// checkEntry checks the path of the program in the payload. A single file is the program itself.
+func (c *recipeParser) checkEntry(e *sourceEntry, s *Source) {
 	single := len(s.Steps) == 1 && s.Steps[0].Kind == wire.StepFile && s.Steps[0].Into == ""
 	builtin := len(s.Steps) == 1 && s.Steps[0].Kind == wire.StepBuiltin
 	broken := len(s.Steps) == 0 || s.Steps[0].Kind == "" || s.Steps[0].Kind == wire.StepArchive && s.Steps[0].Format == ""

@@ -22,8 +22,8 @@ type verifyEntry struct {
 // verifyPlaceholders lists the placeholders of a verify command.
 var verifyPlaceholders = []string{"entry", "payload", "state"}
 
-// verify parses a verify command. It returns nil if the recipe or source has none.
-func (c *recipeCheck) verify(v *strict.Value[verifyEntry]) *wire.Verify {
+// parseVerify parses a verify command. It returns nil if the recipe or source has none.
+func (c *recipeParser) parseVerify(v *strict.Value[verifyEntry]) *wire.Verify {
 	if v.Pos.Line == 0 {
 		return nil
 	}

@@ -142,7 +142,7 @@ func (r *run) do(ctx context.Context) *wire.Result {
 // LockWait, locked describes that run.
 func (r *run) lock(ctx context.Context) (release func(), locked *wire.LockInfo, err error) {
 	m := r.machine
-	acquired := func() func() {
+	recordHolder := func() func() {
 		m.Edit(func(*wire.State) { m.holder = wire.LockInfo{Holder: r.req.Owner, Since: time.Now()} })
 		return func() { <-m.lock }
 	}
@@ -151,7 +151,7 @@ func (r *run) lock(ctx context.Context) (release func(), locked *wire.LockInfo, 
 		m.Edit(func(*wire.State) {}) // creates the lock
 		select {
 		case m.lock <- struct{}{}:
-			return acquired(), nil, nil
+			return recordHolder(), nil, nil
 		default:
 			m.Edit(func(*wire.State) { holder = m.holder })
 		}
@@ -168,7 +168,7 @@ func (r *run) lock(ctx context.Context) (release func(), locked *wire.LockInfo, 
 	defer timeout.Stop()
 	select {
 	case m.lock <- struct{}{}:
-		return acquired(), nil, nil
+		return recordHolder(), nil, nil
 	case <-timeout.C:
 		return nil, &holder, nil
 	case <-ctx.Done():

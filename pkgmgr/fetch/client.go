@@ -45,9 +45,9 @@ type Client struct {
 	Hub      string            // base URL of the model hub; empty for none
 	HubToken operations.Secret // access token for the model hub; may be empty
 
-	UserAgent   string        // of all requests; empty means "rbee"
-	ErrorPrefix string        // first word of the errors of downloads; empty means "fetching"
-	Stall       time.Duration // maximum time without data from the server; 0 means 60 seconds
+	UserAgent string        // of all requests; empty means "rbee"
+	ErrorVerb string        // verb in the errors of downloads, see [Client.Get]; empty means "fetch"
+	Stall     time.Duration // maximum time without data from the server; 0 means 60 seconds
 }
 
 // NewHTTPClient returns an HTTP client for large files. It uses the proxies of the
@@ -178,7 +178,7 @@ func (c *Client) ResponseError(resp *http.Response) error {
 // GetOK sends a GET request and calls read if the response has status 200. If the status is
 // 404, the error matches [ErrNotFound]. header may be nil and is not modified.
 func (c *Client) GetOK(ctx context.Context, address string, header http.Header, read func(*http.Response) error) error {
-	return c.Get(ctx, "requesting", address, header, func(resp *http.Response, _ io.Reader) error {
+	return c.Get(ctx, "request", address, header, func(resp *http.Response, _ io.Reader) error {
 		switch resp.StatusCode {
 		case http.StatusOK:
 			return read(resp)
@@ -203,7 +203,7 @@ func DecodeJSON(resp *http.Response, v any) error {
 // than limit bytes.
 func (c *Client) Text(ctx context.Context, address string, limit int64) (string, error) {
 	var text strings.Builder
-	err := c.Get(ctx, "fetching", address, http.Header{}, func(resp *http.Response, r io.Reader) error {
+	err := c.Get(ctx, "fetch", address, http.Header{}, func(resp *http.Response, r io.Reader) error {
 		if resp.StatusCode != http.StatusOK {
 			return c.ResponseError(resp)
 		}
@@ -218,8 +218,8 @@ func (c *Client) Text(ctx context.Context, address string, limit int64) (string,
 
 // Get sends one GET request and calls read with the response, which may have any status, and
 // a reader for its body. The request fails with a [*StallError] if the server sends no data
-// for [Client.Stall]. Errors have the form "verb URL: cause", or only the cause if verb is
-// empty. header may be nil and is not modified.
+// for [Client.Stall]. Errors have the form "cannot VERB URL: cause", or only the cause if verb
+// is empty. header may be nil and is not modified.
 func (c *Client) Get(ctx context.Context, verb, address string, header http.Header, read func(resp *http.Response, body io.Reader) error) error {
 	address = c.MirrorURL(address)
 	err := c.get(ctx, address, header, read)
@@ -227,7 +227,7 @@ func (c *Client) Get(ctx context.Context, verb, address string, header http.Head
 	if err == nil || verb == "" || errors.As(err, &apiErr) {
 		return err
 	}
-	return fmt.Errorf("%s %s: %w", verb, RedactURL(address), err)
+	return fmt.Errorf("cannot %s %s: %w", verb, RedactURL(address), err)
 }
 
 // get works like [Client.Get] without mirrors, and with errors that do not include the URL.

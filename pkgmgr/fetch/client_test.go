@@ -22,7 +22,7 @@ func TestGetHeader(t *testing.T) {
 		before := c.header.Clone()
 		for method, get := range map[string]func() error{
 			"Get": func() error {
-				return client.Get(t.Context(), "requesting", server.URL, c.header, func(*http.Response, io.Reader) error { return nil })
+				return client.Get(t.Context(), "request", server.URL, c.header, func(*http.Response, io.Reader) error { return nil })
 			},
 			"GetOK": func() error {
 				return client.GetOK(t.Context(), server.URL, c.header, func(*http.Response) error { return nil })

@@ -219,7 +219,7 @@ func (c *Client) requestRest(ctx context.Context, p *stream) error {
 	if p.size > 0 && p.etag != "" {
 		header.Set("If-Range", p.etag)
 	}
-	return c.Get(ctx, cmp.Or(c.ErrorPrefix, "fetching"), p.URL, header, func(resp *http.Response, r io.Reader) error {
+	return c.Get(ctx, cmp.Or(c.ErrorVerb, "fetch"), p.URL, header, func(resp *http.Response, r io.Reader) error {
 		switch {
 		case resp.StatusCode == http.StatusPartialContent && p.continues(resp.Header):
 			p.resumed, p.changed = true, false

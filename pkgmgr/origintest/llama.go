@@ -39,16 +39,16 @@ func LlamaAssets(tag, program string) map[string][]byte {
 }
 
 // AddLlamaBuild publishes a build of llama.cpp. The build is a prerelease, like the builds of
-// llama.cpp since 2026-08-25, or a release if classic is true. AddLlamaBuild omits files whose
-// names contain any of the strings in without.
-func (s *Server) AddLlamaBuild(tag string, classic bool, without ...string) {
+// llama.cpp since 2026-08-25, or a release if stable is true. AddLlamaBuild omits files whose
+// names contain any of the strings in omit.
+func (s *Server) AddLlamaBuild(tag string, stable bool, omit ...string) {
 	assets := LlamaAssets(tag, "#!/bin/sh\necho "+tag+"\n")
 	for name := range assets {
-		if slices.ContainsFunc(without, func(part string) bool { return strings.Contains(name, part) }) {
+		if slices.ContainsFunc(omit, func(part string) bool { return strings.Contains(name, part) }) {
 			delete(assets, name)
 		}
 	}
-	s.AddRelease(LlamaRepo, Release{Tag: tag, Prerelease: !classic, Assets: assets})
+	s.AddRelease(LlamaRepo, Release{Tag: tag, Prerelease: !stable, Assets: assets})
 }
 
 // AddLlamaVersion publishes a version of llama.cpp: a release with one file, nightly-tag.txt.

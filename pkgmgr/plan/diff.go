@@ -441,8 +441,8 @@ func launchDiffers(have wire.Worker, want *wire.Launch) bool {
 // Satisfies reports whether version exact satisfies a version constraint. It returns
 // false if the constraint is invalid.
 func Satisfies(constraint, exact string) bool {
-	set, err := version.ParseRange(constraint)
-	return err == nil && set.Has(exact)
+	versionRange, err := version.ParseRange(constraint)
+	return err == nil && versionRange.Has(exact)
 }
 
 // IsAdopted reports whether a worker that rbee did not install satisfies the config. It
@@ -535,9 +535,9 @@ func (d *hiveDiff) sort() {
 }
 
 // RemoveSteps returns the steps that remove rbee and all workers from a machine. If the
-// machine has no usable rbee, the first step installs the specified version. The error
-// is an [*operations.Error] with [operations.ReasonNewerHive] if the machine has a newer,
-// incompatible rbee and downgrade is false.
+// machine has no usable rbee, the first step installs the given version, which is empty if
+// it is not known. The error is an [*operations.Error] with [operations.ReasonNewerHive] if
+// the machine has a newer, incompatible rbee and downgrade is false.
 func RemoveSteps(alias string, s *wire.State, version, reason string, downgrade bool) ([]operations.Step, error) {
 	if s.Rbee == nil && len(s.Workers) == 0 {
 		return nil, nil
@@ -552,6 +552,6 @@ func RemoveSteps(alias string, s *wire.State, version, reason string, downgrade 
 		}
 	}
 	return []operations.Step{{
-		Action: operations.ActionUpdateHive, From: remove.From, Version: cmp.Or(version, "this one"), Reason: "needed to uninstall",
+		Action: operations.ActionUpdateHive, From: remove.From, Version: version, Reason: "a working rbee is needed to uninstall",
 	}, remove}, nil
 }

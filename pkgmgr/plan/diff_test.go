@@ -466,6 +466,14 @@ var diffCases = []diffCase{
 		drift: []string{"extra_hive"},
 	},
 	{
+		name: "broken extra hive, version to install not known",
+		edit: func(s *hiveState, w *want, o *planOpts) {
+			s.Extra, o.RemoveExtra, s.State.Broken, w.Version = true, true, "exec format error", ""
+		},
+		steps: []string{"update_hive  1.0>", "remove_hive  1.0>"},
+		drift: []string{"extra_hive"},
+	},
+	{
 		name: "extra hive without rbee",
 		edit: func(s *hiveState, _ *want, o *planOpts) {
 			s.Extra, o.RemoveExtra, s.State = true, true, &wire.State{Platform: diffPlatform}

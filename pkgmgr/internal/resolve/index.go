@@ -26,7 +26,7 @@ type index struct {
 	client *fetch.Client // its Index is the URL of the index, such as https://pypi.org/simple
 }
 
-// project contains the index page of a package.
+// project describes a package: the files that its index page lists.
 type project struct {
 	files []projectFile
 }
@@ -34,11 +34,11 @@ type project struct {
 // projectFile is a file of a package.
 type projectFile struct {
 	name     string
-	uploaded time.Time // zero if the index does not record it
+	uploaded time.Time // zero if the index does not record the time
 	yanked   bool
 }
 
-// acceptedTypes is the Accept header of requests to an index.
+// acceptedTypes is the value of the Accept header in requests to an index.
 const acceptedTypes = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
 
 // project fetches the page of a package. The error is [fetch.ErrNotFound] if the index does
@@ -47,19 +47,20 @@ func (x *index) project(ctx context.Context, name string) (*project, error) {
 	address := strings.TrimSuffix(x.client.Index, "/") + "/" + wheel.NormalizeName(name) + "/"
 	p := &project{}
 	err := x.client.GetOK(ctx, address, http.Header{"Accept": {acceptedTypes}}, func(resp *http.Response) (err error) {
-		switch kind := resp.Header.Get("Content-Type"); {
-		case strings.Contains(kind, "json"):
+		switch contentType := resp.Header.Get("Content-Type"); {
+		case strings.Contains(contentType, "json"):
 			p.files, err = parseJSONPage(resp)
-		case strings.Contains(kind, "html"):
+		case strings.Contains(contentType, "html"):
 			p.files, err = parseHTMLPage(io.LimitReader(resp.Body, fetch.MaxResponse))
 		default:
-			err = fmt.Errorf("invalid response of type %q: want a package index page as JSON (PEP 691) or HTML (PEP 503)", kind)
+			err = fmt.Errorf("invalid response of type %q: want a package index page as JSON (PEP 691) or HTML (PEP 503)", contentType)
 		}
 		return err
 	})
 	return p, err
 }
 
+// parseJSONPage parses the files of a JSON page.
 func parseJSONPage(resp *http.Response) ([]projectFile, error) {
 	var page struct {
 		Files []struct {
@@ -74,7 +75,7 @@ func parseJSONPage(resp *http.Response) ([]projectFile, error) {
 	var files []projectFile
 	for _, f := range page.Files {
 		yanked := len(f.Yanked) > 0 && string(f.Yanked) != "false" && string(f.Yanked) != "null"
-		uploaded, _ := time.Parse(time.RFC3339, f.Uploaded) // zero if it is missing
+		uploaded, _ := time.Parse(time.RFC3339, f.Uploaded) // zero if missing
 		files = append(files, projectFile{f.Filename, uploaded, yanked})
 	}
 	return files, nil
@@ -98,10 +99,10 @@ func parseHTMLPage(r io.Reader) ([]projectFile, error) {
 			continue
 		}
 		var f projectFile
-		for _, a := range start.Attr {
-			switch strings.ToLower(a.Name.Local) {
+		for _, attr := range start.Attr {
+			switch strings.ToLower(attr.Name.Local) {
 			case "href":
-				if u, err := url.Parse(a.Value); err == nil {
+				if u, err := url.Parse(attr.Value); err == nil {
 					f.name = path.Base(u.Path)
 				}
 			case "data-yanked":
@@ -114,7 +115,7 @@ func parseHTMLPage(r io.Reader) ([]projectFile, error) {
 	}
 }
 
-// versions returns the versions with a wheel that is not yanked.
+// versions returns the versions that have at least one wheel that is not yanked.
 func (p *project) versions() []string {
 	var versions []string
 	for _, f := range p.files {

@@ -24,12 +24,13 @@ import (
 type Lookup struct {
 	in          Input
 	opts        plan.Options
-	versions    map[[2]string]versionOrErr
-	errors      map[string]error     // errors of sources that cannot be resolved, by source
-	FileChanges []operations.Upgrade // versions whose files changed because the recipe's steps changed
+	versions    map[[2]string]versionResult // by worker type and version constraint
+	errors      map[string]error            // errors of sources that cannot be resolved, by key of the source in the lock
+	FileChanges []operations.Upgrade        // versions whose files changed because the recipe's steps changed
 }
 
-type versionOrErr struct {
+// versionResult is the result of resolving a version constraint.
+type versionResult struct {
 	version string
 	err     error
 }
@@ -44,12 +45,12 @@ type Input struct {
 	Catalog *catalog.Catalog
 	Lock    *lockfile.Lock
 
-	// Resolver resolves versions and files over the network. FromBundle forbids use of the
-	// network, because all files are in a bundle.
+	// Resolver resolves versions and files over the network. If FromBundle is true, all files
+	// are in a bundle, and the network is not used.
 	Resolver   *Resolver
 	FromBundle bool
 
-	// Version is the version of rbee to install on hives; may be empty.
+	// Version is the version of rbee to install on hives; empty if not known.
 	Version string
 }
 
@@ -62,7 +63,7 @@ func NewLookup(in Input, o plan.Options) *Lookup {
 		}
 	}
 	in.Resolver.startPlan(platforms)
-	return &Lookup{in: in, opts: o, versions: map[[2]string]versionOrErr{}, errors: map[string]error{}}
+	return &Lookup{in: in, opts: o, versions: map[[2]string]versionResult{}, errors: map[string]error{}}
 }
 
 // Worker resolves a worker of a hive.
@@ -75,42 +76,46 @@ func (l *Lookup) Worker(ctx context.Context, hive string, w config.Worker, s *wi
 	rbeeVersion := cmp.Or(binary.Version, l.in.Version)
 	machine := catalog.MachineOf(s)
 	pin, pinned := l.in.Lock.Pinned(hive, w.Type)
-	applies := pinned && l.pinApplies(pin, w)
+	usePin := pinned && l.pinApplies(pin, w)
+	fail := func(err error) plan.DesiredWorker {
+		return plan.DesiredWorker{Err: err, Needs: recipe.Needs, Indirect: recipe.Versions.Indirect(w.Version)}
+	}
 	version, err := pin.Version, error(nil)
-	if !applies {
+	if !usePin {
 		version, err = l.version(ctx, recipe, w.Version, s.Platform, rbeeVersion)
 	}
 	if errors.Is(err, plan.ErrNotLocked) {
-		// Without a version, Choose still reports a machine that no version supports.
+		// If no version supports the machine, report that instead.
 		if _, chooseErr := recipe.Choose("", machine, rbeeVersion); chooseErr != nil {
 			err = chooseErr
 		}
 	}
 	if err != nil {
-		return plan.DesiredWorker{Err: err, Needs: recipe.Needs, Indirect: recipe.Versions.Indirect(w.Version)}
+		return fail(err)
 	}
 	choice, err := recipe.Choose(version, machine, rbeeVersion)
 	if err != nil {
-		return plan.DesiredWorker{Err: err, Needs: recipe.Needs, Indirect: recipe.Versions.Indirect(w.Version)}
+		return fail(err)
 	}
-	out := l.resolveChoice(ctx, recipe, choice, w.Version, s.Platform)
-	out.Warning = catalog.CPUWarning(w.Type, recipe.CPUFallbackReason(choice, machine, rbeeVersion))
-	out.Pinned, out.Unpin = applies, pinned && !applies
-	for i := range out.Steps {
-		if out.Steps[i].Kind == wire.StepBuiltin {
-			out.SHA256 = binary.SHA256
+	resolved := l.resolveChoice(ctx, recipe, choice, w.Version, s.Platform)
+	resolved.Warning = catalog.CPUWarning(w.Type, recipe.CPUFallbackReason(choice, machine, rbeeVersion))
+	resolved.Pinned, resolved.Unpin = usePin, pinned && !usePin
+	for i := range resolved.Steps {
+		if resolved.Steps[i].Kind == wire.StepBuiltin {
+			resolved.SHA256 = binary.SHA256
 		}
 	}
-	return out
+	return resolved
 }
 
-// pinApplies reports whether a pin applies to a worker of the config.
-func (l *Lookup) pinApplies(p lockfile.Pin, w config.Worker) bool {
-	return p.Requested == w.Version && !l.upgrades(w.Type)
+// pinApplies reports whether the pinned version of a worker is used: the version constraint in
+// the config is the same as when the worker was pinned, and the plan does not upgrade it.
+func (l *Lookup) pinApplies(pin lockfile.Pin, w config.Worker) bool {
+	return pin.Requested == w.Version && !l.upgrades(w.Type)
 }
 
-// consumers returns the machines that install a recipe with a version constraint. If none is
-// known, it returns a machine with the given platform.
+// consumers returns the machines that install a recipe with a version constraint. If there are
+// none, it returns a machine with the given platform.
 func (l *Lookup) consumers(recipe *catalog.Recipe, constraint string, platform wire.Platform) []consumer {
 	var all []consumer
 	add := func(name string, m catalog.Machine) {
@@ -119,16 +124,16 @@ func (l *Lookup) consumers(recipe *catalog.Recipe, constraint string, platform w
 			all = append(all, consumer{name, recipe.SourcesFor(m)})
 		}
 	}
-	for _, m := range l.in.Hives {
-		if m.State == nil || m.Extra {
+	for _, h := range l.in.Hives {
+		if h.State == nil || h.Extra {
 			continue
 		}
-		for _, w := range m.Hive.Workers {
-			pin, pinned := l.in.Lock.Pinned(m.Hive.Alias, w.Type)
-			if w.Type != recipe.Type || w.Version != constraint || pinned && l.pinApplies(pin, w) || plan.IsAdopted(m.State, w) && !l.opts.Force {
+		for _, w := range h.Hive.Workers {
+			pin, pinned := l.in.Lock.Pinned(h.Hive.Alias, w.Type)
+			if w.Type != recipe.Type || w.Version != constraint || pinned && l.pinApplies(pin, w) || plan.IsAdopted(h.State, w) && !l.opts.Force {
 				continue
 			}
-			add(m.Hive.Alias, catalog.MachineOf(m.State))
+			add(h.Hive.Alias, catalog.MachineOf(h.State))
 		}
 	}
 	if len(all) == 0 {
@@ -137,30 +142,32 @@ func (l *Lookup) consumers(recipe *catalog.Recipe, constraint string, platform w
 	return all
 }
 
-// resolveChoice resolves the files of a chosen source.
+// resolveChoice resolves the files of a chosen source. It locks the version if the version was
+// resolved from the version constraint.
 func (l *Lookup) resolveChoice(ctx context.Context, recipe *catalog.Recipe, choice catalog.Choice, constraint string, p wire.Platform) plan.DesiredWorker {
 	steps, err := l.steps(ctx, recipe, choice, constraint, p)
-	var glibcErr *lockfile.GlibcError // the version supports other machines
-	if known, ok := l.versions[[2]string{recipe.Type, constraint}]; ok && known.version == choice.Version && (err == nil || errors.As(err, &glibcErr)) {
+	// Lock the version also if the glibc of this machine is too old: other machines can use it.
+	var glibcErr *lockfile.GlibcError
+	if result, ok := l.versions[[2]string{recipe.Type, constraint}]; ok && result.version == choice.Version && (err == nil || errors.As(err, &glibcErr)) {
 		l.in.Lock.SetWorker(recipe.Type, constraint, choice.Version, time.Now())
 	}
 	if err != nil {
 		return plan.DesiredWorker{Err: err, Needs: recipe.Needs, Indirect: recipe.Versions.Indirect(constraint)}
 	}
-	out := plan.DesiredWorker{
+	resolved := plan.DesiredWorker{
 		Version: choice.Version, Variant: choice.Source.Name, Reason: choice.Reason, Launch: recipe.Launch(&choice.Source), Verify: recipe.Verification(&choice.Source), Needs: recipe.Needs,
 		Steps: steps, Entry: choice.Source.Entry, SHA256: wire.Digest(steps, choice.Source.Entry), Files: map[string]string{}, Unstable: map[string]bool{},
 	}
 	for i, step := range choice.Source.Steps {
 		steps[i].Position = location(recipe, step.Pos)
-		switch o := step.Origin; {
-		case o.File != "" && !l.in.FromBundle:
-			out.Files[steps[i].Artifact.SHA256] = o.File
-		case o.Code, o.URL != "" && o.SHA256 == "":
-			out.Unstable[steps[i].Artifact.SHA256] = true
+		switch origin := step.Origin; {
+		case origin.File != "" && !l.in.FromBundle:
+			resolved.Files[steps[i].Artifact.SHA256] = origin.File
+		case origin.Code, origin.URL != "" && origin.SHA256 == "":
+			resolved.Unstable[steps[i].Artifact.SHA256] = true
 		}
 	}
-	return out
+	return resolved
 }
 
 // upgrades reports whether the plan upgrades a worker type.
@@ -168,25 +175,27 @@ func (l *Lookup) upgrades(typ string) bool {
 	return l.opts.Upgrade && (len(l.opts.UpgradeTypes) == 0 || slices.Contains(l.opts.UpgradeTypes, typ))
 }
 
-// version resolves a version constraint to an exact version.
+// version resolves a version constraint to an exact version, once per plan.
 func (l *Lookup) version(ctx context.Context, recipe *catalog.Recipe, constraint string, p wire.Platform, rbeeVersion string) (string, error) {
 	if recipe.Versions == nil || len(recipe.Sources) == 0 {
 		return recipe.Version(constraint, rbeeVersion)
 	}
 	key := [2]string{recipe.Type, constraint}
-	known, ok := l.versions[key]
+	result, ok := l.versions[key]
 	if !ok {
-		known.version, known.err = l.newest(ctx, recipe, constraint, p)
-		l.versions[key] = known
+		result.version, result.err = l.publishedVersion(ctx, recipe, constraint, p)
+		l.versions[key] = result
 	}
-	return known.version, known.err
+	return result.version, result.err
 }
 
-func (l *Lookup) newest(ctx context.Context, recipe *catalog.Recipe, constraint string, p wire.Platform) (string, error) {
-	lock := l.in.Lock
-	locked, ok := lock.Worker(recipe.Type, constraint)
+// publishedVersion returns the locked version of a version constraint. If the version is not
+// locked or the plan upgrades the worker type, publishedVersion resolves the newest published
+// version. The result is never older than the locked version.
+func (l *Lookup) publishedVersion(ctx context.Context, recipe *catalog.Recipe, constraint string, p wire.Platform) (string, error) {
+	locked, isLocked := l.in.Lock.Worker(recipe.Type, constraint)
 	switch {
-	case ok && !l.upgrades(recipe.Type):
+	case isLocked && !l.upgrades(recipe.Type):
 		return locked.Version, nil
 	case !l.opts.Fetch:
 		return "", plan.ErrNotLocked
@@ -203,7 +212,7 @@ func (l *Lookup) newest(ctx context.Context, recipe *catalog.Recipe, constraint 
 	case err != nil:
 		return "", &plan.LookupError{Err: withLocation(recipe, recipe.Versions.Pos, err)}
 	}
-	if ok && version.Compare(resolved, locked.Version) < 0 {
+	if isLocked && version.Compare(resolved, locked.Version) < 0 {
 		resolved = locked.Version
 	}
 	return resolved, nil
@@ -234,26 +243,26 @@ func (l *Lookup) steps(ctx context.Context, recipe *catalog.Recipe, c catalog.Ch
 }
 
 // checkSolution resolves the packages of a version, unless they are locked. It returns nil if
-// the packages have a solution for at least one machine that installs the version constraint.
-// The error is a [*NoSolutionError] if they have no solution for any machine.
+// the packages have a solution for at least one machine with the version constraint. The error
+// is a [*NoSolutionError] if they have no solution for any machine.
 func (l *Lookup) checkSolution(ctx context.Context, recipe *catalog.Recipe, constraint, version string, platform wire.Platform) error {
-	machines := []catalog.Machine{}
-	for _, m := range l.in.Hives {
-		if m.State == nil || m.Extra {
+	var machines []catalog.Machine
+	for _, h := range l.in.Hives {
+		if h.State == nil || h.Extra {
 			continue
 		}
-		if slices.ContainsFunc(m.Hive.Workers, func(w config.Worker) bool { return w.Type == recipe.Type && w.Version == constraint }) {
-			machines = append(machines, catalog.MachineOf(m.State))
+		if slices.ContainsFunc(h.Hive.Workers, func(w config.Worker) bool { return w.Type == recipe.Type && w.Version == constraint }) {
+			machines = append(machines, catalog.MachineOf(h.State))
 		}
 	}
 	if len(machines) == 0 {
 		machines = append(machines, catalog.Machine{Platform: platform})
 	}
-	var first error
+	var firstErr error
 	for _, m := range machines {
 		c, err := recipe.Choose(version, m, "")
 		if err != nil || !c.Source.HasPython() {
-			continue // Worker reports an error of Choose
+			continue // Worker reports the errors of Choose
 		}
 		_, err = l.source(ctx, recipe, c, constraint, m.Platform)
 		var noSolution *NoSolutionError
@@ -262,11 +271,11 @@ func (l *Lookup) checkSolution(ctx context.Context, recipe *catalog.Recipe, cons
 			return nil
 		case !errors.As(err, &noSolution):
 			return err
-		case first == nil:
-			first = err
+		case firstErr == nil:
+			firstErr = err
 		}
 	}
-	return first
+	return firstErr
 }
 
 // sourceKey returns the key of a chosen source in the lock.
@@ -281,23 +290,23 @@ func sourceKey(recipe *catalog.Recipe, c catalog.Choice, p wire.Platform) lockfi
 // locked, or if the locked packages require a newer glibc than a machine has.
 func (l *Lookup) source(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, constraint string, p wire.Platform) (lockfile.Source, error) {
 	key := sourceKey(recipe, c, p)
-	locked, known := l.in.Lock.Source(key)
-	before, changed := l.in.Lock.PreviousSteps(key)
+	locked, isLocked := l.in.Lock.Source(key)
+	previousSteps, recipeChanged := l.in.Lock.PreviousSteps(key)
 	upgrade := l.opts.Fetch && !l.in.FromBundle && l.upgrades(recipe.Type)
-	older := known && c.Source.HasPython() && p.Libc == "glibc" && l.needsOlderGlibc(recipe, c, &locked, p)
+	glibcTooOld := isLocked && c.Source.HasPython() && p.Libc == "glibc" && l.needsOlderGlibc(recipe, c, &locked, p)
 	switch {
-	case known && !upgrade && !older:
+	case isLocked && !upgrade && !glibcTooOld:
 		return locked, nil
-	case !l.opts.Fetch && changed:
+	case !l.opts.Fetch && recipeChanged:
 		return locked, plan.ErrRecipeChanged
-	case !l.opts.Fetch && older:
+	case !l.opts.Fetch && glibcTooOld:
 		if floor := locked.EffectiveFloor(c.Source.Glibc); floor.Excludes(p.LibcVersion) && !floor.HasTried(p.LibcVersion) {
 			return locked, plan.ErrNotLocked
 		}
 		return locked, nil
 	case !l.opts.Fetch:
 		return locked, plan.ErrNotLocked
-	case l.in.FromBundle && older:
+	case l.in.FromBundle && glibcTooOld:
 		return locked, nil
 	case l.in.FromBundle:
 		return locked, withLocation(recipe, c.Source.Pos, fmt.Errorf("the bundle does not contain %s %s for %s", recipe.Type, c.Version, key.Platform))
@@ -307,23 +316,15 @@ func (l *Lookup) source(ctx context.Context, recipe *catalog.Recipe, c catalog.C
 		return locked, err
 	}
 	var err error
-	if known && !older {
+	filesChange := recipeChanged
+	switch {
+	case isLocked && !glibcTooOld:
 		err = l.in.Resolver.upgradeTools(ctx, recipe, c, p, locked.Steps)
-	} else {
-		if known {
-			before, changed = locked.Steps, true
-		}
-		machines, complete := l.glibcVersions(recipe, c, p)
-		l.warnUnknownGlibc(recipe)
-		last := l.in.Lock.LatestFloor(key)
-		if known {
-			last = locked.EffectiveFloor(c.Source.Glibc)
-		}
-		key.Floor = nil
-		var steps []wire.InstallStep
-		steps, key.Floor, err = l.in.Resolver.resolveSteps(ctx, recipe, c, p, lockfile.InitialGlibc(c.Source.Glibc, machines, complete, last), upgrade)
-		locked = key
-		locked.Steps = steps
+	case isLocked:
+		previousSteps, filesChange = locked.Steps, true
+		locked, err = l.resolveSource(ctx, recipe, c, p, key, locked.EffectiveFloor(c.Source.Glibc), upgrade)
+	default:
+		locked, err = l.resolveSource(ctx, recipe, c, p, key, l.in.Lock.LatestFloor(key), upgrade)
 	}
 	if err != nil {
 		var noSolution *NoSolutionError
@@ -334,10 +335,21 @@ func (l *Lookup) source(ctx context.Context, recipe *catalog.Recipe, c catalog.C
 		return locked, err
 	}
 	l.in.Lock.SetSteps(locked, locked.Steps)
-	if changed {
-		l.recordFileChanges(recipe.Type, constraint, c.Version, before, locked.Steps)
+	if filesChange {
+		l.recordFileChanges(recipe.Type, constraint, c.Version, previousSteps, locked.Steps)
 	}
 	return locked, nil
+}
+
+// resolveSource resolves the steps of a chosen source and returns them with the key of the
+// source in the lock. floor is the floor of an earlier resolution, or nil.
+func (l *Lookup) resolveSource(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, key lockfile.Source, floor *lockfile.GlibcFloor, upgrade bool) (lockfile.Source, error) {
+	versions, complete := l.glibcVersions(recipe, c, p)
+	l.warnUnknownGlibc(recipe)
+	minGlibc := lockfile.InitialGlibc(c.Source.Glibc, versions, complete, floor)
+	var err error
+	key.Steps, key.Floor, err = l.in.Resolver.resolveSteps(ctx, recipe, c, p, minGlibc, upgrade)
+	return key, err
 }
 
 // needsOlderGlibc reports whether a locked source must be resolved again because a machine
@@ -350,26 +362,26 @@ func (l *Lookup) needsOlderGlibc(recipe *catalog.Recipe, c catalog.Choice, locke
 
 // warnUnknownGlibc warns about hives with the worker type whose glibc version is unknown.
 func (l *Lookup) warnUnknownGlibc(recipe *catalog.Recipe) {
-	for _, m := range l.in.Hives {
-		if m.State == nil || m.Extra || m.State.Libc != "glibc" {
+	for _, h := range l.in.Hives {
+		if h.State == nil || h.Extra || h.State.Libc != "glibc" {
 			continue
 		}
-		hasWorker := slices.ContainsFunc(m.Hive.Workers, func(w config.Worker) bool { return w.Type == recipe.Type })
-		if _, ok := lockfile.GlibcMinor(m.State.LibcVersion); hasWorker && !ok {
-			l.in.Resolver.warn(fmt.Sprintf("cannot determine the glibc version of %s: resolving %s for the oldest glibc that the recipe supports", m.Hive.Alias, recipe.Type))
+		hasWorker := slices.ContainsFunc(h.Hive.Workers, func(w config.Worker) bool { return w.Type == recipe.Type })
+		if _, ok := lockfile.GlibcMinor(h.State.LibcVersion); hasWorker && !ok {
+			l.in.Resolver.warn(fmt.Sprintf("cannot determine the glibc version of %s: resolving %s for the oldest glibc that the recipe supports", h.Hive.Alias, recipe.Type))
 		}
 	}
 }
 
-// glibcVersions returns the glibc versions of the machines that may install a source: all
-// hives of the config whose version constraint is satisfied by the version or is not exact.
-// complete reports whether all of these versions are known.
-func (l *Lookup) glibcVersions(recipe *catalog.Recipe, c catalog.Choice, p wire.Platform) (machines []string, complete bool) {
+// glibcVersions returns the glibc versions of the machines that may install a source: the
+// hives of the config whose version constraint is a range or is satisfied by the version of
+// the choice. complete reports whether the glibc versions of all these machines are known.
+func (l *Lookup) glibcVersions(recipe *catalog.Recipe, c catalog.Choice, p wire.Platform) (versions []string, complete bool) {
 	complete = true
 	states := map[string]*wire.State{}
-	for _, m := range l.in.Hives {
-		if !m.Extra && m.State != nil {
-			states[m.Hive.Alias] = m.State
+	for _, h := range l.in.Hives {
+		if !h.Extra && h.State != nil {
+			states[h.Hive.Alias] = h.State
 		}
 	}
 	for _, h := range l.in.Config {
@@ -386,30 +398,30 @@ func (l *Lookup) glibcVersions(recipe *catalog.Recipe, c catalog.Choice, p wire.
 			continue
 		}
 		choice, err := recipe.Choose(c.Version, catalog.MachineOf(s), "")
-		switch {
-		case errors.Is(err, catalog.ErrDevicesUnknown) || err == nil && choice.Index == c.Index:
-			if _, ok := lockfile.GlibcMinor(s.LibcVersion); ok {
-				machines = append(machines, s.LibcVersion)
-			} else {
-				complete = false // unknown glibc version
-			}
+		if !errors.Is(err, catalog.ErrDevicesUnknown) && (err != nil || choice.Index != c.Index) {
+			continue
 		}
+		if _, ok := lockfile.GlibcMinor(s.LibcVersion); !ok {
+			complete = false
+			continue
+		}
+		versions = append(versions, s.LibcVersion)
 	}
-	return machines, complete
+	return versions, complete
 }
 
-// recordFileChanges records that the files of a version changed.
+// recordFileChanges adds an entry to FileChanges if the files of a version changed.
 func (l *Lookup) recordFileChanges(typ, constraint, version string, before, after []wire.InstallStep) {
 	if wire.Digest(before, "") == wire.Digest(after, "") {
 		return
 	}
-	u := operations.Upgrade{Worker: typ, Requested: constraint}
-	if u.From, u.To = lockfile.ChangedFiles(version, before, after); !slices.Contains(l.FileChanges, u) {
-		l.FileChanges = append(l.FileChanges, u)
+	change := operations.Upgrade{Worker: typ, Requested: constraint}
+	if change.From, change.To = lockfile.ChangedFiles(version, before, after); !slices.Contains(l.FileChanges, change) {
+		l.FileChanges = append(l.FileChanges, change)
 	}
 }
 
-// Variants resolves a worker with each source for a platform.
+// Variants resolves a worker once with each source that supports a platform.
 func (l *Lookup) Variants(ctx context.Context, w config.Worker, p wire.Platform) []plan.DesiredWorker {
 	recipe, ok := l.in.Catalog.Recipe(w.Type)
 	if !ok {
@@ -426,14 +438,15 @@ func (l *Lookup) Variants(ctx context.Context, w config.Worker, p wire.Platform)
 			continue
 		}
 		source, err := s.Fill(version, p, filepath.Dir(recipe.File))
-		want := plan.DesiredWorker{Err: err}
+		worker := plan.DesiredWorker{Err: err}
 		if err == nil {
-			want = l.resolveChoice(ctx, recipe, catalog.Choice{Version: version, Source: source, Index: i}, w.Version, p)
+			worker = l.resolveChoice(ctx, recipe, catalog.Choice{Version: version, Source: source, Index: i}, w.Version, p)
 		}
-		all = append(all, want)
+		all = append(all, worker)
 	}
 	if len(all) == 0 {
-		all = append(all, plan.DesiredWorker{Err: &catalog.UnsupportedPlatformError{Type: w.Type, Version: version, Platform: p, Known: []string{"other platforms"}}})
+		_, err := recipe.Choose(version, catalog.Machine{Platform: p}, l.in.Version) // returns why no source can be installed
+		all = append(all, plan.DesiredWorker{Err: err})
 	}
 	return all
 }

@@ -54,14 +54,14 @@ type pythonJob struct {
 	requirements string // in pip's syntax, one per line
 
 	// cutoff excludes files that were uploaded later; zero means no limit. It does not
-	// apply to the exempt packages.
-	cutoff time.Time
-	exempt []string
-	dated  bool // the index has upload dates of at least one package of the job
+	// apply to the packages in exempt.
+	cutoff   time.Time
+	exempt   []string
+	hasDates bool // the index has upload dates for at least one package of the job
 }
 
-// torchFamily lists the packages of a PyTorch index that PyPI does not have or has in other
-// builds. PyTorch indexes do not record upload dates.
+// torchFamily lists the packages of the PyTorch indexes of which PyPI has no build, or only
+// other builds. PyTorch indexes do not record upload dates.
 var torchFamily = []string{
 	"torch", "torchvision", "torchaudio", "torchdata", "torchtext", "torchcodec", "torchao",
 	"triton", "triton-rocm", "triton-xpu", "pytorch-triton", "pytorch-triton-rocm", "pytorch-triton-xpu",
@@ -71,18 +71,18 @@ var torchFamily = []string{
 const releaseMargin = 24 * time.Hour
 
 // resolvePackages resolves the packages of a Python step and their dependencies to wheels,
-// for the oldest glibc that has a solution, at least 2.start. The result depends only on the
-// recipe, the version, the platform and start. It runs uv on this machine, so that hives do
+// for the oldest glibc that has a solution, at least 2.minGlibc. The result depends only on
+// the recipe, the version, the platform and minGlibc. It runs uv on this machine, so that hives do
 // not need access to an index and all install the same wheels.
-func (r *Resolver) resolvePackages(ctx context.Context, job pythonJob, start int) ([]wire.Artifact, *lockfile.GlibcFloor, error) {
-	wheels, floor, err := r.resolveWithFloor(ctx, job, start)
+func (r *Resolver) resolvePackages(ctx context.Context, job pythonJob, minGlibc int) ([]wire.Artifact, *lockfile.GlibcFloor, error) {
+	wheels, floor, err := r.resolveWithFloor(ctx, job, minGlibc)
 	var noSolution *NoSolutionError
 	if errors.As(err, &noSolution) && !job.cutoff.IsZero() {
 		// A mirror may not have the dates of old files, and a version may have been
 		// published before its dependencies.
-		undated := job
-		undated.cutoff = time.Time{}
-		if wheels, floor, err := r.resolveWithFloor(ctx, undated, start); err == nil {
+		withoutCutoff := job
+		withoutCutoff.cutoff = time.Time{}
+		if wheels, floor, err := r.resolveWithFloor(ctx, withoutCutoff, minGlibc); err == nil {
 			r.warn(fmt.Sprintf("%s %s has no solution with the packages of its release date (%s): using the newest packages", job.typ, job.version, job.cutoff.Format(time.DateOnly)))
 			return wheels, floor, nil
 		}
@@ -90,9 +90,9 @@ func (r *Resolver) resolvePackages(ctx context.Context, job pythonJob, start int
 	return wheels, floor, err
 }
 
-// resolveWithFloor resolves the packages for the oldest step of glibc, at least start, that
-// has a solution.
-func (r *Resolver) resolveWithFloor(ctx context.Context, job pythonJob, start int) ([]wire.Artifact, *lockfile.GlibcFloor, error) {
+// resolveWithFloor resolves the packages for the oldest glibc in [lockfile.GlibcSteps] that
+// has a solution, at least 2.minGlibc.
+func (r *Resolver) resolveWithFloor(ctx context.Context, job pythonJob, minGlibc int) ([]wire.Artifact, *lockfile.GlibcFloor, error) {
 	if job.platform.OS != "linux" || job.platform.Libc == "musl" {
 		lock, err := r.compile(ctx, &job, 0)
 		if err != nil {
@@ -101,48 +101,50 @@ func (r *Resolver) resolveWithFloor(ctx context.Context, job pythonJob, start in
 		wheels, err := job.target(0).SelectWheels(lock)
 		return wheels, nil, err
 	}
-	steps := slices.DeleteFunc(slices.Clone(lockfile.GlibcSteps), func(s int) bool { return s < start })
-	if len(steps) == 0 {
-		steps = lockfile.GlibcSteps[len(lockfile.GlibcSteps)-1:]
+	minors := slices.DeleteFunc(slices.Clone(lockfile.GlibcSteps), func(minor int) bool { return minor < minGlibc })
+	if len(minors) == 0 {
+		minors = lockfile.GlibcSteps[len(lockfile.GlibcSteps)-1:]
 	}
-	found, lock, err := firstSolution(steps, func(step int) (*wheel.Pylock, error) { return r.compile(ctx, &job, step) })
+	found, lock, err := firstSolution(minors, func(minor int) (*wheel.Pylock, error) { return r.compile(ctx, &job, minor) })
 	if err != nil {
 		return nil, nil, job.wrapError(err)
 	}
-	floor := &lockfile.GlibcFloor{Oldest: lockfile.GlibcVersion(start), Glibc: lockfile.GlibcVersion(found)}
-	if i := slices.Index(steps, found); i > 0 {
-		floor.NeededBy = job.target(steps[i-1]).MissingWheels(lock)
+	floor := &lockfile.GlibcFloor{Oldest: lockfile.GlibcVersion(minGlibc), Glibc: lockfile.GlibcVersion(found)}
+	if i := slices.Index(minors, found); i > 0 {
+		floor.NeededBy = job.target(minors[i-1]).MissingWheels(lock)
 	}
 	wheels, err := job.target(found).SelectWheels(lock)
 	return wheels, floor, err
 }
 
-// firstSolution tries steps in order until one has a solution. It tries the newest step
-// second: if the newest step has no solution, none of the others has one.
-func firstSolution(steps []int, try func(step int) (*wheel.Pylock, error)) (found int, lock *wheel.Pylock, err error) {
-	lock, err = try(steps[0])
-	if err == nil || !isNoSolution(err) || len(steps) == 1 {
-		return steps[0], lock, err
+// firstSolution tries minor versions of glibc in order until one has a solution. It tries the
+// newest one second, because the others have no solution if the newest one has none.
+func firstSolution(minors []int, try func(minor int) (*wheel.Pylock, error)) (found int, lock *wheel.Pylock, err error) {
+	lock, err = try(minors[0])
+	if err == nil || !isNoSolution(err) || len(minors) == 1 {
+		return minors[0], lock, err
 	}
-	newest := steps[len(steps)-1]
-	last, err := try(newest)
+	newest := minors[len(minors)-1]
+	newestLock, err := try(newest)
 	if err != nil {
 		return 0, nil, err
 	}
-	for _, step := range steps[1 : len(steps)-1] {
-		lock, err := try(step)
+	for _, minor := range minors[1 : len(minors)-1] {
+		lock, err := try(minor)
 		if err == nil || !isNoSolution(err) {
-			return step, lock, err
+			return minor, lock, err
 		}
 	}
-	return newest, last, nil
+	return newest, newestLock, nil
 }
 
+// isNoSolution reports whether uv found no solution.
 func isNoSolution(err error) bool {
 	var e *uv.Error
 	return errors.As(err, &e) && e.NoSolution
 }
 
+// target returns the target of the wheels for glibc 2.glibc.
 func (j *pythonJob) target(glibc int) wheel.Target {
 	return wheel.Target{Platform: j.platform, Python: j.want.Version, Glibc: glibc}
 }
@@ -160,12 +162,12 @@ func (j *pythonJob) wrapError(err error) error {
 	return fmt.Errorf("cannot resolve the packages of %s %s for %s: %w", j.typ, j.version, platform, e)
 }
 
-// maxDateRounds is the maximum number of attempts to resolve packages. Each attempt can
-// depend on additional packages without upload dates.
-const maxDateRounds = 4
+// maxCutoffAttempts is the maximum number of attempts to resolve packages with a cutoff. The
+// solution of an attempt can contain additional packages that must be exempt from the cutoff.
+const maxCutoffAttempts = 4
 
-// compile runs uv for a step of glibc. Packages with undated files are exempt from the
-// cutoff, because it excludes undated files.
+// compile resolves the packages for glibc 2.glibc. It exempts packages that have files without
+// an upload date from the cutoff, because uv would exclude these files.
 func (r *Resolver) compile(ctx context.Context, job *pythonJob, glibc int) (*wheel.Pylock, error) {
 	if job.cutoff.IsZero() {
 		return r.runCompile(ctx, job, glibc)
@@ -173,30 +175,30 @@ func (r *Resolver) compile(ctx context.Context, job *pythonJob, glibc int) (*whe
 	if err := r.exemptUndated(ctx, job, requiredPackages(job.requirements)); err != nil {
 		return nil, err
 	}
-	for round := 1; ; round++ {
+	for attempt := 1; ; attempt++ {
 		lock, err := r.runCompile(ctx, job, glibc)
-		if err != nil || round == maxDateRounds {
+		if err != nil || attempt == maxCutoffAttempts {
 			return lock, err
 		}
-		known := len(job.exempt)
+		exemptBefore := len(job.exempt)
 		var names []string
 		for _, p := range lock.Packages {
 			names = append(names, p.Name)
 		}
-		if err := r.exemptUndated(ctx, job, names); err != nil || len(job.exempt) == known {
+		if err := r.exemptUndated(ctx, job, names); err != nil || len(job.exempt) == exemptBefore {
 			return lock, err
 		}
 	}
 }
 
-// exemptUndated exempts the packages of names that have files without an upload date. It
-// does nothing for PyPI, which records all dates. If the index does not record any dates,
-// exemptUndated removes the cutoff and warns.
-func (r *Resolver) exemptUndated(ctx context.Context, job *pythonJob, names []string) error {
+// exemptUndated adds those of the packages to job.exempt that have files without an upload
+// date. It does nothing for PyPI, which records all dates. If the index does not record any
+// dates, exemptUndated removes the cutoff and reports a warning.
+func (r *Resolver) exemptUndated(ctx context.Context, job *pythonJob, packages []string) error {
 	if r.index.client.Index == PublicPythonIndex {
 		return nil
 	}
-	names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(job.exempt, wheel.NormalizeName(n)) })
+	names := slices.DeleteFunc(packages, func(name string) bool { return slices.Contains(job.exempt, wheel.NormalizeName(name)) })
 	const undated, dated = 1, 2
 	kinds := make([]int, len(names)) // 0 if the index does not contain the package
 	p := pool.New().WithContext(ctx).WithCancelOnError().WithFirstError().WithMaxGoroutines(8)
@@ -224,11 +226,11 @@ func (r *Resolver) exemptUndated(ctx context.Context, job *pythonJob, names []st
 			job.exempt = append(job.exempt, wheel.NormalizeName(name))
 		}
 	}
-	if slices.Contains(kinds, undated) && !slices.Contains(kinds, dated) && !job.dated {
+	if slices.Contains(kinds, undated) && !slices.Contains(kinds, dated) && !job.hasDates {
 		r.warn(fmt.Sprintf("%s does not record upload dates: resolving %s %s with the newest packages", fetch.RedactURL(r.index.client.Index), job.typ, job.version))
 		job.cutoff = time.Time{}
 	}
-	job.dated = job.dated || slices.Contains(kinds, dated)
+	job.hasDates = job.hasDates || slices.Contains(kinds, dated)
 	return nil
 }
 
@@ -269,9 +271,9 @@ func requiredPackages(text string) []string {
 	return names
 }
 
-// oldestExemptUV is the oldest uv version that is known to accept the flag
+// minExemptUV is the oldest uv version that is known to accept the flag
 // --exclude-newer-package NAME=false. Version 0.9.7 rejects it.
-const oldestExemptUV = "0.9.30"
+const minExemptUV = "0.9.30"
 
 // runCompile runs `uv pip compile` and parses its output.
 func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*wheel.Pylock, error) {
@@ -280,11 +282,11 @@ func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 	if err != nil {
 		return nil, err
 	}
-	oldest := ""
+	minVersion := ""
 	if !job.cutoff.IsZero() {
-		oldest = oldestExemptUV
+		minVersion = minExemptUV
 	}
-	program, err := r.uvProgram(ctx, oldest)
+	program, err := r.uvProgram(ctx, minVersion)
 	if err != nil {
 		return nil, fmt.Errorf("cannot get uv for this machine: %w", err)
 	}
@@ -293,52 +295,11 @@ func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	want, out := job.want, filepath.Join(dir, "pylock.toml")
-	args := []string{
-		"pip", "compile", "--no-progress", "--quiet", "--no-build",
-		// Any Python works, because the target version and platform are specified.
-		"--python", "cpython",
-		"--python-version", want.Version, "--python-platform", platform,
+	args, indexes, err := r.compileArgs(ctx, job, t, platform, dir)
+	if err != nil {
+		return nil, err
 	}
-	constraints := slices.Clone(want.Constraints)
-	indexes := make([]string, len(want.Indexes))
-	for i, x := range want.Indexes {
-		indexes[i] = x.URL
-	}
-	switch {
-	case want.Torch == "":
-	case r.index.client.Torch == "":
-		args = append(args, "--torch-backend", want.Torch)
-	default:
-		address, limits, err := r.torchMirror(ctx, want.Torch, t)
-		if err != nil {
-			return nil, err
-		}
-		indexes, constraints = append(indexes, address), append(constraints, limits...)
-		args = append(args, "--index-strategy", "unsafe-best-match")
-	}
-	if want.Prerelease {
-		args = append(args, "--prerelease", "allow")
-	}
-	for _, f := range []struct {
-		flag  string
-		lines []string
-	}{{"--override", want.Overrides}, {"--constraint", constraints}} {
-		if len(f.lines) == 0 {
-			continue
-		}
-		path := filepath.Join(dir, strings.TrimLeft(f.flag, "-")+".txt")
-		if err := os.WriteFile(path, []byte(strings.Join(f.lines, "\n")+"\n"), 0o600); err != nil {
-			return nil, err
-		}
-		args = append(args, f.flag, path)
-	}
-	if !job.cutoff.IsZero() {
-		args = append(args, "--exclude-newer", job.cutoff.UTC().Format(time.RFC3339))
-		for _, name := range job.exempt {
-			args = append(args, "--exclude-newer-package", name+"=false")
-		}
-	}
+	out := filepath.Join(dir, "pylock.toml")
 	// Pass addresses in variables: they can contain passwords, and the arguments of a
 	// process are visible to other users.
 	vars := []string{
@@ -359,6 +320,59 @@ func (r *Resolver) runCompile(ctx context.Context, job *pythonJob, glibc int) (*
 		return nil, fmt.Errorf("cannot read the output of uv: %w", err)
 	}
 	return wheel.ParsePylock(data)
+}
+
+// compileArgs returns the arguments of `uv pip compile` for a job, except those for input and
+// output, and the addresses of additional indexes. platform is the name that uv uses for the
+// target. compileArgs writes the files that the arguments refer to into dir.
+func (r *Resolver) compileArgs(ctx context.Context, job *pythonJob, t wheel.Target, platform, dir string) (args, indexes []string, err error) {
+	want := job.want
+	args = []string{
+		"pip", "compile", "--no-progress", "--quiet", "--no-build",
+		// Any Python works, because the target version and platform are specified.
+		"--python", "cpython",
+		"--python-version", want.Version, "--python-platform", platform,
+	}
+	constraints := slices.Clone(want.Constraints)
+	indexes = make([]string, len(want.Indexes))
+	for i, index := range want.Indexes {
+		indexes[i] = index.URL
+	}
+	switch {
+	case want.Torch == "":
+	case r.index.client.Torch == "":
+		args = append(args, "--torch-backend", want.Torch)
+	default:
+		address, limits, err := r.torchMirror(ctx, want.Torch, t)
+		if err != nil {
+			return nil, nil, err
+		}
+		indexes, constraints = append(indexes, address), append(constraints, limits...)
+		args = append(args, "--index-strategy", "unsafe-best-match")
+	}
+	if want.Prerelease {
+		args = append(args, "--prerelease", "allow")
+	}
+	for _, file := range []struct {
+		flag  string
+		lines []string
+	}{{"--override", want.Overrides}, {"--constraint", constraints}} {
+		if len(file.lines) == 0 {
+			continue
+		}
+		path := filepath.Join(dir, strings.TrimLeft(file.flag, "-")+".txt")
+		if err := os.WriteFile(path, []byte(strings.Join(file.lines, "\n")+"\n"), 0o600); err != nil {
+			return nil, nil, err
+		}
+		args = append(args, file.flag, path)
+	}
+	if !job.cutoff.IsZero() {
+		args = append(args, "--exclude-newer", job.cutoff.UTC().Format(time.RFC3339))
+		for _, name := range job.exempt {
+			args = append(args, "--exclude-newer-package", name+"=false")
+		}
+	}
+	return args, indexes, nil
 }
 
 // torchMirror returns the address of the index for a backend in the mirror of the PyTorch
@@ -393,15 +407,15 @@ func (r *Resolver) torchMirror(ctx context.Context, backend string, t wheel.Targ
 	return address, limits, nil
 }
 
-// newPythonJob returns the job for the environment of a step. before lists the earlier steps
-// of the recipe, and done the same steps after resolution.
-func (r *Resolver) newPythonJob(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, want *catalog.Python, before []catalog.Step, done []wire.InstallStep) (pythonJob, error) {
+// newPythonJob returns the job for the environment of a step. earlier and resolved are the
+// earlier steps of the source before and after resolution.
+func (r *Resolver) newPythonJob(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, want *catalog.Python, earlier []catalog.Step, resolved []wire.InstallStep) (pythonJob, error) {
 	job := pythonJob{
 		typ: recipe.Type, version: c.Version, platform: p, want: want,
 		requirements: strings.Join(want.Packages, "\n") + "\n",
 	}
 	if want.Requirements != "" {
-		text, err := r.readPayloadFile(ctx, want.Requirements, before, done)
+		text, err := r.readPayloadFile(ctx, want.Requirements, earlier, resolved)
 		if err != nil {
 			return job, err
 		}
@@ -423,14 +437,14 @@ func (r *Resolver) newPythonJob(ctx context.Context, recipe *catalog.Recipe, c c
 	var err error
 	job.cutoff, err = r.cutoff(ctx, recipe.Versions, c.Version, want)
 	if v := recipe.Versions; v != nil && v.Package != "" {
-		job.dated = !job.cutoff.IsZero()
+		job.hasDates = !job.cutoff.IsZero()
 	}
 	return job, err
 }
 
 // cutoff returns the upload time limit for the packages of a version: the recipe's
-// exclude_newer, or the release date of the version. Zero means no limit. Packages that are
-// newer than an engine often break it.
+// exclude_newer, or the release date of the version. Zero means no limit. The limit exists
+// because packages that are newer than an engine often break the engine.
 func (r *Resolver) cutoff(ctx context.Context, v *catalog.Versions, version string, want *catalog.Python) (time.Time, error) {
 	switch {
 	case want.ExcludeNewer == catalog.ExcludeNewerNever:
@@ -471,10 +485,11 @@ func (r *Resolver) warn(text string) {
 	r.note("warning: " + text)
 }
 
-// packageError returns a message for [fetch.ErrNotFound], and other errors unchanged.
+// packageError replaces [fetch.ErrNotFound] with an error that names the index and the
+// package. It returns other errors unchanged.
 func packageError(err error, index, name string) error {
 	if errors.Is(err, fetch.ErrNotFound) {
-		return fmt.Errorf("the package index %s has no %s", fetch.RedactURL(index), name)
+		return fmt.Errorf("the package index %s does not contain %s", fetch.RedactURL(index), name)
 	}
 	return err
 }

@@ -15,28 +15,28 @@ func TestFirstSolution(t *testing.T) {
 	noSolution := &uv.Error{Cause: "no", NoSolution: true}
 	for _, tt := range []struct {
 		name      string
-		from      int // the oldest step with a solution; 0 if no step has one
-		failure   int // a step that fails with another error
-		steps     []int
+		oldest    int // the oldest version with a solution; 0 if no version has one
+		failing   int // a version that fails with another error
+		minors    []int
 		want      int
 		wantErr   error
 		wantTried []int
 	}{
-		{"first step", 28, 0, []int{28, 31, 34}, 28, nil, []int{28}},
-		{"second step", 31, 0, []int{28, 31, 32, 40}, 31, nil, []int{28, 40, 31}},
-		{"newest step", 40, 0, []int{28, 31, 40}, 40, nil, []int{28, 40, 31}},
-		{"no step", 0, 0, []int{28, 31, 40}, 0, noSolution, []int{28, 40}},
-		{"one step", 0, 0, []int{40}, 40, noSolution, []int{40}},
-		{"error in the first step", 28, 28, []int{28, 31, 40}, 28, broken, []int{28}},
-		{"error in a later step", 34, 31, []int{28, 31, 34, 40}, 31, broken, []int{28, 40, 31}},
+		{"first version", 28, 0, []int{28, 31, 34}, 28, nil, []int{28}},
+		{"second version", 31, 0, []int{28, 31, 32, 40}, 31, nil, []int{28, 40, 31}},
+		{"newest version", 40, 0, []int{28, 31, 40}, 40, nil, []int{28, 40, 31}},
+		{"no version", 0, 0, []int{28, 31, 40}, 0, noSolution, []int{28, 40}},
+		{"one version without a solution", 0, 0, []int{40}, 40, noSolution, []int{40}},
+		{"error for the first version", 28, 28, []int{28, 31, 40}, 28, broken, []int{28}},
+		{"error for a later version", 34, 31, []int{28, 31, 34, 40}, 31, broken, []int{28, 40, 31}},
 	} {
 		var tried []int
-		got, lock, err := firstSolution(tt.steps, func(step int) (*wheel.Pylock, error) {
-			tried = append(tried, step)
+		got, lock, err := firstSolution(tt.minors, func(minor int) (*wheel.Pylock, error) {
+			tried = append(tried, minor)
 			switch {
-			case step == tt.failure:
+			case minor == tt.failing:
 				return nil, broken
-			case tt.from == 0 || step < tt.from:
+			case tt.oldest == 0 || minor < tt.oldest:
 				return nil, noSolution
 			}
 			return &wheel.Pylock{}, nil

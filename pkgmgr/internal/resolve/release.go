@@ -23,7 +23,7 @@ type releases struct {
 	cacheDir string        // directory of cached responses, see [releases.get]; empty for no cache
 
 	mu          sync.Mutex
-	known       map[string]*release // by repository and tag
+	cache       map[string]*release // fetched releases, by repository and tag
 	cleanupOnce sync.Once           // removes old files from the cache
 }
 
@@ -44,13 +44,14 @@ type releaseAsset struct {
 	URL    string `json:"browser_download_url"`
 }
 
-// byTag returns the release with a tag. The error is a [*noReleaseError] if it does not exist.
+// byTag returns the release with a tag. The error is a [*noReleaseError] if the
+// repository has no such release.
 func (g *releases) byTag(ctx context.Context, repo, tag string) (*release, error) {
 	g.mu.Lock()
-	known := g.known[repo+" "+tag]
+	cached := g.cache[repo+" "+tag]
 	g.mu.Unlock()
-	if known != nil {
-		return known, nil
+	if cached != nil {
+		return cached, nil
 	}
 	var r release
 	err := g.get(ctx, repo, "/tags/"+url.PathEscape(tag), &r)
@@ -62,21 +63,22 @@ func (g *releases) byTag(ctx context.Context, repo, tag string) (*release, error
 	case r.Tag != tag:
 		return nil, g.invalidResponse(repo, fmt.Sprintf("release %q for the tag %s", r.Tag, tag))
 	}
-	g.addKnown(repo, &r)
+	g.addToCache(repo, &r)
 	return &r, nil
 }
 
-func (g *releases) addKnown(repo string, r *release) {
+// addToCache adds a release to the cache in memory.
+func (g *releases) addToCache(repo string, r *release) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.known == nil {
-		g.known = map[string]*release{}
+	if g.cache == nil {
+		g.cache = map[string]*release{}
 	}
-	g.known[repo+" "+r.Tag] = r
+	g.cache[repo+" "+r.Tag] = r
 }
 
-// asset returns the asset that matches a pattern. If several match, it returns the one with
-// the highest version in its name.
+// asset returns the asset that matches a pattern. If several assets match, it returns the
+// asset with the highest version in its name.
 func (r *release) asset(pattern string) (a releaseAsset, ok bool) {
 	for _, candidate := range r.Assets {
 		if match, err := path.Match(pattern, candidate.Name); err != nil || !match {
@@ -90,7 +92,7 @@ func (r *release) asset(pattern string) (a releaseAsset, ok bool) {
 }
 
 // artifact returns the asset that matches a pattern as an artifact. Its SHA256 is empty if the
-// release does not have the digest.
+// API does not report a digest.
 func (r *release) artifact(repo, pattern string) (wire.Artifact, error) {
 	a, ok := r.asset(pattern)
 	if !ok && len(r.Assets) == 0 {

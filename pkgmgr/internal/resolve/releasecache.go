@@ -19,7 +19,7 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/fetch"
 )
 
-// responseTTL is the time that a cached response is kept after its last use.
+// responseTTL limits the age of a cached response since its last use.
 const responseTTL = 30 * 24 * time.Hour
 
 // cachedResponse is a response of the release API in the cache. Its file contains a line of
@@ -44,7 +44,7 @@ func (g *releases) get(ctx context.Context, repo, suffix string, into any) error
 	if cached != nil {
 		header.Set("If-None-Match", cached.ETag)
 	}
-	return g.client.Get(ctx, "requesting", address, header, func(resp *http.Response, r io.Reader) error {
+	return g.client.Get(ctx, "request", address, header, func(resp *http.Response, r io.Reader) error {
 		switch resp.StatusCode {
 		case http.StatusOK:
 		case http.StatusNotModified:
@@ -84,14 +84,14 @@ func (g *releases) invalidResponse(repo, got string) error {
 
 // describeResponse returns a description of a response that is not the expected JSON.
 func describeResponse(h http.Header, body []byte) string {
-	kind, _, _ := strings.Cut(h.Get("Content-Type"), ";")
+	contentType, _, _ := strings.Cut(h.Get("Content-Type"), ";")
 	switch {
 	case len(bytes.TrimSpace(body)) == 0:
 		return "an empty body"
-	case kind == "" || strings.Contains(kind, "json"):
+	case contentType == "" || strings.Contains(contentType, "json"):
 		return fmt.Sprintf("unexpected JSON: %.60q", body)
 	default:
-		return fmt.Sprintf("%s instead of JSON: %.60q", kind, body)
+		return fmt.Sprintf("%s instead of JSON: %.60q", contentType, body)
 	}
 }
 
@@ -116,9 +116,9 @@ func readResponse(path, address string) *cachedResponse {
 	if err != nil {
 		return nil
 	}
-	head, body, _ := bytes.Cut(data, []byte("\n"))
+	header, body, _ := bytes.Cut(data, []byte("\n"))
 	r := &cachedResponse{body: body}
-	if json.Unmarshal(head, r) != nil || r.URL != address || r.ETag == "" || r.SHA256 != bodySum(body) {
+	if json.Unmarshal(header, r) != nil || r.URL != address || r.ETag == "" || r.SHA256 != bodySum(body) {
 		return nil
 	}
 	return r
@@ -129,20 +129,20 @@ func bodySum(body []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// storeResponse writes a response to the cache and removes old responses. It ignores errors:
-// without a cached response, the server sends the response again.
+// storeResponse writes a response to the cache and removes old responses. It ignores errors,
+// because the server sends a response again if it is not in the cache.
 func (g *releases) storeResponse(path string, r *cachedResponse) {
 	if path == "" {
 		return
 	}
 	g.cleanupOnce.Do(func() { removeUnused(g.cacheDir, time.Now().Add(-responseTTL)) })
 	r.SHA256 = bodySum(r.body)
-	head, err := json.Marshal(r)
+	header, err := json.Marshal(r)
 	if err != nil {
 		return
 	}
 	_ = atomicfile.Write(path, 0o600, func(w io.Writer) error {
-		_, err := w.Write(append(append(head, '\n'), r.body...))
+		_, err := w.Write(append(append(header, '\n'), r.body...))
 		return err
 	})
 }

@@ -36,8 +36,8 @@ func (e *noReleaseError) Error() string { return fmt.Sprintf("%s has no release 
 // ErrorCode returns [operations.ReasonUnknownVersion].
 func (e *noReleaseError) ErrorCode() string { return string(operations.ReasonUnknownVersion) }
 
-// resolveExact returns the version for exact, an exact version in a config. If exact names a
-// pointer release, resolveExact returns the version of the release that the pointer refers to.
+// resolveExact resolves an exact version of a config. If exact names a pointer release, it
+// returns the version of the release that the pointer refers to.
 func (g *releases) resolveExact(ctx context.Context, v *catalog.Versions, exact string) (string, error) {
 	tag, ok := v.PointerTag(exact)
 	if !ok {
@@ -48,8 +48,8 @@ func (g *releases) resolveExact(ctx context.Context, v *catalog.Versions, exact 
 		return version, nil
 	}
 	r, err := g.byTag(ctx, v.GitHub, tag)
-	var missing *noReleaseError
-	if errors.As(err, &missing) {
+	var noRelease *noReleaseError
+	if errors.As(err, &noRelease) {
 		return "", fmt.Errorf("%w: want a version such as %s%s", err, v.Match, v.PointerHint())
 	}
 	if err != nil {
@@ -68,15 +68,15 @@ func (g *releases) resolveExact(ctx context.Context, v *catalog.Versions, exact 
 
 // resolveNewest returns the newest version that satisfies a version constraint and has the
 // files for all machines. If no version has all files, it returns a version with files for
-// some machines. For [version.Latest], the release that the latest release points to is the
-// newest. note describes skipped versions or missing files; it may be empty. The lookup makes
-// at most lookupRequests requests.
+// some machines. For [version.Latest], versions newer than the target of the latest pointer
+// release are ignored if possible. note describes skipped versions or missing files; it may be
+// empty. The lookup makes at most maxLookupRequests requests.
 func (g *releases) resolveNewest(ctx context.Context, v *catalog.Versions, constraint string, coverageFunc func(*release, string) coverage) (exact, note string, err error) {
 	if err := v.CheckRange(constraint); err != nil {
 		return "", "", err
 	}
 	l := releaseLookup{
-		releases: g, versions: v, coverage: coverageFunc, left: maxLookupRequests, pageSize: maxPageSize,
+		releases: g, versions: v, coverage: coverageFunc, requestsLeft: maxLookupRequests, pageSize: maxPageSize,
 		candidates: candidates{repo: v.GitHub, constraint: constraint, missing: map[string]string{}},
 	}
 	if constraint == version.Latest {
@@ -87,11 +87,11 @@ func (g *releases) resolveNewest(ctx context.Context, v *catalog.Versions, const
 			return l.candidates.complete[0], "", nil
 		}
 	}
-	for page := 1; l.left > 0 && !l.exhausted; page++ {
+	for page := 1; l.requestsLeft > 0 && !l.exhausted; page++ {
 		if err := l.considerPage(ctx, page); err != nil {
 			return "", "", err
 		}
-		// The list starts with the newest release.
+		// Later pages contain only older releases.
 		if best := l.candidates.best(); best != "" {
 			return best, l.candidates.skippedNote(best), nil
 		}
@@ -109,14 +109,14 @@ type releaseLookup struct {
 	coverage   func(*release, string) coverage
 	candidates candidates
 
-	left      int // remaining number of requests
-	pageSize  int
-	listed    int  // number of releases read from the list
-	skipped   int  // number of versions ignored because they are prereleases
-	exhausted bool // the list has no more releases
+	requestsLeft int
+	pageSize     int  // number of releases per page
+	listed       int  // number of releases read from the list
+	skipped      int  // number of versions ignored because they are prereleases
+	exhausted    bool // the list has no more releases
 }
 
-// consider adds a release to the candidates if it is a version.
+// consider adds a release to the candidates if its tag names a version.
 func (l *releaseLookup) consider(r *release) {
 	version, ok := l.versions.VersionOf(r.Tag)
 	switch {
@@ -124,16 +124,16 @@ func (l *releaseLookup) consider(r *release) {
 	case r.Prerelease && !l.versions.Prereleases:
 		l.skipped++
 	default:
-		l.addKnown(l.versions.GitHub, r)
+		l.addToCache(l.versions.GitHub, r)
 		l.candidates.add(version, l.coverage(r, version))
 	}
 }
 
-// considerLatest considers the release that is marked as the latest. If it is a pointer, it
-// considers the release that it points to.
+// considerLatest considers the release that is marked as the latest. If it is a pointer release,
+// considerLatest also considers its target.
 func (l *releaseLookup) considerLatest(ctx context.Context) error {
 	var r release
-	l.left--
+	l.requestsLeft--
 	err := l.get(ctx, l.versions.GitHub, "/latest", &r)
 	switch {
 	case errors.Is(err, fetch.ErrNotFound): // all releases are prereleases
@@ -152,19 +152,19 @@ func (l *releaseLookup) considerLatest(ctx context.Context) error {
 		return err
 	}
 	l.candidates.limit = target
-	l.left--
-	build, err := l.followPointer(ctx, l.versions, r.Tag, target)
+	l.requestsLeft--
+	targetRelease, err := l.followPointer(ctx, l.versions, r.Tag, target)
 	if err != nil {
 		return err
 	}
-	l.consider(build)
+	l.consider(targetRelease)
 	return nil
 }
 
 // considerPage considers the releases on a page of the list. Pages count from 1.
 func (l *releaseLookup) considerPage(ctx context.Context, page int) error {
 	var list []*release
-	l.left--
+	l.requestsLeft--
 	err := l.get(ctx, l.versions.GitHub, fmt.Sprintf("?per_page=%d&page=%d", l.pageSize, page), &list)
 	switch {
 	case errors.Is(err, fetch.ErrNotFound) && page == 1:
@@ -180,7 +180,7 @@ func (l *releaseLookup) considerPage(ctx context.Context, page int) error {
 			return l.invalidResponse(l.versions.GitHub, "a release without a tag")
 		}
 		l.listed++
-		// The latest pointer release may not have its text file yet: use the one before it.
+		// Use the newest pointer release that has its text file: the latest may not have it yet.
 		if l.candidates.constraint == version.Latest && l.candidates.limit == "" && !r.Draft {
 			if l.candidates.limit, err = l.pointerTarget(ctx, l.versions, r); err != nil {
 				return err
@@ -193,17 +193,17 @@ func (l *releaseLookup) considerPage(ctx context.Context, page int) error {
 
 // notFoundError returns the error for a lookup without a result.
 func (l *releaseLookup) notFoundError() error {
-	v, n := l.versions, len(l.candidates.missing)+len(l.candidates.complete)
+	v, count := l.versions, len(l.candidates.missing)+len(l.candidates.complete)
 	problem, hint := "", ""
 	switch {
-	case n == 0 && l.skipped > 0:
+	case count == 0 && l.skipped > 0:
 		problem = fmt.Sprintf("%s has only prereleases among its newest %d releases: set an exact version, or add prereleases: true to versions in the recipe", v.GitHub, l.listed)
-	case n == 0 && v.Match != "":
+	case count == 0 && v.Match != "":
 		problem = fmt.Sprintf("%s has no release with a tag such as %s and a version such as %s", v.GitHub, v.Tag, v.Match)
-	case n == 0:
+	case count == 0:
 		problem = fmt.Sprintf("%s has no release with a tag such as %s", v.GitHub, v.Tag)
 	default:
-		problem = fmt.Sprintf("none of the newest %d releases of %s satisfies %s and has the files that the recipe requires", n, v.GitHub, l.candidates.constraint)
+		problem = fmt.Sprintf("none of the newest %d releases of %s satisfies %s and has the files that the recipe requires", count, v.GitHub, l.candidates.constraint)
 	}
 	if !l.exhausted {
 		hint = fmt.Sprintf(" (checked %d releases; for an older release, set its exact version in the config)", l.listed)
@@ -219,49 +219,50 @@ type candidates struct {
 	missing           map[string]string // the first missing file of each version that is not complete
 }
 
-func (f *candidates) add(version string, c coverage) {
-	if c.missing == "" {
-		f.complete = append(f.complete, version)
+// add adds a version with the coverage of its release.
+func (c *candidates) add(version string, cov coverage) {
+	if cov.missing == "" {
+		c.complete = append(c.complete, version)
 		return
 	}
-	f.missing[version] = c.missing
-	if c.partial {
-		f.partial = append(f.partial, version)
+	c.missing[version] = cov.missing
+	if cov.partial {
+		c.partial = append(c.partial, version)
 	}
 }
 
 // upToLimit returns the versions that are not newer than the limit.
-func (f *candidates) upToLimit(versions []string) []string {
-	if f.limit == "" {
+func (c *candidates) upToLimit(versions []string) []string {
+	if c.limit == "" {
 		return versions
 	}
-	return slices.DeleteFunc(slices.Clone(versions), func(v string) bool { return version.Compare(v, f.limit) > 0 })
+	return slices.DeleteFunc(slices.Clone(versions), func(v string) bool { return version.Compare(v, c.limit) > 0 })
 }
 
 // best returns the newest complete version, or "".
-func (f *candidates) best() string { return version.Newest(f.constraint, f.upToLimit(f.complete)) }
+func (c *candidates) best() string { return version.Newest(c.constraint, c.upToLimit(c.complete)) }
 
 // fallback returns the version to use if best returns "" after all requests: the oldest
 // complete version above the limit, or else the newest partial version, or "".
-func (f *candidates) fallback() string {
-	if f.limit != "" && len(f.complete) > 0 {
-		return slices.MinFunc(f.complete, version.Compare)
+func (c *candidates) fallback() string {
+	if c.limit != "" && len(c.complete) > 0 {
+		return slices.MinFunc(c.complete, version.Compare)
 	}
-	if best := version.Newest(f.constraint, f.upToLimit(f.partial)); best != "" {
+	if best := version.Newest(c.constraint, c.upToLimit(c.partial)); best != "" {
 		return best
 	}
-	return version.Newest(f.constraint, f.partial)
+	return version.Newest(c.constraint, c.partial)
 }
 
 // skippedNote returns a note if the chosen version lacks a file, or if a newer version was
 // skipped because of missing files. Otherwise it returns "".
-func (f *candidates) skippedNote(chosen string) string {
-	top := version.Newest(f.constraint, f.upToLimit(slices.Collect(maps.Keys(f.missing))))
+func (c *candidates) skippedNote(chosen string) string {
+	newest := version.Newest(c.constraint, c.upToLimit(slices.Collect(maps.Keys(c.missing))))
 	switch {
-	case f.missing[chosen] != "":
-		return fmt.Sprintf("%s %s has %s, and no earlier release has all required files", f.repo, chosen, f.missing[chosen])
-	case top != "" && (version.Compare(top, chosen) > 0 || f.limit != "" && version.Compare(chosen, f.limit) > 0):
-		return fmt.Sprintf("%s %s has %s: using %s", f.repo, top, f.missing[top], chosen)
+	case c.missing[chosen] != "":
+		return fmt.Sprintf("%s %s has %s, and no earlier release has all required files", c.repo, chosen, c.missing[chosen])
+	case newest != "" && (version.Compare(newest, chosen) > 0 || c.limit != "" && version.Compare(chosen, c.limit) > 0):
+		return fmt.Sprintf("%s %s has %s: using %s", c.repo, newest, c.missing[newest], chosen)
 	}
 	return ""
 }
@@ -296,8 +297,8 @@ func (g *releases) pointerTarget(ctx context.Context, v *catalog.Versions, r *re
 // followPointer returns the release of the version that a pointer release refers to.
 func (g *releases) followPointer(ctx context.Context, v *catalog.Versions, pointer, version string) (*release, error) {
 	r, err := g.byTag(ctx, v.GitHub, v.TagOf(version))
-	var missing *noReleaseError
-	if errors.As(err, &missing) {
+	var noRelease *noReleaseError
+	if errors.As(err, &noRelease) {
 		return nil, fmt.Errorf("cannot resolve release %s of %s to its version: %w; set an exact version in the config", pointer, v.GitHub, err)
 	}
 	return r, err

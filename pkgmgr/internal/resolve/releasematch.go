@@ -10,21 +10,22 @@ import (
 type consumer struct {
 	name string // for messages
 
-	// sources returns the possible sources of a version for the consumer. It returns none if
-	// no version supports the consumer, and an error if another version supports it.
+	// sources returns the sources of a version that the consumer may install. It returns no
+	// sources if no version supports the consumer, and an error if only other versions
+	// support it.
 	sources func(version string) ([]catalog.Source, error)
 }
 
-// coverage describes which of the files that consumers require are in a release.
+// coverage describes whether a release has the files that consumers require.
 type coverage struct {
 	missing string // the first missing file and its consumer; empty if none is missing
 	partial bool   // the release has all files for at least one consumer
 }
 
 // coverageOf compares the files of a release with the requirements of consumers.
-func coverageOf(rel *release, version string, needs []consumer) (c coverage) {
-	for _, n := range needs {
-		sources, err := n.sources(version)
+func coverageOf(rel *release, version string, consumers []consumer) (c coverage) {
+	for _, consumer := range consumers {
+		sources, err := consumer.sources(version)
 		if err == nil && len(sources) == 0 {
 			continue
 		}
@@ -38,7 +39,7 @@ func coverageOf(rel *release, version string, needs []consumer) (c coverage) {
 		case missing == "":
 			c.partial = true
 		case c.missing == "":
-			c.missing = fmt.Sprintf("%s for %s", missing, n.name)
+			c.missing = fmt.Sprintf("%s for %s", missing, consumer.name)
 		}
 	}
 	return c

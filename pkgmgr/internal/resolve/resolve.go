@@ -39,10 +39,10 @@ type Resolver struct {
 	note     func(string)
 
 	tools         map[string]*catalog.Recipe
-	versions      map[toolKey]versionOrErr // of tools that this plan has resolved
-	reportedTools map[toolKey]bool         // tools whose failed upgrade this plan has reported
-	platforms     []wire.Platform          // of the machines of the plan
-	warned        map[string]bool          // warnings that the plan has reported
+	versions      map[toolKey]versionResult // of tools that this plan has resolved
+	reportedTools map[toolKey]bool          // tools whose failed upgrade this plan has reported
+	platforms     []wire.Platform           // of the machines of the plan
+	warned        map[string]bool           // warnings that the plan has reported
 
 	pagesMu sync.Mutex
 	pages   map[string]*project // pages of the index, by normalized name
@@ -54,13 +54,13 @@ func New(client *fetch.Client, lock *lockfile.Lock, cache *artifact.Cache, cache
 	return &Resolver{
 		releases: releases{client: client, cacheDir: filepath.Join(cacheDir, "releases")}, index: index{client: client},
 		cache: cache, lock: lock, cacheDir: cacheDir, note: note, tools: catalog.ToolRecipes(),
-		versions: map[toolKey]versionOrErr{}, reportedTools: map[toolKey]bool{}, warned: map[string]bool{},
+		versions: map[toolKey]versionResult{}, reportedTools: map[toolKey]bool{}, warned: map[string]bool{},
 	}
 }
 
 // startPlan resets the state of the previous plan.
 func (r *Resolver) startPlan(platforms []wire.Platform) {
-	r.versions, r.reportedTools, r.platforms = map[toolKey]versionOrErr{}, map[toolKey]bool{}, platforms
+	r.versions, r.reportedTools, r.platforms = map[toolKey]versionResult{}, map[toolKey]bool{}, platforms
 	r.warned, r.pages = map[string]bool{}, nil
 }
 
@@ -72,14 +72,14 @@ const maxSkippedVersions = 10
 // skips versions for which it returns a [*NoSolutionError].
 func (r *Resolver) resolveVersion(ctx context.Context, recipe *catalog.Recipe, constraint string, consumers []consumer, checkSolution func(version string) error) (string, error) {
 	if version.IsExact(constraint) {
-		set, err := version.ParseRange(constraint)
+		versionRange, err := version.ParseRange(constraint)
 		if err != nil {
 			return "", err
 		}
 		if recipe.Versions.Indirect(constraint) {
 			r.note(fmt.Sprintf("looking for %s %s", recipe.Type, constraint))
 		}
-		return r.releases.resolveExact(ctx, recipe.Versions, set.Exact())
+		return r.releases.resolveExact(ctx, recipe.Versions, versionRange.Exact())
 	}
 	r.note(fmt.Sprintf("looking for the newest %s", recipe.Type))
 	v := recipe.Versions
@@ -97,7 +97,7 @@ func (r *Resolver) resolveVersion(ctx context.Context, recipe *catalog.Recipe, c
 // files for all consumers, and whose packages have a solution. checkSolution may be nil.
 func (r *Resolver) resolveRelease(ctx context.Context, recipe *catalog.Recipe, constraint string, consumers []consumer, checkSolution func(version string) error) (string, error) {
 	unsolvable := map[string]string{} // versions without a solution, and the reasons
-	var first error
+	var firstErr error
 	for range maxSkippedVersions {
 		version, note, err := r.releases.resolveNewest(ctx, recipe.Versions, constraint, func(rel *release, version string) coverage {
 			if reason := unsolvable[version]; reason != "" {
@@ -106,7 +106,7 @@ func (r *Resolver) resolveRelease(ctx context.Context, recipe *catalog.Recipe, c
 			return coverageOf(rel, version, consumers)
 		})
 		if err != nil {
-			return "", cmp.Or(first, err)
+			return "", cmp.Or(firstErr, err)
 		}
 		if checkSolution != nil {
 			err = checkSolution(version)
@@ -121,16 +121,16 @@ func (r *Resolver) resolveRelease(ctx context.Context, recipe *catalog.Recipe, c
 		case !errors.As(err, &noSolution) || unsolvable[version] != "":
 			return "", err
 		}
-		first = cmp.Or(first, err)
+		firstErr = cmp.Or(firstErr, err)
 		unsolvable[version] = "no solution (" + noSolution.Err.Cause + ")"
 	}
-	return "", first
+	return "", firstErr
 }
 
 // resolvePackageVersion returns the newest of versions that satisfies a version constraint and
 // has a solution.
 func (r *Resolver) resolvePackageVersion(typ, constraint string, versions []string, checkSolution func(version string) error) (string, error) {
-	var first error
+	var firstErr error
 	var skipped []string
 	for range maxSkippedVersions {
 		best := version.Newest(constraint, versions)
@@ -140,35 +140,35 @@ func (r *Resolver) resolvePackageVersion(typ, constraint string, versions []stri
 		err := checkSolution(best)
 		var noSolution *NoSolutionError
 		switch {
-		case err == nil && first != nil:
-			r.warn(fmt.Sprintf("using %s %s: %v%s", typ, best, first, text.WithPrefix("; also no solution for ", strings.Join(skipped[1:], ", "))))
+		case err == nil && firstErr != nil:
+			r.warn(fmt.Sprintf("using %s %s: %v%s", typ, best, firstErr, text.WithPrefix("; also no solution for ", strings.Join(skipped[1:], ", "))))
 			return best, nil
 		case err == nil:
 			return best, nil
 		case !errors.As(err, &noSolution):
 			return "", err
-		case first == nil:
-			first = err
+		case firstErr == nil:
+			firstErr = err
 		}
 		skipped = append(skipped, best)
 		versions = slices.DeleteFunc(versions, func(v string) bool { return v == best })
 	}
-	if first != nil {
-		return "", fmt.Errorf("none of the newest %d versions of %s has a solution: %w", len(skipped), typ, first)
+	if firstErr != nil {
+		return "", fmt.Errorf("none of the newest %d versions of %s has a solution: %w", len(skipped), typ, firstErr)
 	}
 	return "", fmt.Errorf("the package index has no version of %s that satisfies %s", typ, constraint)
 }
 
 // resolveSteps resolves the steps of a chosen source, with the newest tools if upgrade is
-// true. Packages are resolved for glibc 2.start, or for the oldest newer glibc that has a
-// solution. floor records this glibc; it is nil if the packages do not depend on glibc.
-func (r *Resolver) resolveSteps(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, start int, upgrade bool) (out []wire.InstallStep, floor *lockfile.GlibcFloor, err error) {
+// true. Packages are resolved for the oldest glibc that has a solution, at least 2.minGlibc.
+// floor records this glibc; it is nil if the packages do not depend on glibc.
+func (r *Resolver) resolveSteps(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, minGlibc int, upgrade bool) (steps []wire.InstallStep, floor *lockfile.GlibcFloor, err error) {
 	r.note(fmt.Sprintf("resolving %s %s%s", recipe.Type, c.Version, text.WithPrefix(", ", c.Source.Name)))
 	for i, step := range c.Source.Steps {
 		ws := wire.InstallStep{Kind: step.Kind, Builtin: step.Builtin, Format: step.Format, Strip: step.Strip, Into: step.Into}
 		if step.Kind == wire.StepPython {
 			var stepFloor *lockfile.GlibcFloor
-			ws.Python, stepFloor, err = r.resolvePython(ctx, recipe, c, p, start, i, out, upgrade)
+			ws.Python, stepFloor, err = r.resolvePython(ctx, recipe, c, p, minGlibc, i, steps, upgrade)
 			floor = lockfile.MaxFloor(floor, stepFloor)
 		} else {
 			ws.Artifact, err = r.artifact(ctx, recipe.Versions, step.Origin, c.Version)
@@ -176,22 +176,23 @@ func (r *Resolver) resolveSteps(ctx context.Context, recipe *catalog.Recipe, c c
 		if err != nil {
 			return nil, nil, withLocation(recipe, step.Pos, err)
 		}
-		out = append(out, ws)
+		steps = append(steps, ws)
 	}
-	return out, floor, nil
+	return steps, floor, nil
 }
 
-// resolvePython resolves the environment of the i-th step of a source.
-func (r *Resolver) resolvePython(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, start, i int, done []wire.InstallStep, upgrade bool) (*wire.Python, *lockfile.GlibcFloor, error) {
+// resolvePython resolves the environment of the i-th step of a source. resolved contains the
+// earlier steps, and minGlibc has the same meaning as for resolveSteps.
+func (r *Resolver) resolvePython(ctx context.Context, recipe *catalog.Recipe, c catalog.Choice, p wire.Platform, minGlibc, i int, resolved []wire.InstallStep, upgrade bool) (*wire.Python, *lockfile.GlibcFloor, error) {
 	want, env := c.Source.Steps[i].Python, &wire.Python{}
 	if err := r.setTools(ctx, env, want.Version, p, upgrade); err != nil {
 		return nil, nil, err
 	}
-	job, err := r.newPythonJob(ctx, recipe, c, p, want, c.Source.Steps[:i], done)
+	job, err := r.newPythonJob(ctx, recipe, c, p, want, c.Source.Steps[:i], resolved)
 	if err != nil {
 		return nil, nil, err
 	}
-	wheels, floor, err := r.resolvePackages(ctx, job, start)
+	wheels, floor, err := r.resolvePackages(ctx, job, minGlibc)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -202,7 +203,7 @@ func (r *Resolver) resolvePython(ctx context.Context, recipe *catalog.Recipe, c 
 // recipeSteps returns the steps of a source that the recipe alone determines; see
 // [catalog.Source.Reproducible].
 func (r *Resolver) recipeSteps(recipe *catalog.Recipe, c catalog.Choice) ([]wire.InstallStep, error) {
-	var out []wire.InstallStep
+	var steps []wire.InstallStep
 	for _, step := range c.Source.Steps {
 		ws := wire.InstallStep{Kind: step.Kind, Builtin: step.Builtin, Format: step.Format, Strip: step.Strip, Into: step.Into}
 		if step.Kind != wire.StepBuiltin {
@@ -212,12 +213,12 @@ func (r *Resolver) recipeSteps(recipe *catalog.Recipe, c catalog.Choice) ([]wire
 			}
 			ws.Artifact = a
 		}
-		out = append(out, ws)
+		steps = append(steps, ws)
 	}
-	return out, nil
+	return steps, nil
 }
 
-// location returns a position in a recipe: "file:line".
+// location formats a position in a recipe as "file:line".
 func location(recipe *catalog.Recipe, pos config.Pos) string {
 	return recipe.File + ":" + strconv.Itoa(pos.Line)
 }
@@ -261,18 +262,19 @@ func (r *Resolver) artifact(ctx context.Context, v *catalog.Versions, o catalog.
 	}
 }
 
-// downloadForChecksum downloads a file without a published checksum. The file remains in the
-// cache. From there it can be sent to hives even if the file at the address changes.
+// downloadForChecksum downloads a file that has no published checksum and computes its
+// checksum. The file remains in the cache, from which it is sent to hives even if the content
+// of the address changes.
 func (r *Resolver) downloadForChecksum(ctx context.Context, name, address string, size int64) (*wire.Artifact, error) {
 	r.note("downloading " + name + " to compute its checksum")
-	sum, got, err := r.cache.Download(ctx, address, size)
+	sum, received, err := r.cache.Download(ctx, address, size)
 	switch {
 	case err != nil:
 		return nil, err
-	case size > 0 && got != size:
-		return nil, fmt.Errorf("cannot download %s: got %d bytes, want %d", fetch.RedactURL(address), got, size)
+	case size > 0 && received != size:
+		return nil, fmt.Errorf("cannot download %s: got %d bytes, want %d", fetch.RedactURL(address), received, size)
 	}
-	return &wire.Artifact{Name: name, URL: address, SHA256: sum, Size: got}, nil
+	return &wire.Artifact{Name: name, URL: address, SHA256: sum, Size: received}, nil
 }
 
 // AbsoluteURL resolves a reference in an index to an absolute URL. It removes credentials,
@@ -290,10 +292,11 @@ func AbsoluteURL(base, ref string) (string, error) {
 	return u.String(), nil
 }
 
-// readPayloadFile reads a file in the payload from the archive of an earlier step.
-func (r *Resolver) readPayloadFile(ctx context.Context, name string, before []catalog.Step, done []wire.InstallStep) (string, error) {
-	for i := len(before) - 1; i >= 0; i-- {
-		step := done[i]
+// readPayloadFile reads a file of the payload from the archive of an earlier step. earlier and
+// resolved are the earlier steps before and after resolution.
+func (r *Resolver) readPayloadFile(ctx context.Context, name string, earlier []catalog.Step, resolved []wire.InstallStep) (string, error) {
+	for i := len(earlier) - 1; i >= 0; i-- {
+		step := resolved[i]
 		archivePath := name
 		if step.Into != "" {
 			rest, ok := strings.CutPrefix(name, step.Into+"/")
@@ -305,7 +308,7 @@ func (r *Resolver) readPayloadFile(ctx context.Context, name string, before []ca
 		if step.Kind != wire.StepArchive {
 			continue
 		}
-		f, _, err := r.cache.Open(ctx, *step.Artifact, before[i].Origin.File, false)
+		f, _, err := r.cache.Open(ctx, *step.Artifact, earlier[i].Origin.File, false)
 		if err != nil {
 			return "", err
 		}

@@ -29,20 +29,20 @@ const uvTool = "uv"
 // a note.
 func (r *Resolver) setTools(ctx context.Context, env *wire.Python, python string, p wire.Platform, upgrade bool) error {
 	for _, t := range []struct {
-		key toolKey
-		dst *wire.Tool
+		key  toolKey
+		tool *wire.Tool
 	}{{toolKey{uvTool, ""}, &env.UV}, {toolKey{catalog.PythonTool, python}, &env.Interpreter}} {
-		tool, err := r.resolveTool(ctx, t.key, p, upgrade)
+		resolved, err := r.resolveTool(ctx, t.key, p, upgrade)
 		if err != nil && upgrade && ctx.Err() == nil {
-			if tool, err = r.currentTool(ctx, t.key, p, *t.dst, err); err == nil {
-				*t.dst = tool
+			if resolved, err = r.currentTool(ctx, t.key, p, *t.tool, err); err == nil {
+				*t.tool = resolved
 				continue
 			}
 		}
 		if err != nil {
 			return err
 		}
-		*t.dst = tool
+		*t.tool = resolved
 	}
 	return nil
 }
@@ -100,7 +100,7 @@ func (r *Resolver) resolveTool(ctx context.Context, tool toolKey, p wire.Platfor
 	if err != nil {
 		return wire.Tool{}, err
 	}
-	source := forPython(choice.Source, tool.python)
+	source := sourceForPython(choice.Source, tool.python)
 	key := lockfile.Source{
 		Type: tool.name, Version: version, Source: strings.TrimSuffix(choice.Source.Name+"-"+tool.python, "-"),
 		Platform: p.Name(), Recipe: lockfile.StepsDigest(&source),
@@ -121,8 +121,8 @@ func (r *Resolver) resolveTool(ctx context.Context, tool toolKey, p wire.Platfor
 	}, nil
 }
 
-// forPython returns the source of a tool for a version of Python.
-func forPython(s catalog.Source, version string) catalog.Source {
+// sourceForPython returns the source of a tool with the placeholder {python} replaced.
+func sourceForPython(s catalog.Source, version string) catalog.Source {
 	s.Steps = slices.Clone(s.Steps)
 	for i := range s.Steps {
 		o := &s.Steps[i].Origin
@@ -132,20 +132,21 @@ func forPython(s catalog.Source, version string) catalog.Source {
 }
 
 // toolVersion returns the locked version of a tool, or the newest version for all machines of
-// the plan. It resolves a tool once per plan and never returns an older version than locked.
+// the plan. It resolves a tool once per plan. The result is never older than the locked
+// version.
 func (r *Resolver) toolVersion(ctx context.Context, recipe *catalog.Recipe, tool toolKey, p wire.Platform, upgrade bool) (string, error) {
-	locked, ok := r.lock.Worker(tool.name, tool.constraint())
-	if ok && !upgrade {
+	locked, isLocked := r.lock.Worker(tool.name, tool.constraint())
+	if isLocked && !upgrade {
 		return locked.Version, nil
 	}
-	if known, ok := r.versions[tool]; ok {
-		return known.version, known.err
+	if result, ok := r.versions[tool]; ok {
+		return result.version, result.err
 	}
 	v, err := r.resolveVersion(ctx, recipe, version.Latest, r.toolConsumers(recipe, tool, p), nil)
-	if err == nil && ok && version.Compare(v, locked.Version) < 0 {
+	if err == nil && isLocked && version.Compare(v, locked.Version) < 0 {
 		v = locked.Version
 	}
-	r.versions[tool] = versionOrErr{v, err}
+	r.versions[tool] = versionResult{v, err}
 	return v, err
 }
 
@@ -153,7 +154,7 @@ func (r *Resolver) toolVersion(ctx context.Context, recipe *catalog.Recipe, tool
 func (r *Resolver) toolConsumers(recipe *catalog.Recipe, tool toolKey, p wire.Platform) []consumer {
 	platforms := append(slices.Clone(r.platforms), p)
 	if tool.name == uvTool {
-		platforms = append(platforms, thisPlatform()) // to resolve packages
+		platforms = append(platforms, localPlatform()) // to resolve packages
 	}
 	var consumers []consumer
 	for _, p := range platforms {
@@ -165,20 +166,22 @@ func (r *Resolver) toolConsumers(recipe *catalog.Recipe, tool toolKey, p wire.Pl
 			if err != nil {
 				return nil, err
 			}
-			return []catalog.Source{forPython(choice.Source, tool.python)}, nil
+			return []catalog.Source{sourceForPython(choice.Source, tool.python)}, nil
 		}})
 	}
 	return consumers
 }
 
-func thisPlatform() wire.Platform { return wire.Platform{OS: runtime.GOOS, Arch: runtime.GOARCH} }
+// localPlatform returns the platform of this machine, without its libc.
+func localPlatform() wire.Platform { return wire.Platform{OS: runtime.GOOS, Arch: runtime.GOARCH} }
 
 // uvProgram returns the path of uv for this machine, which it unpacks into the cache. If the
-// locked version is older than oldest, it upgrades uv. An empty oldest permits any version.
-func (r *Resolver) uvProgram(ctx context.Context, oldest string) (string, error) {
-	tool, err := r.resolveTool(ctx, toolKey{uvTool, ""}, thisPlatform(), false)
-	if err == nil && oldest != "" && version.Compare(tool.Version, oldest) < 0 {
-		tool, err = r.resolveTool(ctx, toolKey{uvTool, ""}, thisPlatform(), true)
+// locked version is older than minVersion, it upgrades uv. An empty minVersion permits any
+// version.
+func (r *Resolver) uvProgram(ctx context.Context, minVersion string) (string, error) {
+	tool, err := r.resolveTool(ctx, toolKey{uvTool, ""}, localPlatform(), false)
+	if err == nil && minVersion != "" && version.Compare(tool.Version, minVersion) < 0 {
+		tool, err = r.resolveTool(ctx, toolKey{uvTool, ""}, localPlatform(), true)
 	}
 	if err != nil {
 		return "", err

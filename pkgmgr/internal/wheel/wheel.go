@@ -211,10 +211,10 @@ var nameRuns = regexp.MustCompile(`[-_.]+`)
 
 // cpuName returns the name of a CPU in platform tags and in uv's platforms.
 func cpuName(p wire.Platform) string {
-	switch {
-	case p.Arch == "amd64":
+	switch p.Arch {
+	case "amd64":
 		return "x86_64"
-	case p.Arch == "arm64":
+	case "arm64":
 		return "aarch64"
 	default:
 		return p.Arch

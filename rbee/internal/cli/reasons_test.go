@@ -133,7 +133,7 @@ func TestReasons(t *testing.T) {
 			"choose another port with --port", 1},
 		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonPortInUse, Subject: operations.SubjectQueen.WithName("127.0.0.1:8500"), Message: "cannot listen on 127.0.0.1:8500: address already in use"},
 			"choose another port with --addr", 1},
-		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonLookup, Hive: "gpu-1", Message: "requesting https://pypi.org/simple/vllm: the server answered 503 Service Unavailable"},
+		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonLookup, Hive: "gpu-1", Message: "cannot request https://pypi.org/simple/vllm: the server answered 503 Service Unavailable"},
 			"check that the server is reachable, then run the command again; downloaded parts are kept", 1},
 		{operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonNotLocked, Hive: "gpu-1", Message: "the version is not locked yet; run `rbee sync` to lock it"},
 			"run `rbee sync` to resolve the version", 1},

@@ -15,20 +15,21 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/machine"
 )
 
-// Placeholders maps the placeholders of a recipe to their values; [catalog.Start]
-// documents them. A key that ends in a question mark has the value of the optional form
-// of a placeholder, which is 0 unless the user has set it.
+// Placeholders maps the names of the placeholders in a recipe, without braces, to their
+// values. The type Start of package catalog documents the placeholders. A key that ends in a
+// question mark has the value of the optional form of a placeholder, which is 0 unless the
+// user has set the value.
 type Placeholders map[string]string
 
 // placeholderExpr matches a placeholder of a recipe, such as {port}, or the optional form
 // of a placeholder, such as {context?}.
 var placeholderExpr = regexp.MustCompile(`\{([A-Za-z_][A-Za-z0-9_]*)(\??)\}`)
 
-// StartOptions hold the parameters of one start of an engine.
+// StartOptions contains the parameters of one start of an engine.
 type StartOptions struct {
 	StateDir  string // directory for the files of this worker
-	Port      int    // port to serve on
-	ModelName string // the model as requested
+	Port      int    // port to listen on
+	ModelName string // name of the model in the request
 	Model     Model
 	Devices   []operations.WorkerDevice
 
@@ -36,7 +37,7 @@ type StartOptions struct {
 	ContextLength, Parallel int
 }
 
-// NewPlaceholders returns the values for one start of an engine.
+// NewPlaceholders returns the values of the placeholders for one start of an engine.
 func NewPlaceholders(e Engine, s StartOptions) Placeholders {
 	var indices []string
 	for _, d := range s.Devices {
@@ -58,24 +59,26 @@ func NewPlaceholders(e Engine, s StartOptions) Placeholders {
 	}
 }
 
-// Expand replaces the placeholders of a text. ok is false if an optional placeholder
-// has no value.
+// Expand replaces the placeholders in a text with their values. ok is false if the text
+// contains the optional form of a placeholder, such as {context?}, without a value.
 func (p Placeholders) Expand(text string) (expanded string, ok bool) {
 	return p.replace(text, func(s string) string { return s })
 }
 
+// replace implements [Placeholders.Expand]. It applies quote to each value.
 func (p Placeholders) replace(text string, quote func(string) string) (expanded string, ok bool) {
 	ok = true
 	expanded = placeholderExpr.ReplaceAllStringFunc(text, func(placeholder string) string {
 		m := placeholderExpr.FindStringSubmatch(placeholder)
-		value, known := p[m[1]+m[2]]
-		if !known {
-			value, known = p[m[1]]
+		name, mark := m[1], m[2]
+		value, found := p[name+mark]
+		if !found {
+			value, found = p[name]
 		}
 		switch {
-		case !known:
+		case !found:
 			return placeholder
-		case m[2] == "?" && (value == "" || value == "0"):
+		case mark == "?" && (value == "" || value == "0"):
 			ok = false
 		}
 		return quote(value)
@@ -83,8 +86,8 @@ func (p Placeholders) replace(text string, quote func(string) string) (expanded 
 	return expanded, ok
 }
 
-// Requests expands the requests of a recipe. It escapes values in bodies for use in
-// JSON strings.
+// Requests returns the requests of a recipe with their placeholders replaced. Values in bodies
+// are escaped for use in JSON strings.
 func (p Placeholders) Requests(requests []wire.HTTPRequest) []wire.HTTPRequest {
 	quote := func(s string) string {
 		data, err := json.Marshal(s)
@@ -102,8 +105,8 @@ func (p Placeholders) Requests(requests []wire.HTTPRequest) []wire.HTTPRequest {
 	return out
 }
 
-// HasPlaceholder reports whether a recipe uses any of the placeholders, which are
-// given with braces.
+// HasPlaceholder reports whether a launch description contains any of the placeholders. They
+// include the braces, such as "{state}".
 func HasPlaceholder(l wire.Launch, placeholders ...string) bool {
 	has := func(text string) bool {
 		return slices.ContainsFunc(placeholders, func(p string) bool { return strings.Contains(text, p) })
@@ -122,8 +125,9 @@ func HasPlaceholder(l wire.Launch, placeholders ...string) bool {
 	return found
 }
 
-// MakeStateDir creates the state directory of a worker with the links of the recipe, if
-// the recipe uses a state directory. It keeps other files from an earlier start.
+// MakeStateDir creates the state directory of a worker and the links of the recipe in it. It
+// does nothing if the recipe does not use a state directory. It does not change other files
+// from an earlier start.
 func MakeStateDir(l wire.Launch, values Placeholders) error {
 	if len(l.Links) == 0 && !HasPlaceholder(l, "{state}") {
 		return nil

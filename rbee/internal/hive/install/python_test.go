@@ -251,7 +251,7 @@ func TestResumeDownload(t *testing.T) {
 	// The connection breaks, and then the server fails.
 	o.AddFault(origintest.Fault{Path: "/packages/wax", Cut: 40, Times: 1})
 	o.AddFault(origintest.Fault{Path: "/packages/wax", Status: http.StatusServiceUnavailable, Times: 1})
-	if errs := install(t, h, step); !strings.Contains(errs[0], "w.yaml:7: downloading http://") || !strings.Contains(errs[0], "503") {
+	if errs := install(t, h, step); !strings.Contains(errs[0], "w.yaml:7: cannot download http://") || !strings.Contains(errs[0], "503") {
 		t.Fatalf("install = %q, want status 503", errs)
 	}
 	if n := fileSize(part); n != 40 {

@@ -140,7 +140,7 @@ func fetchFile(a *wire.Artifact, path string, progress func(n int64)) fetch.File
 
 // newFetchClient returns a client that downloads artifacts.
 func (in *Installer) newFetchClient() *fetch.Client {
-	c := &fetch.Client{HTTP: in.HTTP, UserAgent: "rbee/" + in.Store.Version, ErrorPrefix: "downloading", Stall: in.stallLimit()}
+	c := &fetch.Client{HTTP: in.HTTP, UserAgent: "rbee/" + in.Store.Version, ErrorVerb: "download", Stall: in.stallLimit()}
 	if c.HTTP == nil {
 		c.HTTP = fetch.NewHTTPClient()
 	}

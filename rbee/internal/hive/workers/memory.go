@@ -14,13 +14,14 @@ import (
 )
 
 const (
-	// memorySlack is the number of bytes of device memory that may remain allocated
+	// memorySlack is the maximum device memory, in bytes, that may remain allocated
 	// after a worker has exited: drivers retain some memory and round sizes.
 	memorySlack = 256 << 20
 
-	// unlistedSlack is the number of used bytes that the listed processes need not
-	// account for. If more bytes are unaccounted for, some processes are not listed:
-	// the tools of many vendors list only compute processes, and not a desktop.
+	// unlistedSlack is the maximum difference, in bytes, between the used memory of a
+	// device and the memory of its listed processes. A larger difference means that some
+	// processes are not listed: the tools of many vendors list only compute processes,
+	// not a desktop.
 	unlistedSlack = 64 << 20
 )
 
@@ -31,27 +32,27 @@ type deviceMemory struct {
 	Complete bool   `json:"whole,omitempty"` // the listed processes account for all used memory
 }
 
-// deviceSnapshot holds the accelerators and the processes with memory on them.
+// deviceSnapshot contains the accelerators and the processes with memory on them.
 type deviceSnapshot struct {
 	devices  []gpu.Device
 	holders  []operations.DeviceProcess
-	complete bool // every vendor's tool has listed its processes
+	complete bool // the tools of all vendors have listed their processes
 }
 
 // deviceSnapshot reads the devices and their processes.
-func (m *Manager) deviceSnapshot(ctx context.Context) (p deviceSnapshot, err error) {
+func (m *Manager) deviceSnapshot(ctx context.Context) (s deviceSnapshot, err error) {
 	if m.o.Devices == nil {
-		return p, nil
+		return s, nil
 	}
-	if p.devices, err = m.o.Devices(ctx); err != nil {
-		return p, err
+	if s.devices, err = m.o.Devices(ctx); err != nil {
+		return s, err
 	}
-	p.holders, p.complete = m.deviceProcesses(ctx)
-	return p, nil
+	s.holders, s.complete = m.deviceProcesses(ctx)
+	return s, nil
 }
 
-// deviceProcesses returns the processes with device memory; processes of workers have a
-// worker id. complete is false if some may be missing.
+// deviceProcesses returns the processes with device memory, with the worker id if a process
+// belongs to a worker. complete is false if some processes may be missing.
 func (m *Manager) deviceProcesses(ctx context.Context) (list []operations.DeviceProcess, complete bool) {
 	if m.o.Processes == nil {
 		return nil, false
@@ -75,45 +76,46 @@ func (m *Manager) deviceProcesses(ctx context.Context) (list []operations.Device
 	return list, err == nil
 }
 
-// DeviceProcesses returns the processes with memory on the accelerators; processes of
-// workers have a worker id.
+// DeviceProcesses returns the processes with memory on the accelerators, with the worker id if
+// a process belongs to a worker.
 func (m *Manager) DeviceProcesses(ctx context.Context) []operations.DeviceProcess {
 	list, _ := m.deviceProcesses(ctx)
 	return list
 }
 
-// memoryByWorker returns the device memory of workers in the snapshot, with the same keys as
-// the function memoryByWorker.
-func (p deviceSnapshot) memoryByWorker() map[string]int64 {
-	return memoryByWorker(p.holders)
+// memoryByWorker returns the device memory of workers in the snapshot. The keys have the same
+// form as those of the function memoryByWorker.
+func (s deviceSnapshot) memoryByWorker() map[string]int64 {
+	return memoryByWorker(s.holders)
 }
 
 // memoryByWorker returns the device memory of workers in bytes. The keys are the worker id,
 // a zero byte and the UUID of the device.
 func memoryByWorker(holders []operations.DeviceProcess) map[string]int64 {
-	held := map[string]int64{}
+	memory := map[string]int64{}
 	for _, h := range holders {
 		if h.WorkerID != "" && h.Memory != nil {
-			held[h.WorkerID+"\x00"+h.DeviceUUID] += int64(*h.Memory) //nolint:gosec // a size
+			memory[h.WorkerID+"\x00"+h.DeviceUUID] += int64(*h.Memory) //nolint:gosec // a size
 		}
 	}
-	return held
+	return memory
 }
 
-// device returns the device on which a worker was placed.
-func (p deviceSnapshot) device(d operations.WorkerDevice) (gpu.Device, bool) {
-	i := slices.IndexFunc(p.devices, func(other gpu.Device) bool { return sameDevice(d, other) })
+// device returns the accelerator that d, a device of a worker, refers to.
+func (s deviceSnapshot) device(d operations.WorkerDevice) (gpu.Device, bool) {
+	i := slices.IndexFunc(s.devices, func(other gpu.Device) bool { return sameDevice(d, other) })
 	if i < 0 {
 		return gpu.Device{}, false
 	}
-	return p.devices[i], true
+	return s.devices[i], true
 }
 
 // processesOn returns the processes that have, or may have, memory on a device. complete is
-// false if the device or the amount is unknown for some processes.
-func (p deviceSnapshot) processesOn(d operations.WorkerDevice) (processes []operations.DeviceProcess, complete bool) {
-	complete = p.complete
-	for _, h := range p.holders {
+// false if some processes may be missing, or if the device or the amount of memory is unknown
+// for some processes.
+func (s deviceSnapshot) processesOn(d operations.WorkerDevice) (processes []operations.DeviceProcess, complete bool) {
+	complete = s.complete
+	for _, h := range s.holders {
 		hasUUIDs := h.DeviceUUID != "" && d.UUID != ""
 		if h.Vendor != "" && h.Vendor != d.Vendor || hasUUIDs && h.DeviceUUID != d.UUID {
 			continue
@@ -127,17 +129,17 @@ func (p deviceSnapshot) processesOn(d operations.WorkerDevice) (processes []oper
 // memoryBefore returns the memory of the chosen devices before a worker starts, by
 // [deviceKey]. It omits devices that share the machine's memory: their free memory
 // depends on all processes of the machine.
-func (p deviceSnapshot) memoryBefore(chosen []operations.WorkerDevice) map[string]deviceMemory {
+func (s deviceSnapshot) memoryBefore(chosen []operations.WorkerDevice) map[string]deviceMemory {
 	before := map[string]deviceMemory{}
 	for _, c := range chosen {
-		d, ok := p.device(c)
+		d, ok := s.device(c)
 		if !ok || d.MemoryFree == nil || d.Unified {
 			continue
 		}
-		processes, complete := p.processesOn(c)
+		processes, complete := s.processesOn(c)
 		b := deviceMemory{Free: *d.MemoryFree, Complete: complete}
 		for _, h := range processes {
-			b.Held += heldMemory(h)
+			b.Held += memoryOf(h)
 		}
 		if d.MemoryUsed != nil && *d.MemoryUsed > b.Held+unlistedSlack {
 			b.Complete = false
@@ -147,53 +149,54 @@ func (p deviceSnapshot) memoryBefore(chosen []operations.WorkerDevice) map[strin
 	return before
 }
 
-// heldMemory returns the device memory of a process in bytes; 0 if unknown.
-func heldMemory(p operations.DeviceProcess) uint64 {
+// memoryOf returns the device memory of a process in bytes; 0 if unknown.
+func memoryOf(p operations.DeviceProcess) uint64 {
 	if p.Memory == nil {
 		return 0
 	}
 	return *p.Memory
 }
 
-// releaseCheck holds the memory of one device after a worker has exited. Sizes are in bytes.
+// releaseCheck describes the memory of one device after a worker has exited. Sizes are in
+// bytes.
 type releaseCheck struct {
 	index     int
 	remaining []int         // listed processes of the worker
-	before    *deviceMemory // nil if unknown
+	before    *deviceMemory // before the worker started; nil if unknown
 	free      uint64
-	held      uint64 // by other listed processes
-	allocated uint64 // estimate for workers started since that are not listed
+	held      uint64 // memory of other listed processes
+	allocated uint64 // memory that unlisted workers may have allocated since the worker started (estimate)
 	complete  bool   // held and allocated account for all used memory
 }
 
-// describe describes the memory of the worker that is not released; it returns "" if all
-// memory is released. certain is false if an unknown process may have allocated the memory.
-func (c releaseCheck) describe() (description string, certain bool) {
+// describeUnreleased describes the memory of the worker that is not released. It returns "" if
+// all memory is released. certain is false if an unknown process may have allocated the memory.
+func (c releaseCheck) describeUnreleased() (description string, certain bool) {
 	if len(c.remaining) > 0 {
-		return fmt.Sprintf("process %d has exited but still holds memory of device %d", c.remaining[0], c.index), true
+		return fmt.Sprintf("process %d has exited, but its memory on device %d is not released", c.remaining[0], c.index), true
 	}
 	if c.before == nil {
 		return "", true
 	}
-	usedByOthers := c.allocated // since the worker started
-	if c.held > c.before.Held { // memory that others held at the start is not part of before.Free
+	usedByOthers := c.allocated // only memory allocated since the worker started
+	if c.held > c.before.Held {
 		usedByOthers += c.held - c.before.Held
 	}
 	if c.free+usedByOthers+memorySlack >= c.before.Free {
 		return "", true
 	}
-	missing := bytesize.Format(c.before.Free - c.free - usedByOthers)
+	size := bytesize.Format(c.before.Free - c.free - usedByOthers)
 	if c.complete && c.before.Complete {
-		return fmt.Sprintf("%s of device %d are still allocated by an unknown process", missing, c.index), true
+		return fmt.Sprintf("%s of device %d are still allocated by an unknown process", size, c.index), true
 	}
-	return fmt.Sprintf("device %d has %s less free memory than before the worker started, and not all processes on it are known", c.index, missing), false
+	return fmt.Sprintf("device %d has %s less free memory than before the worker started, and not all processes on it are known", c.index, size), false
 }
 
-// checkRelease compares the memory of a device in a snapshot with its memory before the
-// worker started. r is the record of the worker, and ids are its processes, which have exited.
-func (m *Manager) checkRelease(p deviceSnapshot, r record, d operations.WorkerDevice, ids []proc.ID) releaseCheck {
+// checkRelease compares the memory of a device in a snapshot with the memory before the worker
+// started. r is the record of the worker, and ids are its processes, which have exited.
+func (m *Manager) checkRelease(s deviceSnapshot, r record, d operations.WorkerDevice, ids []proc.ID) releaseCheck {
 	c := releaseCheck{index: d.Index}
-	processes, complete := p.processesOn(d)
+	processes, complete := s.processesOn(d)
 	c.complete = complete
 	listed := map[string]bool{} // workers whose memory is listed
 	for _, h := range processes {
@@ -201,28 +204,28 @@ func (m *Manager) checkRelease(p deviceSnapshot, r record, d operations.WorkerDe
 			c.remaining = append(c.remaining, h.PID)
 			continue
 		}
-		c.held += heldMemory(h)
+		c.held += memoryOf(h)
 		listed[h.WorkerID] = listed[h.WorkerID] || h.Memory != nil
 	}
-	now, ok := p.device(d)
-	before, known := r.Before[deviceKey(d)]
-	if !ok || !known || now.MemoryFree == nil {
+	now, found := s.device(d)
+	before, recorded := r.Before[deviceKey(d)]
+	if !found || !recorded || now.MemoryFree == nil {
 		return c
 	}
 	c.before, c.free = &before, *now.MemoryFree
 	for _, w := range m.all() {
-		o := w.record()
-		if o.ID == r.ID || listed[o.ID] || !o.mayHaveAllocated(d, r.StartedAt) {
+		other := w.record()
+		if other.ID == r.ID || listed[other.ID] || !other.mayHaveAllocated(d, r.StartedAt) {
 			continue
 		}
-		c.allocated += uint64(max(0, o.Estimate)) / uint64(len(o.Devices))
-		c.complete = c.complete && o.Estimate > 0
+		c.allocated += uint64(max(0, other.Estimate)) / uint64(len(other.Devices))
+		c.complete = c.complete && other.Estimate > 0
 	}
 	return c
 }
 
-// mayHaveAllocated reports whether the worker may have allocated memory on a device after
-// the time since.
+// mayHaveAllocated reports whether the worker may have allocated memory on a device since the
+// given time.
 func (r *record) mayHaveAllocated(d operations.WorkerDevice, since time.Time) bool {
 	switch r.State {
 	case operations.WorkerLoading, operations.WorkerReady, operations.WorkerDraining:
@@ -246,8 +249,9 @@ func refersTo(ids []proc.ID, pid int) bool {
 }
 
 // awaitMemory waits until the memory of the worker's processes on its devices is released,
-// and returns the other processes with memory there. If not all processes on a device are
-// known, it waits only until the free memory has not grown for [Timing].MemorySettle.
+// and returns the other processes with memory on these devices. If not all processes on a
+// device are known, awaitMemory stops waiting when the free memory has not grown for
+// [Timing].MemorySettle.
 func (w *worker) awaitMemory(ids []proc.ID) (result stopResult) {
 	r := w.record()
 	if len(r.Devices) == 0 || w.m.o.Devices == nil {
@@ -255,12 +259,12 @@ func (w *worker) awaitMemory(ids []proc.ID) (result stopResult) {
 	}
 	ctx, cancel := context.WithTimeout(w.m.ctx, w.m.timing.MemoryTimeout)
 	defer cancel()
-	most, grewAt := uint64(0), time.Now()
+	maxFree, grewAt := uint64(0), time.Now()
 	for {
 		now := w.unreleasedMemory(r, ids)
 		result.holders = now.holders
-		if now.certain || now.free > most {
-			most, grewAt = max(most, now.free), time.Now()
+		if now.certain || now.free > maxFree {
+			maxFree, grewAt = max(maxFree, now.free), time.Now()
 		}
 		switch {
 		case len(now.descriptions) == 0:
@@ -279,30 +283,31 @@ func (w *worker) awaitMemory(ids []proc.ID) (result stopResult) {
 	}
 }
 
-// memoryResidue describes the memory of a worker that its devices have not released.
+// memoryResidue describes the memory of an exited worker that is not released.
 type memoryResidue struct {
-	descriptions []string // descriptions by [releaseCheck.describe]
-	certain      bool     // some of the memory is certainly not allocated by another process
-	free         uint64   // free bytes on all its devices
-	holders      []operations.DeviceProcess
+	descriptions []string                   // of [releaseCheck.describeUnreleased], by device
+	certain      bool                       // at least one description is certain
+	free         uint64                     // free bytes on all devices of the worker
+	holders      []operations.DeviceProcess // other processes on the devices that are not workers
 }
 
-// unreleasedMemory checks all devices of a worker with the record r.
+// unreleasedMemory checks all devices of a worker. r is its record, and ids are its processes,
+// which have exited.
 func (w *worker) unreleasedMemory(r record, ids []proc.ID) (u memoryResidue) {
-	p, err := w.m.deviceSnapshot(w.m.ctx)
+	s, err := w.m.deviceSnapshot(w.m.ctx)
 	if err != nil {
 		return memoryResidue{descriptions: []string{err.Error()}, certain: true}
 	}
 	for _, d := range r.Devices {
-		c := w.m.checkRelease(p, r, d, ids)
+		c := w.m.checkRelease(s, r, d, ids)
 		u.free += c.free
-		if description, certain := c.describe(); description != "" {
+		if description, certain := c.describeUnreleased(); description != "" {
 			u.descriptions, u.certain = append(u.descriptions, description), u.certain || certain
 		}
-		processes, _ := p.processesOn(d)
+		processes, _ := s.processesOn(d)
 		for _, h := range processes {
-			known := slices.ContainsFunc(u.holders, func(other operations.DeviceProcess) bool { return other.PID == h.PID })
-			if h.WorkerID == "" && !known && !refersTo(ids, h.PID) {
+			listed := slices.ContainsFunc(u.holders, func(other operations.DeviceProcess) bool { return other.PID == h.PID })
+			if h.WorkerID == "" && !listed && !refersTo(ids, h.PID) {
 				u.holders = append(u.holders, h)
 			}
 		}

@@ -19,7 +19,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
-// fakeGPU is a device whose free memory and processes the test sets.
+// fakeGPU simulates a device. The test sets its free memory and its processes.
 type fakeGPU struct {
 	file string // file with the number of free bytes; empty to use free
 
@@ -30,6 +30,7 @@ type fakeGPU struct {
 	queryCount int // queries of the devices
 }
 
+// set sets the free memory and the processes of the device.
 func (g *fakeGPU) set(free uint64, procs ...operations.DeviceProcess) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -43,6 +44,7 @@ func (g *fakeGPU) queries() int {
 	return g.queryCount
 }
 
+// options makes a manager use the device, and an engine that requires 10e9 bytes.
 func (g *fakeGPU) options(o *Options) {
 	o.Devices = func(context.Context) ([]gpu.Device, error) {
 		g.mu.Lock()
@@ -82,9 +84,9 @@ func TestStopWaitsForDeviceMemory(t *testing.T) {
 		t.Errorf("environment = %s, want CUDA_VISIBLE_DEVICES=0 and CUDA_DEVICE_ORDER=PCI_BUS_ID", env)
 	}
 	size := uint64(10e9)
-	held := operations.DeviceProcess{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: p.PID, Memory: &size}
-	process := operations.DeviceProcess{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: 99999999, Name: "python", User: "alice", Memory: ptr(uint64(2e9))}
-	gpu.set(12e9, held, process)
+	workerProcess := operations.DeviceProcess{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: p.PID, Memory: &size}
+	otherProcess := operations.DeviceProcess{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: 99999999, Name: "python", User: "alice", Memory: ptr(uint64(2e9))}
+	gpu.set(12e9, workerProcess, otherProcess)
 	done := make(chan *operations.WorkerDeleteReport, 1)
 	go func() {
 		r, err := m.Stop(context.Background(), operations.WorkerRef{ID: p.ID}, StopOptions{})
@@ -107,7 +109,7 @@ func TestStopWaitsForDeviceMemory(t *testing.T) {
 		t.Fatalf("Stop() = %+v before the memory was released, want it to wait", r)
 	default:
 	}
-	gpu.set(22e9, process)
+	gpu.set(22e9, otherProcess)
 	r := <-done
 	if r.Problem != "" || len(r.Holders) != 1 || r.Holders[0].User != "alice" {
 		t.Errorf("Stop() = %+v, want no problem and alice's process", r)
@@ -147,26 +149,26 @@ func TestReservedMemory(t *testing.T) {
 	_, err := m.Spawn(t.Context(), operations.WorkerSpawn{Worker: "fake", Model: "serve"}, nil)
 	var e *operations.Error
 	if !errors.As(err, &e) {
-		t.Errorf("Spawn() with the memory reserved = %v, want an *operations.Error", err)
+		t.Errorf("Spawn() while the memory is reserved = %v, want an *operations.Error", err)
 	}
 }
 
-// TestReleaseCheckMissing checks which memory counts as not released.
-func TestReleaseCheckMissing(t *testing.T) {
+// TestDescribeUnreleased checks which memory counts as not released.
+func TestDescribeUnreleased(t *testing.T) {
 	t.Parallel()
 	gb := func(n float64) uint64 { return uint64(n * 1e9) }
 	complete := func(free, held float64) *deviceMemory {
 		return &deviceMemory{Free: gb(free), Held: gb(held), Complete: true}
 	}
 	for name, c := range map[string]struct {
-		c       releaseCheck
+		check   releaseCheck
 		want    string
 		certain bool
 	}{
 		"all released":                     {releaseCheck{before: complete(20, 0), free: gb(20), complete: true}, "", true},
 		"within slack":                     {releaseCheck{before: complete(20, 0), free: gb(19.9), complete: true}, "", true},
 		"unknown before":                   {releaseCheck{free: gb(1)}, "", true},
-		"some missing":                     {releaseCheck{before: complete(20, 0), free: gb(15), complete: true}, "4.7 GiB of device 0 are still allocated by an unknown process", true},
+		"unreleased memory":                {releaseCheck{before: complete(20, 0), free: gb(15), complete: true}, "4.7 GiB of device 0 are still allocated by an unknown process", true},
 		"new process":                      {releaseCheck{before: complete(20, 0), free: gb(15), held: gb(5), complete: true}, "", true},
 		"earlier process":                  {releaseCheck{before: complete(15, 5), free: gb(10), held: gb(5), complete: true}, "4.7 GiB of device 0 are still allocated by an unknown process", true},
 		"other process has grown":          {releaseCheck{before: complete(15, 5), free: gb(10), held: gb(10), complete: true}, "", true},
@@ -175,16 +177,16 @@ func TestReleaseCheckMissing(t *testing.T) {
 		"other worker":                     {releaseCheck{before: complete(20, 0), free: gb(10), allocated: gb(10), complete: true}, "", true},
 		"incomplete after":                 {releaseCheck{before: complete(20, 0), free: gb(15)}, "device 0 has 4.7 GiB less free memory than before the worker started, and not all processes on it are known", false},
 		"incomplete before":                {releaseCheck{before: &deviceMemory{Free: gb(20)}, free: gb(15), complete: true}, "device 0 has 4.7 GiB less free memory than before the worker started, and not all processes on it are known", false},
-		"remaining process":                {releaseCheck{remaining: []int{7}, before: complete(20, 0), free: gb(20)}, "process 7 has exited but still holds memory of device 0", true},
+		"remaining process":                {releaseCheck{remaining: []int{7}, before: complete(20, 0), free: gb(20)}, "process 7 has exited, but its memory on device 0 is not released", true},
 	} {
-		if description, certain := c.c.describe(); description != c.want || certain != c.certain {
-			t.Errorf("%s: describe() = %q, %t, want %q, %t", name, description, certain, c.want, c.certain)
+		if description, certain := c.check.describeUnreleased(); description != c.want || certain != c.certain {
+			t.Errorf("%s: describeUnreleased() = %q, %t, want %q, %t", name, description, certain, c.want, c.certain)
 		}
 	}
 }
 
-// TestMemoryBefore checks that memoryBefore detects memory in use by unlisted processes, and
-// omits devices with unified memory.
+// TestMemoryBefore checks that memoryBefore reports incomplete data if some memory is used by
+// unlisted processes, and omits devices with unified memory.
 func TestMemoryBefore(t *testing.T) {
 	t.Parallel()
 	chosen := []operations.WorkerDevice{{Vendor: "nvidia", UUID: "GPU-1"}}
@@ -192,23 +194,23 @@ func TestMemoryBefore(t *testing.T) {
 		return operations.DeviceProcess{Vendor: "nvidia", DeviceUUID: uuid, PID: 1, Memory: memory}
 	}
 	for name, c := range map[string]struct {
-		used    *uint64
-		unified bool
-		holder  operations.DeviceProcess
-		broken  bool
-		want    map[string]deviceMemory
+		used       *uint64
+		unified    bool
+		holder     operations.DeviceProcess
+		toolFailed bool
+		want       map[string]deviceMemory
 	}{
 		"listed process":         {used: ptr(uint64(4e9)), holder: process(ptr(uint64(4e9)), "GPU-1"), want: map[string]deviceMemory{"GPU-1": {Free: 20e9, Held: 4e9, Complete: true}}},
 		"unlisted desktop":       {used: ptr(uint64(5e9)), holder: process(ptr(uint64(4e9)), "GPU-1"), want: map[string]deviceMemory{"GPU-1": {Free: 20e9, Held: 4e9}}},
 		"other device":           {holder: process(ptr(uint64(4e9)), "GPU-2"), want: map[string]deviceMemory{"GPU-1": {Free: 20e9, Complete: true}}},
 		"process without device": {holder: process(ptr(uint64(4e9)), ""), want: map[string]deviceMemory{"GPU-1": {Free: 20e9, Held: 4e9}}},
 		"process without size":   {holder: process(nil, "GPU-1"), want: map[string]deviceMemory{"GPU-1": {Free: 20e9}}},
-		"failed tool":            {broken: true, holder: process(ptr(uint64(4e9)), "GPU-1"), want: map[string]deviceMemory{"GPU-1": {Free: 20e9, Held: 4e9}}},
+		"failed tool":            {toolFailed: true, holder: process(ptr(uint64(4e9)), "GPU-1"), want: map[string]deviceMemory{"GPU-1": {Free: 20e9, Held: 4e9}}},
 		"unified memory":         {unified: true, holder: process(ptr(uint64(4e9)), "GPU-1"), want: map[string]deviceMemory{}},
 	} {
 		p := deviceSnapshot{
 			devices: []gpu.Device{{Vendor: "nvidia", UUID: "GPU-1", MemoryFree: ptr(uint64(20e9)), MemoryUsed: c.used, Unified: c.unified}},
-			holders: []operations.DeviceProcess{c.holder}, complete: !c.broken,
+			holders: []operations.DeviceProcess{c.holder}, complete: !c.toolFailed,
 		}
 		if got := p.memoryBefore(chosen); !maps.Equal(got, c.want) {
 			t.Errorf("%s: memoryBefore() = %+v, want %+v", name, got, c.want)
@@ -216,18 +218,19 @@ func TestMemoryBefore(t *testing.T) {
 	}
 }
 
-// TestStopIgnoresMemoryOfOthers checks that Stop does not wait for unified memory or for
-// memory that another worker uses, and waits only briefly for memory with an unknown user.
+// TestStopIgnoresMemoryOfOthers checks that Stop does not wait for the release of unified
+// memory or of the memory of another worker, and waits only briefly if an unknown process may
+// use the memory.
 func TestStopIgnoresMemoryOfOthers(t *testing.T) {
 	t.Parallel()
 	desktop := operations.DeviceProcess{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: 99999999}
 	for name, c := range map[string]struct {
-		unified, other bool
-		procs          []operations.DeviceProcess
-		note           string
+		unified, otherWorker bool
+		procs                []operations.DeviceProcess
+		note                 string
 	}{
 		"unified memory":   {unified: true},
-		"other worker":     {other: true},
+		"other worker":     {otherWorker: true},
 		"unlisted desktop": {procs: []operations.DeviceProcess{desktop}, note: "device 0 has 9.3 GiB less free memory"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -238,8 +241,8 @@ func TestStopIgnoresMemoryOfOthers(t *testing.T) {
 			gpu.options(&o)
 			m := newManager(t, o)
 			p := spawn(t, m, "serve")
-			if c.other {
-				gpu.set(14e9) // the first worker has allocated its memory
+			if c.otherWorker {
+				gpu.set(14e9) // the first worker has allocated 10e9 bytes
 				spawn(t, m, "serve")
 			}
 			gpu.set(14e9, c.procs...)
@@ -252,9 +255,9 @@ func TestStopIgnoresMemoryOfOthers(t *testing.T) {
 	}
 }
 
-// TestStopWaitsWhileMemoryGrows checks that Stop waits while free memory grows, even if not
+// TestStopWaitsWhileFreeMemoryGrows checks that Stop waits while the free memory grows, even if not
 // all processes on the device are known.
-func TestStopWaitsWhileMemoryGrows(t *testing.T) {
+func TestStopWaitsWhileFreeMemoryGrows(t *testing.T) {
 	t.Parallel()
 	gpu := &fakeGPU{free: 24e9, procs: []operations.DeviceProcess{{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: 99999999}}}
 	o := testOptions(t.TempDir())
@@ -273,8 +276,8 @@ func TestStopWaitsWhileMemoryGrows(t *testing.T) {
 	}()
 	waitUntil(t, "the process to exit", func() bool { return hasExited(p.PID) })
 	for free := uint64(15e9); free <= 24e9; free += 3e9 {
-		now := gpu.queries()
-		waitUntil(t, "another query", func() bool { return gpu.queries() > now })
+		before := gpu.queries()
+		waitUntil(t, "another query", func() bool { return gpu.queries() > before })
 		gpu.set(free, gpu.procs...)
 	}
 	if r := <-done; r.Problem != "" || r.Note != "" {
@@ -282,8 +285,8 @@ func TestStopWaitsWhileMemoryGrows(t *testing.T) {
 	}
 }
 
-// TestMemoryOfEarlierProcess checks that memory of a process that ran before the worker does
-// not explain memory that the worker has not released.
+// TestMemoryOfEarlierProcess checks that Stop reports unreleased memory even if a process that
+// started before the worker uses as much memory.
 func TestMemoryOfEarlierProcess(t *testing.T) {
 	t.Parallel()
 	process := operations.DeviceProcess{Vendor: "nvidia", DeviceUUID: "GPU-1", PID: 99999999, Memory: ptr(uint64(10e9))}
@@ -300,7 +303,7 @@ func TestMemoryOfEarlierProcess(t *testing.T) {
 	}
 }
 
-// TestResumeWaitsForMemory checks that no worker is placed before the memory of a worker that
+// TestResumeWaitsForMemory checks that no worker is placed until the memory of a worker that
 // exited while no hive was running is released.
 func TestResumeWaitsForMemory(t *testing.T) {
 	t.Parallel()
@@ -328,8 +331,8 @@ func TestResumeWaitsForMemory(t *testing.T) {
 			return w.State == operations.WorkerStarting && strings.Contains(w.Problem, "fake-1")
 		})
 	})
-	now := gpu.queries()
-	waitUntil(t, "five more queries", func() bool { return gpu.queries() > now+4 })
+	before := gpu.queries()
+	waitUntil(t, "five more queries", func() bool { return gpu.queries() > before+4 })
 	if p, err := m.Get(operations.WorkerRef{ID: "fake-1"}); err != nil || p.Restarts != 0 {
 		t.Errorf("Get(fake-1) = %+v, %v, want no restart before the memory is released", p, err)
 	}
@@ -343,22 +346,22 @@ func TestResumeWaitsForMemory(t *testing.T) {
 	}
 }
 
-// TestFailedRestartDoesNotWaitForMemory checks that a restart that started no process does
-// not wait for memory that others have allocated since.
+// TestFailedRestartDoesNotWaitForMemory checks that a restart fails immediately if it cannot
+// start a process, even if other processes have allocated the memory of the worker.
 func TestFailedRestartDoesNotWaitForMemory(t *testing.T) {
 	t.Parallel()
 	gpu := &fakeGPU{free: 24e9}
 	o := testOptions(t.TempDir())
 	o.Timing.MemoryTimeout, o.Timing.Backoff = time.Hour, []time.Duration{0, time.Hour}
 	gpu.options(&o)
-	find := o.Engine
+	findEngine := o.Engine
 	var removed atomic.Bool
 	o.Engine = func(ctx context.Context, typ string) (engine.Engine, error) {
 		if !removed.Load() {
-			return find(ctx, typ)
+			return findEngine(ctx, typ)
 		}
 		gpu.set(4e9)
-		return engine.Engine{}, failure(operations.ReasonWorkerNotInstalled, typ, "it was removed")
+		return engine.Engine{}, failure(operations.ReasonWorkerNotInstalled, typ, "worker removed")
 	}
 	m := newManager(t, o)
 	p := spawn(t, m, "serve")
@@ -366,12 +369,12 @@ func TestFailedRestartDoesNotWaitForMemory(t *testing.T) {
 	_, _ = httpGet(p.Port, "/exit")
 	waitUntil(t, "the restart to fail", func() bool {
 		got, err := m.Get(operations.WorkerRef{ID: p.ID})
-		return err == nil && got.State == operations.WorkerFailed && got.Problem == "it was removed"
+		return err == nil && got.State == operations.WorkerFailed && got.Problem == "worker removed"
 	})
 	gpu.set(24e9)
 }
 
-// TestRestoreBeforePlacement checks that no worker continues before all records are read,
+// TestRestoreBeforePlacement checks that restore reads all records before any worker continues,
 // because placement must know all reservations.
 func TestRestoreBeforePlacement(t *testing.T) {
 	t.Parallel()
@@ -397,7 +400,7 @@ func TestRestoreBeforePlacement(t *testing.T) {
 		}
 		select {
 		case <-first.done:
-			t.Error("a worker continued before all were restored, want it to wait")
+			t.Error("the first worker continued before restore() had read all records, want it to wait")
 		case <-time.After(20 * time.Millisecond):
 		}
 	}); err != nil {
