@@ -84,7 +84,7 @@ func (m *Manager) DeviceProcesses(ctx context.Context) []operations.DeviceProces
 }
 
 // memoryByWorker returns the device memory of workers in the snapshot. The keys have the same
-// form as those of the function memoryByWorker.
+// form as the keys of the function memoryByWorker.
 func (s deviceSnapshot) memoryByWorker() map[string]int64 {
 	return memoryByWorker(s.holders)
 }
