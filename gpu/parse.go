@@ -94,7 +94,7 @@ func parseRecording(out string) (*recording, error) {
 	return nil, ErrNoProbe
 }
 
-// run is a [Runner] that returns recorded results.
+// run implements [Runner] with recorded results.
 func (rec *recording) run(_ context.Context, name string, args ...string) (Result, error) {
 	line := strings.Join(append([]string{name}, args...), " ")
 	r, ok := rec.runs[line]

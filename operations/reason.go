@@ -193,7 +193,7 @@ func ReasonOf(err error) Reason {
 	}
 }
 
-// ConnectionReason is like [ReasonOf] but also classifies network errors. Use it only for
+// ConnectionReason works like [ReasonOf] but also classifies network errors. Use it only for
 // errors of a connection to a hive or a queen. For other connections, such as downloads,
 // use ReasonOf: the user hints for connection reasons refer to the address of the hive.
 func ConnectionReason(err error) Reason {

@@ -184,10 +184,10 @@ func TestProbeBrokenRbee(t *testing.T) {
 			content string
 			want    string
 		}{
-			{"message on stderr", 0o755, "#!/bin/sh\nprintf 'no \"library\" \\\\ \\tx\\001\\ny\\n' >&2\nexit 3\n", `failed with status 3: no "library" \  x y`},
-			{"incomplete record", 0o755, "#!/bin/sh\nprintf '\\036{\"half\":\\n'\nexit 4\n", `failed with status 4: {"half":`},
+			{"failure with an error message", 0o755, "#!/bin/sh\nprintf 'no \"library\" \\\\ \\tx\\001\\ny\\n' >&2\nexit 3\n", `failed with status 3: no "library" \  x y`},
+			{"failure with an incomplete record", 0o755, "#!/bin/sh\nprintf '\\036{\"half\":\\n'\nexit 4\n", `failed with status 4: {"half":`},
 			{"not executable", 0o644, "not to be run", "failed with status 126: "},
-			{"no record", 0o755, "#!/bin/sh\necho usage: rbee\n", "printed no record: usage: rbee"},
+			{"output without a record", 0o755, "#!/bin/sh\necho usage: rbee\n", "printed no record: usage: rbee"},
 			{"no output", 0o755, "#!/bin/sh\n", "printed no record: "},
 		} {
 			h.write(t, tt.mode, tt.content, h.rbee(), "bin", "rbee")

@@ -17,8 +17,8 @@ import (
 const moduleRoot = ".."
 
 const (
-	maxPackageLines = 3000 // without tests
-	maxFileLines    = 600
+	maxPackageLines = 3000 // of the Go files of a package, without tests
+	maxFileLines    = 600  // of a Go file
 )
 
 // packageLimit returns the maximum number of lines of a package, and whether it has one.

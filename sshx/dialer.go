@@ -17,7 +17,9 @@ import (
 )
 
 const (
-	defaultTimeout   = 20 * time.Second
+	// defaultTimeout is the default of [Dialer.Timeout].
+	defaultTimeout = 20 * time.Second
+	// defaultKeepAlive is the default of [Dialer.KeepAlive].
 	defaultKeepAlive = 15 * time.Second
 
 	// defaultHandshakes is the default of [Dialer.MaxHandshakes]. A handshake takes 8 round trips and 2 ms of CPU. With a

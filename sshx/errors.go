@@ -48,30 +48,30 @@ const opDial = "dial"
 // Error returns the operation, the target and the cause.
 func (e *Error) Error() string {
 	verb, object, _ := strings.Cut(e.Op, " ")
-	what := e.Op + " " + e.Target
+	failure := e.Op + " " + e.Target
 	switch verb {
 	case opDial:
-		what = "cannot connect to " + e.Target
+		failure = "cannot connect to " + e.Target
 		switch e.Reason {
 		case ReasonResolve, ReasonRefused, ReasonTimeout, ReasonUnreachable:
-			what = "cannot reach " + e.Target
+			failure = "cannot reach " + e.Target
 		}
 	case "connection":
-		what = "lost connection to " + e.Target
+		failure = "lost connection to " + e.Target
 	case "resolve":
-		what = "cannot resolve the SSH settings of " + e.Target
+		failure = "cannot resolve the SSH settings of " + e.Target
 	case "hosts":
-		what = fmt.Sprintf("cannot list the SSH hosts that match %q", e.Target)
+		failure = fmt.Sprintf("cannot list the SSH hosts that match %q", e.Target)
 	case "run":
-		what = "cannot run a command on " + e.Target
+		failure = "cannot run a command on " + e.Target
 	case "script":
-		what = "cannot run a script on " + e.Target
+		failure = "cannot run a script on " + e.Target
 	case "put":
-		what = "cannot write " + object + " on " + e.Target
+		failure = "cannot write " + object + " on " + e.Target
 	case "forward":
-		what = "cannot connect to " + object + " through " + e.Target
+		failure = "cannot connect to " + object + " through " + e.Target
 	}
-	return fmt.Sprintf("%s: %v", what, e.Err)
+	return fmt.Sprintf("%s: %v", failure, e.Err)
 }
 
 // Unwrap returns Err. For a canceled context, Err is or wraps the error of the context.

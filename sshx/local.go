@@ -46,7 +46,7 @@ func (l *Local) Dial(ctx context.Context, network, address string) (net.Conn, er
 	return conn, nil
 }
 
-// Run is like [Client.Run]. When ctx ends, the process group of the program gets SIGHUP and, two seconds later, SIGKILL.
+// Run works like [Client.Run]. When ctx ends, the process group of the program gets SIGHUP and, two seconds later, SIGKILL.
 func (l *Local) Run(ctx context.Context, argv []string, stdin io.Reader, stdout, stderr io.Writer) error {
 	if err := checkArgv(argv); err != nil {
 		return l.opError(ctx, "run", err)
@@ -54,7 +54,7 @@ func (l *Local) Run(ctx context.Context, argv []string, stdin io.Reader, stdout,
 	return l.run(ctx, command{"run", argv, "", stdin, stdout, stderr}, argv)
 }
 
-// Script is like [Client.Script].
+// Script works like [Client.Script].
 func (l *Local) Script(ctx context.Context, script string, stdout, stderr io.Writer) error {
 	if strings.ContainsRune(script, 0) {
 		return l.opError(ctx, "script", errNUL)

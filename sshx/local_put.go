@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// Put is like [Client.Put]. It syncs the content to disk before it renames the file.
+// Put works like [Client.Put]. It syncs the content to disk before it renames the file.
 func (l *Local) Put(ctx context.Context, path string, mode fs.FileMode, gz io.Reader, sum [32]byte) error {
 	if err := l.put(ctx, path, mode, gz, sum); err != nil {
 		return l.opError(ctx, "put "+path, err)

@@ -53,7 +53,7 @@ type Client struct {
 var _ operations.Runner = (*Client)(nil)
 
 const (
-	defaultRetry      = 30 * time.Second
+	defaultRetry      = 30 * time.Second // default of Client.Retry
 	requestTimeout    = 30 * time.Second // for requests other than streams, without data sent or received
 	streamIdleTimeout = 45 * time.Second // without data received; servers send some every 15 s
 	cancelTimeout     = 5 * time.Second  // for the request that cancels a job

@@ -65,7 +65,7 @@ func (c *Client) exchange(ctx context.Context, r *request, v any) error {
 	}
 	data, err := io.ReadAll(io.LimitReader(progressReader{resp.Body, r.onProgress}, maxReportBytes))
 	if err != nil {
-		return requestError(fmt.Errorf("reading the response: %w", err))
+		return requestError(fmt.Errorf("cannot read the response: %w", err))
 	}
 	if err := json.Unmarshal(data, v); err != nil {
 		e := c.notRbeeError(resp)
@@ -181,7 +181,7 @@ func (c *Client) transportError(ctx context.Context, r *request, err error) erro
 	return &operations.Error{Code: operations.CodeUnreachable, Reason: reason, Subject: operations.SubjectQueen.WithName(c.address()), Message: fmt.Sprintf("%s %s: %v", text, c.address(), err), Err: err}
 }
 
-// transportReason is like [operations.ConnectionReason] but also classifies the timeouts of
+// transportReason works like [operations.ConnectionReason] but also classifies the timeouts of
 // this package.
 func transportReason(err error) operations.Reason {
 	if errors.Is(err, errStreamIdle) || errors.Is(err, errStalled) {

@@ -57,7 +57,7 @@ func Write(path string, mode fs.FileMode, write func(io.Writer) error) error {
 	return WriteFile(path, mode, func(f *os.File) error { return write(f) })
 }
 
-// WriteFile is like [Write], but passes an [os.File] to write.
+// WriteFile works like [Write], but passes an [os.File] to write.
 func WriteFile(path string, mode fs.FileMode, write func(*os.File) error) error {
 	dir := filepath.Dir(path)
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -162,11 +162,11 @@ type span time.Duration
 // DecodeNode implements [strict.Decoder].
 func (s *span) DecodeNode(n *strict.Node) error {
 	if n.Kind != strict.String {
-		return fmt.Errorf("%s is not a duration", n.Kind)
+		return fmt.Errorf("invalid duration: %s, want a string", n.Kind)
 	}
 	d, err := time.ParseDuration(n.Text)
 	if err != nil || d <= 0 {
-		return fmt.Errorf("%q is not a positive duration", n.Text)
+		return fmt.Errorf("invalid duration %q: want more than 0", n.Text)
 	}
 	*s = span(d)
 	return nil
@@ -180,7 +180,7 @@ func (s *share) DecodeNode(n *strict.Node) error {
 	number, ok := strings.CutSuffix(n.Text, "%")
 	v, err := strconv.ParseFloat(number, 64)
 	if n.Kind != strict.String || !ok || err != nil || v <= 0 || v > 100 {
-		return fmt.Errorf("%s is not a percentage", cmp.Or(n.Text, n.Kind.String()))
+		return fmt.Errorf("invalid percentage %s", cmp.Or(n.Text, n.Kind.String()))
 	}
 	*s = share(v / 100)
 	return nil
@@ -200,14 +200,14 @@ func (s *size) DecodeNode(n *strict.Node) error {
 	case n.Kind == strict.String:
 		v, err := parseSize(n.Text)
 		if err != nil {
-			return fmt.Errorf("%q is not a size", n.Text)
+			return fmt.Errorf("invalid size %q", n.Text)
 		}
 		*s = size(v)
 		return nil
 	case n.Kind == strict.Int:
-		return fmt.Errorf("%d is not a size", n.Int)
+		return fmt.Errorf("invalid size %d", n.Int)
 	default:
-		return fmt.Errorf("%s is not a size", n.Kind)
+		return fmt.Errorf("invalid size: %s", n.Kind)
 	}
 }
 

@@ -199,7 +199,7 @@ func (c *recipeParser) parseText(v strict.Value[string], key string) string {
 	return strings.TrimSpace(v.V)
 }
 
-// parseOneOf returns a value, which must be one of known.
+// parseOneOf returns a value. It reports a value that is not in known.
 func (c *recipeParser) parseOneOf(v strict.Value[string], key string, known []string) string {
 	if v.Set && !slices.Contains(known, v.V) {
 		c.report(v.Pos, oneOfHint(v.V, known), "unknown %s %q", key, v.V)

@@ -15,7 +15,7 @@ const (
 	labelPattern      = `^[A-Za-z0-9][A-Za-z0-9._:/=-]{0,62}$`
 	workerTypePattern = `^[a-z0-9][a-z0-9-]{0,62}$`
 
-	maxHostname = 253
+	maxHostname = 253 // bytes of a host name
 	maxPort     = 65535
 )
 

@@ -161,15 +161,15 @@ func (c *Client) ResponseError(resp *http.Response) error {
 	}
 	switch {
 	case isRateLimited(resp):
-		until, now := "", time.Now()
+		reset, now := "", time.Now()
 		if end, ok := rateLimitReset(resp.Header, now); ok {
-			until = " until " + formatTime(end, now)
+			reset = " until " + formatTime(end, now)
 		}
 		help := "set GITHUB_TOKEN to an access token for a higher limit"
 		if c.Token != "" {
 			help = "the token in GITHUB_TOKEN has reached its limit"
 		}
-		return &APIError{Text: fmt.Sprintf("rate limit of %s exceeded%s: %s", RedactURL(c.API), until, help)}
+		return &APIError{Text: fmt.Sprintf("rate limit of %s exceeded%s: %s", RedactURL(c.API), reset, help)}
 	case resp.StatusCode == http.StatusUnauthorized && c.Token != "":
 		return &APIError{Text: RedactURL(c.API) + " rejected the token in GITHUB_TOKEN"}
 	}
@@ -231,7 +231,7 @@ func (c *Client) Get(ctx context.Context, verb, address string, header http.Head
 	return fmt.Errorf("cannot %s %s: %w", verb, RedactURL(address), err)
 }
 
-// get is like [Client.Get] without mirrors, and with errors that do not include the URL.
+// get works like [Client.Get] without mirrors, and with errors that do not include the URL.
 func (c *Client) get(ctx context.Context, address string, header http.Header, read func(*http.Response, io.Reader) error) error {
 	limit := cmp.Or(c.Stall, stallTimeout)
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -93,7 +93,7 @@ func (c *Client) downloadRound(ctx context.Context, files []File, o Options) (mi
 			fail(fmt.Errorf("cannot create the file for %s: %w", file.name(), e))
 			break
 		}
-		missing := p.received.missing()
+		missing := p.received.missingChunks()
 		var fetching sync.WaitGroup
 		fetching.Add(len(missing))
 		checks.Go(func() {

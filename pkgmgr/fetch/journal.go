@@ -54,8 +54,8 @@ func (c *chunks) isComplete(i int) bool {
 	return c.done[i] == to-from
 }
 
-// missing returns the indexes of the incomplete chunks.
-func (c *chunks) missing() (list []int) {
+// missingChunks returns the indexes of the incomplete chunks.
+func (c *chunks) missingChunks() (list []int) {
 	for i := range c.done {
 		if !c.isComplete(i) {
 			list = append(list, i)

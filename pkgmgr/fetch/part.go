@@ -18,8 +18,8 @@ import (
 )
 
 const (
-	defaultChunk  = 16 << 20
-	bufferSize    = 512 << 10
+	defaultChunk  = 16 << 20    // size of a chunk in bytes
+	bufferSize    = 512 << 10   // size of the read buffer of a chunk in bytes
 	syncThreshold = 128 << 20   // number of unsynced bytes that triggers a sync
 	syncTimeout   = time.Second // maximum time that close waits for the last sync
 )

@@ -116,7 +116,7 @@ func TestCanceledDownloadSurvivesReboot(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.close()
-	if err := p.journal.record(p.received.missing()[0], 1); err != nil {
+	if err := p.journal.record(p.received.missingChunks()[0], 1); err != nil {
 		t.Fatal(err)
 	}
 	simulateReboot(t, JournalPath(d.Path))

@@ -259,7 +259,7 @@ func (c *Client) Download(ctx context.Context, file File) error {
 	})
 }
 
-// Save is like [Client.Download] with content from a reader. It keeps no data if reading
+// Save works like [Client.Download] with content from a reader. It keeps no data if reading
 // fails, and ignores file.URL.
 func Save(r io.Reader, file File) error {
 	return file.store(func(to *os.File) error {

@@ -39,7 +39,7 @@ func Try(path string, dirMode fs.FileMode) (*Lock, error) {
 	return lock(path, dirMode, (*flock.Flock).TryLock)
 }
 
-// tryBlocking is like [Try], but waits in the kernel until the file is unlocked.
+// tryBlocking works like [Try], but waits in the kernel until the file is unlocked.
 func tryBlocking(path string, dirMode fs.FileMode) (*Lock, error) {
 	return lock(path, dirMode, func(file *flock.Flock) (bool, error) {
 		err := file.Lock()
@@ -82,7 +82,7 @@ func isMissing(path string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// Wait is like [Try], but waits until the file is unlocked. It returns [ErrLocked] after limit,
+// Wait works like [Try], but waits until the file is unlocked. It returns [ErrLocked] after limit,
 // and the cause of ctx if ctx is done earlier. If Wait has to wait, it calls onWait once,
 // unless onWait is nil.
 func Wait(ctx context.Context, path string, dirMode fs.FileMode, limit time.Duration, onWait func()) (*Lock, error) {

@@ -103,7 +103,7 @@ func Choose(ref Ref, files []File) ([]File, error) {
 	return chosen, nil
 }
 
-// chooseAny is like [Choose] but does not check that the files are valid.
+// chooseAny works like [Choose] but does not check that the files are valid.
 func chooseAny(ref Ref, files []File) ([]File, error) {
 	names := make([]string, len(files))
 	sizes := map[string]int64{}

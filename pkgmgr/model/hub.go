@@ -80,7 +80,7 @@ func (h *Hub) getPage(ctx context.Context, address string, v any) (next string, 
 	return next, err
 }
 
-// tryPage is like getPage without retries.
+// tryPage works like getPage without retries.
 func (h *Hub) tryPage(ctx context.Context, address string, v any) (next string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()

@@ -26,7 +26,7 @@ func TarGz(files map[string]string) []byte {
 	return out.Bytes()
 }
 
-// TarZst is like [TarGz] with zstd compression.
+// TarZst works like [TarGz] with zstd compression.
 func TarZst(files map[string]string) []byte {
 	var out bytes.Buffer
 	w, err := zstd.NewWriter(&out)

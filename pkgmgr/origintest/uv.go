@@ -32,7 +32,7 @@ func Main() {
 // and a release of Python whose interpreter is the shell.
 func (s *Server) AddTools(exe string) { s.AddToolVersions(exe, "0.9.9", "20251120") }
 
-// AddToolVersions is like [Server.AddTools] with the given versions.
+// AddToolVersions works like [Server.AddTools] with the given versions.
 func (s *Server) AddToolVersions(exe, uvVersion, pythonVersion string) {
 	uv := TarGz(map[string]string{"uv-x/uv": "#!/bin/sh\n" + uvEnv + "=1 exec '" + exe + "' \"$@\"\n"})
 	python := TarGz(map[string]string{"python/bin/python3": "#!/bin/sh\n# " + pythonVersion + "\nexec /bin/sh \"$@\"\n"})

@@ -91,15 +91,15 @@ func (r Request) bottleneck(g []Device, n int) (Device, int64) {
 
 // describeShortfall formats the memory that is missing on d to use n devices.
 func (r Request) describeShortfall(d Device, n int, shortfall int64) string {
-	where := "on one device"
+	scope := "on one device"
 	if n > 1 {
-		where = fmt.Sprintf("on each of %d devices", n)
+		scope = fmt.Sprintf("on each of %d devices", n)
 	}
 	if limit := r.reservation(d); limit > 0 && r.perDevice(n) > limit {
 		return fmt.Sprintf("%s %s, but %s reserves only %s of the memory: %s on %s",
-			bytesize.Format(r.perDevice(n)), where, r.Worker, percent(r.Fraction), bytesize.Format(limit), d.title())
+			bytesize.Format(r.perDevice(n)), scope, r.Worker, percent(r.Fraction), bytesize.Format(limit), d.title())
 	}
-	return fmt.Sprintf("%s; it would fit with %s free %s", bytesize.Format(shortfall)+" on "+d.title(), bytesize.Format(max(r.perDevice(n), r.reservation(d))), where)
+	return fmt.Sprintf("%s; it would fit with %s free %s", bytesize.Format(shortfall)+" on "+d.title(), bytesize.Format(max(r.perDevice(n), r.reservation(d))), scope)
 }
 
 // describeNeed formats the calculation of the memory that is needed on each of n devices.

@@ -14,9 +14,9 @@ import (
 func TestPlaceChecksBuild(t *testing.T) {
 	t.Parallel()
 	card := func(index int, name, compute string, free uint64) placement.Device {
-		d := named(device("nvidia", index, free, 24), name)
+		d := withName(device("nvidia", index, free, 24), name)
 		d.ComputeCapability, d.Driver = compute, "580.65"
-		return at(d, "0000:0"+string(rune('1'+index))+":00.0")
+		return withBus(d, "0000:0"+string(rune('1'+index))+":00.0")
 	}
 	cuda13 := func(r *placement.Request) {
 		r.Devices = &wire.DeviceRequirements{Vendor: "nvidia", Compute: "7.5", Driver: "580"}
@@ -24,7 +24,7 @@ func TestPlaceChecksBuild(t *testing.T) {
 	noGPU := func(r *placement.Request) { r.Devices = &wire.DeviceRequirements{Vendor: wire.NoGPU} }
 	mixed := []placement.Device{card(0, "RTX 4090", "8.9", 20), card(1, "GTX 1080 Ti", "6.1", 24)}
 	old := []placement.Device{card(0, "GTX 1080 Ti", "6.1", 24)}
-	amd := at(device("amd", 0, 60, 64), "0000:09:00.0")
+	amd := withBus(device("amd", 0, 60, 64), "0000:09:00.0")
 	const unfit = "nvidia 1 (GTX 1080 Ti): compute capability 6.1"
 	for _, tt := range []struct {
 		name    string

@@ -23,29 +23,29 @@ func device(vendor string, index int, free, total uint64) placement.Device {
 	}}
 }
 
-// reserved returns d with n GiB reserved for loading workers.
-func reserved(d placement.Device, n int64) placement.Device {
+// withReserved returns d with n GiB reserved for loading workers.
+func withReserved(d placement.Device, n int64) placement.Device {
 	d.MemoryReserved = uint64(n) * gib
 	return d
 }
 
-// draining returns d with stopping workers.
-func draining(d placement.Device, workers ...string) placement.Device {
+// withDraining returns d with stopping workers.
+func withDraining(d placement.Device, workers ...string) placement.Device {
 	d.Draining = workers
 	return d
 }
 
-func broken(d placement.Device, problem string) placement.Device { d.Error = problem; return d }
+func withError(d placement.Device, problem string) placement.Device { d.Error = problem; return d }
 
-func at(d placement.Device, bus string) placement.Device { d.PCIBusID = bus; return d }
+func withBus(d placement.Device, bus string) placement.Device { d.PCIBusID = bus; return d }
 
-func named(d placement.Device, name string) placement.Device { d.Name = name; return d }
+func withName(d placement.Device, name string) placement.Device { d.Name = name; return d }
 
-// unknownFree returns d with unknown free memory.
-func unknownFree(d placement.Device) placement.Device { d.MemoryFree = nil; return d }
+// withUnknownFree returns d with unknown free memory.
+func withUnknownFree(d placement.Device) placement.Device { d.MemoryFree = nil; return d }
 
-// used returns d with n GiB in use and unknown free memory.
-func used(d placement.Device, n uint64) placement.Device {
+// withUsed returns d with n GiB in use and unknown free memory.
+func withUsed(d placement.Device, n uint64) placement.Device {
 	d.MemoryFree, d.MemoryUsed = nil, new(n*gib)
 	return d
 }
@@ -89,13 +89,13 @@ func TestPlace(t *testing.T) {
 		{"three devices not allowed", requestFor(60), four, "nvidia 0,1,2,3", "", "60.0 GiB / 4"},
 		{"three devices allowed", with(requestFor(60), func(r *placement.Request) { r.DeviceCounts = []int{1, 2, 3} }), four, "nvidia 0,1,2", "", ""},
 		{"one device not allowed", with(requestFor(1), func(r *placement.Request) { r.DeviceCounts = []int{2} }), four, "nvidia 0,2", "", ""},
-		{"reserved memory is not available", requestFor(10), []placement.Device{device("nvidia", 0, 20, 24), reserved(device("nvidia", 1, 22, 24), 3)}, "nvidia 0", "", ""},
-		{"reserved memory in the reason", requestFor(10), []placement.Device{reserved(device("nvidia", 1, 22, 24), 3)}, "nvidia 1", "", "3.0 GiB reserved for loading workers, 19.0 GiB available"},
-		{"broken device is skipped", requestFor(10), []placement.Device{device("nvidia", 0, 20, 24), broken(device("nvidia", 1, 24, 24), "GPU is lost")}, "nvidia 0", "", ""},
+		{"reserved memory is not available", requestFor(10), []placement.Device{device("nvidia", 0, 20, 24), withReserved(device("nvidia", 1, 22, 24), 3)}, "nvidia 0", "", ""},
+		{"reserved memory in the reason", requestFor(10), []placement.Device{withReserved(device("nvidia", 1, 22, 24), 3)}, "nvidia 1", "", "3.0 GiB reserved for loading workers, 19.0 GiB available"},
+		{"broken device is skipped", requestFor(10), []placement.Device{device("nvidia", 0, 20, 24), withError(device("nvidia", 1, 24, 24), "GPU is lost")}, "nvidia 0", "", ""},
 		{"unknown estimate", with(requestFor(0), func(r *placement.Request) { r.Overhead = 0 }), l4s, "nvidia 1", "", "an unknown amount"},
 
 		{"too large", requestFor(90), l4s, "failed", "", "does not fit"},
-		{"too large: memory of each device", requestFor(90), []placement.Device{reserved(named(device("nvidia", 0, 20, 24), "NVIDIA L4"), 2)}, "failed", "",
+		{"too large: memory of each device", requestFor(90), []placement.Device{withReserved(withName(device("nvidia", 0, 20, 24), "NVIDIA L4"), 2)}, "failed", "",
 			"nvidia 0 (NVIDIA L4): 20.0 GiB free of 24.0 GiB, 4.0 GiB in use, 2.0 GiB reserved for loading workers, 18.0 GiB available"},
 		{"too large: needed memory", with(requestFor(90), func(r *placement.Request) { r.Breakdown = "weights 80.0 GiB + cache 10.0 GiB" }), l4s, "failed", "",
 			"needed: 91.0 GiB = 90.0 GiB (weights 80.0 GiB + cache 10.0 GiB) + overhead 1.0 GiB"},
@@ -106,13 +106,13 @@ func TestPlace(t *testing.T) {
 		{"reserved fraction not free", with(requestFor(1), func(r *placement.Request) { r.Fraction = 0.9 }), []placement.Device{device("nvidia", 0, 80, 100)}, "failed", "", "missing: 10.0 GiB on nvidia 0; it would fit with 90.0 GiB free"},
 		{"reserved fraction free", with(requestFor(1), func(r *placement.Request) { r.Fraction = 0.9 }), []placement.Device{device("nvidia", 0, 80, 100), device("nvidia", 1, 24, 24)}, "nvidia 1", "", "within the 90%"},
 		{"larger than the reserved fraction", with(requestFor(91), func(r *placement.Request) { r.Fraction = 0.9 }), []placement.Device{device("nvidia", 0, 100, 100)}, "failed", "", "reserves only 90% of the memory: 90.0 GiB"},
-		{"reserved fraction of unknown memory", with(requestFor(1), func(r *placement.Request) { r.Fraction = 0.9 }), []placement.Device{unknownFree(device("nvidia", 0, 0, 0))}, "nvidia 0", "", "memory unknown"},
+		{"reserved fraction of unknown memory", with(requestFor(1), func(r *placement.Request) { r.Fraction = 0.9 }), []placement.Device{withUnknownFree(device("nvidia", 0, 0, 0))}, "nvidia 0", "", "memory unknown"},
 
-		{"unknown free memory", requestFor(20), []placement.Device{unknownFree(device("intel", 0, 0, 24))}, "intel 0", "ONEAPI_DEVICE_SELECTOR=level_zero:0", "24.0 GiB total, free memory unknown"},
-		{"unknown free memory, total too small", requestFor(24), []placement.Device{unknownFree(device("intel", 0, 0, 24))}, "failed", "", ""},
-		{"unknown total memory", requestFor(20), []placement.Device{unknownFree(device("nvidia", 0, 0, 0))}, "nvidia 0", "", "assumed to be sufficient"},
-		{"known memory preferred to unknown", requestFor(20), []placement.Device{unknownFree(device("nvidia", 0, 0, 0)), device("nvidia", 1, 21, 24)}, "nvidia 1", "", ""},
-		{"only used memory known", requestFor(20), []placement.Device{used(device("intel", 0, 0, 24), 4)}, "failed", "", "20.0 GiB free of 24.0 GiB, 4.0 GiB in use"},
+		{"unknown free memory", requestFor(20), []placement.Device{withUnknownFree(device("intel", 0, 0, 24))}, "intel 0", "ONEAPI_DEVICE_SELECTOR=level_zero:0", "24.0 GiB total, free memory unknown"},
+		{"unknown free memory, total too small", requestFor(24), []placement.Device{withUnknownFree(device("intel", 0, 0, 24))}, "failed", "", ""},
+		{"unknown total memory", requestFor(20), []placement.Device{withUnknownFree(device("nvidia", 0, 0, 0))}, "nvidia 0", "", "assumed to be sufficient"},
+		{"known memory preferred to unknown", requestFor(20), []placement.Device{withUnknownFree(device("nvidia", 0, 0, 0)), device("nvidia", 1, 21, 24)}, "nvidia 1", "", ""},
+		{"only used memory known", requestFor(20), []placement.Device{withUsed(device("intel", 0, 0, 24), 4)}, "failed", "", "20.0 GiB free of 24.0 GiB, 4.0 GiB in use"},
 		{"only free memory known", requestFor(20), []placement.Device{device("amd", 0, 21, 0)}, "amd 0", "", "; 21.0 GiB free"},
 		{"sizes overflow", with(requestFor(1), func(r *placement.Request) { r.Estimate, r.Overhead = math.MaxInt64, math.MaxInt64 }), l4s, "failed", "", "does not fit"},
 		{"negative sizes", with(requestFor(-5), func(r *placement.Request) { r.Overhead = -1 }), l4s, "nvidia 1", "", "unknown amount"},
@@ -121,49 +121,49 @@ func TestPlace(t *testing.T) {
 		{"MIG device is the last choice", requestFor(8), []placement.Device{withMIG(device("nvidia", 0, 80, 80)), device("nvidia", 1, 10, 80)}, "nvidia 1", "", ""},
 		{"only a MIG device", requestFor(8), []placement.Device{withMIG(device("nvidia", 0, 80, 80))}, "nvidia 0", "", "MIG is enabled"},
 
-		{"draining device is skipped", requestFor(10), []placement.Device{device("nvidia", 0, 12, 24), draining(device("nvidia", 1, 24, 24), "w-1")}, "nvidia 0", "", ""},
-		{"only a draining device fits", requestFor(20), []placement.Device{device("nvidia", 0, 12, 24), draining(device("nvidia", 1, 3, 24), "w-1")}, "wait w-1 nvidia 1", "", "waiting for w-1 to release memory on nvidia 1"},
-		{"draining device with free memory", requestFor(20), []placement.Device{draining(device("nvidia", 1, 24, 24), "w-1")}, "wait w-1 nvidia 1", "", ""},
-		{"too large for a draining device", requestFor(30), []placement.Device{draining(device("nvidia", 1, 3, 24), "w-1")}, "failed", "", "still used by stopping worker w-1"},
-		{"two devices, second draining", requestFor(44), []placement.Device{device("nvidia", 0, 24, 24), draining(device("nvidia", 1, 3, 24), "w-2", "w-1")}, "wait w-1,w-2 nvidia 1", "", ""},
-		{"reservations remain after draining", requestFor(22), []placement.Device{reserved(draining(device("nvidia", 1, 3, 24), "w-1"), 4)}, "failed", "", ""},
+		{"draining device is skipped", requestFor(10), []placement.Device{device("nvidia", 0, 12, 24), withDraining(device("nvidia", 1, 24, 24), "w-1")}, "nvidia 0", "", ""},
+		{"only a draining device fits", requestFor(20), []placement.Device{device("nvidia", 0, 12, 24), withDraining(device("nvidia", 1, 3, 24), "w-1")}, "wait w-1 nvidia 1", "", "waiting for w-1 to release memory on nvidia 1"},
+		{"draining device with free memory", requestFor(20), []placement.Device{withDraining(device("nvidia", 1, 24, 24), "w-1")}, "wait w-1 nvidia 1", "", ""},
+		{"too large for a draining device", requestFor(30), []placement.Device{withDraining(device("nvidia", 1, 3, 24), "w-1")}, "failed", "", "still used by stopping worker w-1"},
+		{"two devices, second draining", requestFor(44), []placement.Device{device("nvidia", 0, 24, 24), withDraining(device("nvidia", 1, 3, 24), "w-2", "w-1")}, "wait w-1,w-2 nvidia 1", "", ""},
+		{"reservations remain after draining", requestFor(22), []placement.Device{withReserved(withDraining(device("nvidia", 1, 3, 24), "w-1"), 4)}, "failed", "", ""},
 
 		{"by index", on(requestFor(10), "0"), l4s, "nvidia 0", "CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=0", "as requested"},
 		{"by index, order kept", on(requestFor(30), "1,0"), l4s, "nvidia 1,0", "CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=1,0", ""},
 		{"by index, engine without accelerator support", with(on(requestFor(10), "0"), func(r *placement.Request) { r.UsesAccelerator = false }), l4s, "nvidia 0", "", ""},
 		{"by index, any number of devices", on(requestFor(60), "0,1,2"), four, "nvidia 0,1,2", "", ""},
-		{"unknown index", on(requestFor(10), "0,7"), []placement.Device{device("nvidia", 0, 1, 1), broken(device("nvidia", 1, 1, 1), "GPU is lost")}, "not_found", "", "unknown nvidia device 7; this machine has:\n  nvidia 0\n  nvidia 1: GPU is lost"},
+		{"unknown index", on(requestFor(10), "0,7"), []placement.Device{device("nvidia", 0, 1, 1), withError(device("nvidia", 1, 1, 1), "GPU is lost")}, "not_found", "", "unknown nvidia device 7; this machine has:\n  nvidia 0\n  nvidia 1: GPU is lost"},
 		{"by index, no devices", on(requestFor(10), "0"), nil, "not_found", "", "this machine has no accelerator"},
-		{"by index, broken device", on(requestFor(10), "1"), []placement.Device{device("nvidia", 0, 24, 24), broken(device("nvidia", 1, 24, 24), "GPU is lost")}, "failed", "", "nvidia 1 cannot be used: GPU is lost"},
-		{"by index, draining", on(requestFor(10), "1"), []placement.Device{device("nvidia", 0, 24, 24), draining(device("nvidia", 1, 24, 24), "w-1")}, "wait w-1 nvidia 1", "", ""},
-		{"by index, draining and too large", on(requestFor(30), "1"), []placement.Device{draining(device("nvidia", 1, 24, 24), "w-1")}, "failed", "", "does not fit"},
+		{"by index, broken device", on(requestFor(10), "1"), []placement.Device{device("nvidia", 0, 24, 24), withError(device("nvidia", 1, 24, 24), "GPU is lost")}, "failed", "", "nvidia 1 cannot be used: GPU is lost"},
+		{"by index, draining", on(requestFor(10), "1"), []placement.Device{device("nvidia", 0, 24, 24), withDraining(device("nvidia", 1, 24, 24), "w-1")}, "wait w-1 nvidia 1", "", ""},
+		{"by index, draining and too large", on(requestFor(30), "1"), []placement.Device{withDraining(device("nvidia", 1, 24, 24), "w-1")}, "failed", "", "does not fit"},
 		{"by index, too large", on(requestFor(21), "0"), l4s, "failed", "", "missing: 2.0 GiB on nvidia 0"},
 		{"by index, too large for first device", on(requestFor(41), "0,1"), l4s, "failed", "", "missing: 1.5 GiB on nvidia 0; it would fit with 21.5 GiB free on each of 2 devices"},
 		{"invalid index", on(requestFor(10), "x"), l4s, "bad_operation", "", `"x"`},
-		{"by index, unknown memory", on(requestFor(10), "0"), []placement.Device{unknownFree(device("amd", 0, 0, 0))}, "amd 0", "HIP_VISIBLE_DEVICES=0", "assumed to be sufficient"},
+		{"by index, unknown memory", on(requestFor(10), "0"), []placement.Device{withUnknownFree(device("amd", 0, 0, 0))}, "amd 0", "HIP_VISIBLE_DEVICES=0", "assumed to be sufficient"},
 
 		{"no accelerator", requestFor(10), nil, "cpu", "", "no accelerator on this machine: using the CPU"},
-		{"no usable device", requestFor(10), []placement.Device{broken(device("nvidia", 0, 24, 24), "GPU is lost")}, "cpu", "CUDA_VISIBLE_DEVICES=-1 GGML_VK_VISIBLE_DEVICES=-1", "nvidia 0: GPU is lost"},
-		{"no usable device, required", with(requestFor(10), requires), []placement.Device{broken(device("nvidia", 0, 24, 24), "GPU is lost")}, "failed", "", "requires an accelerator, but none is usable:\n  nvidia 0: GPU is lost"},
+		{"no usable device", requestFor(10), []placement.Device{withError(device("nvidia", 0, 24, 24), "GPU is lost")}, "cpu", "CUDA_VISIBLE_DEVICES=-1 GGML_VK_VISIBLE_DEVICES=-1", "nvidia 0: GPU is lost"},
+		{"no usable device, required", with(requestFor(10), requires), []placement.Device{withError(device("nvidia", 0, 24, 24), "GPU is lost")}, "failed", "", "requires an accelerator, but none is usable:\n  nvidia 0: GPU is lost"},
 		{"no accelerator, required", with(requestFor(10), requires), nil, "failed", "", "this machine has no accelerator"},
 		{"unsupported vendor", with(requestFor(10), nvidia), []placement.Device{amd}, "cpu", "GGML_VK_VISIBLE_DEVICES=-1 HIP_VISIBLE_DEVICES=-1", "no usable nvidia accelerator: using the CPU (amd 0)"},
 		{"unsupported vendor, required", with(with(requestFor(10), nvidia), requires), []placement.Device{amd}, "failed", "", "requires an nvidia accelerator"},
-		{"card without a driver", requestFor(10), []placement.Device{at(broken(device("amd", -1, 0, 0), "no driver"), "0000:41:00.0")}, "cpu", "GGML_VK_VISIBLE_DEVICES=-1 HIP_VISIBLE_DEVICES=-1", "amd at 0000:41:00.0: no driver"},
+		{"card without a driver", requestFor(10), []placement.Device{withBus(withError(device("amd", -1, 0, 0), "no driver"), "0000:41:00.0")}, "cpu", "GGML_VK_VISIBLE_DEVICES=-1 HIP_VISIBLE_DEVICES=-1", "amd at 0000:41:00.0: no driver"},
 		{"device without an index", requestFor(10), []placement.Device{device("intel", -1, 24, 24)}, "cpu", "GGML_VK_VISIBLE_DEVICES=-1 ONEAPI_DEVICE_SELECTOR=*:cpu", "no device index reported"},
 		{"CPU requested", on(requestFor(10), "none"), append([]placement.Device{amd, mac}, l4s...), "cpu", "CUDA_VISIBLE_DEVICES=-1 GGML_VK_VISIBLE_DEVICES=-1 HIP_VISIBLE_DEVICES=-1", "as requested"},
 		{"CPU requested, accelerator required", with(on(requestFor(10), "none"), requires), l4s, "failed", "", `device "none" was requested`},
 		{"engine without accelerator support", with(requestFor(10), func(r *placement.Request) { r.UsesAccelerator = false }), l4s, "cpu", "CUDA_VISIBLE_DEVICES=-1 GGML_VK_VISIBLE_DEVICES=-1", "uses no accelerator"},
 
-		{"Vulkan counts by PCI address", on(requestFor(10), "0"), []placement.Device{at(device("intel", 0, 16, 16), "0000:41:00.0"), at(device("intel", 1, 16, 16), "0000:03:00.0")}, "intel 0", "GGML_VK_VISIBLE_DEVICES=1 ONEAPI_DEVICE_SELECTOR=level_zero:0", ""},
-		{"Vulkan counts all vendors", with(on(requestFor(10), "1,0"), nvidia), []placement.Device{at(amd, "0000:03:00.0"), at(l4s[0], "0000:01:00.0"), at(l4s[1], "0000:41:00.0")}, "nvidia 1,0", "CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=1,0 GGML_VK_VISIBLE_DEVICES=2,0", ""},
-		{"Vulkan order unknown with a broken device", requestFor(10), []placement.Device{at(broken(device("nvidia", 0, 24, 24), "GPU is lost"), "0000:01:00.0"), at(amd, "0000:41:00.0")}, "amd 0", "HIP_VISIBLE_DEVICES=0", ""},
-		{"Vulkan order unknown without a driver", requestFor(10), []placement.Device{at(device("intel", -1, 24, 24), "0000:01:00.0"), at(amd, "0000:41:00.0")}, "amd 0", "HIP_VISIBLE_DEVICES=0", ""},
+		{"Vulkan counts by PCI address", on(requestFor(10), "0"), []placement.Device{withBus(device("intel", 0, 16, 16), "0000:41:00.0"), withBus(device("intel", 1, 16, 16), "0000:03:00.0")}, "intel 0", "GGML_VK_VISIBLE_DEVICES=1 ONEAPI_DEVICE_SELECTOR=level_zero:0", ""},
+		{"Vulkan counts all vendors", with(on(requestFor(10), "1,0"), nvidia), []placement.Device{withBus(amd, "0000:03:00.0"), withBus(l4s[0], "0000:01:00.0"), withBus(l4s[1], "0000:41:00.0")}, "nvidia 1,0", "CUDA_DEVICE_ORDER=PCI_BUS_ID CUDA_VISIBLE_DEVICES=1,0 GGML_VK_VISIBLE_DEVICES=2,0", ""},
+		{"Vulkan order unknown with a broken device", requestFor(10), []placement.Device{withBus(withError(device("nvidia", 0, 24, 24), "GPU is lost"), "0000:01:00.0"), withBus(amd, "0000:41:00.0")}, "amd 0", "HIP_VISIBLE_DEVICES=0", ""},
+		{"Vulkan order unknown without a driver", requestFor(10), []placement.Device{withBus(device("intel", -1, 24, 24), "0000:01:00.0"), withBus(amd, "0000:41:00.0")}, "amd 0", "HIP_VISIBLE_DEVICES=0", ""},
 		{"two vendors: more memory", requestFor(10), append([]placement.Device{amd}, l4s...), "amd 0", "HIP_VISIBLE_DEVICES=0", ""},
 		{"two vendors: one supported", with(requestFor(10), nvidia), append([]placement.Device{amd}, l4s...), "nvidia 1", "", ""},
 		{"any vendor", with(requestFor(10), func(r *placement.Request) { r.Vendor = "any" }), append([]placement.Device{amd}, l4s...), "amd 0", "", ""},
 		{"never split over two vendors", requestFor(80), []placement.Device{device("amd", 0, 64, 64), device("nvidia", 0, 64, 64)}, "failed", "", "amd 0: 64.0 GiB free of 64.0 GiB, 0 B in use\n  nvidia 0:"},
 		{"two vendors, by index: one supported", with(on(requestFor(10), "0"), nvidia), append([]placement.Device{amd}, l4s...), "nvidia 0", "", ""},
-		{"two vendors, by index: one working", on(requestFor(10), "0"), append([]placement.Device{broken(amd, "no driver")}, l4s...), "nvidia 0", "", ""},
+		{"two vendors, by index: one working", on(requestFor(10), "0"), append([]placement.Device{withError(amd, "no driver")}, l4s...), "nvidia 0", "", ""},
 		{"two vendors, by index: ambiguous", on(requestFor(10), "0"), append([]placement.Device{amd}, l4s...), "failed", "", "is ambiguous: this machine has amd and nvidia devices"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -217,7 +217,7 @@ func join(numbers []int) string {
 // expected memory with overheads.
 func TestDecision(t *testing.T) {
 	t.Parallel()
-	a, b := device("nvidia", 0, 20, 24), named(device("nvidia", 1, 22, 24), "NVIDIA L4")
+	a, b := device("nvidia", 0, 20, 24), withName(device("nvidia", 1, 22, 24), "NVIDIA L4")
 	b.UUID = "GPU-1"
 	d, err := placement.Place(requestFor(30), []placement.Device{b, a})
 	if err != nil {

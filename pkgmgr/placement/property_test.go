@@ -92,7 +92,7 @@ func randomMachine(rng *rand.Rand) []placement.Device {
 	return devices
 }
 
-// deviceFits is a direct implementation of the rule in the package comment. If drained is
+// deviceFits implements the rule in the package comment. If drained is
 // set, the stopping workers of the device have exited.
 func deviceFits(r placement.Request, d placement.Device, n int, drained bool) bool {
 	need := (r.Estimate+int64(n)-1)/int64(n) + r.Overhead

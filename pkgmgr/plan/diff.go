@@ -130,7 +130,7 @@ func (d *hiveDiff) subject(worker string) operations.Subject {
 	return operations.SubjectWorker.WithName(worker)
 }
 
-// blockError is like block, but takes the reason from an error. If uv failed, it also
+// blockError works like block, but takes the reason from an error. If uv failed, it also
 // records the output of uv.
 func (d *hiveDiff) blockError(worker string, err error) {
 	b := operations.Blocked{

@@ -62,12 +62,12 @@ func run(t *testing.T, c *ssh.Client, command string) (string, error) {
 	return string(out), err
 }
 
-// eventually waits until ok returns true.
-func eventually(t *testing.T, what string, ok func() bool) {
+// waitUntil waits until ok returns true.
+func waitUntil(t *testing.T, condition string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("timeout waiting for: %s", what)
+			t.Fatalf("timeout waiting for: %s", condition)
 		}
 	}
 }
@@ -128,10 +128,10 @@ func TestHangUp(t *testing.T) {
 	exists := func(name string) func() bool {
 		return func() bool { _, err := os.Stat(filepath.Join(h.Home(), name)); return err == nil }
 	}
-	eventually(t, "start of both commands", func() bool { return exists("ready")() && exists("up")() })
+	waitUntil(t, "start of both commands", func() bool { return exists("ready")() && exists("up")() })
 	h.Cut()
-	eventually(t, "EOF", exists("eof"))
-	eventually(t, "SIGHUP", exists("hup"))
+	waitUntil(t, "EOF", exists("eof"))
+	waitUntil(t, "SIGHUP", exists("hup"))
 }
 
 // TestClose checks that Close removes all processes and files, except a daemon that has left its process group.
@@ -161,7 +161,7 @@ func TestClose(t *testing.T) {
 		readPID(t, daemon) // the daemon has left the process group
 	}
 	h.Close()
-	eventually(t, "exit of the session process", func() bool { return !isRunning(pid) })
+	waitUntil(t, "exit of the session process", func() bool { return !isRunning(pid) })
 	if _, err := os.Stat(h.Home()); !os.IsNotExist(err) {
 		t.Errorf("Stat() of the home directory after Close returned %v, want not exist", err)
 	}
@@ -176,7 +176,7 @@ func TestClose(t *testing.T) {
 
 func readPID(t *testing.T, file string) (pid int) {
 	t.Helper()
-	eventually(t, file, func() bool { _, err := os.Stat(file); return err == nil })
+	waitUntil(t, file, func() bool { _, err := os.Stat(file); return err == nil })
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)

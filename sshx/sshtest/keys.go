@@ -11,7 +11,7 @@ import (
 // NewKey generates an ed25519 key. pem is the private key in the OpenSSH format, as in ~/.ssh/id_ed25519.
 func NewKey() (key ssh.Signer, pem []byte, err error) { return newKey("") }
 
-// NewEncryptedKey is like NewKey but encrypts the private key with a passphrase.
+// NewEncryptedKey works like NewKey but encrypts the private key with a passphrase.
 func NewEncryptedKey(passphrase string) (key ssh.Signer, pem []byte, err error) {
 	return newKey(passphrase)
 }

@@ -122,13 +122,13 @@ func (h *OpenSSHHost) Cut() {
 	}
 }
 
-// CutAfter is like [Host.CutAfter].
+// CutAfter works like [Host.CutAfter].
 func (h *OpenSSHHost) CutAfter(n int64) { h.faults.cutAt(n) }
 
-// Stall is like [Host.Stall].
+// Stall works like [Host.Stall].
 func (h *OpenSSHHost) Stall(stall bool) { h.faults.stall(stall) }
 
-// SetLatency is like [Host.SetLatency].
+// SetLatency works like [Host.SetLatency].
 func (h *OpenSSHHost) SetLatency(rtt time.Duration) { h.faults.latency(rtt) }
 
 // Close closes all connections and waits for their sshd processes to exit. Running commands get EOF on standard input.

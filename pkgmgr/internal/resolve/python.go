@@ -60,7 +60,7 @@ type pythonJob struct {
 	hasDates bool // the index has upload dates for at least one package of the job
 }
 
-// torchFamily lists the packages of the PyTorch indexes of which PyPI has no build, or only
+// torchFamily lists the packages of the PyTorch indexes for which PyPI has no build, or only
 // other builds. PyTorch indexes do not record upload dates.
 var torchFamily = []string{
 	"torch", "torchvision", "torchaudio", "torchdata", "torchtext", "torchcodec", "torchao",
@@ -191,7 +191,7 @@ func (r *Resolver) compile(ctx context.Context, job *pythonJob, glibc int) (*whe
 	}
 }
 
-// exemptUndated adds those of the packages to job.exempt that have files without an upload
+// exemptUndated adds the packages to job.exempt that have files without an upload
 // date. It does nothing for PyPI, which records all dates. If the index does not record any
 // dates, exemptUndated removes the cutoff and reports a warning.
 func (r *Resolver) exemptUndated(ctx context.Context, job *pythonJob, packages []string) error {

@@ -48,8 +48,8 @@ func (f *fakeAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case strings.HasPrefix(path, "/tags/"):
 		tag(strings.TrimPrefix(path, "/tags/"))
 	case path == "" && page > 0:
-		from := min((page-1)*perPage, len(f.releases))
-		_ = json.NewEncoder(w).Encode(f.releases[from:min(from+perPage, len(f.releases))])
+		from := min((page-1)*maxPageSize, len(f.releases))
+		_ = json.NewEncoder(w).Encode(f.releases[from:min(from+maxPageSize, len(f.releases))])
 	default:
 		http.Error(w, `{"message": "Not Found"}`, http.StatusNotFound)
 	}

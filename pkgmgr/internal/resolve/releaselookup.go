@@ -14,16 +14,18 @@ import (
 )
 
 const (
-	// lookupRequests is the maximum number of requests to the release API in one lookup,
+	// maxLookupRequests is the maximum number of requests to the release API in one lookup,
 	// without downloads of assets. Without a token, GitHub permits 60 requests per hour.
-	lookupRequests = 3
+	maxLookupRequests = 3
 
-	// perPage is the number of releases per page, the maximum of GitHub. perPageLarge is the
-	// number for a repository whose latest release has more than manyAssets assets, because
-	// a page contains the assets of all its releases.
-	perPage      = 100
-	perPageLarge = 10
-	manyAssets   = 100
+	// maxPageSize is the maximum number of releases per page of GitHub.
+	maxPageSize = 100
+
+	// smallPageSize is the number of releases per page for a repository whose latest release
+	// has more than maxPageAssets assets, because a page contains the assets of all its
+	// releases.
+	smallPageSize = 10
+	maxPageAssets = 100
 )
 
 // noReleaseError reports that a repository has no release with a tag.
@@ -68,13 +70,13 @@ func (g *releases) resolveExact(ctx context.Context, v *catalog.Versions, exact 
 // files for all machines. If no version has all files, it returns a version with files for
 // some machines. For [version.Latest], versions newer than the target of the latest pointer
 // release are ignored if possible. note describes skipped versions or missing files; it may be
-// empty. The lookup makes at most lookupRequests requests.
+// empty. The lookup makes at most maxLookupRequests requests.
 func (g *releases) resolveNewest(ctx context.Context, v *catalog.Versions, constraint string, coverageFunc func(*release, string) coverage) (exact, note string, err error) {
 	if err := v.CheckRange(constraint); err != nil {
 		return "", "", err
 	}
 	l := releaseLookup{
-		releases: g, versions: v, coverage: coverageFunc, requestsLeft: lookupRequests, perPage: perPage,
+		releases: g, versions: v, coverage: coverageFunc, requestsLeft: maxLookupRequests, pageSize: maxPageSize,
 		candidates: candidates{repo: v.GitHub, constraint: constraint, missing: map[string]string{}},
 	}
 	if constraint == version.Latest {
@@ -108,7 +110,7 @@ type releaseLookup struct {
 	candidates candidates
 
 	requestsLeft int
-	perPage      int  // number of releases per page
+	pageSize     int  // number of releases per page
 	listed       int  // number of releases read from the list
 	skipped      int  // number of versions ignored because they are prereleases
 	exhausted    bool // the list has no more releases
@@ -141,8 +143,8 @@ func (l *releaseLookup) considerLatest(ctx context.Context) error {
 	case r.Tag == "":
 		return l.invalidResponse(l.versions.GitHub, "a release without a tag")
 	}
-	if len(r.Assets) > manyAssets {
-		l.perPage = perPageLarge
+	if len(r.Assets) > maxPageAssets {
+		l.pageSize = smallPageSize
 	}
 	l.consider(&r)
 	target, err := l.pointerTarget(ctx, l.versions, &r)
@@ -163,7 +165,7 @@ func (l *releaseLookup) considerLatest(ctx context.Context) error {
 func (l *releaseLookup) considerPage(ctx context.Context, page int) error {
 	var list []*release
 	l.requestsLeft--
-	err := l.get(ctx, l.versions.GitHub, fmt.Sprintf("?per_page=%d&page=%d", l.perPage, page), &list)
+	err := l.get(ctx, l.versions.GitHub, fmt.Sprintf("?per_page=%d&page=%d", l.pageSize, page), &list)
 	switch {
 	case errors.Is(err, fetch.ErrNotFound) && page == 1:
 		return fmt.Errorf("%s has no releases", l.versions.GitHub)
@@ -172,7 +174,7 @@ func (l *releaseLookup) considerPage(ctx context.Context, page int) error {
 	case err != nil:
 		return err
 	}
-	l.exhausted = len(list) < l.perPage
+	l.exhausted = len(list) < l.pageSize
 	for _, r := range list {
 		if r == nil || r.Tag == "" {
 			return l.invalidResponse(l.versions.GitHub, "a release without a tag")

@@ -157,7 +157,7 @@ func (c *checker) table(n *Node, dst reflect.Value, name string) {
 	for _, e := range n.Entries {
 		i := slices.IndexFunc(fields, func(f field) bool { return f.key == e.Key })
 		if i < 0 {
-			c.unknown(e, fields)
+			c.reportUnknownKey(e, fields)
 			continue
 		}
 		c.value(e.Value, dst.FieldByIndex(fields[i].index), fields[i])
@@ -169,7 +169,8 @@ func (c *checker) table(n *Node, dst reflect.Value, name string) {
 	}
 }
 
-func (c *checker) unknown(e Entry, fields []field) {
+// reportUnknownKey reports a key that no field has, with the most similar one as a hint.
+func (c *checker) reportUnknownKey(e Entry, fields []field) {
 	keys := make([]string, len(fields))
 	for i, f := range fields {
 		keys[i] = f.key

@@ -18,19 +18,20 @@ func TestReadTOMLAndYAML(t *testing.T) {
 		Env  Value[map[string]Value[string]] `key:"env"`
 	}
 	for _, tt := range []struct {
+		name   string
 		syntax Syntax
 		text   string
 		second Pos // of the second job
 	}{
-		{TOML, "name = 'x'\non = true\nenv.A = 'b'\n[[job]]\nn = 0x10\n  [[job]]\nn = 2\n", Pos{6, 3}},
-		{YAML, "name: x\non: true\nenv: {A: b}\njob:\n- n: 0x10\n- n: 2\n", Pos{6, 3}},
+		{"TOML", TOML, "name = 'x'\non = true\nenv.A = 'b'\n[[job]]\nn = 0x10\n  [[job]]\nn = 2\n", Pos{6, 3}},
+		{"YAML", YAML, "name: x\non: true\nenv: {A: b}\njob:\n- n: 0x10\n- n: 2\n", Pos{6, 3}},
 	} {
 		var f file
 		if problems := Read(tt.syntax, []byte(tt.text), &f); len(problems) != 0 {
-			t.Fatalf("Read(syntax %d) = %v, want no problems", tt.syntax, problems)
+			t.Fatalf("Read(%s) = %v, want no problems", tt.name, problems)
 		}
 		if f.Name.V != "x" || !f.On.V || f.Env.V["A"].V != "b" || len(f.Jobs.V) != 2 || f.Jobs.V[0].N.V != 16 || f.Jobs.V[1].Pos != tt.second {
-			t.Errorf("Read(syntax %d) filled %+v, want the values of the file", tt.syntax, f)
+			t.Errorf("Read(%s) filled %+v, want the values of the file", tt.name, f)
 		}
 		var g file
 		problems := Read(tt.syntax, []byte("job: [{}]\n"), &g)
@@ -38,7 +39,7 @@ func TestReadTOMLAndYAML(t *testing.T) {
 			problems = Read(tt.syntax, []byte("job = [{}]\n"), &g)
 		}
 		if len(problems) != 2 || problems[0].Item != -1 || problems[1].Item != 0 || problems[1].Message != "job 1 has no n" {
-			t.Errorf("Read(syntax %d) = %+v, want one problem of the file and %q", tt.syntax, problems, "job 1 has no n")
+			t.Errorf("Read(%s) = %+v, want one problem of the file and %q", tt.name, problems, "job 1 has no n")
 		}
 	}
 }

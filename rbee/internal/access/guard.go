@@ -306,7 +306,7 @@ func (g *guard) authorize(r *http.Request, src source) (grant, *denial) {
 	key, ok, err := g.Keys.Check(secret)
 	switch {
 	case err != nil:
-		g.Log.Error("cannot read keys, request denied", "error", err)
+		g.Log.Error("cannot read keys", "error", err)
 		return grant{}, denyf(http.StatusInternalServerError, "keys_unreadable", "the server cannot read its API keys; see its log")
 	case !ok:
 		return grant{}, denyf(http.StatusUnauthorized, "invalid_api_key", "invalid API key: it is unknown or was revoked")

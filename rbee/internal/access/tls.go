@@ -25,8 +25,8 @@ import (
 
 const (
 	certificateSubject = "rbee"     // common name in certificates that rbee creates
-	certificateYears   = 10         // validity of such a certificate
-	clockSkew          = -time.Hour // start of the validity, relative to now, for clients with slow clocks
+	certificateYears   = 10         // validity of certificates that rbee creates
+	clockSkew          = -time.Hour // start of the validity of a certificate relative to now, for clients with slow clocks
 )
 
 // Certificate returns the certificate in the files tls.crt and tls.key of dir, and its

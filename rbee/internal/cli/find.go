@@ -137,11 +137,11 @@ func pick(kind kind, requested string, matches []match, others []string, failure
 			"add --hive " + matches[0].hive,
 		}
 	case len(failures) > 0:
-		message := fmt.Sprintf("no %s %q on the hives that responded (%s); no response from %s", kind.subject, requested, found(others), reasons(failures))
+		message := fmt.Sprintf("no %s %q on the hives that responded (%s); no response from %s", kind.subject, requested, describeOthers(others), reasons(failures))
 		e := &operations.Error{Code: failures[0].Code, Reason: failures[0].Reason, Subject: failures[0].Subject, Message: message}
 		return match{}, &hintedError{e, fmt.Sprintf("if the %s is on a hive that did not respond, add --hive", kind.subject)}
 	default:
-		message := fmt.Sprintf("no %s %q on any hive (%s)", kind.subject, requested, found(others))
+		message := fmt.Sprintf("no %s %q on any hive (%s)", kind.subject, requested, describeOthers(others))
 		return match{}, &operations.Error{Code: operations.CodeNotFound, Reason: kind.missing, Subject: kind.subject.WithName(requested), Message: message}
 	}
 }
@@ -155,8 +155,8 @@ func places(matches []match) string {
 	return strings.Join(texts, ", ")
 }
 
-// found lists the objects that were found instead of the requested one.
-func found(others []string) string {
+// describeOthers lists the objects that were found instead of the requested one.
+func describeOthers(others []string) string {
 	if len(others) == 0 {
 		return "found none"
 	}

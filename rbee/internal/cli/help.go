@@ -55,7 +55,7 @@ var errHelp = errors.New("help requested")
 // helpFlag prints the help of the command it is given to.
 type helpFlag bool
 
-// BeforeReset is called by kong before flags are checked.
+// BeforeReset prints the help. kong calls it before it checks the flags.
 func (helpFlag) BeforeReset(ctx *kong.Context) error {
 	if err := ctx.PrintUsage(false); err != nil {
 		return err
@@ -63,7 +63,7 @@ func (helpFlag) BeforeReset(ctx *kong.Context) error {
 	return errHelp
 }
 
-// printHelp is the [kong.HelpPrinter] of the program.
+// printHelp implements [kong.HelpPrinter].
 func printHelp(_ kong.HelpOptions, ctx *kong.Context) error {
 	w := newHelpWriter(ctx.Stdout)
 	if node := ctx.Selected(); node != nil {

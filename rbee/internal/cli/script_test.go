@@ -251,7 +251,7 @@ func hub(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Setenv("HF_ENDPOINT", h.URL)
 }
 
-// origin is a fake of the servers that workers are downloaded from:
+// origin controls a fake of the servers that workers are downloaded from:
 //
 //	origin start                start with tools, and set the environment variables
 //	origin release 1.1          publish a version of the engine and of the package beeserve

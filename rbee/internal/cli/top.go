@@ -66,13 +66,13 @@ func (c *topCmd) Run(ctx context.Context, a *app) error {
 	}
 	feed := &topFeed{queen: remote, first: make(chan struct{})}
 	if c.Once || a.asJSON() || !a.terminal(a.p.Stdout) {
-		return c.once(ctx, a, feed)
+		return c.printOnce(ctx, a, feed)
 	}
 	return c.watch(ctx, a, feed)
 }
 
-// once prints one snapshot.
-func (c *topCmd) once(ctx context.Context, a *app, feed *topFeed) error {
+// printOnce prints one snapshot.
+func (c *topCmd) printOnce(ctx context.Context, a *app, feed *topFeed) error {
 	s, err := feed.get(ctx)
 	if err != nil {
 		return err

@@ -64,12 +64,12 @@ type Result struct {
 }
 
 const (
-	maxResponse         = 16 << 20 // bytes of a JSON response
-	defaultPollInterval = 250 * time.Millisecond
-	maxPollInterval     = time.Second
-	defaultStallTimeout = time.Minute
-	maxFailures         = 5 // consecutive polls that fail or do not find the workflow
-	cancelTimeout       = 5 * time.Second
+	maxResponse         = 16 << 20               // bytes of a JSON response
+	defaultPollInterval = 250 * time.Millisecond // time between the first two polls
+	maxPollInterval     = time.Second            // maximum time between two polls
+	defaultStallTimeout = time.Minute            // time without an answer from ComfyUI
+	maxFailures         = 5                      // consecutive polls that fail or do not find the workflow
+	cancelTimeout       = 5 * time.Second        // for the request that cancels a workflow
 )
 
 // Run queues a workflow and waits until it has finished. If ctx ends, Run cancels the

@@ -198,7 +198,7 @@ func report[R interface {
 }
 
 // openFleet opens the fleet of a scope.
-func (c *Controller) openFleet(d *desired, scope operations.Scope, push bool, events operations.Handler) (*pkgmgr.Fleet, error) {
+func (c *Controller) openFleet(d *desiredState, scope operations.Scope, push bool, events operations.Handler) (*pkgmgr.Fleet, error) {
 	return pkgmgr.Open(d.config, pkgmgr.Options{
 		Connect: c.conn.Host, Aliases: scope.Hives, Labels: scope.Labels, Extra: d.extra, Catalog: d.catalog,
 		Binaries: d.binaries, Version: c.opts.Version, CacheDir: c.files.Paths.CacheDir,

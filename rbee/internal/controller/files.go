@@ -32,8 +32,8 @@ func NewFiles(o Options) (*Files, error) {
 	}, nil
 }
 
-// desired is the desired state: the config with its catalog and lockfile.
-type desired struct {
+// desiredState is the desired state: the config with its catalog and lockfile.
+type desiredState struct {
 	config  *config.Config
 	path    string // absolute
 	catalog *catalog.Catalog
@@ -47,7 +47,7 @@ type desired struct {
 }
 
 // read reads the config, the recipes, the lockfile and the record.
-func (f *Files) read(configPath string) (*desired, error) {
+func (f *Files) read(configPath string) (*desiredState, error) {
 	path, err := f.Paths.ConfigFile(configPath)
 	if err != nil {
 		return nil, err
@@ -59,8 +59,8 @@ func (f *Files) read(configPath string) (*desired, error) {
 	return f.readRest(config, path)
 }
 
-// readOrEmpty is like read, but uses an empty config if the file does not exist.
-func (f *Files) readOrEmpty(configPath string) (*desired, error) {
+// readOrEmpty works like read, but uses an empty config if the file does not exist.
+func (f *Files) readOrEmpty(configPath string) (*desiredState, error) {
 	d, err := f.read(configPath)
 	if operations.ReasonOf(err) != operations.ReasonConfigMissing {
 		return d, err
@@ -72,7 +72,7 @@ func (f *Files) readOrEmpty(configPath string) (*desired, error) {
 	return f.readRest(&config.Config{Path: path}, path)
 }
 
-func (f *Files) readRest(config *config.Config, path string) (*desired, error) {
+func (f *Files) readRest(config *config.Config, path string) (*desiredState, error) {
 	catalog, err := catalog.Load(f.Paths.Recipes())
 	if err != nil {
 		return nil, err
@@ -85,7 +85,7 @@ func (f *Files) readRest(config *config.Config, path string) (*desired, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &desired{config: config, path: path, catalog: catalog, lock: lock, extra: extra, binaries: f.binaries}, nil
+	return &desiredState{config: config, path: path, catalog: catalog, lock: lock, extra: extra, binaries: f.binaries}, nil
 }
 
 // Hives returns the hives of a target: the named hive, or all hives of the config.

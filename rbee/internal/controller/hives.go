@@ -24,7 +24,7 @@ func summary(h config.Hive, inConfig bool) operations.HiveSummary {
 
 // summaries returns the hives of the config, and the other hives that the record lists for the
 // config.
-func (c *Controller) summaries(d *desired) ([]operations.HiveSummary, error) {
+func (c *Controller) summaries(d *desiredState) ([]operations.HiveSummary, error) {
 	entries, err := c.files.record.Entries()
 	if err != nil {
 		return nil, err
@@ -63,7 +63,7 @@ func (c *Controller) hiveList(op operations.HiveList) (*operations.HiveListRepor
 }
 
 // readHive reads the state of one hive. The caller closes the fleet.
-func (c *Controller) readHive(ctx context.Context, alias, configPath string, events operations.Handler) (*desired, *pkgmgr.Fleet, plan.HiveState, error) {
+func (c *Controller) readHive(ctx context.Context, alias, configPath string, events operations.Handler) (*desiredState, *pkgmgr.Fleet, plan.HiveState, error) {
 	var state plan.HiveState
 	d, err := c.files.read(configPath)
 	if err != nil {

@@ -61,7 +61,7 @@ func (c *Controller) sync(ctx context.Context, op operations.PackageSync, events
 }
 
 // checkWorkerTypes returns an error for a worker type that is not in the config.
-func checkWorkerTypes(d *desired, types []string) error {
+func checkWorkerTypes(d *desiredState, types []string) error {
 	var configured []string
 	for _, h := range d.config.Hives {
 		for _, w := range h.Workers {
@@ -78,7 +78,7 @@ func checkWorkerTypes(d *desired, types []string) error {
 
 // saveWarnings stores the warnings about the hives that a fleet has read, for list-hives,
 // which does not connect to hives.
-func (c *Controller) saveWarnings(d *desired, fleet *pkgmgr.Fleet, p *plan.Plan) error {
+func (c *Controller) saveWarnings(d *desiredState, fleet *pkgmgr.Fleet, p *plan.Plan) error {
 	var read []string
 	for _, s := range fleet.States() {
 		if s.State != nil {

@@ -96,7 +96,7 @@ const buildLen = 12
 
 // pinVersion pins a worker to a version until its version constraint in the config changes.
 // It does nothing for a worker that is not in the config.
-func pinVersion(d *desired, op operations.PackageRollback, version string) error {
+func pinVersion(d *desiredState, op operations.PackageRollback, version string) error {
 	for _, h := range d.config.Hives {
 		if h.Alias != op.Hive {
 			continue
@@ -173,7 +173,7 @@ func userRecipes(dir string) (map[string]string, error) {
 
 // useBundle opens a bundle and uses its lockfile, catalog and rbee binaries.
 // closeBundle removes the extracted files.
-func (c *Controller) useBundle(d *desired, path string) (closeBundle func(), err error) {
+func (c *Controller) useBundle(d *desiredState, path string) (closeBundle func(), err error) {
 	b, err := artifact.OpenBundle(path)
 	if err != nil {
 		return nil, err

@@ -16,7 +16,7 @@ import (
 
 const (
 	minPort, maxPort = 10000, 32000 // below the port range for outgoing connections
-	maxAttempts      = 1000
+	maxAttempts      = 1000         // random ports tried
 )
 
 // Find returns a random port on which no program listens at 127.0.0.1. If

@@ -19,7 +19,7 @@ import (
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
-// respondImmediately is the handler of a worker that responds without delay: with JSON, or
+// respondImmediately handles the requests of a worker without delay: with JSON, or
 // with the number of events in the query.
 func respondImmediately(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(io.Discard, r.Body)

@@ -89,13 +89,13 @@ func (s sampleChan) next(t testing.TB) gateway.Sample {
 	return wait(t, s, "sample")
 }
 
-func wait[T any](t testing.TB, c <-chan T, what string) T {
+func wait[T any](t testing.TB, c <-chan T, name string) T {
 	t.Helper()
 	select {
 	case v := <-c:
 		return v
 	case <-time.After(20 * time.Second):
-		t.Fatalf("timed out after 20 s waiting for the %s", what)
+		t.Fatalf("timed out after 20 s waiting for the %s", name)
 		panic("unreachable")
 	}
 }

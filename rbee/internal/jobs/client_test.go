@@ -111,7 +111,7 @@ func TestRestart(t *testing.T) {
 		_, err := c.Run(t.Context(), ops.HiveList{}, nil)
 		result <- err
 	}()
-	eventually(t, "the job is running", func() bool { return old.Running() == 1 })
+	waitUntil(t, "the job is running", func() bool { return old.Running() == 1 })
 	first.Listener.Close()
 	first.CloseClientConnections()
 	l, err := net.Listen("tcp", address)
@@ -144,7 +144,7 @@ func TestServerGone(t *testing.T) {
 		_, err := c.Run(t.Context(), ops.HiveList{}, nil)
 		result <- err
 	}()
-	eventually(t, "the job is running", func() bool { return s.Running() == 1 })
+	waitUntil(t, "the job is running", func() bool { return s.Running() == 1 })
 	h.Listener.Close()
 	h.CloseClientConnections()
 	var e *ops.Error
@@ -213,7 +213,7 @@ func TestCanceledByOtherClient(t *testing.T) {
 		_, err := c.Run(t.Context(), ops.HiveList{}, nil)
 		result <- err
 	}()
-	eventually(t, "the job is running", func() bool { return s.Running() == 1 })
+	waitUntil(t, "the job is running", func() bool { return s.Running() == 1 })
 	list, err := c.Jobs(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -273,7 +273,7 @@ func TestLostResponse(t *testing.T) {
 	if ops.CodeOf(err) != ops.CodeFailed || !strings.Contains(err.Error(), "cannot determine") {
 		t.Errorf("Run() = %v, want an error about the lost connection", err)
 	}
-	eventually(t, "the operation ran on the first server", func() bool { return runs.Load() == 2 })
+	waitUntil(t, "the operation ran on the first server", func() bool { return runs.Load() == 2 })
 	if list, err := (&client.Client{URL: h2.URL}).Jobs(t.Context()); err != nil || len(list) != 0 {
 		t.Errorf("Jobs() of the restarted server = %v, %v, want none", list, err)
 	}

@@ -125,9 +125,9 @@ func (s *Server) finishJob(j *job, result jobResult) {
 
 	duration := j.endedAt.Sub(j.createdAt).Round(time.Millisecond)
 	if result.err != nil {
-		s.log.Warn("job ended", "job", j.id, "state", result.state, "duration", duration, "error", result.err)
+		s.log.Warn("job finished", "job", j.id, "state", result.state, "duration", duration, "error", result.err)
 	} else {
-		s.log.Info("job ended", "job", j.id, "state", result.state, "duration", duration)
+		s.log.Info("job finished", "job", j.id, "state", result.state, "duration", duration)
 	}
 	j.cancel(nil)
 	close(j.done)

@@ -61,12 +61,12 @@ func serve(t testing.TB, r ops.Runner, o jobs.Options) (*jobs.Server, *client.Cl
 	return s, &client.Client{URL: h.URL, HTTP: h.Client(), Retry: 5 * time.Second}
 }
 
-// eventually waits until the condition is true.
-func eventually(t testing.TB, what string, condition func() bool) {
+// waitUntil waits until ok returns true.
+func waitUntil(t testing.TB, condition string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !condition(); {
+	for deadline := time.Now().Add(time.Minute); !ok(); {
 		if time.Now().After(deadline) {
-			t.Fatalf("timeout while waiting until %s", what)
+			t.Fatalf("timeout while waiting until %s", condition)
 		}
 		time.Sleep(time.Millisecond)
 	}
@@ -181,7 +181,7 @@ func TestJobDescription(t *testing.T) {
 		t.Errorf("first job = %+v, want a running job without secrets", first)
 	}
 	close(release)
-	eventually(t, "no job is running", func() bool { return s.Running() == 0 })
+	waitUntil(t, "no job is running", func() bool { return s.Running() == 0 })
 
 	failed, err := c.Job(t.Context(), ids[0])
 	if err != nil || failed.State != client.JobFailed || ops.CodeOf(failed.Error) != ops.CodeNotFound || failed.Events != 1 || failed.EndedAt.IsZero() {
@@ -263,7 +263,7 @@ func TestRunnerFails(t *testing.T) {
 			if err != nil || len(list) != 1 || list[0].State != client.JobFailed {
 				t.Errorf("Jobs() = %+v, %v, want one failed job", list, err)
 			}
-			eventually(t, "no job is running", func() bool { return s.Running() == 0 })
+			waitUntil(t, "no job is running", func() bool { return s.Running() == 0 })
 			if name == "panics" && (!strings.Contains(log.String(), "the bees are out") || !strings.Contains(log.String(), "jobs_test.go")) {
 				t.Errorf("log = %s, want message and stack of the panic", log.String())
 			}
@@ -362,7 +362,7 @@ func TestKeepFinished(t *testing.T) {
 		}
 		ids = append(ids, job.ID)
 	}
-	eventually(t, "three jobs are left", func() bool {
+	waitUntil(t, "three jobs are left", func() bool {
 		list, err := c.Jobs(t.Context())
 		return err == nil && len(list) == 3 && list[0].ID == ids[2]
 	})

@@ -54,7 +54,7 @@ func TestDrain(t *testing.T) {
 
 	short, cancel := context.WithCancelCause(t.Context())
 	go func() {
-		eventually(t, "the following job is canceled", func() bool { return s.Running() == 1 })
+		waitUntil(t, "the following job is canceled", func() bool { return s.Running() == 1 })
 		cancel(errors.New("no time"))
 	}()
 	if err := s.Drain(short); err == nil || !strings.Contains(err.Error(), "1 jobs are still running: no time") {
@@ -166,7 +166,7 @@ func TestMaxBodyMemory(t *testing.T) {
 	if r, ok := report.(*ops.InferReport); err != nil || !ok || r.PromptTokens != len(prompt.Prompt) {
 		t.Errorf("Watch() = %+v, %v, want %d prompt tokens", report, err, len(prompt.Prompt))
 	}
-	eventually(t, "no job is running", func() bool { return s.Running() == 0 })
+	waitUntil(t, "no job is running", func() bool { return s.Running() == 0 })
 	if _, err := c.Run(t.Context(), prompt, nil); err != nil {
 		t.Errorf("Run() after the first job = %v, want nil", err)
 	}

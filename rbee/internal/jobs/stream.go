@@ -30,7 +30,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	defer j.addReader(s.opts.NoReaderTimeout)()
 	defer out.Close()
 	if err := out.Flush(); errors.Is(err, http.ErrNotSupported) { // before anything is written
-		s.log.Error("cannot stream: the wrapper of the jobs handler hides http.Flusher")
+		s.log.Error("cannot stream job events", "error", err)
 		writeError(w, http.StatusInternalServerError, &operations.Error{Code: operations.CodeFailed, Reason: operations.ReasonUnsupported, Message: "cannot stream: the server does not support flushing"})
 		return
 	}

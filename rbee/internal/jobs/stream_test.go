@@ -165,7 +165,7 @@ func TestSlowReader(t *testing.T) {
 	}
 	defer slow.Body.Close()
 	close(proceed)
-	eventually(t, "the job has ended", func() bool { return s.Running() == 0 })
+	waitUntil(t, "the job has ended", func() bool { return s.Running() == 0 })
 	var last string
 	if _, err := c.Watch(t.Context(), job.ID, 0, func(e ops.Event) { last = e.Message }); err != nil || last != fmt.Sprint("event ", events) {
 		t.Errorf("Watch() of another reader: last event = %q, error = %v, want event %d, nil", last, err, events)

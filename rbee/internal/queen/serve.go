@@ -154,7 +154,7 @@ func Serve(ctx context.Context, c controller.Options, o Options) error {
 		o.Log.Warn("jobs canceled", "error", err)
 	}
 	if err := jobsServer.Close(grace); err != nil {
-		o.Log.Warn("jobs did not end", "error", err)
+		o.Log.Warn("jobs still running", "error", err)
 	}
 	if srv.Shutdown(grace) != nil {
 		_ = srv.Close()

@@ -196,7 +196,7 @@ func (p *Pool) applyConfig(ctx context.Context, running *sync.WaitGroup) {
 	p.configRead = true
 	if err != nil {
 		if p.problem != err.Error() {
-			p.log.Warn("cannot read config, keeping previous one", "error", err)
+			p.log.Warn("cannot reload config", "error", err)
 		}
 		p.problem = err.Error()
 		p.notifyLocked()

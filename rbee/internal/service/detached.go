@@ -10,19 +10,19 @@ import (
 	"syscall"
 )
 
-// detached runs the daemon as a process in a new session (setsid), so that the daemon keeps
+// detachedManager runs the daemon as a process in a new session (setsid), so that the daemon keeps
 // running when the SSH connection is closed.
-type detached struct{ s *Service }
+type detachedManager struct{ s *Service }
 
 // Name implements [Manager].
-func (detached) Name() string                       { return Detached }
-func (detached) File() (string, error)              { return "", nil }
-func (detached) Enable(context.Context, bool) error { return nil }
-func (detached) Stop(context.Context) error         { return nil } // the caller stops the process itself
-func (detached) Remove(context.Context) error       { return nil }
+func (detachedManager) Name() string                       { return Detached }
+func (detachedManager) File() (string, error)              { return "", nil }
+func (detachedManager) Enable(context.Context, bool) error { return nil }
+func (detachedManager) Stop(context.Context) error         { return nil } // the caller stops the process itself
+func (detachedManager) Remove(context.Context) error       { return nil }
 
 // Start implements [Manager].
-func (d detached) Start(context.Context, bool) (<-chan struct{}, error) {
+func (d detachedManager) Start(context.Context, bool) (<-chan struct{}, error) {
 	out, err := os.OpenFile(d.s.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, err

@@ -129,7 +129,7 @@ func (s *Service) Manager(ctx context.Context, name string) Manager {
 	case Launchd:
 		return launchd{s}
 	default:
-		return detached{s}
+		return detachedManager{s}
 	}
 }
 

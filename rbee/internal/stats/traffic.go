@@ -21,8 +21,8 @@ import (
 
 const (
 	pointInterval = 5 * time.Second // time between two points of the time series
-	maxPoints     = 60
-	maxSamples    = 1000 // per point, for the median time to first byte
+	maxPoints     = 60              // points of the time series
+	maxSamples    = 1000            // durations per point, for the median time to first byte
 
 	workerTTL = time.Hour // time after the last request until a removed worker is forgotten
 
@@ -138,7 +138,7 @@ func (t *Traffic) MarkSuspect(w operations.WorkerProcess) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	now := time.Now()
-	maps.DeleteFunc(t.suspects, func(_ string, until time.Time) bool { return now.After(until) })
+	maps.DeleteFunc(t.suspects, func(_ string, expiry time.Time) bool { return now.After(expiry) })
 	t.suspects[scheduler.WorkerKey(w)] = now.Add(suspectTTL)
 }
 
@@ -146,8 +146,8 @@ func (t *Traffic) MarkSuspect(w operations.WorkerProcess) {
 func (t *Traffic) Suspect(w operations.WorkerProcess) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	until, ok := t.suspects[scheduler.WorkerKey(w)]
-	return ok && !time.Now().After(until)
+	expiry, ok := t.suspects[scheduler.WorkerKey(w)]
+	return ok && !time.Now().After(expiry)
 }
 
 // Record updates the requests of other programs from a snapshot of a hive, and removes the

@@ -242,7 +242,7 @@ func (h *hiveLine) line(s Style, width, columns int, now time.Time) string {
 	}
 	text := h.text
 	if h.bytes > 0 || h.total > 0 {
-		parts := []string{transferred(h.bytes, h.total)}
+		parts := []string{formatTransfer(h.bytes, h.total)}
 		if h.meter != nil && !h.isFinished() {
 			parts = append(parts, h.meter.parts(now, h.total)...)
 		}

@@ -58,8 +58,8 @@ func (m *meter) parts(now time.Time, total int64) []string {
 // rate formats a speed in bytes per second.
 func rate(bytes float64) string { return bytesize.Format(int64(min(bytes, 1<<62))) + "/s" }
 
-// transferred formats the transferred bytes and the total; total 0 is unknown.
-func transferred(bytes, total int64) string {
+// formatTransfer formats the transferred bytes and the total; total 0 is unknown.
+func formatTransfer(bytes, total int64) string {
 	if total > 0 {
 		return bytesize.Format(bytes) + "/" + bytesize.Format(total)
 	}

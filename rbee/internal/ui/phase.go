@@ -32,17 +32,17 @@ func stepProgress(e operations.Event) string {
 	text := cmp.Or(oneLine(e.Step.Worker), "rbee") + ": " + verb
 	switch {
 	case e.Unit != "" && e.CountTotal > 0:
-		text += " " + grouped(e.Count) + "/" + grouped(e.CountTotal) + " " + oneLine(e.Unit)
+		text += " " + formatThousands(e.Count) + "/" + formatThousands(e.CountTotal) + " " + oneLine(e.Unit)
 	case e.Unit != "" && e.Count > 0:
-		text += " " + grouped(e.Count) + " " + oneLine(e.Unit)
+		text += " " + formatThousands(e.Count) + " " + oneLine(e.Unit)
 	case e.Bytes > 0 || e.Total > 0:
-		text += " " + transferred(e.Bytes, e.Total)
+		text += " " + formatTransfer(e.Bytes, e.Total)
 	}
 	return strings.TrimSuffix(text, ":")
 }
 
-// grouped formats a number with thousands separators: 31,000.
-func grouped(n int64) string {
+// formatThousands formats a number with thousands separators: 31,000.
+func formatThousands(n int64) string {
 	text := strconv.FormatInt(max(n, 0), 10)
 	for i := len(text) - 3; i > 0; i -= 3 {
 		text = text[:i] + "," + text[i:]

@@ -138,7 +138,7 @@ func (p *Plain) progress(e operations.Event) string {
 		return ""
 	}
 	m.at, m.tenths = e.Time, tenths
-	parts := append([]string{transferred(e.Bytes, e.Total)}, m.meter.parts(e.Time, e.Total)...)
+	parts := append([]string{formatTransfer(e.Bytes, e.Total)}, m.meter.parts(e.Time, e.Total)...)
 	return strings.Join(parts, ", ") + format.Prefixed(": ", e.Message)
 }
 

@@ -55,7 +55,7 @@ func tempFiles(dir string) []string {
 
 func wantNoTemp(t *testing.T, dir string) {
 	t.Helper()
-	eventually(t, "no temporary files in "+dir, func() bool { return len(tempFiles(dir)) == 0 })
+	waitUntil(t, "no temporary files in "+dir, func() bool { return len(tempFiles(dir)) == 0 })
 }
 
 func testPut(t *testing.T, open Open) {
@@ -227,7 +227,7 @@ func testPutCancel(t *testing.T, open Open) {
 	done := make(chan error, 1)
 	go func() { done <- m.Host.Put(ctx, "dir/file", 0o755, src, sha256.Sum256(data)) }()
 	<-src.blocked
-	eventually(t, "a temporary file", func() bool { return len(tempFiles(filepath.Join(m.Home, "dir"))) == 1 })
+	waitUntil(t, "a temporary file", func() bool { return len(tempFiles(filepath.Join(m.Home, "dir"))) == 1 })
 	cancel()
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("Put() with a canceled context returned %v, want %v", err, context.Canceled)

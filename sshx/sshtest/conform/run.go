@@ -49,12 +49,12 @@ func wantCode(t *testing.T, call string, err error, code string) {
 // waitTimeout limits how long a test waits for a condition.
 const waitTimeout = 20 * time.Second
 
-// eventually waits until ok returns true.
-func eventually(t *testing.T, what string, ok func() bool) {
+// waitUntil waits until ok returns true.
+func waitUntil(t *testing.T, condition string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(waitTimeout); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
-			t.Fatalf("timeout waiting for: %s", what)
+			t.Fatalf("timeout waiting for: %s", condition)
 		}
 	}
 }
@@ -291,7 +291,7 @@ func testScriptCancel(t *testing.T, open Open) {
 	if err := <-done; !errors.Is(err, context.Canceled) {
 		t.Errorf("canceled Script() returned %v, want %v", err, context.Canceled)
 	}
-	eventually(t, "SIGHUP trap of the script", func() bool {
+	waitUntil(t, "SIGHUP trap of the script", func() bool {
 		_, err := os.Stat(filepath.Join(m.Home, "hup"))
 		return err == nil
 	})
@@ -299,7 +299,7 @@ func testScriptCancel(t *testing.T, open Open) {
 	if err := m.Host.Script(t.Context(), "(sleep 0.3; echo done > later) >/dev/null 2>&1 &", nil, nil); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "output of the background job", func() bool {
+	waitUntil(t, "output of the background job", func() bool {
 		_, err := os.Stat(filepath.Join(m.Home, "later"))
 		return err == nil
 	})

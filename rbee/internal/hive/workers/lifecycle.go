@@ -148,7 +148,7 @@ func (w *worker) enter(next operations.WorkerState, change func(r *record)) {
 	w.m.log.Info("worker state changed", "worker", r.ID, "state", next, "pid", r.Process.PID, "problem", r.Problem)
 }
 
-// run is the supervisor. It returns when the worker is in a final state or the manager
+// run supervises the worker. It returns when the worker is in a final state or the manager
 // closes.
 func (w *worker) run() {
 	defer close(w.done)
@@ -325,6 +325,6 @@ func (w *worker) adopt() {
 	if argv := proc.Arguments(id.PID); argv != nil && !slices.Equal(argv, r.Argv) {
 		// Some engines change their command line. The PID, the start time and the boot
 		// identify the process with certainty.
-		w.m.log.Info("adopted worker has a different command line", "worker", r.ID, "argv", argv)
+		w.m.log.Info("worker command line changed", "worker", r.ID, "argv", argv)
 	}
 }

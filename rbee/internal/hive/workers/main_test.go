@@ -211,8 +211,8 @@ func trySpawn(t *testing.T, m *Manager, mode string) operations.WorkerProcess {
 	return r.Worker
 }
 
-// eventually waits until condition returns true.
-func eventually(t *testing.T, description string, condition func() bool) {
+// waitUntil waits until condition returns true.
+func waitUntil(t *testing.T, description string, condition func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !condition(); {
 		if time.Now().After(end) {

@@ -84,7 +84,7 @@ func (m *Manager) DeviceProcesses(ctx context.Context) []operations.DeviceProces
 }
 
 // memoryByWorker returns the device memory of workers in the snapshot. The keys have the same
-// form as those of the function memoryByWorker.
+// form as the keys of the function memoryByWorker.
 func (s deviceSnapshot) memoryByWorker() map[string]int64 {
 	return memoryByWorker(s.holders)
 }
@@ -283,8 +283,8 @@ func (w *worker) awaitMemory(ids []proc.ID) (result stopResult) {
 	}
 }
 
-// unreleased describes the memory of an exited worker that is not released.
-type unreleased struct {
+// memoryResidue describes the memory of an exited worker that is not released.
+type memoryResidue struct {
 	descriptions []string                   // of [releaseCheck.describeUnreleased], by device
 	certain      bool                       // at least one description is certain
 	free         uint64                     // free bytes on all devices of the worker
@@ -293,10 +293,10 @@ type unreleased struct {
 
 // unreleasedMemory checks all devices of a worker. r is its record, and ids are its processes,
 // which have exited.
-func (w *worker) unreleasedMemory(r record, ids []proc.ID) (u unreleased) {
+func (w *worker) unreleasedMemory(r record, ids []proc.ID) (u memoryResidue) {
 	s, err := w.m.deviceSnapshot(w.m.ctx)
 	if err != nil {
-		return unreleased{descriptions: []string{err.Error()}, certain: true}
+		return memoryResidue{descriptions: []string{err.Error()}, certain: true}
 	}
 	for _, d := range r.Devices {
 		c := w.m.checkRelease(s, r, d, ids)

@@ -40,7 +40,7 @@ func TestLeaderExitsWhileLoading(t *testing.T) {
 			h.await(t, "loading")
 			h.awaitRecord(t, operations.WorkerLoading)
 			leader := h.record(t).Process.PID
-			eventually(t, "the leader to have children", func() bool { return len(childrenOf(leader)) == 2 })
+			waitUntil(t, "the leader to have children", func() bool { return len(childrenOf(leader)) == 2 })
 			h.kill(t)
 			m := newManager(t, o)
 			// Adopting records the members, without waiting for the load monitor.
@@ -57,7 +57,7 @@ func TestLeaderExitsWhileLoading(t *testing.T) {
 			o.Timing.KillTimeout = 300 * time.Millisecond
 			m := start(t, o, dir)
 			w := m.all()[0]
-			eventually(t, "two recorded members", func() bool { r := w.record(); return len(r.Members) == 2 })
+			waitUntil(t, "two recorded members", func() bool { r := w.record(); return len(r.Members) == 2 })
 			r := w.record()
 			if marked, err := proc.FindByEnv(engine.MarkerEnv, r.Marker); err != nil || len(marked) != 1 {
 				t.Fatalf("FindByEnv() = %v, %v, want only the process started with the marker", marked, err)
@@ -65,10 +65,10 @@ func TestLeaderExitsWhileLoading(t *testing.T) {
 			if err := r.Process.Signal(syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "all processes to exit", func() bool {
+			waitUntil(t, "all processes to exit", func() bool {
 				return !slices.ContainsFunc(pidsOf(&r), func(pid int) bool { return !hasExited(pid) })
 			})
-			eventually(t, "the worker to fail", func() bool { r := w.record(); return r.State == operations.WorkerFailed })
+			waitUntil(t, "the worker to fail", func() bool { r := w.record(); return r.State == operations.WorkerFailed })
 		})
 	}
 }
@@ -141,7 +141,7 @@ func TestOtherProcessesAreNotSignaled(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := newManager(t, o)
-	eventually(t, "a new process", func() bool {
+	waitUntil(t, "a new process", func() bool {
 		p, err := m.Get(operations.WorkerRef{ID: "fake-0-ready"})
 		return err == nil && p.State == operations.WorkerReady && p.PID != leader && !p.Adopted
 	})

@@ -76,7 +76,7 @@ func TestProcessOwners(t *testing.T) {
 		m.Close()
 	}
 	next := newManager(t, o) // its cleanup stops the worker
-	eventually(t, "the next manager to adopt the worker", func() bool { return next.List(false)[0].State == operations.WorkerReady })
+	waitUntil(t, "the next manager to adopt the worker", func() bool { return next.List(false)[0].State == operations.WorkerReady })
 }
 
 // TestProcessOwnersAndProgramsOnlyRead checks that ProcessOwners and Programs do not change

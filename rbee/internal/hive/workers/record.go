@@ -162,7 +162,7 @@ func (m *Manager) recoverRecords() (records []*record, newer map[string]error, e
 			newer[strings.TrimSuffix(filepath.Base(path), ".json")] = err
 			return
 		}
-		m.log.Error("cannot read worker record, renaming it", "file", path, "error", err)
+		m.log.Error("invalid worker record renamed", "file", path, "error", err)
 		_ = os.Rename(path, path+".broken")
 	})
 	return records, newer, err

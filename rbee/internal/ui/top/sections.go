@@ -206,7 +206,7 @@ func (p *page) hiveRows(h operations.HiveView) [][]cell {
 		case d.MemoryTotal > 0:
 			r[4] = cell{text: bytesize.Format(d.MemoryTotal)}
 		}
-		r[5], r[6], r[7] = cell{text: rounded(d.Utilization, "%")}, cell{text: rounded(d.Temperature, p.degrees())}, cell{text: rounded(d.Power, "W")}
+		r[5], r[6], r[7] = cell{text: formatMeasurement(d.Utilization, "%")}, cell{text: formatMeasurement(d.Temperature, p.degrees())}, cell{text: formatMeasurement(d.Power, "W")}
 		rows = append(rows, r)
 	}
 	return rows
@@ -241,8 +241,8 @@ func (p *page) degrees() string {
 	return "°C"
 }
 
-// rounded formats a measurement without decimals, limited to plausible values.
-func rounded(v *float64, unit string) string {
+// formatMeasurement formats a measurement without decimals, limited to plausible values.
+func formatMeasurement(v *float64, unit string) string {
 	if v == nil {
 		return ""
 	}

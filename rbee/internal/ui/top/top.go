@@ -114,12 +114,12 @@ func (p *page) headerParts(t totals, long bool) [][]cell {
 	part := func(cells ...cell) { parts = append(parts, cells) }
 	hives, online := len(p.s.Hives), t.hives[operations.LinkOnline]
 	if long {
-		part(counted(hives, "hive", online, []tally{
+		part(formatCounts(hives, "hive", online, []tally{
 			{online, "online", format.Green}, {t.hives[operations.LinkStale], "stale", format.Yellow},
 			{t.hives[operations.LinkOffline], "offline", format.Red}, {t.hives[operations.LinkConnecting], "connecting", format.Yellow},
 		})...)
 		part(cell{text: format.Count(t.devices, "device")})
-		part(counted(t.workers, "worker", t.ready, []tally{
+		part(formatCounts(t.workers, "worker", t.ready, []tally{
 			{t.ready, "ready", format.Green}, {t.workers - t.ready - t.failed - t.stopping, "loading", format.Yellow},
 			{t.failed, "failed", format.Red}, {t.stopping, "stopping", format.Yellow},
 		})...)
@@ -158,9 +158,9 @@ type tally struct {
 	kind, color string
 }
 
-// counted formats a number and its parts: "3 hives: 2 online 1 stale", or "3 hives
+// formatCounts formats a number and its parts: "3 hives: 2 online 1 stale", or "3 hives
 // online" if all are of the first kind.
-func counted(n int, word string, first int, kinds []tally) []cell {
+func formatCounts(n int, word string, first int, kinds []tally) []cell {
 	if n == 0 {
 		return []cell{{text: format.Count(0, word)}}
 	}
