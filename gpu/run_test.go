@@ -5,6 +5,7 @@ package gpu
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 )
 
 // script creates a shell script that replaces a vendor's tool, and returns its directory.
@@ -74,12 +77,7 @@ func TestKillHangingTool(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(time.Minute); alive(child); {
-		if time.Now().After(deadline) {
-			t.Fatalf("the child %d of the tool still runs after 1 minute", child)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	waittest.Until(t, fmt.Sprintf("the child %d of the tool has exited", child), func() bool { return !alive(child) })
 }
 
 // alive reports whether a process runs. A zombie process does not run.
@@ -143,14 +141,6 @@ func TestHangingToolIsNotRestarted(t *testing.T) {
 		}
 		return toJSON(devices)
 	}
-	waitFor := func(condition string, done func() bool) {
-		t.Helper()
-		for deadline := time.Now().Add(time.Minute); !done(); time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("timeout waiting until %s; devices: %s", condition, detect())
-			}
-		}
-	}
 	pids := func() []string {
 		text, _ := os.ReadFile(started)
 		return strings.Fields(string(text))
@@ -159,7 +149,7 @@ func TestHangingToolIsNotRestarted(t *testing.T) {
 	if got := detect(); !strings.Contains(got, "did not finish within 50ms") {
 		t.Errorf("the first Devices() = %s, want a timeout", got)
 	}
-	waitFor("the tool has started", func() bool { return len(pids()) == 1 })
+	waittest.Until(t, "the tool has started", func() bool { return len(pids()) == 1 })
 	for range 3 {
 		hang := d.tools.hangingProcess(nvidiaSMI)
 		if hang == nil || strconv.Itoa(hang.PID) != pids()[0] || hang.Since.Before(before) {
@@ -178,5 +168,5 @@ func TestHangingToolIsNotRestarted(t *testing.T) {
 	if _, err := release.WriteString("\n\n"); err != nil { // for this process and the next
 		t.Fatal(err)
 	}
-	waitFor("the tool has exited and runs again", func() bool { return detect() == "[]" && len(pids()) > 1 })
+	waittest.Until(t, "the tool has exited and runs again", func() bool { return detect() == "[]" && len(pids()) > 1 })
 }

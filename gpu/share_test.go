@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 )
 
 // slowTool is a runner whose tool exits after it receives its output from answer. When it is
@@ -25,7 +27,7 @@ func (s slowTool) run(ctx context.Context, _ string, args ...string) (Result, er
 	case text := <-s.answer:
 		return Result{Stdout: []byte(text)}, nil
 	case <-ctx.Done():
-		time.Sleep(time.Second)
+		<-time.After(time.Second) // the tool exits late
 		return Result{}, ctx.Err()
 	}
 }
@@ -86,7 +88,7 @@ func TestLastCallerCancels(t *testing.T) {
 		if got := <-first; got != context.DeadlineExceeded.Error() {
 			t.Errorf("the first do() = %q, want deadline exceeded", got)
 		}
-		time.Sleep(5 * time.Second)
+		waittest.Advance(5 * time.Second)
 		if len(second) != 0 {
 			t.Errorf("the second do() = %q after the first was canceled, want a running tool", <-second)
 		}
@@ -125,7 +127,7 @@ func TestSharedCallHasOneLimit(t *testing.T) {
 				_, err := d.runTool(t.Context(), "tool", "same")
 				done <- err
 			}()
-			time.Sleep(2 * time.Second)
+			waittest.Advance(2 * time.Second)
 		}
 		for _, done := range all {
 			if err := <-done; !errors.Is(err, context.DeadlineExceeded) || err.Error() != "tool did not finish within 10s and was killed" {

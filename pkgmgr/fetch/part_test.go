@@ -51,8 +51,12 @@ func (d *testDownload) interrupt(t *testing.T, after int64) int64 {
 	defer cancel()
 	held := d.Hold(after)
 	go func() {
-		for <-held; d.received() == 0 && t.Context().Err() == nil; {
-			time.Sleep(time.Millisecond)
+		for <-held; d.received() == 0; {
+			select {
+			case <-time.After(time.Millisecond):
+			case <-t.Context().Done():
+				return
+			}
 		}
 		cancel()
 	}()

@@ -229,7 +229,7 @@ type slowHash struct {
 }
 
 func (s *slowHash) Write(p []byte) (int, error) {
-	time.Sleep(s.delay)
+	<-time.After(s.delay)
 	s.delay = 0
 	return s.Hash.Write(p)
 }

@@ -8,7 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 )
 
 // TestErrorCause checks the causes of real outputs. The outputs that start with × are from
@@ -128,15 +129,10 @@ func TestRunCanceled(t *testing.T) {
 		done <- Run(ctx, Command{Program: program, Args: []string{"venv"}, Dir: dir, Env: []string{"PATH=" + os.Getenv("PATH")}})
 	}()
 	child := filepath.Join(dir, "child")
-	for deadline := time.Now().Add(20 * time.Second); ; {
-		if _, err := os.Stat(child); err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the program did not start within 20 s")
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
+	waittest.Until(t, "the program has started", func() bool {
+		_, err := os.Stat(child)
+		return err == nil
+	})
 	cancel(stop)
 	if err := <-done; !errors.Is(err, stop) {
 		t.Errorf("Run() = %v, want %v", err, stop)

@@ -65,8 +65,13 @@ func run(t *testing.T, c *ssh.Client, command string) (string, error) {
 // waitUntil waits until ok returns true.
 func waitUntil(t *testing.T, condition string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	deadline, tick := time.NewTimer(time.Minute), time.NewTicker(5*time.Millisecond)
+	defer deadline.Stop()
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
 			t.Fatalf("timeout waiting for: %s", condition)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/access"
 )
@@ -237,7 +238,7 @@ func TestFileChanged(t *testing.T) {
 		expect("no file", "", "")
 		_, secret := add(t, theirs, "one", access.ScopeInfer)
 		expect("immediately", secret, "")
-		time.Sleep(time.Second)
+		waittest.Advance(time.Second)
 		expect("after a second", secret, "one")
 
 		// A replaced file counts as changed even if size and time are equal.
@@ -256,7 +257,7 @@ func TestFileChanged(t *testing.T) {
 			t.Fatal(err)
 		}
 		expect("replaced, within a second", secret, "one")
-		time.Sleep(time.Second)
+		waittest.Advance(time.Second)
 		expect("replaced", secret, "two")
 
 		if _, err := theirs.Revoke("two"); err != nil {
@@ -264,22 +265,22 @@ func TestFileChanged(t *testing.T) {
 		}
 		_, newer := add(t, theirs, "new", access.ScopeInfer)
 		expect("revoked, within a second", secret, "two")
-		time.Sleep(time.Second)
+		waittest.Advance(time.Second)
 		expect("revoked", secret, "")
 		expect("added", newer, "new")
 
 		if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second)
+		waittest.Advance(time.Second)
 		expect("broken", newer, "EOF")
 		expect("still broken", newer, "EOF")
-		time.Sleep(time.Second)
+		waittest.Advance(time.Second)
 		expect("still broken after a second", newer, "EOF")
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Second)
+		waittest.Advance(time.Second)
 		expect("removed", newer, "")
 		_, last := add(t, ours, "last", access.ScopeAdmin)
 		expect("own key, immediately", last, "last")

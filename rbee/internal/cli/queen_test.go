@@ -217,7 +217,7 @@ func TestOnDemandWorkers(t *testing.T) {
 		if err != nil || time.Now().After(deadline) {
 			t.Fatalf("chat: status %s and Retry-After %q, want 200 OK within a minute", resp.Status, resp.Header.Get("Retry-After"))
 		}
-		time.Sleep(time.Duration(after) * time.Second) // as requested
+		<-time.After(time.Duration(after) * time.Second) // as a client does
 	}
 	k.WaitFleet(serving("bees/wax:Q4_K_M"))
 }

@@ -22,6 +22,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/sse"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/rbee/internal/ui"
 )
 
@@ -99,16 +100,6 @@ func topApp(url string, in io.Reader, out, errOut io.Writer) *app {
 	a := newApp(Process{Stdin: in, Stdout: out, Stderr: errOut, Env: []string{"TERM=xterm", "RBEE_QUEEN=" + url, "RBEE_API_KEY=s3cret"}})
 	a.progress = ui.Silent{}
 	return a
-}
-
-// waitUntil waits until ok returns true.
-func waitUntil(t *testing.T, condition string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("timeout while waiting for %s", condition)
-		}
-	}
 }
 
 func TestTopOnce(t *testing.T) {
@@ -210,7 +201,7 @@ func TestTopFeedReconnects(t *testing.T) {
 		t.Errorf("first snapshot has version %q and problem %q, want %q and none", s.Version, o.Problem, "1")
 	}
 	close(cut)
-	waitUntil(t, "the problem", func() bool {
+	waittest.Until(t, "the problem", func() bool {
 		s, now, o := feed.now()
 		if s.Version != "1" {
 			t.Errorf("snapshot without a connection has version %q, want %q", s.Version, "1")
@@ -220,7 +211,7 @@ func TestTopFeedReconnects(t *testing.T) {
 		}
 		return strings.Contains(o.Problem, "cannot reach the queen")
 	})
-	waitUntil(t, "the second snapshot", func() bool {
+	waittest.Until(t, "the second snapshot", func() bool {
 		s, _, o := feed.now()
 		return s.Version == "2" && o.Problem == "" && o.Age < 20*time.Second
 	})
@@ -291,7 +282,7 @@ func (p *testTerminal) state(t *testing.T) *term.State {
 // checkRestored checks that the terminal is in its original state.
 func (p *testTerminal) checkRestored(t *testing.T, before *term.State) {
 	t.Helper()
-	waitUntil(t, "the main screen", func() bool { return strings.Contains(p.screen(), topClose) })
+	waittest.Until(t, "the main screen", func() bool { return strings.Contains(p.screen(), topClose) })
 	screen := p.screen()
 	if strings.Count(screen, topOpen) != 1 || strings.Count(screen, topClose) != 1 || !strings.HasPrefix(screen, topOpen) {
 		t.Errorf("output = %q, want the alternate screen entered and left once", screen)
@@ -314,12 +305,12 @@ func TestTopOnTerminal(t *testing.T) {
 		go func() {
 			done <- (&topCmd{Interval: time.Hour}).Run(t.Context(), topApp(q.URL, p.file, p.file, p.file))
 		}()
-		waitUntil(t, "a frame", func() bool { return strings.Contains(p.screen(), "gpu-2") })
+		waittest.Until(t, "a frame", func() bool { return strings.Contains(p.screen(), "gpu-2") })
 		if reflect.DeepEqual(before, p.state(t)) {
 			t.Errorf("%s: top did not change the state of the terminal, want raw mode", name)
 		}
 		p.resize(t, 37, 24) // redraws immediately
-		waitUntil(t, "a smaller frame", func() bool { return strings.Contains(p.screen(), "no route [2J to…\x1b[K") })
+		waittest.Until(t, "a smaller frame", func() bool { return strings.Contains(p.screen(), "no route [2J to…\x1b[K") })
 		if _, err := p.keys.WriteString("x" + key); err != nil {
 			t.Fatal(err)
 		}
@@ -412,7 +403,7 @@ func TestTopProgram(t *testing.T) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		waitUntil(t, "a frame", func() bool { return strings.Contains(p.screen(), "gpu-2") })
+		waittest.Until(t, "a frame", func() bool { return strings.Contains(p.screen(), "gpu-2") })
 		if err := quit(p, cmd); err != nil {
 			t.Fatal(err)
 		}

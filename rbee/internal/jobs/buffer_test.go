@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 )
 
 func TestBufferCoalesces(t *testing.T) {
@@ -115,11 +116,11 @@ func TestAdmitRepeated(t *testing.T) {
 		if admit("a", 2*time.Second) == nil {
 			t.Error("admit() of a request first sent before the server started = nil error, want an error")
 		}
-		time.Sleep(time.Minute)
+		waittest.Advance(time.Minute)
 		if apiErr := admit("b", 2*time.Second); apiErr != nil {
 			t.Errorf("admit() of a request first sent after the server started: error = %v, want nil", apiErr.err)
 		}
-		time.Sleep(time.Minute)
+		waittest.Advance(time.Minute)
 		for _, key := range []string{"c", "d", "e"} { // drops b and c
 			if apiErr := admit(key, 0); apiErr != nil {
 				t.Fatalf("admit(%q) error = %v, want nil", key, apiErr.err)
@@ -131,7 +132,7 @@ func TestAdmitRepeated(t *testing.T) {
 		if apiErr := admit("e", 2*time.Second); apiErr != nil {
 			t.Errorf("admit() of a known key: error = %v, want nil", apiErr.err)
 		}
-		time.Sleep(time.Hour)
+		waittest.Advance(time.Hour)
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		if n := len(s.jobs) + len(s.order) + len(s.finished) + len(s.keys); n != 0 {

@@ -15,6 +15,7 @@ import (
 
 	ops "github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/client"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
 )
 
@@ -111,7 +112,7 @@ func TestRestart(t *testing.T) {
 		_, err := c.Run(t.Context(), ops.HiveList{}, nil)
 		result <- err
 	}()
-	waitUntil(t, "the job is running", func() bool { return old.Running() == 1 })
+	waittest.Until(t, "the job is running", func() bool { return old.Running() == 1 })
 	first.Listener.Close()
 	first.CloseClientConnections()
 	l, err := net.Listen("tcp", address)
@@ -144,7 +145,7 @@ func TestServerGone(t *testing.T) {
 		_, err := c.Run(t.Context(), ops.HiveList{}, nil)
 		result <- err
 	}()
-	waitUntil(t, "the job is running", func() bool { return s.Running() == 1 })
+	waittest.Until(t, "the job is running", func() bool { return s.Running() == 1 })
 	h.Listener.Close()
 	h.CloseClientConnections()
 	var e *ops.Error
@@ -213,7 +214,7 @@ func TestCanceledByOtherClient(t *testing.T) {
 		_, err := c.Run(t.Context(), ops.HiveList{}, nil)
 		result <- err
 	}()
-	waitUntil(t, "the job is running", func() bool { return s.Running() == 1 })
+	waittest.Until(t, "the job is running", func() bool { return s.Running() == 1 })
 	list, err := c.Jobs(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -273,7 +274,7 @@ func TestLostResponse(t *testing.T) {
 	if ops.CodeOf(err) != ops.CodeFailed || !strings.Contains(err.Error(), "cannot determine") {
 		t.Errorf("Run() = %v, want an error about the lost connection", err)
 	}
-	waitUntil(t, "the operation ran on the first server", func() bool { return runs.Load() == 2 })
+	waittest.Until(t, "the operation ran on the first server", func() bool { return runs.Load() == 2 })
 	if list, err := (&client.Client{URL: h2.URL}).Jobs(t.Context()); err != nil || len(list) != 0 {
 		t.Errorf("Jobs() of the restarted server = %v, %v, want none", list, err)
 	}

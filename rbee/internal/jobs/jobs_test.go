@@ -18,6 +18,7 @@ import (
 
 	ops "github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/client"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
 )
 
@@ -59,17 +60,6 @@ func serve(t testing.TB, r ops.Runner, o jobs.Options) (*jobs.Server, *client.Cl
 		h.Close()
 	})
 	return s, &client.Client{URL: h.URL, HTTP: h.Client(), Retry: 5 * time.Second}
-}
-
-// waitUntil waits until ok returns true.
-func waitUntil(t testing.TB, condition string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("timeout while waiting until %s", condition)
-		}
-		time.Sleep(time.Millisecond)
-	}
 }
 
 // do sends a request and returns the response and its body.
@@ -181,7 +171,7 @@ func TestJobDescription(t *testing.T) {
 		t.Errorf("first job = %+v, want a running job without secrets", first)
 	}
 	close(release)
-	waitUntil(t, "no job is running", func() bool { return s.Running() == 0 })
+	waittest.Until(t, "no job is running", func() bool { return s.Running() == 0 })
 
 	failed, err := c.Job(t.Context(), ids[0])
 	if err != nil || failed.State != client.JobFailed || ops.CodeOf(failed.Error) != ops.CodeNotFound || failed.Events != 1 || failed.EndedAt.IsZero() {
@@ -263,7 +253,7 @@ func TestRunnerFails(t *testing.T) {
 			if err != nil || len(list) != 1 || list[0].State != client.JobFailed {
 				t.Errorf("Jobs() = %+v, %v, want one failed job", list, err)
 			}
-			waitUntil(t, "no job is running", func() bool { return s.Running() == 0 })
+			waittest.Until(t, "no job is running", func() bool { return s.Running() == 0 })
 			if name == "panics" && (!strings.Contains(log.String(), "the bees are out") || !strings.Contains(log.String(), "jobs_test.go")) {
 				t.Errorf("log = %s, want message and stack of the panic", log.String())
 			}
@@ -362,7 +352,7 @@ func TestKeepFinished(t *testing.T) {
 		}
 		ids = append(ids, job.ID)
 	}
-	waitUntil(t, "three jobs are left", func() bool {
+	waittest.Until(t, "three jobs are left", func() bool {
 		list, err := c.Jobs(t.Context())
 		return err == nil && len(list) == 3 && list[0].ID == ids[2]
 	})

@@ -18,6 +18,7 @@ import (
 
 	ops "github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/client"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
 )
 
@@ -54,7 +55,7 @@ func TestDrain(t *testing.T) {
 
 	short, cancel := context.WithCancelCause(t.Context())
 	go func() {
-		waitUntil(t, "the following job is canceled", func() bool { return s.Running() == 1 })
+		waittest.Until(t, "the following job is canceled", func() bool { return s.Running() == 1 })
 		cancel(errors.New("no time"))
 	}()
 	if err := s.Drain(short); err == nil || !strings.Contains(err.Error(), "1 jobs are still running: no time") {
@@ -115,20 +116,20 @@ func TestNoReaderTimeout(t *testing.T) {
 		if state(unread) != client.JobCanceled || state(watched) != client.JobRunning {
 			t.Errorf("after three minutes the unread job is %s, the watched one %s, want canceled, running", state(unread), state(watched))
 		}
-		time.Sleep(119 * time.Second)
+		waittest.Advance(119 * time.Second)
 		read(watched, time.Second) // a new reader
-		time.Sleep(119 * time.Second)
+		waittest.Advance(119 * time.Second)
 		if got := state(watched); got != client.JobRunning {
 			t.Errorf("119 s after its last reader the job is %s, want running", got)
 		}
-		time.Sleep(2 * time.Second)
+		waittest.Advance(2 * time.Second)
 		if state(watched) != client.JobCanceled || state(other) != client.JobRunning {
 			t.Errorf("121 s after its last reader the job is %s, a job of another kind %s, want canceled, running", state(watched), state(other))
 		}
 		if err := s.Close(t.Context()); err != nil {
 			t.Errorf("Close() = %v, want nil", err)
 		}
-		time.Sleep(11 * time.Minute) // until the timers that drop the jobs fire
+		waittest.Advance(11 * time.Minute) // until the timers that drop the jobs fire
 	})
 }
 
@@ -166,7 +167,7 @@ func TestMaxBodyMemory(t *testing.T) {
 	if r, ok := report.(*ops.InferReport); err != nil || !ok || r.PromptTokens != len(prompt.Prompt) {
 		t.Errorf("Watch() = %+v, %v, want %d prompt tokens", report, err, len(prompt.Prompt))
 	}
-	waitUntil(t, "no job is running", func() bool { return s.Running() == 0 })
+	waittest.Until(t, "no job is running", func() bool { return s.Running() == 0 })
 	if _, err := c.Run(t.Context(), prompt, nil); err != nil {
 		t.Errorf("Run() after the first job = %v, want nil", err)
 	}

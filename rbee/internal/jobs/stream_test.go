@@ -16,6 +16,7 @@ import (
 
 	ops "github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/client"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
 )
 
@@ -165,7 +166,7 @@ func TestSlowReader(t *testing.T) {
 	}
 	defer slow.Body.Close()
 	close(proceed)
-	waitUntil(t, "the job has ended", func() bool { return s.Running() == 0 })
+	waittest.Until(t, "the job has ended", func() bool { return s.Running() == 0 })
 	var last string
 	if _, err := c.Watch(t.Context(), job.ID, 0, func(e ops.Event) { last = e.Message }); err != nil || last != fmt.Sprint("event ", events) {
 		t.Errorf("Watch() of another reader: last event = %q, error = %v, want event %d, nil", last, err, events)
@@ -241,8 +242,7 @@ func TestHeartbeat(t *testing.T) {
 			defer close(streamEnded)
 			s.ServeHTTP(stream, httptest.NewRequest(http.MethodGet, created.Header().Get("Location")+"/stream", nil))
 		}()
-		time.Sleep(31 * time.Second)
-		synctest.Wait()
+		waittest.Advance(31 * time.Second)
 		if got := stream.Body.String(); got != ": \n\n: \n\n" {
 			t.Errorf("stream after 31 s = %q, want two comments", got)
 		}
@@ -253,7 +253,7 @@ func TestHeartbeat(t *testing.T) {
 		if got := stream.Body.String(); !strings.HasSuffix(got, "\ndata: [CANCELLED]\n\n") {
 			t.Errorf("stream at the end = %q, want [CANCELLED]", got)
 		}
-		time.Sleep(11 * time.Minute) // until the timer that drops the job fires
+		waittest.Advance(11 * time.Minute) // until the timer that drops the job fires
 	})
 }
 

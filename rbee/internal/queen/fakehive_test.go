@@ -23,6 +23,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations/sse"
 	"github.com/rbee-keeper/rbee/pkgmgr"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/rbee/internal/controller"
 	"github.com/rbee-keeper/rbee/rbee/internal/jobs"
 	"github.com/rbee-keeper/rbee/rbee/internal/registry"
@@ -299,11 +300,7 @@ func (q *queen) online() (n int) {
 // waitUntil waits until a condition on the state of the queen is true.
 func (q *queen) waitUntil(t testing.TB, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !condition(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("timeout while waiting for a condition of the queen")
-		}
-	}
+	waittest.Until(t, "state of the queen", condition)
 }
 
 // waitForWaiting waits until n requests wait for loads.

@@ -24,6 +24,7 @@ import (
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/client"
 	"github.com/rbee-keeper/rbee/pkgmgr/config"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/rbee/internal/gateway"
 )
 
@@ -51,11 +52,7 @@ func (x *bench) serve(b *testing.B) *client.Client {
 	})
 	addr := <-ready
 	server := &client.Client{URL: "http://" + addr.String(), HTTP: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 2000}}}
-	for deadline := time.Now().Add(time.Minute); !isReady(b, server); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			b.Fatal("some hives are still connecting after a minute")
-		}
-	}
+	waittest.Until(b, "no hive is connecting", func() bool { return isReady(b, server) })
 	return server
 }
 

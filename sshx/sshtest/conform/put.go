@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/rbee-keeper/rbee/sshx/sshtest"
 )
@@ -247,12 +246,10 @@ func testPutCut(t *testing.T, open Open) {
 	check()
 	wantCode(t, "Run() on a lost connection", m.Host.Run(t.Context(), []string{"true"}, nil, nil, nil), "lost")
 	// The process on the machine exits later and then removes the temporary file.
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if files, err := os.ReadDir(filepath.Join(m.Home, "dir")); err == nil && len(files) == 1 {
-			return
-		}
-	}
-	t.Error("the temporary file still exists after the connection was lost, want it removed")
+	waitUntil(t, "the temporary file was removed after the connection was lost", func() bool {
+		files, err := os.ReadDir(filepath.Join(m.Home, "dir"))
+		return err == nil && len(files) == 1
+	})
 }
 
 func testPutTools(t *testing.T, open Open) {

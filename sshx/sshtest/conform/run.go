@@ -52,8 +52,13 @@ const waitTimeout = 20 * time.Second
 // waitUntil waits until ok returns true.
 func waitUntil(t *testing.T, condition string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(waitTimeout); !ok(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
+	deadline, tick := time.NewTimer(waitTimeout), time.NewTicker(5*time.Millisecond)
+	defer deadline.Stop()
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline.C:
 			t.Fatalf("timeout waiting for: %s", condition)
 		}
 	}

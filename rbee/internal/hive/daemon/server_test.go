@@ -11,9 +11,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/freeport"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
@@ -59,11 +59,7 @@ func TestSecondDaemonFails(t *testing.T) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- h.Serve(ctx, Options{Port: freePort(t), Log: quiet}) }()
-	for end := time.Now().Add(time.Minute); !h.Inspector.Daemon.State(ctx).Running; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatal("Serve() did not respond within a minute, want a running daemon")
-		}
-	}
+	waittest.Until(t, "Serve() runs a daemon that responds", func() bool { return h.Inspector.Daemon.State(ctx).Running })
 	err := h.Serve(ctx, Options{Port: freePort(t), Log: quiet})
 	if err == nil || !strings.Contains(err.Error(), "a daemon of "+h.Home.Root+" is already running") {
 		t.Errorf("Serve() of a second daemon = %v, want an error about a running daemon of %s", err, h.Home.Root)

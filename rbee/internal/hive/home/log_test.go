@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
@@ -22,14 +23,10 @@ func TestRotateLogs(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); h.RotateLogs(ctx, time.Millisecond, slog.New(slog.DiscardHandler)) }()
-	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		if info, err := os.Stat(h.Path(LogFile)); err == nil && info.Size() < MaxLogSize {
-			break
-		}
-		if time.Now().After(end) {
-			t.Fatalf("RotateLogs() did not rotate %s within a minute", LogFile)
-		}
-	}
+	waittest.Until(t, "RotateLogs() has rotated "+LogFile, func() bool {
+		info, err := os.Stat(h.Path(LogFile))
+		return err == nil && info.Size() < MaxLogSize
+	})
 	cancel()
 	<-done
 	old, err := os.Stat(h.Path(OldLogFile))

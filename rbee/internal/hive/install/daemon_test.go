@@ -7,23 +7,11 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
-
-// waitUntil waits at most a minute until a condition is true.
-func waitUntil(t *testing.T, condition string, ok func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); !ok(); {
-		if time.Now().After(end) {
-			t.Fatalf("timed out after a minute waiting until %s", condition)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
 
 func unusedPort(t *testing.T) int {
 	t.Helper()

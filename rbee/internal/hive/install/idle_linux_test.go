@@ -13,6 +13,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/client"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
 )
@@ -49,11 +50,7 @@ func BenchmarkIdleDaemon(b *testing.B) {
 		_ = daemon.Process.Kill()
 		_ = daemon.Wait()
 	}()
-	for end := time.Now().Add(20 * time.Second); !h.State(b.Context()).Running; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(end) {
-			b.Fatal("hive serve did not respond within 20s")
-		}
-	}
+	waittest.Until(b, "hive serve responds", func() bool { return h.State(b.Context()).Running })
 	token, err := h.Token()
 	if err != nil {
 		b.Fatal(err)
@@ -65,10 +62,10 @@ func BenchmarkIdleDaemon(b *testing.B) {
 		}
 	}
 	const period = 10 * time.Second
-	time.Sleep(time.Second) // excludes the cost of the start
+	<-time.After(time.Second) // excludes the cost of the start
 	for b.Loop() {
 		before := ticks(b, daemon.Process.Pid)
-		time.Sleep(period)
+		<-time.After(period)
 		used := ticks(b, daemon.Process.Pid) - before
 		b.ReportMetric(float64(used)/100/period.Seconds()*100, "%core")
 		b.ReportMetric(resident(b, daemon.Process.Pid), "MB-resident")

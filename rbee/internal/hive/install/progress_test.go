@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/progress"
 )
@@ -108,20 +109,20 @@ func TestPhaseReports(t *testing.T) {
 		}
 		s := &stepRunner{out: wire.NewWriter(w)}
 		stop := s.startHeartbeat(3, wire.ActionRemoveWorker)
-		time.Sleep(1500 * time.Millisecond)
+		waittest.Advance(1500 * time.Millisecond)
 		if got := seen(); len(got) != 1 || got[0].Phase != wire.PhaseRemove || got[0].Index != 3 {
 			t.Errorf("reports before the first phase = %+v, want a single report of the removal", got)
 		}
 		ph := s.startPhase(wire.Progress{Index: 3, Phase: wire.PhaseCheck, Unit: wire.UnitFiles, CountTotal: 1000})
 		for range 1000 {
-			time.Sleep(time.Millisecond)
+			waittest.Advance(time.Millisecond)
 			ph.Add(1)
 		}
 		counted := len(seen())
 		if counted < 6 || counted > 8 {
 			t.Errorf("reports after a second = %d, want 6 to 8", counted)
 		}
-		time.Sleep(10 * time.Second)
+		waittest.Advance(10 * time.Second)
 		got := seen()
 		if n := len(got) - counted; n < 9 || n > 11 {
 			t.Errorf("reports in ten seconds without a change = %d, want 9 to 11", n)
@@ -135,18 +136,18 @@ func TestPhaseReports(t *testing.T) {
 			t.Errorf("last report after Update() = %+v, want phase %s and index 3", last, wire.PhaseSync)
 		}
 		resume := s.heartbeat.Pause()
-		time.Sleep(time.Minute)
+		waittest.Advance(time.Minute)
 		if n := len(seen()) - len(got); n != 0 {
 			t.Errorf("reports while paused = %d, want 0", n)
 		}
 		resume()
-		time.Sleep(2 * time.Second)
+		waittest.Advance(2 * time.Second)
 		if n := len(seen()) - len(got); n == 0 {
 			t.Error("reports after the pause = 0, want at least 1")
 		}
 		stop()
 		got = seen()
-		time.Sleep(time.Minute)
+		waittest.Advance(time.Minute)
 		if n := len(seen()) - len(got); n != 0 {
 			t.Errorf("reports after stop = %d, want 0", n)
 		}
@@ -169,7 +170,7 @@ func TestRemovalReportsFiles(t *testing.T) {
 		if len(all) != 0 {
 			t.Errorf("reports of a short removal = %+v, want none", all)
 		}
-		time.Sleep(progress.MinInterval)
+		waittest.Advance(progress.MinInterval)
 		ph.Add(5)
 		if len(all) != 1 || all[0].Count != 15 {
 			t.Errorf("reports after MinInterval = %+v, want a single report of 15 files", all)

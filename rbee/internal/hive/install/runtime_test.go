@@ -17,6 +17,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/operations/client"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/control"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/home"
@@ -110,7 +111,7 @@ func TestDaemonRuntime(t *testing.T) {
 	if code, body := post(w.ID, "/mirror/a%2Fb?x=1"); code != http.StatusOK || body != "POST /mirror/a%2Fb?x=1 auth= the body" {
 		t.Errorf("request to the worker = %d %q, want 200 with the unchanged path and no token", code, body)
 	}
-	waitUntil(t, "the request is in the log", func() bool {
+	waittest.Until(t, "the request is in the log", func() bool {
 		log, err := os.ReadFile(h.Path(home.LogFile))
 		return err == nil && strings.Contains(string(log), "msg=request worker="+w.ID+" request=id-7 path=mirror/a/b status=200 complete=true duration=")
 	})
@@ -132,7 +133,7 @@ func TestDaemonRuntime(t *testing.T) {
 	if err := readRecord(h, &rec); err != nil || rec.Signal(9) != nil {
 		t.Fatal(err)
 	}
-	waitUntil(t, "the daemon has exited", func() bool { return !rec.Alive() })
+	waittest.Until(t, "the daemon has exited", func() bool { return !rec.Alive() })
 	if _, err := h.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/inspect"
@@ -148,7 +149,7 @@ echo $$ >` + out + `/leader; echo waiting for the device; wait`
 		if err := errors.Join(err, atoiErr); err != nil {
 			t.Fatalf("cannot read the PID of the %s process: %v", name, err)
 		}
-		waitUntil(t, "the "+name+" process has exited", func() bool { _, err := proc.Identify(pid); return errors.Is(err, os.ErrProcessDone) })
+		waittest.Until(t, "the "+name+" process has exited", func() bool { _, err := proc.Identify(pid); return errors.Is(err, os.ErrProcessDone) })
 	}
 	if entries, _ := os.ReadDir(h.Path("workers/w")); len(entries) > 0 {
 		t.Errorf("workers/w contains %v after the failed install, want nothing", entries)
@@ -169,7 +170,7 @@ func TestVerifyKillsBackgroundProcesses(t *testing.T) {
 	if err := errors.Join(err, atoiErr); err != nil {
 		t.Fatal(err)
 	}
-	waitUntil(t, "the child process has exited", func() bool { _, err := proc.Identify(pid); return errors.Is(err, os.ErrProcessDone) })
+	waittest.Until(t, "the child process has exited", func() bool { _, err := proc.Identify(pid); return errors.Is(err, os.ErrProcessDone) })
 }
 
 func TestVerifyCanceled(t *testing.T) {
@@ -178,7 +179,7 @@ func TestVerifyCanceled(t *testing.T) {
 	dir := t.TempDir()
 	e := engine.Engine{Entry: "/bin/sh", Payload: dir, Verify: &wire.Verify{Command: []string{"{entry}", "-c", "echo >started; sleep 600"}}}
 	go func() {
-		waitUntil(t, "the command is running", func() bool { _, err := os.Stat(dir + "/started"); return err == nil })
+		waittest.Until(t, "the command is running", func() bool { _, err := os.Stat(dir + "/started"); return err == nil })
 		cancel(errDisconnected)
 	}()
 	if err := engine.Verify(ctx, e, dir); !errors.Is(err, errDisconnected) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
@@ -56,9 +57,9 @@ func startBare(b *testing.B, m *Manager, e engine.Engine) time.Duration {
 	if err := cmd.Start(); err != nil {
 		b.Fatal(err)
 	}
-	for !engine.Probe(b.Context(), port, wire.Launch{ReadyPath: "/health", ReadyStatus: 200}) {
-		time.Sleep(time.Millisecond)
-	}
+	waittest.Until(b, "the engine responds", func() bool {
+		return engine.Probe(b.Context(), port, wire.Launch{ReadyPath: "/health", ReadyStatus: 200})
+	})
 	took := time.Since(start)
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()

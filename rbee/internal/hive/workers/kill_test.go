@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
@@ -55,14 +56,13 @@ func testHive() {
 		_, _ = m.Spawn(context.Background(), operations.WorkerSpawn{Worker: "fake", Model: os.Getenv("TEST_ENGINE")}, nil)
 	}()
 	var printed operations.WorkerState
-	for {
+	for range time.Tick(time.Millisecond) {
 		for _, p := range m.List(true) {
 			if p.State != printed {
 				printed = p.State
 				fmt.Println(printed)
 			}
 		}
-		time.Sleep(time.Millisecond)
 	}
 }
 
@@ -117,10 +117,10 @@ func TestKillInEveryState(t *testing.T) {
 				leader := h.record(t).Process.PID
 				fmt.Fprintln(h.stdin, "stop")
 				h.awaitRecord(t, operations.WorkerDraining)
-				waitUntil(t, "the leader to exit", func() bool { return hasExited(leader) })
+				waittest.Until(t, "the leader to exit", func() bool { return hasExited(leader) })
 			},
 			after: func(t *testing.T, m *Manager, gpu *fakeGPU) {
-				waitUntil(t, "three queries of the memory", func() bool { return gpu.queries() >= 3 })
+				waittest.Until(t, "three queries of the memory", func() bool { return gpu.queries() >= 3 })
 				if p := m.List(true)[0]; p.State != operations.WorkerDraining {
 					t.Errorf("state before the memory is released = %s, want draining", p.State)
 				}
@@ -184,7 +184,7 @@ func TestKillInEveryState(t *testing.T) {
 			if c.after != nil {
 				c.after(t, m, fake)
 			}
-			waitUntil(t, "the worker to be "+string(c.want), func() bool {
+			waittest.Until(t, "the worker to be "+string(c.want), func() bool {
 				p, err := m.Get(operations.WorkerRef{ID: id})
 				return err == nil && p.State == c.want && (c.adopted || p.PID != before.Process.PID || p.PID == 0) && (c.adopted || !slices.ContainsFunc(pids, func(pid int) bool { return !hasExited(pid) }))
 			})
@@ -273,7 +273,7 @@ func (h *hiveProcess) await(t *testing.T, line string) {
 // awaitRecord waits until the record on disk has the state.
 func (h *hiveProcess) awaitRecord(t *testing.T, state operations.WorkerState) {
 	t.Helper()
-	waitUntil(t, "the record to have state "+string(state), func() bool { return h.record(t).State == state })
+	waittest.Until(t, "the record to have state "+string(state), func() bool { return h.record(t).State == state })
 }
 
 func (h *hiveProcess) kill(t *testing.T) {
@@ -291,13 +291,13 @@ func (h *hiveProcess) kill(t *testing.T) {
 // the hive and then the leader.
 func (h *hiveProcess) killWithLeader(t *testing.T) {
 	t.Helper()
-	waitUntil(t, "the hive to record the children", func() bool { return len(h.record(t).Members) == 2 })
+	waittest.Until(t, "the hive to record the children", func() bool { return len(h.record(t).Members) == 2 })
 	leader, err := os.FindProcess(h.record(t).Process.PID)
 	h.kill(t)
 	if err != nil || leader.Kill() != nil {
 		t.Fatal("cannot kill the leader")
 	}
-	waitUntil(t, "the leader to exit", func() bool { return hasExited(leader.Pid) })
+	waittest.Until(t, "the leader to exit", func() bool { return hasExited(leader.Pid) })
 }
 
 // pidsOf returns the PIDs in a record.
@@ -357,7 +357,7 @@ func TestReboot(t *testing.T) {
 				t.Fatal(err)
 			}
 			m := newManager(t, o)
-			waitUntil(t, "the worker to be "+string(want), func() bool {
+			waittest.Until(t, "the worker to be "+string(want), func() bool {
 				p, err := m.Get(operations.WorkerRef{ID: "fake-1"})
 				return err == nil && p.State == want && !p.Adopted && p.PID != id.PID
 			})

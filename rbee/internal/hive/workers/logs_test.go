@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 )
 
 func TestLogs(t *testing.T) {
@@ -158,8 +159,8 @@ func TestLogIsRotatedWhileLoading(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 3 { // rotated repeatedly
-		waitUntil(t, "the log to grow", func() bool { return logSize(m, r.Worker.ID) > 3*m.maxLog })
-		waitUntil(t, "the log to be rotated", func() bool {
+		waittest.Until(t, "the log to grow", func() bool { return logSize(m, r.Worker.ID) > 3*m.maxLog })
+		waittest.Until(t, "the log to be rotated", func() bool {
 			info, err := os.Stat(m.logPath(r.Worker.ID))
 			old, oldErr := os.Stat(m.oldLogPath(r.Worker.ID))
 			return err == nil && oldErr == nil && info.Size() < m.maxLog && old.Size() <= 2*m.maxLog
@@ -180,7 +181,7 @@ func TestLogIsRotatedInCrashLoop(t *testing.T) {
 	m.maxLog = 8 << 10
 	p := spawn(t, m, "crash-log")
 	_, _ = httpGet(p.Port, "/exit")
-	waitUntil(t, "three restarts", func() bool {
+	waittest.Until(t, "three restarts", func() bool {
 		got, err := m.Get(operations.WorkerRef{ID: p.ID})
 		return err == nil && got.Restarts >= 3
 	})

@@ -77,7 +77,7 @@ func fakeEngine(port, mode string) {
 	case "slow-load": // loads for longer than the stall timeout, and logs its progress
 		for i := range 8 {
 			fmt.Println("shard", i)
-			time.Sleep(100 * time.Millisecond)
+			<-time.After(100 * time.Millisecond)
 		}
 		serve()
 	case "ignore-sigterm":
@@ -96,9 +96,8 @@ func fakeEngine(port, mode string) {
 		startChild("detached")
 		select {}
 	case "log-flood": // writes continuously while it loads
-		for {
+		for range time.Tick(time.Millisecond) { // gives the hive time to check the log
 			fmt.Println(strings.Repeat("loading ", 512))
-			time.Sleep(time.Millisecond) // gives the hive time to check the log
 		}
 	case "crash-log": // writes much and crashes at every start except the first
 		if _, err := os.Stat(os.Args[4]); err == nil {
@@ -209,17 +208,6 @@ func trySpawn(t *testing.T, m *Manager, mode string) operations.WorkerProcess {
 		return operations.WorkerProcess{}
 	}
 	return r.Worker
-}
-
-// waitUntil waits until condition returns true.
-func waitUntil(t *testing.T, description string, condition func() bool) {
-	t.Helper()
-	for end := time.Now().Add(time.Minute); !condition(); {
-		if time.Now().After(end) {
-			t.Fatalf("timed out waiting for %s", description)
-		}
-		time.Sleep(2 * time.Millisecond)
-	}
 }
 
 // hasExited reports whether a process has exited; it may be a zombie.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
@@ -95,11 +96,11 @@ func TestStopWaitsForDeviceMemory(t *testing.T) {
 		}
 		done <- r
 	}()
-	waitUntil(t, "the process to exit", func() bool { return hasExited(p.PID) })
+	waittest.Until(t, "the process to exit", func() bool { return hasExited(p.PID) })
 	// No other worker may be placed until the memory is released.
 	spawned := make(chan operations.WorkerProcess, 1)
 	go func() { spawned <- trySpawn(t, m, "serve") }()
-	waitUntil(t, "the other worker to wait", func() bool {
+	waittest.Until(t, "the other worker to wait", func() bool {
 		return slices.ContainsFunc(m.List(false), func(w operations.WorkerProcess) bool {
 			return w.ID != p.ID && w.State == operations.WorkerStarting && strings.Contains(w.Problem, p.ID)
 		})
@@ -274,10 +275,10 @@ func TestStopWaitsWhileFreeMemoryGrows(t *testing.T) {
 		}
 		done <- r
 	}()
-	waitUntil(t, "the process to exit", func() bool { return hasExited(p.PID) })
+	waittest.Until(t, "the process to exit", func() bool { return hasExited(p.PID) })
 	for free := uint64(15e9); free <= 24e9; free += 3e9 {
 		before := gpu.queries()
-		waitUntil(t, "another query", func() bool { return gpu.queries() > before })
+		waittest.Until(t, "another query", func() bool { return gpu.queries() > before })
 		gpu.set(free, gpu.procs...)
 	}
 	if r := <-done; r.Problem != "" || r.Note != "" {
@@ -326,18 +327,18 @@ func TestResumeWaitsForMemory(t *testing.T) {
 	m := newManager(t, o)
 	spawned := make(chan operations.WorkerProcess, 1)
 	go func() { spawned <- trySpawn(t, m, "serve") }()
-	waitUntil(t, "the other worker to wait", func() bool {
+	waittest.Until(t, "the other worker to wait", func() bool {
 		return slices.ContainsFunc(m.List(false), func(w operations.WorkerProcess) bool {
 			return w.State == operations.WorkerStarting && strings.Contains(w.Problem, "fake-1")
 		})
 	})
 	before := gpu.queries()
-	waitUntil(t, "five more queries", func() bool { return gpu.queries() > before+4 })
+	waittest.Until(t, "five more queries", func() bool { return gpu.queries() > before+4 })
 	if p, err := m.Get(operations.WorkerRef{ID: "fake-1"}); err != nil || p.Restarts != 0 {
 		t.Errorf("Get(fake-1) = %+v, %v, want no restart before the memory is released", p, err)
 	}
 	gpu.set(24e9)
-	waitUntil(t, "the worker to serve again", func() bool {
+	waittest.Until(t, "the worker to serve again", func() bool {
 		p, err := m.Get(operations.WorkerRef{ID: "fake-1"})
 		return err == nil && p.State == operations.WorkerReady && p.Restarts == 1
 	})
@@ -367,7 +368,7 @@ func TestFailedRestartDoesNotWaitForMemory(t *testing.T) {
 	p := spawn(t, m, "serve")
 	removed.Store(true)
 	_, _ = httpGet(p.Port, "/exit")
-	waitUntil(t, "the restart to fail", func() bool {
+	waittest.Until(t, "the restart to fail", func() bool {
 		got, err := m.Get(operations.WorkerRef{ID: p.ID})
 		return err == nil && got.State == operations.WorkerFailed && got.Problem == "worker removed"
 	})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
@@ -40,7 +41,7 @@ func TestLeaderExitsWhileLoading(t *testing.T) {
 			h.await(t, "loading")
 			h.awaitRecord(t, operations.WorkerLoading)
 			leader := h.record(t).Process.PID
-			waitUntil(t, "the leader to have children", func() bool { return len(childrenOf(leader)) == 2 })
+			waittest.Until(t, "the leader to have children", func() bool { return len(childrenOf(leader)) == 2 })
 			h.kill(t)
 			m := newManager(t, o)
 			// Adopting records the members, without waiting for the load monitor.
@@ -57,7 +58,7 @@ func TestLeaderExitsWhileLoading(t *testing.T) {
 			o.Timing.KillTimeout = 300 * time.Millisecond
 			m := start(t, o, dir)
 			w := m.all()[0]
-			waitUntil(t, "two recorded members", func() bool { r := w.record(); return len(r.Members) == 2 })
+			waittest.Until(t, "two recorded members", func() bool { r := w.record(); return len(r.Members) == 2 })
 			r := w.record()
 			if marked, err := proc.FindByEnv(engine.MarkerEnv, r.Marker); err != nil || len(marked) != 1 {
 				t.Fatalf("FindByEnv() = %v, %v, want only the process started with the marker", marked, err)
@@ -65,10 +66,10 @@ func TestLeaderExitsWhileLoading(t *testing.T) {
 			if err := r.Process.Signal(syscall.SIGKILL); err != nil {
 				t.Fatal(err)
 			}
-			waitUntil(t, "all processes to exit", func() bool {
+			waittest.Until(t, "all processes to exit", func() bool {
 				return !slices.ContainsFunc(pidsOf(&r), func(pid int) bool { return !hasExited(pid) })
 			})
-			waitUntil(t, "the worker to fail", func() bool { r := w.record(); return r.State == operations.WorkerFailed })
+			waittest.Until(t, "the worker to fail", func() bool { r := w.record(); return r.State == operations.WorkerFailed })
 		})
 	}
 }
@@ -141,7 +142,7 @@ func TestOtherProcessesAreNotSignaled(t *testing.T) {
 		t.Fatal(err)
 	}
 	m := newManager(t, o)
-	waitUntil(t, "a new process", func() bool {
+	waittest.Until(t, "a new process", func() bool {
 		p, err := m.Get(operations.WorkerRef{ID: "fake-0-ready"})
 		return err == nil && p.State == operations.WorkerReady && p.PID != leader && !p.Adopted
 	})

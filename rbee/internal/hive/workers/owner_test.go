@@ -9,6 +9,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/operations"
 	"github.com/rbee-keeper/rbee/pkgmgr/atomicfile"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/proc"
 )
 
@@ -76,7 +77,7 @@ func TestProcessOwners(t *testing.T) {
 		m.Close()
 	}
 	next := newManager(t, o) // its cleanup stops the worker
-	waitUntil(t, "the next manager to adopt the worker", func() bool { return next.List(false)[0].State == operations.WorkerReady })
+	waittest.Until(t, "the next manager to adopt the worker", func() bool { return next.List(false)[0].State == operations.WorkerReady })
 }
 
 // TestProcessOwnersAndProgramsOnlyRead checks that ProcessOwners and Programs do not change

@@ -16,6 +16,7 @@ import (
 
 	"github.com/rbee-keeper/rbee/gpu"
 	"github.com/rbee-keeper/rbee/operations"
+	"github.com/rbee-keeper/rbee/pkgmgr/waittest"
 	"github.com/rbee-keeper/rbee/rbee/internal/hive/engine"
 )
 
@@ -226,7 +227,7 @@ func TestForceWhileDraining(t *testing.T) {
 		}
 		gentle <- r
 	}()
-	waitUntil(t, "the worker to drain", func() bool {
+	waittest.Until(t, "the worker to drain", func() bool {
 		got, err := m.Get(operations.WorkerRef{ID: p.ID})
 		return err == nil && got.State == operations.WorkerDraining
 	})
@@ -267,11 +268,11 @@ func TestAllProcessesAreStopped(t *testing.T) {
 				t.Fatalf("member pids = %v, want 3", pids)
 			}
 			end(m, p)
-			waitUntil(t, "all processes to exit", func() bool {
+			waittest.Until(t, "all processes to exit", func() bool {
 				return !slices.ContainsFunc(pids, func(pid int) bool { return !hasExited(pid) })
 			})
 			if name == "leader killed" {
-				waitUntil(t, "the worker to fail", func() bool {
+				waittest.Until(t, "the worker to fail", func() bool {
 					got, err := m.Get(operations.WorkerRef{ID: p.ID})
 					return err == nil && got.State == operations.WorkerFailed && strings.Contains(got.Problem, "signal 9") && !got.RestartAt.IsZero()
 				})
@@ -285,7 +286,7 @@ func TestRestartWithBackoff(t *testing.T) {
 	m := newManager(t, testOptions(t.TempDir()))
 	p := spawn(t, m, "once")
 	_, _ = httpGet(p.Port, "/exit")
-	waitUntil(t, "three restarts", func() bool {
+	waittest.Until(t, "three restarts", func() bool {
 		got, err := m.Get(operations.WorkerRef{ID: p.ID})
 		return err == nil && got.Restarts >= 3 && got.ExitStatus != nil && *got.ExitStatus == 9
 	})
@@ -303,7 +304,7 @@ func TestRestartServesAgain(t *testing.T) {
 	m := newManager(t, testOptions(t.TempDir()))
 	p := spawn(t, m, "serve")
 	_, _ = httpGet(p.Port, "/exit")
-	waitUntil(t, "the worker to serve again", func() bool {
+	waittest.Until(t, "the worker to serve again", func() bool {
 		got, err := m.Get(operations.WorkerRef{ID: p.ID})
 		return err == nil && got.State == operations.WorkerReady && got.PID != p.PID && got.Restarts == 1
 	})
@@ -358,7 +359,7 @@ func TestDrain(t *testing.T) {
 		_, err := m.Stop(context.Background(), operations.WorkerRef{ID: p.ID}, StopOptions{})
 		done <- err
 	}()
-	waitUntil(t, "the worker to drain", func() bool {
+	waittest.Until(t, "the worker to drain", func() bool {
 		got, _ := m.Get(operations.WorkerRef{ID: p.ID})
 		return got.State == operations.WorkerDraining
 	})
@@ -384,7 +385,7 @@ func TestCanceledSpawn(t *testing.T) {
 	_, err := m.Spawn(ctx, operations.WorkerSpawn{Worker: "fake", Model: "tree-loading"}, func(e operations.Event) {
 		if e.Type == operations.EventWorker && e.Worker.State == operations.WorkerLoading {
 			go func() {
-				waitUntil(t, "a second process", func() bool { pids = memberPIDs(t, m, e.Worker.ID); return len(pids) == 2 })
+				waittest.Until(t, "a second process", func() bool { pids = memberPIDs(t, m, e.Worker.ID); return len(pids) == 2 })
 				cancel()
 			}()
 		}
