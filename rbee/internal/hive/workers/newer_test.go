@@ -10,22 +10,30 @@ import (
 	"github.com/rbee-keeper/rbee/pkgmgr/wire"
 )
 
+// spawnAndClose starts a worker and closes its manager, so that the worker keeps running
+// without one. It returns the worker, and the path and content of its record.
+func spawnAndClose(t *testing.T, o Options) (p operations.WorkerProcess, path string, record []byte) {
+	t.Helper()
+	m := New(o)
+	if err := m.Start(); err != nil {
+		t.Fatal(err)
+	}
+	p = spawn(t, m, "serve")
+	path = m.path(p.ID)
+	m.Close()
+	record, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p, path, record
+}
+
 // TestNewerRecordIsNotChanged restarts a hive as an rbee that cannot read the record of a
 // running worker. The hive must report the worker and change neither record nor process.
 func TestNewerRecordIsNotChanged(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t.TempDir())
-	first := New(o)
-	if err := first.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := spawn(t, first, "serve")
-	path := first.path(p.ID)
-	first.Close()
-	readable, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p, path, readable := spawnAndClose(t, o)
 	newer := strings.Replace(string(readable), `"min_reader": 0`, `"min_reader": 9`, 1)
 	if newer == string(readable) {
 		t.Fatalf("record = %s, want min_reader in it", readable)
@@ -73,17 +81,7 @@ func TestNewerRecordIsNotChanged(t *testing.T) {
 func TestRecordKeepsUnknownFields(t *testing.T) {
 	t.Parallel()
 	o := testOptions(t.TempDir())
-	first := New(o)
-	if err := first.Start(); err != nil {
-		t.Fatal(err)
-	}
-	p := spawn(t, first, "serve")
-	path := first.path(p.ID)
-	first.Close()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
+	p, path, text := spawnAndClose(t, o)
 	with := strings.Replace(string(text), `"id":`, `"lease": {"term": 7}, "id":`, 1)
 	if err := os.WriteFile(path, []byte(with), 0o600); err != nil {
 		t.Fatal(err)
@@ -92,7 +90,7 @@ func TestRecordKeepsUnknownFields(t *testing.T) {
 	if _, err := m.Stop(t.Context(), operations.WorkerRef{ID: p.ID}, StopOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	text, err = os.ReadFile(path)
+	text, err := os.ReadFile(path)
 	if joined := strings.Join(strings.Fields(string(text)), ""); err != nil || !strings.Contains(joined, `"lease":{"term":7}`) || !strings.Contains(joined, `"state":"stopped"`) {
 		t.Errorf("record = %s, %v, want state stopped and the unknown field lease", text, err)
 	}
